@@ -1,0 +1,272 @@
+"""Every error this package raises on purpose, in one tree.
+
+    DragonflyError
+    ├── Refused                     the same request will never be served
+    │   ├── InvalidRequest
+    │   │   └── RangeNotSatisfiable
+    │   ├── NotFound
+    │   │   ├── TaskNotFound
+    │   │   └── PieceNotFound
+    │   ├── Forbidden
+    │   ├── FeatureOff
+    │   ├── OutputExists
+    │   └── ConfigError
+    ├── Unavailable                 not now; perhaps later, perhaps elsewhere
+    │   ├── Busy
+    │   ├── OutOfSpace
+    │   ├── ParentLost
+    │   ├── SchedulerLost
+    │   ├── NoProvider
+    │   ├── TaskDeleted
+    │   └── TimedOut
+    ├── ProtocolError               raise one of the two below
+    │   ├── LocalProtocolError      our bug
+    │   └── RemoteProtocolError     the peer's fault
+    ├── Corrupt                     bytes are not what they should be
+    │   ├── DigestMismatch
+    │   └── ShortRead
+    ├── SourceFailed
+    │   └── SourceChanged
+    └── InvalidTransition           a state machine got an event it has no row for
+
+A class carries all that a boundary needs to answer with: a gRPC code and a Vortex code.
+Boundaries (``rpc.status``, ``net.piece_server``, ``daemon.handoff_server``) read these;
+nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Code(IntEnum):
+    """gRPC status numbers, so that this module need not import grpc."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+
+
+class VortexCode(IntEnum):
+    """The byte that an ERROR frame opens with."""
+
+    UNKNOWN = 0
+    INVALID_ARGUMENT = 1
+    NOT_FOUND = 2
+    INTERNAL = 3
+
+
+class DragonflyError(Exception):
+    """Base of every error raised on purpose."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+    vortex: ClassVar[VortexCode] = VortexCode.INTERNAL
+
+
+class Refused(DragonflyError):
+    """The same request will never be served."""
+
+    code = Code.INVALID_ARGUMENT
+    vortex = VortexCode.INVALID_ARGUMENT
+
+
+class InvalidRequest(Refused):
+    """A field is missing, or makes no sense."""
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """The range is empty, malformed, or starts past the end of the content."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class NotFound(Refused):
+    """A named thing is not here."""
+
+    code = Code.NOT_FOUND
+    vortex = VortexCode.NOT_FOUND
+
+
+class TaskNotFound(NotFound):
+    """No such task here."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} not found")
+        self.task_id = task_id
+
+
+class PieceNotFound(NotFound):
+    """The task may be known; this piece of it is not here."""
+
+    def __init__(self, task_id: str, number: int) -> None:
+        super().__init__(f"piece {number} of task {task_id} not found")
+        self.task_id = task_id
+        self.number = number
+
+
+class Forbidden(Refused):
+    """The operator does not allow it; the message names the key."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class FeatureOff(Refused):
+    """Switched off by configuration; the message names the key."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class OutputExists(Refused):
+    """The output path exists and overwriting was not asked for."""
+
+    code = Code.ALREADY_EXISTS
+
+
+class ConfigError(Refused):
+    """A setting is unknown or makes no sense; the message names it."""
+
+
+class Unavailable(DragonflyError):
+    """Not now; perhaps later, perhaps elsewhere."""
+
+    code = Code.UNAVAILABLE
+
+
+class Busy(Unavailable):
+    """At a limit that the operator has set."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class OutOfSpace(Unavailable):
+    """The store cannot hold this much.
+
+    Args:
+        need: Bytes asked for on top of what the task already has.
+        capacity: Bytes the store may hold in all.
+        leased: Bytes of tasks in use, which eviction must not touch.
+    """
+
+    code = Code.RESOURCE_EXHAUSTED
+
+    def __init__(self, need: int, *, capacity: int, leased: int) -> None:
+        super().__init__(
+            f"no room in memory: {need} bytes needed, capacity {capacity}, "
+            f"{leased} in use; raise storage.cacheCapacity or wait"
+        )
+        self.need = need
+        self.capacity = capacity
+        self.leased = leased
+
+
+class ParentLost(Unavailable):
+    """A parent could not be reached, or its connection ended too soon."""
+
+
+class SchedulerLost(Unavailable):
+    """No scheduler answers, or its conversation broke off."""
+
+
+class NoProvider(Unavailable):
+    """No peer offers the content and the origin may not be asked."""
+
+
+class TaskDeleted(Unavailable):
+    """The task was deleted or evicted while it was being used."""
+
+    code = Code.ABORTED
+    vortex = VortexCode.NOT_FOUND
+
+
+class TimedOut(Unavailable):
+    """A wait reached its end."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+class ProtocolError(DragonflyError):
+    """Someone broke a wire protocol; the two subclasses say who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to send what the protocol forbids. Always a bug here."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol forbids."""
+
+    vortex = VortexCode.INVALID_ARGUMENT
+
+
+class Corrupt(DragonflyError):
+    """Bytes are not what they should be."""
+
+    code = Code.DATA_LOSS
+
+
+class DigestMismatch(Corrupt):
+    """They arrived whole and wrong."""
+
+    def __init__(self, what: str, *, want: str, got: str) -> None:
+        super().__init__(f"digest mismatch of {what}: expected {want}, actual {got}")
+        self.want = want
+        self.got = got
+
+
+class ShortRead(Corrupt):
+    """Fewer bytes came than were promised."""
+
+
+class SourceFailed(DragonflyError):
+    """The origin refused, or could not be reached.
+
+    Args:
+        message: What happened, in words; for HTTP ``"404 Not Found"``.
+        status_code: The origin's HTTP status, when there was an answer.
+        header: The origin's response headers, likewise.
+        transient: Whether the same request may succeed a little later.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        header: Mapping[str, str] | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code
+        self.header = dict(header or {})
+        self.transient = transient
+
+
+class SourceChanged(SourceFailed):
+    """The origin's answers within one download disagree in length or ETag."""
+
+    code = Code.ABORTED
+
+
+class InvalidTransition(DragonflyError):
+    """A state machine got an event it has no row for."""
+
+    def __init__(self, who: str, state: str, event: str, story: tuple[str, ...]) -> None:
+        super().__init__(f"{who}: no {event!r} from {state!r}; story: {' '.join(story)}")
+        self.state = state
+        self.event = event
+        self.story = story
