@@ -1,0 +1,9 @@
+"""Values: frozen, compared by content, no I/O.
+
+- :mod:`.ids`: how host, peer and task ids are made and checked
+- :mod:`.digest`: ``crc32:…`` and ``sha256:…`` as values
+- :mod:`.pieces`: piece length, which pieces cover a range
+- :mod:`.filtered`: query parameters that are no part of an identity
+- :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece
+- :mod:`.units`: sizes and durations as people write them
+"""

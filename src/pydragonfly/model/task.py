@@ -1,0 +1,114 @@
+"""Kinds of task, what a caller asks for, and what is remembered of a task and its pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from .pieces import ByteRange
+
+
+class Kind(IntEnum):
+    """A kind of task; the numbers are ``common.v2.TaskType``. What differs is in core.policy."""
+
+    STANDARD = 0
+    PERSISTENT = 1
+    PERSISTENT_CACHE = 2
+    CACHE = 3
+
+
+class Traffic(IntEnum):
+    """Where a piece came from; the numbers are ``common.v2.TrafficType``."""
+
+    BACK_TO_SOURCE = 0
+    REMOTE_PEER = 1
+    LOCAL_PEER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRequest:
+    """One caller's wish: a content, or a range of it, and on what terms.
+
+    The fields are those of ``DownloadCacheTaskRequest`` and ``common.v2.Download``.
+    """
+
+    kind: Kind
+    url: str
+    #: Digest of the whole content, ``algorithm:encoded``. Not part of the task's id.
+    digest: str | None = None
+    range: ByteRange | None = None
+    tag: str | None = None
+    application: str | None = None
+    priority: int = 0
+    filtered_query_params: tuple[str, ...] = ()
+    request_header: Mapping[str, str] = field(default_factory=dict)
+    piece_length: int | None = None
+    output_path: str | None = None
+    #: Seconds this caller is willing to wait. None: no limit of its own.
+    timeout: float | None = None
+    disable_back_to_source: bool = False
+    need_back_to_source: bool = False
+    prefetch: bool = False
+    is_prefetch: bool = False
+    need_piece_content: bool = False
+    content_for_calculating_task_id: str | None = None
+    remote_ip: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PieceRecord:
+    """A verified piece. There is no record of a piece that is not.
+
+    Attributes:
+        digest: ``crc32:<decimal>`` of exactly the piece's bytes.
+        parent_id: Peer that it came from; None for the origin.
+        cost: Seconds from the first try to publication.
+        created_at: Unix time of publication, seconds.
+    """
+
+    number: int
+    offset: int
+    length: int
+    digest: str
+    parent_id: str | None
+    traffic: Traffic
+    cost: float
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What is remembered of a task. Times are unix seconds.
+
+    Attributes:
+        updated_at: Last use: a transition, a local hit, or an upload.
+        finished_at: Set while *every* piece is here, and only then.
+        version: What the origin said of this content's identity (ETag or the like); ``""``
+            when it said nothing or was never asked.
+    """
+
+    kind: Kind
+    id: str
+    url: str
+    created_at: float
+    updated_at: float
+    tag: str | None = None
+    application: str | None = None
+    piece_length: int | None = None
+    content_length: int | None = None
+    response_header: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    uploading_count: int = 0
+    uploaded_count: int = 0
+    prefetched_at: float | None = None
+    failed_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def piece_count(self) -> int | None:
+        """Pieces in the whole content; None while its length is unknown."""
+        if self.content_length is None or self.piece_length is None:
+            return None
+        return -(-self.content_length // self.piece_length)
