@@ -1,0 +1,11 @@
+"""Decisions. Nothing here waits, looks at the clock, or rolls dice of its own.
+
+- :mod:`.policy`: how the kinds of task differ, one row each
+- :mod:`.transfer`: one download: events in, commands out
+- :mod:`.ledger`: whose bytes fill a store, who must go, who must not
+- :mod:`.reclaim`: which tasks have outlived their time
+- :mod:`.bucket`: token bucket
+- :mod:`.ring`: which scheduler for which task, which seed
+- :mod:`.fsm`: state machines written as tables
+- :mod:`.sched`: the scheduler's world and choices
+"""

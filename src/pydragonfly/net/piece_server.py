@@ -1,0 +1,251 @@
+"""Serves pieces from where they lie.
+
+The event loop reads requests and waits for pieces that are still on their way; only while bytes
+are sent does a connection have a thread. So ten thousand idle children cost no thread, and a
+slow one costs one. Any number of requests may come on a connection, one after the other;
+Dragonfly's own daemons send one, close their half, and read on to the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from pydragonfly.errors import (
+    ConfigError,
+    DragonflyError,
+    RemoteProtocolError,
+    TimedOut,
+)
+from pydragonfly.wire.vortex import TO_SERVER, Close, ErrorFrame, FrameDecoder, PieceContent
+from pydragonfly.wire.vortex import PieceRequest as Request
+
+from .sockets import hang_up, set_limit, tune
+
+logger = structlog.get_logger(__name__)
+
+BACKLOG: Final = 1024  # as Dragonfly's daemon
+
+#: Connections at once. Each costs a descriptor and a few kilobytes.
+MAX_CONNECTIONS: Final = 8192
+
+#: Seconds in which a request must be complete once it has begun.
+REQUEST_LIMIT: Final = 10.0
+
+#: Seconds for which a connection may idle between requests.
+IDLE_LIMIT: Final = 120.0
+
+#: Bytes given to the kernel in one call, after which the deadline is looked at.
+CHUNK: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A piece about to be sent: what is said of it, and its bytes."""
+
+    content: PieceContent
+    view: memoryview
+
+
+class Uploads(Protocol):
+    """Where the pieces come from."""
+
+    def upload(self, request: Request) -> AbstractAsyncContextManager[Upload]:
+        """Wait for the piece and for bandwidth; the bytes stay in place inside the ``with``.
+
+        Leaving it by an exception means that the child did not get the piece.
+
+        Raises:
+            DragonflyError: There is no such piece, or it does not come.
+        """
+
+
+class PieceServer:
+    """A TCP server for Vortex requests.
+
+    Args:
+        uploads: Where the pieces come from.
+        senders: Threads that send.
+        stall: Seconds that a child may leave us without taking a byte.
+        piece: Seconds that it may take for a whole piece.
+    """
+
+    def __init__(self, uploads: Uploads, senders: Executor, *, stall: float, piece: float) -> None:
+        self._uploads = uploads
+        self._senders = senders
+        self._stall = stall
+        self._piece = piece
+        self._sock: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.on_sent: Callable[[int], None] = lambda _size: None
+
+    async def start(self, ip: str, port: int) -> int:
+        """Listen.
+
+        Returns:
+            The port in use.
+
+        Raises:
+            ConfigError: The port is taken.
+        """
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((ip, port))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise ConfigError(
+                f"cannot listen on {ip}:{port}: {error.strerror}; "
+                "set storage.server.tcpPort to another port, or to 0 for any free one"
+            ) from error
+        sock.settimeout(0)
+        self._sock = sock
+        loop = asyncio.get_running_loop()
+        self._accepting = loop.create_task(self._accept(sock))
+        bound: int = sock.getsockname()[1]
+        return bound
+
+    @property
+    def busy(self) -> int:
+        """Pieces being waited for or sent."""
+        return self._busy
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more; let pieces under way end within *grace* seconds; then hang up."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        if self._sock is not None:
+            self._sock.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        tasks = list(self._connections)
+        for task, sock in list(self._connections.items()):
+            hang_up(sock)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                child, _ = await loop.sock_accept(sock)
+            except OSError as error:
+                # Out of descriptors, mostly: serve those we have and look again.
+                if error.errno not in (errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
+                    logger.exception("the piece server has stopped accepting")
+                    return
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._connections) >= MAX_CONNECTIONS:
+                child.close()
+                continue
+            task = loop.create_task(self._serve(child))
+            self._connections[task] = child
+            task.add_done_callback(self._connections.pop)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(0)
+            tune(sock)
+            while (request := await self._read_request(sock)) is not None:
+                await self._answer(sock, request)
+        except (RemoteProtocolError, OSError, TimeoutError) as error:
+            # Garbage, a vanished child, a slow one: nothing that anybody here must mend.
+            logger.debug("connection ended", reason=str(error))
+        except Exception:
+            logger.exception("unexpected error while serving a piece")
+        finally:
+            sock.close()
+
+    async def _read_request(self, sock: socket.socket) -> Request | None:
+        """The next request; None when the child is done."""
+        loop = asyncio.get_running_loop()
+        decoder = FrameDecoder(TO_SERVER)
+        limit = IDLE_LIMIT
+        while (frame := decoder.next_frame()) is None:
+            async with asyncio.timeout(limit):
+                data = await loop.sock_recv(sock, decoder.missing)
+            if not data:
+                return None
+            limit = REQUEST_LIMIT
+            decoder.receive(data)
+        if isinstance(frame, Close):
+            return None
+        if not isinstance(frame, Request):
+            raise RemoteProtocolError(f"not a request: {frame}")
+        return frame
+
+    async def _answer(self, sock: socket.socket, request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        self._busy += 1
+        self._idle.clear()
+        try:
+            async with self._uploads.upload(request) as upload:
+                sending = loop.run_in_executor(self._senders, self._send, sock, upload)
+                try:
+                    await asyncio.shield(sending)
+                except asyncio.CancelledError:
+                    # The bytes may go only after the thread has let go of them.
+                    hang_up(sock)
+                    await asyncio.wait([sending])
+                    raise
+                self.on_sent(upload.content.length)
+        except DragonflyError as error:
+            if isinstance(error, _Cut):
+                raise ConnectionAbortedError(str(error)) from error
+            async with asyncio.timeout(REQUEST_LIMIT):
+                await loop.sock_sendall(sock, ErrorFrame(error.vortex, str(error)).encode())
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
+
+    def _send(self, sock: socket.socket, upload: Upload) -> None:
+        """Send a piece, in a thread.
+
+        With ``send`` and not ``sendfile``: after that returns, memory that is used again would
+        still change what the child receives.
+        """
+        deadline = time.monotonic() + self._piece
+        sock.settimeout(None)
+        try:
+            set_limit(sock, socket.SO_SNDTIMEO, self._stall)
+            _send_all(sock, memoryview(upload.content.encode()), deadline)
+            _send_all(sock, upload.view, deadline)
+        except OSError as error:
+            raise _Cut(f"child gone: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                sock.settimeout(0)
+
+
+class _Cut(TimedOut):
+    """A child did not take a piece that was already on its way to it."""
+
+
+def _send_all(sock: socket.socket, view: memoryview, deadline: float) -> None:
+    at = 0
+    while at < len(view):
+        try:
+            at += sock.send(view[at : at + CHUNK])
+        except BlockingIOError:
+            raise _Cut("child takes nothing") from None
+        if time.monotonic() > deadline and at < len(view):
+            raise _Cut("child is too slow")

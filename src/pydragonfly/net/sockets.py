@@ -1,0 +1,45 @@
+"""Sockets for bulk bytes: blocking, with time limits kept by the kernel.
+
+A timeout set through Python puts the socket into non-blocking mode, where ``MSG_WAITALL`` has no
+effect and every few kilobytes cost a wake-up. ``SO_RCVTIMEO`` and ``SO_SNDTIMEO`` leave it
+blocking. Their limit starts anew with each call, so callers keep a deadline of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import struct
+
+_TIMEVAL = struct.Struct("@ll")
+
+#: As Dragonfly's client sets them: a dead peer shows after 5 + 3 × 3 seconds.
+_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3))
+
+
+def set_limit(sock: socket.socket, option: int, seconds: float) -> None:
+    """Limit each blocking call on *sock*.
+
+    Args:
+        sock: In blocking mode.
+        option: ``socket.SO_RCVTIMEO`` or ``socket.SO_SNDTIMEO``.
+        seconds: Above 0; less than a millisecond counts as one, because 0 would mean no limit.
+    """
+    fraction, whole = math.modf(max(seconds, 0.001))
+    sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(whole), int(fraction * 1e6)))
+
+
+def tune(sock: socket.socket) -> None:
+    """What both ends of a data connection want: no delay, and notice of a dead peer."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):  # not everywhere
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Wake whoever is blocked on *sock*, in whatever thread; ``close`` would not."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
