@@ -1,0 +1,289 @@
+"""cli/dfctl.py: the program against real gRPC servers on unix sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pydragonfly import BUILD_VERSION
+from pydragonfly.cli import dfctl
+from pydragonfly.pb import common_pb2, dfdaemon_pb2, node_pb2
+
+ONE, TWO, GONE = "1" * 64, "2" * 64, "f" * 64
+
+
+class _Daemon:
+    """Answers what ``dfctl`` asks, and notes which cache RPCs came."""
+
+    def __init__(self) -> None:
+        self.version = BUILD_VERSION
+        self.asked: list[str] = []
+        self.tasks = [
+            node_pb2.NodeTask(
+                id=ONE,
+                type=common_pb2.CACHE,
+                url="https://me:pw@origin.example/models/a-rather-long-name.safetensors?sig=s3cret",
+                tag="t",
+                piece_length=4 << 20,
+                content_length=10 << 20,
+                piece_count=3,
+                finished_piece_count=2,
+                reserved_bytes=12 << 20,
+                lease_count=7,
+                created_at=Timestamp(seconds=1_700_000_000),
+                updated_at=Timestamp(seconds=1_700_000_060),
+            )
+        ]
+
+    def info(self, _request: node_pb2.InfoRequest, _context: object) -> node_pb2.InfoResponse:
+        return node_pb2.InfoResponse(version=self.version, host_id="h")
+
+    def list_tasks(
+        self, request: node_pb2.ListTasksRequest, _context: object
+    ) -> node_pb2.ListTasksResponse:
+        assert request.type == common_pb2.CACHE
+        return node_pb2.ListTasksResponse(
+            tasks=self.tasks, capacity_bytes=1 << 30, used_bytes=12 << 20
+        )
+
+    def stat(
+        self, request: dfdaemon_pb2.StatCacheTaskRequest, context: grpc.ServicerContext
+    ) -> common_pb2.CacheTask:
+        self.asked.append(request.task_id)
+        if request.task_id == GONE:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"task {GONE} not found")
+        return common_pb2.CacheTask(
+            id=request.task_id,
+            url="http://origin/x?sig=s3cret",
+            request_header={"Authorization": "s3cret"},
+            state="Succeeded",
+            content_length=10 << 20,
+            piece_count=3,
+            peer_count=2,
+            has_available_peer=True,
+            pieces=[common_pb2.Piece(length=4 << 20)],
+            created_at=Timestamp(seconds=1_700_000_000),
+        )
+
+    def delete(
+        self, request: dfdaemon_pb2.DeleteCacheTaskRequest, context: grpc.ServicerContext
+    ) -> Empty:
+        self.asked.append(request.task_id)
+        if request.task_id == GONE:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"task {GONE} not found")
+        return Empty()
+
+
+def _handlers(daemon: _Daemon, *, ours: bool) -> list[grpc.GenericRpcHandler]:
+    def unary(call: Any, request: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            call,
+            request_deserializer=request.FromString,
+            response_serializer=lambda answer: answer.SerializeToString(),
+        )
+
+    node = {
+        "Info": unary(daemon.info, node_pb2.InfoRequest),
+        "ListTasks": unary(daemon.list_tasks, node_pb2.ListTasksRequest),
+    }
+    download = {
+        "StatCacheTask": unary(daemon.stat, dfdaemon_pb2.StatCacheTaskRequest),
+        "DeleteCacheTask": unary(daemon.delete, dfdaemon_pb2.DeleteCacheTaskRequest),
+    }
+    handlers = [grpc.method_handlers_generic_handler("dfdaemon.v2.DfdaemonDownload", download)]
+    if ours:
+        handlers.append(grpc.method_handlers_generic_handler("pydragonfly.v1.Node", node))
+    return handlers
+
+
+@contextlib.contextmanager
+def _served(path: Path, *, ours: bool = True) -> Iterator[_Daemon]:
+    """A daemon at *path*; a stock one if it is not *ours*."""
+    daemon = _Daemon()
+    server = grpc.server(ThreadPoolExecutor(2), handlers=_handlers(daemon, ours=ours))
+    server.add_insecure_port(f"unix:{path}")
+    server.start()
+    try:
+        yield daemon
+    finally:
+        server.stop(None).wait(20)
+
+
+def _run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        dfctl.app(list(arguments), prog_name="dfctl")
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A socket that the environment names; times are shown as in Greenwich."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    path = tmp_path / "dfdaemon.sock"
+    monkeypatch.setenv("DFCTL_DFDAEMON_ENDPOINT", str(path))
+    yield path
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_ls(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each task, whole ids, and what is used of how much."""
+    with _served(endpoint):
+        assert _run("cache-task", "ls") == 0
+    head, line, summary = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "ID"
+    assert line.split() == [
+        *(ONE, "https://orig…ather-long-name.safetensors", "4.0", "MiB", "10.0", "MiB", "2/3"),
+        *("2023-11-14", "22:13:20", "-", "-", "2023-11-14", "22:14:20", "7"),
+    ]
+    assert summary == "1 task, 12.0 MiB of 1.0 GiB used"
+
+
+def test_ls_of_nothing(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the summary."""
+    with _served(endpoint) as daemon:
+        daemon.tasks.clear()
+        assert _run("cache-task", "ls") == 0
+    assert capsys.readouterr().out == "0 tasks, 12.0 MiB of 1.0 GiB used\n"
+
+
+def test_ls_for_programs(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers are numbers; nothing secret."""
+    with _served(endpoint):
+        assert _run("cache-task", "ls", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "tasks": [
+            {
+                "id": ONE,
+                "type": "CACHE",
+                "url": "https://origin.example/models/a-rather-long-name.safetensors",
+                "tag": "t",
+                "application": None,
+                "piece_length": 4 << 20,
+                "content_length": 10 << 20,
+                "piece_count": 3,
+                "finished_piece_count": 2,
+                "reserved_bytes": 12 << 20,
+                "lease_count": 7,
+                "uploaded_count": 0,
+                "created_at": "2023-11-14T22:13:20+00:00",
+                "finished_at": None,
+                "failed_at": None,
+                "updated_at": "2023-11-14T22:14:20+00:00",
+            }
+        ],
+        "capacity_bytes": 1 << 30,
+        "used_bytes": 12 << 20,
+    }
+
+
+def test_stat(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fact a line; without the headers, which may hold credentials."""
+    with _served(endpoint):
+        assert _run("cache-task", "stat", ONE) == 0
+        text = capsys.readouterr().out
+        assert _run("cache-task", "stat", ONE, "--json") == 0
+    lines = dict(line.split("  ", 1) for line in text.splitlines())
+    facts = {name: value.strip() for name, value in lines.items()}
+    assert facts["ID"] == ONE
+    assert facts["URL"] == "http://origin/x"
+    assert facts["STATE"] == "Succeeded"
+    assert facts["PIECE LENGTH"] == "4.0 MiB"
+    assert facts["AVAILABLE"] == "yes"
+    assert facts["CREATED"] == "2023-11-14 22:13:20"
+    assert facts["UPDATED"] == facts["TAG"] == "-"
+    out = capsys.readouterr().out
+    assert json.loads(out)["piece_length"] == 4 << 20
+    assert "s3cret" not in text + out
+
+
+def test_what_is_not_there(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, and status 1."""
+    with _served(endpoint):
+        assert _run("cache-task", "stat", GONE) == 1
+        message = f"the daemon at {endpoint}: task {GONE} not found"
+        assert capsys.readouterr() == ("", f"dfctl: {message}\n")
+        assert _run("cache-task", "stat", GONE, "--json") == 1
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"error": {"code": "NOT_FOUND", "message": message}}
+
+
+def test_rm_goes_on(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that fails does not keep the others, but shows in the status."""
+    with _served(endpoint) as daemon:
+        assert _run("cache-task", "rm", ONE) == 0
+        assert capsys.readouterr() == (f"removed {ONE}\n", "")
+        assert _run("cache-task", "rm", ONE, GONE, TWO) == 1
+        out, err = capsys.readouterr()
+        assert out == f"removed {ONE}\nremoved {TWO}\n"
+        assert err == f"dfctl: the daemon at {endpoint}: task {GONE} not found\n"
+        assert _run("cache-task", "rm", ONE, GONE, "--json") == 1
+        assert daemon.asked == [ONE, ONE, GONE, TWO, ONE, GONE]
+    result = json.loads(capsys.readouterr().out)
+    assert result["removed"] == [ONE]
+    assert list(result["failed"]) == [GONE]
+
+
+def test_ids_are_checked_first(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage, before any daemon is asked."""
+    for command in (["stat", "abc"], ["rm", ONE, "ABC"]):
+        assert _run("cache-task", *command, "-e", str(endpoint)) == 2
+        assert "64 lower-case hexadecimal digits" in capsys.readouterr().err
+
+
+def test_a_stock_daemon_is_spared(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would die of the question."""
+    with _served(endpoint, ours=False) as stock:
+        for command in (["ls"], ["stat", ONE], ["rm", ONE]):
+            assert _run("cache-task", *command) == 1
+            assert capsys.readouterr().err == (
+                f"dfctl: the daemon at {endpoint} is not pydragonfly: a cache RPC would kill it\n"
+            )
+        assert stock.asked == []
+    with _served(endpoint) as other:
+        other.version = "v2.1.0"
+        assert _run("cache-task", "rm", ONE) == 1
+        assert other.asked == []
+    assert "is not pydragonfly" in capsys.readouterr().err
+
+
+def test_no_daemon(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words, not in gRPC's."""
+    assert _run("cache-task", "ls") == 1
+    assert capsys.readouterr().err == (
+        f"dfctl: no daemon at {endpoint}: start dfdaemon, or name its socket with --endpoint\n"
+    )
+
+
+def test_the_personal_daemon_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no other was named and the machine has none."""
+    monkeypatch.setattr(dfctl, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "pydragonfly").mkdir()
+    with _served(tmp_path / "pydragonfly" / "dfdaemon.sock"):
+        assert _run("cache-task", "ls") == 0
+    assert capsys.readouterr().out.endswith("1 task, 12.0 MiB of 1.0 GiB used\n")
+    assert _run("cache-task", "ls") == 1
+    assert " or " in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both end with status 0."""
+    assert _run("--version") == 0
+    assert capsys.readouterr().out == f"dfctl {BUILD_VERSION}\n"
+    assert _run("--help") == 0
+    assert "dfctl cache-task rm ID ID" in capsys.readouterr().out

@@ -1,0 +1,445 @@
+"""cli/dfget.py and cli/_arguments.py: the program, with a daemon played from a script."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydragonfly import BUILD_VERSION
+from pydragonfly.cli import _personal, dfget
+from pydragonfly.cli._text import one_line, public_url
+from pydragonfly.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from pydragonfly.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
+
+CONTENT = random.Random(7).randbytes(200_000)
+URL = "https://me:pw@origin.example/model.bin?token=secret"
+PROGRAM = [sys.executable, "-m", "pydragonfly.cli.dfget"]
+
+Script = Callable[[Conversation], None]
+
+
+def _refuse(talk: Conversation) -> None:
+    talk.send(event="error", code="INTERNAL", message="403 Forbidden", status_code=403)
+
+
+def _hang(talk: Conversation) -> None:
+    with contextlib.closing(Segment(CONTENT, 5000)) as segment:
+        talk.start(segment)
+        talk.send(event="pieces", pieces=[segment.fill(0)])
+        talk.wait_closed()
+
+
+def _run(
+    directory: Path, script: Script, *arguments: str, output: str | None = None
+) -> tuple[int, list[dict[str, Any]]]:
+    """The exit status of ``dfget --cache``, and what the daemon was asked for."""
+    where = str(directory / "out") if output is None else output
+    with HandoffDaemon(directory, script) as daemon:
+        status = dfget.run(["--cache", URL, "-O", where, "-e", daemon.endpoint, *arguments])
+    return status, daemon.requests
+
+
+def test_a_file_arrives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a word where there is no terminal."""
+    status, requests = _run(tmp_path, serve(CONTENT))
+    assert status == 0
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert capsys.readouterr() == ("", "")
+    (request,) = requests
+    assert 0 < request.pop("timeout") <= 7200
+    assert request == {
+        "op": "download",
+        "kind": "CACHE",
+        "url": URL,
+        "priority": 6,
+        "filtered_query_params": list(DEFAULT_FILTERED_QUERY_PARAMS),
+        "request_header": {},
+        "disable_back_to_source": False,
+        "prefetch": False,
+    }
+
+
+def test_every_flag_is_passed_on(tmp_path: Path) -> None:
+    """Under the names of docs/handoff.md."""
+    status, (request,) = _run(
+        tmp_path,
+        serve(CONTENT),
+        *("--digest", "crc32:1", "--range", "5-", "--prefetch", "--tag", "t"),
+        *("--application", "a", "-p", "3", "--piece-length", "8MiB", "--timeout", "1m"),
+        *("-H", "Accept: */*", "-H", "X-Time: 10:30 ", "--disable-back-to-source"),
+        *("--filtered-query-param", "a", "--filtered-query-param", "b"),
+        *("--content-for-calculating-task-id", "c", "--console", "-l", "debug"),
+    )
+    assert status == 0
+    assert 0 < request.pop("timeout") <= 60
+    assert request == {
+        "op": "download",
+        "kind": "CACHE",
+        "url": URL,
+        "digest": "crc32:1",
+        "range": "5-",
+        "tag": "t",
+        "application": "a",
+        "priority": 3,
+        "filtered_query_params": ["a", "b"],
+        "request_header": {"Accept": "*/*", "X-Time": "10:30"},
+        "piece_length": 8 << 20,
+        "disable_back_to_source": True,
+        "prefetch": True,
+        "content_for_calculating_task_id": "c",
+    }
+
+
+def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for flags that are absent."""
+    for name, value in {
+        "CACHE": "true",
+        "TAG": "env",
+        "APPLICATION": "env",
+        "PRIORITY": "1",
+        "PIECE_LENGTH": "5MiB",
+        "TIMEOUT": "30s",
+        "DISABLE_BACK_TO_SOURCE": "1",
+        "OVERWRITE": "yes",
+        "NO_PROGRESS": "no",
+        "CONTENT_FOR_CALCULATING_TASK_ID": "",
+    }.items():
+        monkeypatch.setenv(f"DFGET_{name}", value)
+    (tmp_path / "out").write_text("former")
+    with HandoffDaemon(tmp_path, serve(CONTENT)) as daemon:
+        monkeypatch.setenv("DFGET_ENDPOINT", daemon.endpoint)
+        assert dfget.run([URL, "-O", str(tmp_path / "out"), "--tag", "flag"]) == 0
+        monkeypatch.setenv("DFGET_DFDAEMON_ENDPOINT", f"unix://{daemon.endpoint}")
+        monkeypatch.setenv("DFGET_ENDPOINT", "/nowhere.sock")
+        assert dfget.run([URL, "-O", str(tmp_path / "out")]) == 0
+    first, second = daemon.requests
+    assert (first["tag"], second["tag"]) == ("flag", "env")
+    assert first["application"] == "env"
+    assert first["priority"] == 1
+    assert first["piece_length"] == 5 << 20
+    assert first["timeout"] <= 30
+    assert first["disable_back_to_source"] is True
+    assert "content_for_calculating_task_id" not in first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-scheme/file"], "no URL with a scheme"),
+        (["http://host/a b"], "write %20"),
+        (["http://"], "no URL with a scheme"),
+        ([URL, "--range", "5"], "'5': want A-B, A- or -N"),
+        ([URL, "--range", "-"], "'-': want A-B"),
+        ([URL, "--range", "7-3"], "'7-3': want A-B"),
+        ([URL, "--range", "-0"], "'-0': want A-B"),
+        ([URL, "--range", "1-2-3"], "'1-2-3': want A-B"),
+        ([URL, "--range", "a-b"], "'a-b': want A-B"),
+        ([URL, "--prefetch"], "--prefetch fetches the rest after a --range"),
+        ([URL, "--piece-length", "1MiB"], "'1MiB': want 4MiB to 64MiB"),
+        ([URL, "--piece-length", "x"], "'x' is not a size"),
+        ([URL, "--timeout", "5"], "'5' is not a duration"),
+        ([URL, "--timeout", "0s"], "want more than 0"),
+        ([URL, "--timeout", "8days"], "at most 7days"),
+        ([URL, "-p", "7"], "'7': want 0 to 6"),
+        ([URL, "--digest", "md5:00"], "'md5:00': want crc32:"),
+        ([URL, "-H", "Good: yes", "-H", "Bearer s3cret"], "header 2 (Bearer …) has no colon"),
+        ([URL, "-H", "s3cret"], "header 1 has no colon"),
+        ([URL, "-H", ": s3cret"], "header 1 has no proper name"),
+        ([URL, "-H", "X: a\r\nY: s3cret"], "header X has a line break"),
+        ([URL, "--json", "-O", "-"], "--json and -O - both want stdout"),
+        ([URL, "--transfer-from-dfdaemon"], "unrecognized arguments"),
+        ([URL, "--recursive"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2, a line that says what is wrong, and no secret in it."""
+    with pytest.raises(SystemExit) as caught:
+        dfget.run(["--cache", "-O", "out", *arguments])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "s3cret" not in error
+
+
+def test_a_switch_in_the_environment_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither yes nor no is an error, not a guess."""
+    monkeypatch.setenv("DFGET_OVERWRITE", "maybe")
+    with pytest.raises(SystemExit):
+        dfget.run(["--cache", URL, "-O", "out"])
+    assert "DFGET_OVERWRITE: want true or false, not 'maybe'" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both end with status 0."""
+    for flag, words in (("--version", f"dfget {BUILD_VERSION}\n"), ("--help", "examples:")):
+        with pytest.raises(SystemExit) as caught:
+            dfget.run([flag])
+        assert caught.value.code == 0
+        assert words in capsys.readouterr().out
+
+
+def test_only_cache_tasks_for_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that says so."""
+    assert dfget.run([URL, "-O", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == (
+        "dfget: only --cache downloads are available in this version: add --cache\n"
+    )
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object on stdout, nothing else anywhere."""
+    status, _ = _run(tmp_path, serve(CONTENT), "--json", "--digest", "crc32:1")
+    assert status == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result.pop("seconds") > 0
+    assert result == {
+        "task_id": "a" * 64,
+        "url": "https://origin.example/model.bin",
+        "output": str(tmp_path / "out"),
+        "content_length": len(CONTENT),
+        "start": 0,
+        "length": len(CONTENT),
+        "bytes_from_peers": len(CONTENT),
+        "bytes_from_origin": 0,
+        "bytes_from_cache": 0,
+        "digest_verified": True,
+    }
+    assert err == ""
+
+
+def test_an_error_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The object on stdout, the line on stderr, no secret in either."""
+    status, _ = _run(tmp_path, _refuse, "--json")
+    message = "origin answered 403 Forbidden for https://origin.example/model.bin"
+    out, err = capsys.readouterr()
+    assert status == 1
+    assert err == f"dfget: {message}\n"
+    assert json.loads(out) == {
+        "error": {"code": "INTERNAL", "message": message, "status_code": 403}
+    }
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_what_is_wrong_with_the_output_comes_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No daemon is asked."""
+    (tmp_path / "out").write_text("former")
+    status, requests = _run(tmp_path, serve(CONTENT))
+    assert (status, requests) == (1, [])
+    assert "exists already: use --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "former"
+
+
+def test_no_daemon_where_one_was_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then none is started either."""
+    endpoint = tmp_path / "dfdaemon.sock"
+    arguments = ["--cache", URL, "-O", str(tmp_path / "out"), "-e", str(endpoint)]
+    assert dfget.run(arguments) == 1
+    assert f"dfget: no daemon at {endpoint}: no such socket" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stdout_in_order(tmp_path: Path) -> None:
+    """Pieces that come early wait for their turn."""
+    order = list(range(40))
+    random.Random(1).shuffle(order)
+    with HandoffDaemon(tmp_path, serve(CONTENT, 5000, order)) as daemon:
+        done = subprocess.run(
+            [*PROGRAM, "--cache", URL, "-O", "-", "-e", daemon.endpoint],
+            capture_output=True,
+            check=True,
+        )
+    assert done.stdout == CONTENT
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """The former output stays; the status tells which signal it was."""
+    (tmp_path / "out").write_text("former")
+    begun = threading.Event()
+
+    def script(talk: Conversation) -> None:
+        begun.set()
+        _hang(talk)
+
+    with HandoffDaemon(tmp_path, script) as daemon:
+        out = str(tmp_path / "out")
+        client = subprocess.Popen(
+            [*PROGRAM, "--cache", URL, "-O", out, "--overwrite", "-e", daemon.endpoint],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert begun.wait(30)
+        client.send_signal(number)
+        _, error = client.communicate(timeout=30)
+    assert client.returncode == 128 + number
+    assert error == f"dfget: stopped by {number.name}\n"
+    assert (tmp_path / "out").read_text() == "former"
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_nobody_waits_forever(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a daemon that says nothing, nor for a pipe that nobody reads."""
+    monkeypatch.setattr(dfget, "_GRACE", 0.05)
+    before = signal.getsignal(signal.SIGALRM)
+    status, _ = _run(tmp_path, _hang, "--timeout", "100ms")
+    assert status == 1
+    assert "no answer in time" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "dfdaemon.handoff.sock").unlink()
+    status, _ = _run(tmp_path, _hang, "--timeout", "100ms", output=str(tmp_path / "fifo"))
+    assert status == 1
+    assert "gave up after the time that --timeout allows" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_terminal_gets_progress_and_a_summary(tmp_path: Path) -> None:
+    """A line while it lasts, and one at the end."""
+    go = threading.Event()
+
+    def script(talk: Conversation) -> None:
+        with contextlib.closing(Segment(CONTENT, 100_000)) as segment:
+            talk.start(segment)
+            talk.send(event="pieces", pieces=[segment.fill(0, "BACK_TO_SOURCE")])
+            go.wait(30)
+            talk.send(event="pieces", pieces=[segment.fill(1)])
+            talk.send(event="done")
+            talk.wait_closed()
+
+    ours, theirs = pty.openpty()
+    shown = b""
+    with HandoffDaemon(tmp_path, script) as daemon:
+        arguments = ["--cache", URL, "-O", str(tmp_path / "out"), "-e", daemon.endpoint]
+        client = subprocess.Popen([*PROGRAM, *arguments], stderr=theirs)
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # EIO, when the client has gone
+            while data := os.read(ours, 1000):
+                shown += data
+                if b"50 %" in shown:
+                    go.set()
+        assert client.wait(30) == 0
+    os.close(ours)
+    text = shown.decode()
+    assert "\r[=====     ]  50 %  97.7 KiB of 195.3 KiB" in text
+    assert "origin 100 %" in text
+    assert text.endswith(" 50 % from peers, 50 % from the origin\r\n")
+
+
+def test_a_personal_daemon_where_the_machine_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used, and told of when it had to be started."""
+    monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    home = tmp_path / "pydragonfly"
+    home.mkdir(mode=0o700)
+    with HandoffDaemon(home, serve(CONTENT)):
+        assert dfget.run(["--cache", URL, "-O", str(tmp_path / "found")]) == 0
+    assert capsys.readouterr().err == ""
+    (home / "dfdaemon.handoff.sock").unlink()
+    program = (
+        "import sys, pathlib\n"
+        "from pydragonfly.testing.handoff_daemon import HandoffDaemon, serve\n"
+        "daemon = HandoffDaemon(pathlib.Path(sys.argv[1]).parent, serve(b'personal'))\n"
+        "daemon._listener.settimeout(60)\n"
+        "daemon._run()\n"
+    )
+    monkeypatch.setattr(_personal, "_COMMAND", (sys.executable, "-c", program))
+    assert dfget.run(["--cache", URL, "-O", str(tmp_path / "started")]) == 0
+    assert (tmp_path / "started").read_bytes() == b"personal"
+    words = capsys.readouterr().err
+    pid = int(words.partition("(pid ")[2].partition(",")[0])
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert words == (
+        f"dfget: no daemon is running; started a personal one (pid {pid}, "
+        "quits after 5 minutes idle)\n"
+    )
+
+
+def test_a_personal_daemon_that_was_just_quitting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once more, and once only; a machine's daemon is not."""
+    monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    home = tmp_path / "pydragonfly"
+    home.mkdir(mode=0o700)
+    asked: list[int] = []
+
+    def script(talk: Conversation) -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            serve(CONTENT)(talk)
+
+    arguments = ["--cache", URL, "-O", str(tmp_path / "out"), "--overwrite"]
+    with HandoffDaemon(home, script) as daemon:
+        assert dfget.run(arguments) == 0
+        assert (tmp_path / "out").read_bytes() == CONTENT
+        assert capsys.readouterr().err == ""
+        assert dfget.run(arguments) == 1
+        assert len(asked) == 4
+        assert dfget.run([*arguments, "-e", daemon.endpoint]) == 1
+        assert len(asked) == 5
+    assert capsys.readouterr().err.count("closed the connection too early") == 2
+
+
+def test_a_stock_daemon_of_the_machine_is_not_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs, so no other is started; but it cannot serve this."""
+    monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "dfdaemon.sock"))
+    with socket.socket(socket.AF_UNIX) as stock:
+        stock.bind(str(tmp_path / "dfdaemon.sock"))
+        stock.listen()
+        assert dfget.run(["--cache", URL, "-O", str(tmp_path / "out")]) == 1
+    assert "is not a pydragonfly daemon" in capsys.readouterr().err
+
+
+def test_it_starts_light(tmp_path: Path) -> None:
+    """What would cost more than the whole of it is not imported, not even by a download."""
+    with HandoffDaemon(tmp_path, serve(CONTENT)) as daemon:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-X", "importtime", "-m", "pydragonfly.cli.dfget"),
+                *("--cache", URL, "-O", str(tmp_path / "out"), "-e", daemon.endpoint),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pydragonfly.wire.handoff" in imported
+    heavy = (
+        "asyncio dataclasses grpc google hashlib inspect isal logging pathlib pydantic random "
+        "rich shutil structlog subprocess tempfile threading typer urllib"
+    )
+    assert {name.partition(".")[0] for name in imported} & set(heavy.split()) == set()
+
+
+def test_texts() -> None:
+    """Fit for a terminal, and for other people's eyes."""
+    assert one_line("a\x1b[31m\nb\t c") == "a [31m b c"
+    assert public_url(URL) == "https://origin.example/model.bin"
+    assert public_url("http://h/@scope/x#part") == "http://h/@scope/x"
+    assert public_url("http://h?a=b@c/d") == "http://h"
