@@ -1,0 +1,21 @@
+"""The daemon: everything a node does, put together.
+
+- :mod:`.app`: builds everything; reads like a table of contents
+- :mod:`.config`: settings: typed, units parsed, unknown keys refused
+- :mod:`.node`: what all parts share
+- :mod:`.engine`: a request becomes a download
+- :mod:`.download`: one caller's download, as the caller sees it
+- :mod:`.flight`: one task on its way to this node, for all its callers; shell of core.transfer
+- :mod:`.fetching`: carries pieces from parents and the origin into their places
+- :mod:`.origin`: the origin as one flight sees it
+- :mod:`.uploads`: pieces for other nodes
+- :mod:`.announcer`: who we are and what we hold, to the schedulers
+- :mod:`.handoff_server`: the socket that passes memory to programs on this machine
+- :mod:`.services`: the gRPC services
+- :mod:`.output`: writing a file on a gRPC caller's behalf
+- :mod:`.hostinfo`, :mod:`.machine`: what this host is and how it feels
+- :mod:`.dynconfig`: where the schedulers are
+- :mod:`.endpoints`: metrics and health over HTTP
+- :mod:`.metrics`: the only module that knows Prometheus
+- :mod:`.sockets`: unix sockets that nobody can steal
+"""

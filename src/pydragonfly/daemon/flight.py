@@ -1,0 +1,251 @@
+"""One task on its way to this node, for all callers who want it.
+
+    describe ──► admit ──► transport ──► settle
+    local records,  room for   parents and   give back what
+    swarm, origin   its pieces origin        did not come
+
+There is at most one flight per task. Callers join it at any time; each sees its own download.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+
+from pydragonfly.errors import DragonflyError, SourceChanged, Unavailable
+from pydragonfly.model.digest import crc32, piece_digest
+from pydragonfly.model.pieces import piece_count, piece_length_for, pieces_for
+from pydragonfly.model.task import DownloadRequest, TaskRecord, Traffic
+from pydragonfly.ports import KnownTask, Registration
+from pydragonfly.storage.holdings import Holding, Lease, Reason
+
+from .callers import Callers
+from .download import Download
+from .node import Node, take
+from .origin import Origin, StreamFetch
+from .origins import Origins
+from .transport import Transport
+
+logger = structlog.get_logger(__name__)
+
+
+class Flight:
+    """See the module. The engine makes it, and runs :meth:`run` once."""
+
+    def __init__(self, node: Node, first: Download) -> None:
+        self._node = node
+        self._request = first.request
+        self._kind = first.request.kind
+        self._task_id = first.task_id
+        self._peer_id = first.peer_id
+        self._callers = Callers(first)
+        self._origins = Origins(node, self._callers)
+        self._holding: Holding | None = None
+        self._lease: Lease | None = None
+        self._transport: Transport | None = None
+        #: It has let go of everything.
+        self.ended = asyncio.Event()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        stage = self._transport.stage if self._transport else "describing"
+        return f"<Flight {self._task_id[:8]} {stage}, {len(self._callers)} callers>"
+
+    def join(self, download: Download) -> bool:
+        """Take another caller along; False if it is too late for that."""
+        if self._closed or (self._transport is not None and self._transport.over):
+            return False
+        self._callers.add(download)
+        if self._transport is not None and self._holding is not None:
+            self._admit(self._holding, download)
+            self._transport.want()
+        return True
+
+    async def run(self) -> None:
+        """Bring the task, or fail every caller. Never raises but when cancelled."""
+        try:
+            await self._fly()
+        except DragonflyError as error:
+            self._callers.fail(error)
+        except asyncio.CancelledError:
+            self._callers.fail(Unavailable("the daemon is stopping"))
+            raise
+        except Exception as error:
+            logger.exception("flight failed", task=self._task_id)
+            self._callers.fail(DragonflyError(f"download failed: {type(error).__name__}"))
+        finally:
+            self._closed = True
+            await self._origins.close()
+            if self._holding is not None:
+                self._holding.settle()
+            self._release()
+
+    async def _fly(self) -> None:
+        holding, told = await self._describe_by_swarm(), True
+        if holding is None:
+            holding, told = await self._describe_by_origin(), False
+        try:
+            await self._carry(holding)
+        except SourceChanged:
+            self._drop(holding)
+            if not told or holding.pieces:
+                raise
+            # The swarm's memory was of an older content, of which nothing is here.
+            await self._carry(await self._describe_by_origin())
+
+    def _drop(self, holding: Holding) -> None:
+        self._node.holdings.remove(holding, Reason.CHANGED)
+        self._release()
+        self._holding = self._transport = None
+        self._origins.expect_nothing()
+        self._peer_id = self._node.new_peer_id()
+
+    def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end()
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    async def _describe_by_swarm(self) -> Holding | None:
+        """The content as this node or the swarm knows it."""
+        known = self._node.holdings.get(self._kind, self._task_id)
+        if known is not None and known.record.content_length is not None:
+            return self._hold(replace(known.record, updated_at=self._node.holdings.now()))
+        if self._request.need_back_to_source:
+            return None
+        told = await self._node.schedulers.stat(self._kind, self._task_id)
+        if told is None:
+            return None
+        return self._hold(self._record(told.content_length, _piece_length(told, self._request)))
+
+    async def _describe_by_origin(self) -> Holding:
+        """The content as the origin has it. If it is of unknown length, all of it."""
+        origin = await self._origins.probe()
+        if origin.total is None:
+            return await self._grow(origin)
+        length = piece_length_for(origin.total, self._request.piece_length)
+        return self._hold(self._record(origin.total, length, origin))
+
+    def _record(
+        self, total: int | None, piece_length: int | None, origin: Origin | None = None
+    ) -> TaskRecord:
+        now = self._node.holdings.now()
+        return TaskRecord(
+            kind=self._kind,
+            id=self._task_id,
+            url=self._request.url,
+            tag=self._request.tag,
+            application=self._request.application,
+            created_at=now,
+            updated_at=now,
+            content_length=total,
+            piece_length=piece_length,
+            response_header=origin.header if origin else {},
+            version=origin.version if origin else "",
+        )
+
+    def _hold(self, record: TaskRecord) -> Holding:
+        holding = self._node.holdings.open(record)
+        self._lease, self._holding = holding.lease(), holding
+        if record.content_length is not None:
+            self._origins.expect(record.content_length, holding.record.version)
+        return holding
+
+    async def _grow(self, origin: Origin) -> Holding:
+        """Stream a content whose length shows at its end, then cut it into pieces."""
+        holding = self._hold(self._record(None, None, origin))
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(self._node.workers, origin.take_stream)
+        received = 0
+        try:
+            while True:
+                view = holding.extend()
+                await take(self._node.limiters.source, len(view))
+                count = await self._node.run(StreamFetch(body, view))
+                received += count
+                self._node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
+                for download in self._callers.active():
+                    download.grown(received)
+                if count < len(view):
+                    break
+        finally:
+            await loop.run_in_executor(self._node.workers, body.close)
+        length = piece_length_for(received, self._request.piece_length)
+        holding.finish_growing(received, length)
+        for piece in pieces_for(None, content_length=received, piece_length=length):
+            claim = holding.claim(piece.number)
+            crc = await loop.run_in_executor(self._node.workers, crc32, claim.view)
+            claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+        return holding
+
+    # -- getting it ----------------------------------------------------------------------------
+
+    def _admit(self, holding: Holding, download: Download) -> None:
+        """Tell a caller that the content is known, and make room for what it lacks."""
+        try:
+            download.begin(holding)
+            holding.reserve(download.missing)
+        except DragonflyError as error:
+            download.fail(error)
+
+    async def _carry(self, holding: Holding) -> None:
+        was_complete = holding.complete
+        for download in self._callers.active():
+            self._admit(holding, download)
+        told_all = False
+        if self._callers.active() or not was_complete:
+            told_all = await self._transport_to(holding)
+        # Whoever holds all of it is announced as such, unless the talk has done so.
+        if holding.complete and not holding.gone and not told_all:
+            self._node.announcements.announce(holding)
+
+    async def _transport_to(self, holding: Holding) -> bool:
+        """Fetch what is wanted; whether the scheduler knows that all of it is here."""
+        registration = self._registration(holding)
+        self._transport = Transport(
+            self._node,
+            holding,
+            self._callers,
+            self._origins,
+            registration,
+            version=holding.record.version,
+        )
+        await self._transport.run()
+        whole = registration is not None and registration.request.range is None
+        return whole and self._transport.told_finished
+
+    def _registration(self, holding: Holding) -> Registration | None:
+        """How to introduce ourselves; None for content so small that it is not worth it."""
+        total, config = holding.total, self._node.config
+        if 0 < total <= config.download.cache_bypass_size and self._callers.sponsor():
+            return None
+        request = self._request
+        parts = {d.part for d in self._callers.active()}
+        part = parts.pop() if len(parts) == 1 else None
+        headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
+        partial = part is not None and part.length < total
+        length = holding.record.piece_length or 1
+        return Registration(
+            host_id=self._node.host_id,
+            task_id=self._task_id,
+            peer_id=self._peer_id,
+            request=replace(request, range=part if partial else None, request_header=headers),
+            content_length=total,
+            piece_length=length,
+            piece_count=piece_count(total, length),
+            concurrent_piece_count=config.download.concurrent_piece_count,
+        )
+
+
+def _piece_length(told: KnownTask, request: DownloadRequest) -> int:
+    """How the swarm cuts the content.
+
+    The first of several pieces shows it. Of a single one any length will do that makes it one.
+    """
+    if told.piece_count > 1 and told.first_piece:
+        return told.first_piece
+    length = piece_length_for(told.content_length, request.piece_length)
+    return max(length, told.content_length) if told.piece_count == 1 else length

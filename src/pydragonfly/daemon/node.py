@@ -1,0 +1,154 @@
+"""What all parts of a daemon share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from pydragonfly.core.bucket import Bucket
+from pydragonfly.model.ids import peer_id
+from pydragonfly.net.piece_client import Connections
+from pydragonfly.ports import ParentLink, SchedulerLink
+from pydragonfly.sources.registry import Registry
+from pydragonfly.storage.holdings import Holding, Holdings
+
+from .config import DaemonConfig
+from .metrics import Metrics
+
+logger = structlog.get_logger(__name__)
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Job(Protocol[T_co]):
+    """Blocking work that can be given up."""
+
+    def run(self) -> T_co:
+        """Do it, in a worker thread."""
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+
+
+class Limiters:
+    """Bandwidth limits, bytes a second."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self.download = Bucket(config.download.bandwidth_limit)
+        self.source = Bucket(config.download.back_to_source_bandwidth_limit)
+        self.prefetch = Bucket(config.proxy.prefetch_bandwidth_limit)
+        self.upload = Bucket(config.upload.bandwidth_limit)
+
+
+class Tasks:
+    """Background tasks with an owner: they are awaited in the end.
+
+    Args:
+        on_error: Told of an exception that one of them raised. None: it is logged.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None] | None = None) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._on_error = on_error
+
+    def start(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
+        """Run *work* until it ends or :meth:`cancel` does it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if self._on_error is not None:
+                self._on_error(error)
+            else:
+                logger.error("background task failed", task=task.get_name(), exc_info=error)
+
+    async def cancel(self) -> None:
+        """Cancel all and wait until they have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Announcements(Protocol):
+    """Telling the swarm what this node holds."""
+
+    def announce(self, holding: Holding) -> None:
+        """Say that all of a task is here, soon."""
+
+
+class Node:
+    """What flights, uploads and front ends work with."""
+
+    announcements: Announcements
+
+    def __init__(
+        self,
+        config: DaemonConfig,
+        *,
+        holdings: Holdings,
+        schedulers: SchedulerLink,
+        parents: ParentLink,
+        sources: Registry,
+        metrics: Metrics,
+        workers: ThreadPoolExecutor,
+    ) -> None:
+        self.config = config
+        self.host_id = config.host_id
+        self.holdings = holdings
+        self.schedulers = schedulers
+        self.parents = parents
+        self.sources = sources
+        self.metrics = metrics
+        self.connections = Connections()
+        self.limiters = Limiters(config)
+        self.tasks = Tasks()
+        self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
+        #: Threads that receive pieces; each is bound by the piece's time limits.
+        self.workers = workers
+
+    def new_peer_id(self) -> str:
+        """A name for one attempt at one task."""
+        host = self.config.host
+        return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=self.config.seed_peer.enable)
+
+    async def run(self, job: Job[T]) -> T:
+        """Do blocking work in a worker thread.
+
+        When cancelled, the job is given up, and this returns only after its thread has let go
+        of everything: memory it received into may be used for something else then.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self.workers, job.run)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            job.abort()
+            await _certainly(future)
+            raise
+
+
+async def _certainly(future: asyncio.Future[Any]) -> None:
+    """Wait until *future* is done, come what may."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((future,))
+    future.exception()
+
+
+async def take(bucket: Bucket, amount: int) -> None:
+    """Wait until *bucket* grants *amount*."""
+    loop = asyncio.get_running_loop()
+    while wait := bucket.take(amount, loop.time()):  # noqa: ASYNC110  tokens come with time
+        await asyncio.sleep(wait)

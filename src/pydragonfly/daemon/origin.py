@@ -1,0 +1,260 @@
+"""The origin as one flight sees it: probed once, then read piece by piece, and held to its word.
+
+Every answer within one flight must speak of the same content as the first. An origin that serves
+ranges is asked for each piece; one that does not is read once from front to back.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from pydragonfly.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
+from pydragonfly.model.digest import crc32, piece_digest
+from pydragonfly.model.pieces import Piece
+from pydragonfly.ports import Source, SourceBody, SourceRequest
+
+#: Bytes read and then hashed while they are still in the processor's cache.
+CHUNK: Final = 1 << 20
+
+#: Seconds before the first retry of a broken transfer; doubled for each that follows.
+BACKOFF: Final = 0.2
+
+
+class Origin:
+    """One content at its origin, asked with one caller's URL and headers.
+
+    Args:
+        source: The client.
+        url: What to ask for.
+        headers: What to ask with.
+        timeout: Seconds for connecting, and for each wait for bytes.
+        retries: How often a transfer that broke off is taken up again.
+    """
+
+    def __init__(
+        self, source: Source, url: str, headers: dict[str, str], *, timeout: float, retries: int
+    ) -> None:
+        self.url = url
+        self.headers = headers
+        self.retries = retries
+        #: Bytes of the content; None when the origin does not say.
+        self.total: int | None = None
+        #: What it says of the content's identity; "" when it says nothing.
+        self.version = ""
+        self.header: dict[str, str] = {}
+        #: It ignores ranges, and is read front to back.
+        self.in_order = False
+        self._source = source
+        self._timeout = timeout
+        self._known = False
+        self._lock = threading.Lock()
+        self._stream: tuple[SourceBody, int] | None = None  # and where it is
+
+    def expect(self, total: int | None, version: str) -> None:
+        """Hold the answers to what is known of the content from elsewhere."""
+        self.total, self.version, self._known = total, version, True
+
+    def probe(self) -> None:
+        """Learn the content's length. Blocks.
+
+        What an origin that ignores ranges sends meanwhile is the download's beginning.
+
+        Raises:
+            SourceFailed: It refused, or cannot be reached.
+        """
+        body = self._open(0, 1)
+        if not body.ranged and body.total != 0:
+            self.in_order = True
+            self._keep(body)
+        else:
+            body.close()
+        if body.ranged and body.total is None:
+            self.in_order = True
+            self._keep(self._open(None, None))
+
+    def take_stream(self) -> SourceBody:
+        """The body that the probe began, or one like it: all of the content from its start."""
+        return self._resume(0)[0]
+
+    def reader(self, offset: int, length: int) -> SourceBody:
+        """A body that starts at *offset*. Blocks. Hand it to :meth:`done_with` afterwards."""
+        if self.in_order:
+            body, at = self._resume(offset)
+        else:
+            body = self._open(offset, length)
+            at = body.start
+            self.in_order = not body.ranged
+        try:
+            _skip(body, offset - at)
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+    def _resume(self, offset: int) -> tuple[SourceBody, int]:
+        """The stream, if it has not passed *offset* yet, else a new one; and where it is."""
+        stream = self._take()
+        if stream is not None:
+            if stream[1] <= offset:
+                return stream
+            stream[0].close()
+        return self._open(None, None), 0
+
+    def done_with(self, body: SourceBody, at: int) -> None:
+        """Keep or close a body of which everything before *at* was read."""
+        if self.in_order and self.total is not None and at < self.total:
+            self._keep(body, at)
+        else:
+            body.close()
+
+    def close(self) -> None:
+        """Close what is open. Only when nobody reads."""
+        stream = self._take()
+        if stream is not None:
+            stream[0].close()
+
+    def _keep(self, body: SourceBody, at: int = 0) -> None:
+        with self._lock:
+            other, self._stream = self._stream, (body, at)
+        if other is not None:
+            other[0].close()
+
+    def _take(self) -> tuple[SourceBody, int] | None:
+        with self._lock:
+            stream, self._stream = self._stream, None
+        return stream
+
+    def _open(self, start: int | None, length: int | None) -> SourceBody:
+        request = SourceRequest(self.url, self.headers, start, length)
+        try:
+            body = self._source.open(request, timeout=self._timeout)
+        except RangeNotSatisfiable as error:
+            # We only ask for what was there a moment ago.
+            raise SourceChanged(f"the origin's content became shorter: {error}") from error
+        try:
+            self._check(body)
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+    def _check(self, body: SourceBody) -> None:
+        if not self._known:
+            self.expect(body.total, body.version)
+            self.header = dict(body.header)
+            return
+        if body.total is not None:
+            if self.total is not None and body.total != self.total:
+                raise SourceChanged(
+                    f"the origin's content changed: {body.total} bytes, not {self.total}"
+                )
+            self.total = body.total
+        if body.version and self.version and body.version != self.version:
+            raise SourceChanged(f"the origin's content changed: {body.version}, not {self.version}")
+        self.version = self.version or body.version
+
+
+class SourceFetch:
+    """One piece from the origin, straight into its place.
+
+    Args:
+        origin: Where from.
+        piece: Which.
+        into: Exactly its bytes.
+    """
+
+    def __init__(self, origin: Origin, piece: Piece, into: memoryview) -> None:
+        self._origin = origin
+        self._piece = piece
+        self._into = into
+        self._at = 0
+        self._crc = 0
+        self._lock = threading.Lock()
+        self._body: SourceBody | None = None
+        self._aborted = threading.Event()
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+        self._aborted.set()
+        with self._lock:
+            if self._body is not None:
+                self._body.abort()
+
+    def run(self) -> str:
+        """Fetch it, going on where a broken transfer stopped; its digest.
+
+        Raises:
+            SourceFailed: The origin refused, broke off too often, or changed its content.
+        """
+        failures = 0
+        while True:
+            before = self._at
+            try:
+                self._read()
+            except SourceFailed as error:
+                if self._aborted.is_set() or not error.transient:
+                    raise
+                # An origin that brings something each time is slow, not broken.
+                failures = 1 if self._at - before >= CHUNK else failures + 1
+                if failures > self._origin.retries:
+                    raise
+                if self._aborted.wait(BACKOFF * 2 ** (failures - 1)):
+                    raise
+            else:
+                return piece_digest(self._crc)
+
+    def _read(self) -> None:
+        piece = self._piece
+        body = self._origin.reader(piece.offset + self._at, piece.length - self._at)
+        with self._lock:
+            self._body = body
+            if self._aborted.is_set():
+                body.abort()
+        good = False
+        try:
+            while self._at < piece.length:
+                with self._into[self._at : self._at + CHUNK] as chunk:
+                    n = body.readinto(chunk)
+                    with chunk[:n] as fresh:
+                        self._crc = crc32(fresh, self._crc)
+                if not n:
+                    raise SourceFailed(
+                        f"the origin's answer ended after {self._at} of {piece.length} bytes",
+                        transient=True,
+                    )
+                self._at += n
+            good = True
+        finally:
+            with self._lock:
+                self._body = None
+            if good:
+                self._origin.done_with(body, piece.offset + piece.length)
+            else:
+                body.close()
+
+
+class StreamFetch:
+    """The next bytes of a body of unknown length, straight into their place."""
+
+    def __init__(self, body: SourceBody, into: memoryview) -> None:
+        self._body = body
+        self._into = into
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+        self._body.abort()
+
+    def run(self) -> int:
+        """How many bytes came; fewer than there is room for only at the end."""
+        return self._body.readinto(self._into)
+
+
+def _skip(body: SourceBody, count: int) -> None:
+    """Read *count* bytes and forget them."""
+    scratch = memoryview(bytearray(min(count, CHUNK)))
+    while count > 0:
+        n = body.readinto(scratch[:count])
+        if not n:
+            raise SourceFailed("the origin's answer ended too soon", transient=True)
+        count -= n

@@ -1,0 +1,107 @@
+"""The origin of one flight, with one caller's credentials after the other's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydragonfly.errors import NoProvider, SourceFailed
+
+from .callers import Callers, Credentials, credentials
+from .node import Node
+from .origin import Origin
+
+
+class Origins:
+    """Hands out the origin with the credentials of whoever may ask now.
+
+    Args:
+        node: For settings and sources.
+        callers: On whose behalf it is asked.
+    """
+
+    def __init__(self, node: Node, callers: Callers) -> None:
+        self._node = node
+        self._callers = callers
+        self._origins: dict[Credentials, Origin] = {}
+        self._stale: list[Origin] = []
+        self._expected: tuple[int | None, str] | None = None
+
+    def expect(self, total: int | None, version: str) -> None:
+        """Hold every origin asked from now on to what is known of the content."""
+        self._expected = total, version
+        for origin in self._origins.values():
+            origin.expect(total, version)
+
+    def expect_nothing(self) -> None:
+        """Take the next answer as the first."""
+        self._expected = None
+        self._stale += self._origins.values()
+        self._origins = {}
+
+    def current(self) -> Origin:
+        """The origin to ask now.
+
+        Raises:
+            NoProvider: No caller lets us ask it.
+        """
+        request = self._callers.sponsor()
+        if request is None:
+            raise NoProvider(
+                "no peer is known to have the content, and this request must not ask the origin"
+            )
+        key = credentials(request)
+        if key not in self._origins:
+            url, headers = key
+            origin = Origin(
+                self._node.sources.for_url(url),
+                url,
+                dict(headers),
+                timeout=self._node.config.download.piece_stall_timeout,
+                retries=self._node.config.backend.max_retries,
+            )
+            if self._expected is not None:
+                origin.expect(*self._expected)
+            self._origins[key] = origin
+        return self._origins[key]
+
+    @property
+    def in_order(self) -> bool:
+        """The origin ignores ranges and is read from front to back."""
+        return any(origin.in_order for origin in self._origins.values())
+
+    async def probe(self) -> Origin:
+        """Ask on behalf of one caller after the other until one is answered.
+
+        Raises:
+            SourceFailed: The last one was refused, too.
+            NoProvider: Nobody may ask.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            origin = self.current()
+            future = loop.run_in_executor(self._node.workers, origin.probe)
+            try:
+                await asyncio.shield(future)
+            except SourceFailed as error:
+                self.failed(origin, error)
+                if self._callers.sponsor() is None:
+                    raise
+            except asyncio.CancelledError:
+                # It ends by itself, and must before the origin is closed.
+                await asyncio.wait([future])
+                raise
+            else:
+                return origin
+
+    def failed(self, origin: Origin, error: SourceFailed) -> None:
+        """Fail those on whose behalf *origin* was asked."""
+        key = next(key for key, known in self._origins.items() if known is origin)
+        self._callers.fail_sponsored(key, error)
+
+    async def close(self) -> None:
+        """Close what is open. Only when nobody reads."""
+        origins = [*self._stale, *self._origins.values()]
+        self._stale, self._origins = [], {}
+        loop = asyncio.get_running_loop()
+        for origin in origins:
+            await loop.run_in_executor(None, origin.close)

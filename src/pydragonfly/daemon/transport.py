@@ -1,0 +1,252 @@
+"""The shell of core.transfer: carries out its commands for one flight, and reports back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+import structlog
+
+from pydragonfly.core import transfer as t
+from pydragonfly.errors import (
+    DragonflyError,
+    NoProvider,
+    NotFound,
+    SourceChanged,
+    SourceFailed,
+    TaskDeleted,
+)
+from pydragonfly.model.task import PieceRecord
+from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Parents, Registration
+from pydragonfly.storage.holdings import Holding
+
+from .callers import Callers
+from .fetching import Fetcher
+from .node import Node, Tasks
+from .origin import Origin
+from .origins import Origins
+
+logger = structlog.get_logger(__name__)
+
+#: Seconds for the scheduler to end a talk that is over.
+_END_LIMIT: Final = 10.0
+
+
+class Transport:
+    """Brings the pieces that callers want of one content whose length is known.
+
+    Args:
+        node: What all parts share.
+        holding: Where the pieces go.
+        callers: Who wants them.
+        origins: The origin, as the callers may ask it.
+        registration: How to introduce ourselves to the scheduler; None: do without one.
+        version: The content's version, as far as it is known.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        holding: Holding,
+        callers: Callers,
+        origins: Origins,
+        registration: Registration | None,
+        *,
+        version: str,
+    ) -> None:
+        self.holding = holding
+        self.version = version
+        self._node = node
+        self._callers = callers
+        self._origins = origins
+        self._registration = registration
+        self._transfer = t.Transfer(
+            node.rng,
+            max_in_flight=node.config.download.concurrent_piece_count,
+            max_schedules=node.config.scheduler.max_schedule_count,
+        )
+        self._fetcher = Fetcher(node, self, holding.id)
+        self._events: deque[t.Event] = deque()
+        self._handling = False
+        self._tasks = Tasks(self._break)
+        self._follows: dict[str, asyncio.Task[None]] = {}
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._talk: Conversation | None = None
+        self._trouble: DragonflyError | None = None
+        #: The scheduler was told that all we registered for is here.
+        self.told_finished = False
+
+    @property
+    def over(self) -> bool:
+        """It takes no more wishes."""
+        return self._end.done()
+
+    @property
+    def stage(self) -> str:
+        """Where it stands, for people."""
+        return self._transfer.talk.name.lower()
+
+    async def run(self) -> None:
+        """Bring everything that is wanted, or fail those who want what cannot be had.
+
+        Raises:
+            SourceChanged: The origin's content is not the one that is held.
+            TaskDeleted: The task was deleted meanwhile.
+        """
+        self.holding.on_gone = self._gone
+        self.want()
+        if self._registration is None:
+            self.on(t.SchedulerLost())
+        else:
+            # Not among our tasks: its last words may be under way when all else is over.
+            talk = self._converse(self._registration)
+            self._node.tasks.start(talk, "talk with the scheduler")
+        try:
+            await asyncio.shield(self._end)
+        except BaseException as error:
+            self._say_failed(error)
+            raise
+        finally:
+            if not self._end.done():
+                self._end.cancel()
+            if self._talk is not None:
+                self._talk.finish()
+            await self._tasks.cancel()
+            self.holding.on_gone = None
+            self.holding.coming = frozenset()
+
+    def want(self) -> None:
+        """Look again at what the callers want."""
+        wanted = self._callers.wanted()
+        self.holding.coming = frozenset(wanted.pieces)
+        self.on(wanted)
+
+    def _gone(self) -> None:
+        self._break(TaskDeleted(f"task {self.holding.id} was deleted while it was downloaded"))
+
+    def _break(self, error: BaseException) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    def _say_failed(self, error: BaseException) -> None:
+        if self._talk is not None and not self._transfer.over:
+            at_source = self._transfer.talk is t.Talk.SOURCE
+            note = t.Note.SOURCE_FAILED if at_source else t.Note.FAILED
+            why = error if isinstance(error, DragonflyError) else None
+            self._talk.tell(t.Tell(note), error=why)
+
+    # -- events and commands -------------------------------------------------------------------
+
+    def on(self, event: t.Event) -> None:
+        """Something happened: have it decided, and carry out what is to be done."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        self._transfer.source_in_order = self._origins.in_order
+        try:
+            while self._events and not self._end.done():
+                for command in self._transfer.handle(self._events.popleft()):
+                    self._carry_out(command)
+        finally:
+            self._handling = False
+
+    def _carry_out(self, command: t.Command) -> None:
+        match command:
+            case t.Fetch(number, parent):
+                self._tasks.start(self._fetcher.fetch(command), f"piece {number} of {parent}")
+            case t.Follow(parent):
+                self._unfollow(parent)
+                numbers = frozenset(self._transfer.wanted)
+                work = self._fetcher.follow(parent, numbers)
+                self._follows[parent] = self._tasks.start(work, f"offers of {parent}")
+            case t.Drop(parent):
+                self._unfollow(parent)
+            case t.Tell():
+                self._tell(command)
+            case t.Refuse(pieces):
+                self._callers.refuse(pieces, self._refusal())
+            case t.Finish():
+                self.told_finished = self._talk is not None and not self._transfer.refused
+                self._end.set_result(None)
+
+    def _unfollow(self, parent: str) -> None:
+        task = self._follows.pop(parent, None)
+        if task is not None:
+            task.cancel()
+
+    def _refusal(self) -> DragonflyError:
+        why = f" ({self._trouble})" if self._trouble else ""
+        return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
+
+    def _tell(self, what: t.Tell) -> None:
+        if self._talk is not None:
+            piece = None if what.number is None else self.holding.pieces.get(what.number)
+            self._talk.tell(what, piece=piece, error=self._trouble)
+
+    # -- news of the fetcher -------------------------------------------------------------------
+
+    @property
+    def is_prefetch(self) -> bool:
+        """Nobody waits for it but for prefetching."""
+        return self._callers.is_prefetch
+
+    def on_piece(self, piece: PieceRecord) -> None:
+        """A piece was published."""
+        for download in self._callers.active():
+            download.arrived((piece,))
+
+    def origin(self) -> Origin:
+        """The origin to ask now."""
+        return self._origins.current()
+
+    def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
+        """The origin failed for good, at least for those on whose behalf it was asked."""
+        self._trouble = error
+        self._tell(t.Tell(t.Note.SOURCE_PIECE_FAILED))
+        if isinstance(error, SourceChanged):
+            self._break(error)
+            return
+        self._origins.failed(origin, error)
+        if self._callers.active():
+            self.want()
+        else:
+            self._break(error)
+
+    # -- the talk with the scheduler -----------------------------------------------------------
+
+    async def _converse(self, registration: Registration) -> None:
+        """Talk until the scheduler ends it, or until some time after we are through."""
+        schedulers = self._node.schedulers
+        try:
+            try:
+                await self._talk_once(schedulers.talk(registration))
+            except NotFound:
+                # It has been started anew since we announced ourselves.
+                await schedulers.introduce()
+                await self._talk_once(schedulers.talk(registration))
+        except DragonflyError as error:
+            if not self.over:
+                logger.info("scheduler lost", task=self.holding.id, why=str(error))
+                self._trouble = error
+        finally:
+            self._talk = None
+        self.on(t.SchedulerLost())
+
+    async def _talk_once(self, talk: Conversation) -> None:
+        self._talk = talk
+        if self.over:
+            talk.finish()
+        await talk.run(self._on_answer)
+
+    def _on_answer(self, answer: Answer) -> None:
+        match answer:
+            case Parents(candidates):
+                for candidate in candidates:
+                    self._fetcher.candidates[candidate.peer_id] = candidate
+                self.on(t.Scheduled({c.peer_id: c.weight for c in candidates}))
+            case GoToSource():
+                self.on(t.ToldBackToSource())
+            case Empty():
+                self.on(t.ToldEmpty())

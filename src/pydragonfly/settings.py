@@ -1,0 +1,336 @@
+"""Settings in YAML files: what they may say, and good words for what they may not.
+
+A program describes its settings once, as a :class:`Catalogue`: a model of the keys that mean
+something, the keys that are accepted without effect (so that a file written for Dragonfly
+loads), and those that are refused, with the reason. :func:`read_settings` reads a file against
+it and finds all that is wrong in one go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from .errors import ConfigError
+from .model.units import parse_duration, parse_size
+
+#: Parts of keys that camelCase leaves in capitals, as Dragonfly writes them.
+_CAPITALS: Final = {"dns": "DNS", "id": "ID", "ip": "IP", "ipv6": "IPv6", "ttl": "TTL"}
+
+#: How alike two keys must be for one to be suggested instead of the other; 1 is equal.
+_ALIKE: Final = 0.6
+
+#: Seconds. Waits longer than this overflow the clocks of the operating system.
+_CENTURY: Final = 100 * 365 * 24 * 3600
+
+
+def camel(name: str) -> str:
+    """The YAML key of a Python name.
+
+    >>> camel("cache_task_ttl"), camel("ip")
+    ('cacheTaskTTL', 'ip')
+    """
+    first, *rest = name.split("_")
+    return first + "".join(_CAPITALS.get(word, word.capitalize()) for word in rest)
+
+
+class Settings(BaseModel):
+    """Base of a section: immutable, camelCase in YAML, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("expected a size such as 64MiB")  # noqa: TRY004  pydantic wants this one
+    return parse_size(value)
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError("expected a duration with its unit, such as 30s or 1h 30m")  # noqa: TRY004  pydantic wants this one
+    return parse_duration(value)
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("expected an IP address") from None
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[IPv6]:port``.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or not 0 < number < 65536 or (":" in host) is not bracketed:
+        raise ValueError("expected host:port, such as scheduler.example:8002 or [::1]:8002")
+    return host, number
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+#: Bytes; in YAML a number, or text such as ``64MiB``.
+Size = Annotated[int, BeforeValidator(_size)]
+#: Bytes a second, above 0; written like a size.
+Rate = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+#: Seconds, above 0; in YAML text such as ``30s`` or ``1h 30m``.
+Duration = Annotated[float, BeforeValidator(_duration), Field(gt=0, le=_CENTURY)]
+#: A whole number, 1 or more.
+Count = Annotated[int, Field(strict=True, ge=1)]
+#: A TCP port; 0 lets the system choose.
+Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
+#: True or false, and no word for it.
+Switch = Annotated[bool, Field(strict=True)]
+#: An IPv4 or IPv6 address as text, IPv6 without brackets.
+Ip = Annotated[str, AfterValidator(_ip)]
+#: ``host:port``; the host is a name, an IPv4 address or a bracketed IPv6 address.
+Address = Annotated[str, AfterValidator(_address)]
+
+ModelT = TypeVar("ModelT", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Catalogue(Generic[ModelT]):
+    """All that a file of settings may say. Keys are dotted, ``storage.server.ip``.
+
+    Attributes:
+        model: Keys that mean something.
+        ignored: Keys accepted without effect, with whatever lies below them.
+        refused: Keys that must not be set, and the sentence that says why.
+        secret: Keys whose values messages must not repeat, nor what lies below them.
+    """
+
+    model: type[ModelT]
+    ignored: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    secret: frozenset[str] = frozenset()
+
+    def keys(self) -> frozenset[str]:
+        """Every key that is known, sections left out."""
+        return frozenset(_model_keys(self.model)) | self.ignored | self.refused.keys()
+
+
+def read_settings(
+    catalogue: Catalogue[ModelT],
+    path: Path | None,
+    overrides: Mapping[str, object] | None = None,
+    dependent: Callable[[Callable[[str], object]], Mapping[str, object]] = lambda _: {},
+) -> tuple[ModelT, tuple[str, ...]]:
+    """Settings from *path* and the command line.
+
+    Args:
+        catalogue: What may be said.
+        path: A YAML file. None: there is none.
+        overrides: Values from the command line by dotted key; they win over the file.
+        dependent: Defaults that follow from other keys, by dotted key. It gets a function
+            that gives the unchecked value of a key, None if it is not set.
+
+    Returns:
+        The settings, and the keys that were set but have no effect, sorted.
+
+    Raises:
+        ConfigError: The file cannot be read, or says what it must not. One line for each problem.
+    """
+    tree = {} if path is None else read_yaml(path)
+    for key, value in (overrides or {}).items():
+        _put(tree, key, value, replace=True)
+    for key, value in dependent(partial(_get, tree)).items():
+        _put(tree, key, value, replace=False)
+    source = "settings" if path is None else str(path)
+    return _Reader(catalogue, source, frozenset(overrides or ())).read(tree)
+
+
+def if_present(path: Path) -> Path | None:
+    """*path*, unless there is no such file. One that cannot be seen counts as there."""
+    try:
+        return path if path.exists() else None
+    except OSError:
+        return path  # reading it will say why
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; empty for an empty file.
+
+    Raises:
+        ConfigError: It is missing, unreadable, no YAML, no mapping, or says a key twice.
+    """
+    try:
+        tree = yaml.load(path.read_bytes(), _Loader)  # noqa: S506  a SafeLoader
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"{path}: {_yaml_problem(exc)}") from exc
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values at the top")
+    return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML forbids and its library lets through: the same key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  the library's signature
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value} appears twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_problem(exc: Exception) -> str:
+    """One line, without the file's text, which may hold secrets."""
+    if isinstance(exc, yaml.MarkedYAMLError):
+        mark = exc.problem_mark
+        return f"not YAML{f' at line {mark.line + 1}' if mark else ''}: {exc.problem}"
+    return "not YAML: " + ("nested too deeply" if isinstance(exc, RecursionError) else "bad text")
+
+
+def _get(tree: Mapping[str, Any], dotted: str) -> object:
+    """One value; None if it, or a section around it, is not there."""
+    value: object = tree
+    for name in dotted.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _put(tree: dict[str, Any], dotted: str, value: object, *, replace: bool) -> None:
+    """Set one value. A section that is no mapping stays, to be reported later."""
+    *sections, last = dotted.split(".")
+    for name in sections:
+        below = tree.setdefault(name, {})
+        if below is None:
+            below = tree[name] = {}
+        if not isinstance(below, dict):
+            return
+        tree = below
+    if replace or tree.get(last) is None:
+        tree[last] = value
+
+
+class _Reader(Generic[ModelT]):
+    """Reads one tree of settings; collects what is wrong with it."""
+
+    def __init__(
+        self, catalogue: Catalogue[ModelT], source: str, overridden: frozenset[str]
+    ) -> None:
+        self._catalogue = catalogue
+        self._source = source
+        self._overridden = overridden
+        self._leaves = catalogue.keys()
+        self._sections = frozenset(_sections(self._leaves))
+        self._problems: list[str] = []
+        self._without_effect: list[str] = []
+
+    def read(self, tree: Mapping[Any, Any]) -> tuple[ModelT, tuple[str, ...]]:
+        kept = self._keep(tree, "")
+        try:
+            settings = self._catalogue.model.model_validate(kept)
+        except ValidationError as exc:
+            for error in exc.errors(include_url=False, include_context=False):
+                self._report_value(error)
+        if self._problems:
+            raise ConfigError("\n".join(self._problems))
+        return settings, tuple(sorted(self._without_effect))
+
+    def _keep(self, tree: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
+        """What the model is to see. A null is as good as no key."""
+        kept: dict[str, Any] = {}
+        for name, value in tree.items():
+            key = f"{prefix}{name}"
+            if key not in self._leaves and key not in self._sections:
+                self._report_unknown(key)
+            elif value is None:
+                continue
+            elif key in self._catalogue.refused:
+                self._report(key, f"{key}: {self._catalogue.refused[key]}")
+            elif key in self._catalogue.ignored:
+                self._without_effect.append(key)
+            elif key in self._leaves:
+                kept[name] = value
+            elif not isinstance(value, Mapping):
+                self._report(key, f"{key}: expected a section, that is, keys of its own")
+            elif below := self._keep(value, key + "."):
+                kept[name] = below
+        return kept
+
+    def _report(self, key: str, words: str) -> None:
+        source = "command line" if key in self._overridden else self._source
+        self._problems.append(f"{source}: {words}")
+
+    def _report_unknown(self, key: str) -> None:
+        nearest = nearest_key(key, self._leaves | self._sections)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        self._report(key, f"unknown key {key}{hint}")
+
+    def _report_value(self, error: ErrorDetails) -> None:
+        path = [str(part) for part in error["loc"]]
+        key = ".".join(path)
+        known = next(
+            (k for n in range(len(path), 0, -1) if (k := ".".join(path[:n])) in self._leaves), key
+        )
+        words = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        shown = (
+            isinstance(error["input"], str | int | float) and known not in self._catalogue.secret
+        )
+        said = repr(error["input"])[:100] if shown else ""
+        value = f" = {said}" if said and said not in words else ""
+        self._report(known, f"{key}{value}: {words}" if key else words)
+
+
+def nearest_key(key: str, known: frozenset[str]) -> str | None:
+    """The known key that was probably meant; None when none is like it.
+
+    The last part counts for most: it may have been put into the wrong section.
+    """
+
+    def likeness(other: str) -> float:
+        (section, _, name), (other_section, _, other_name) = (
+            k.lower().rpartition(".") for k in (key, other)
+        )
+        return (
+            0.8 * SequenceMatcher(None, name, other_name).ratio()
+            + 0.2 * SequenceMatcher(None, section, other_section).ratio()
+        )
+
+    best = max(sorted(known), key=likeness, default=None)
+    return best if best is not None and likeness(best) >= _ALIKE else None
+
+
+def _model_keys(model: type[Settings], prefix: str = "") -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        key = prefix + (info.alias or name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            yield from _model_keys(info.annotation, key + ".")
+        else:
+            yield key
+
+
+def _sections(keys: frozenset[str]) -> Iterator[str]:
+    for key in keys:
+        parts = key.split(".")
+        for n in range(1, len(parts)):
+            yield ".".join(parts[:n])

@@ -1,0 +1,218 @@
+"""The command line, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydragonfly import BUILD_VERSION
+from pydragonfly.cli._paths import handoff_path_for
+
+
+def dfdaemon(*arguments: str, **env: str) -> tuple[int, str, str]:
+    """Run it; return its status, output and errors."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("DFDAEMON_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pydragonfly.cli.dfdaemon", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=kept | env,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def checked(*arguments: str, **env: str) -> Any:
+    """The settings that these arguments make."""
+    status, output, errors = dfdaemon("--check", *arguments, **env)
+    assert (status, errors) == (0, "")
+    return json.loads(output)
+
+
+def at(settings: Any, dotted: str) -> Any:
+    """One of the settings."""
+    for name in dotted.split("."):
+        settings = settings[name]
+    return settings
+
+
+def test_version() -> None:
+    """It says so, and stops."""
+    assert dfdaemon("-V") == (0, f"dfdaemon {BUILD_VERSION}\n", "")
+
+
+def test_help() -> None:
+    """There are examples, and the environment's names."""
+    status, output, _ = dfdaemon("--help")
+    assert status == 0
+    assert "dfdaemon --scheduler 10.0.0.7:8002" in output
+    assert "DFDAEMON_CONFIG" in output
+
+
+def test_every_flag() -> None:
+    """Each flag sets its key; relative paths are seen from here."""
+    here = Path.cwd()
+    settings = checked(
+        *("--dynconfig", "d.yaml", "--scheduler", "10.0.0.1:1", "--scheduler", "[::1]:2"),
+        *("--seed", "--ip", "10.9.9.9", "--hostname", "n", "--socket", "s.sock"),
+        *("--data-dir", "data", "--cache-capacity", "2GiB", "--upload-port", "0"),
+        *("--storage-port", "1", "--metrics-port", "2", "--health-port", "3"),
+    )
+    assert {
+        key: at(settings, key)
+        for key in (
+            "dynconfig.path",
+            "scheduler.addrs",
+            "seedPeer.enable",
+            "host.ip",
+            "host.hostname",
+            "download.server.socketPath",
+            "download.server.handoffPath",
+            "storage.dir",
+            "storage.cacheCapacity",
+            "upload.server.port",
+            "storage.server.tcpPort",
+            "metrics.server.port",
+            "health.server.port",
+        )
+    } == {
+        "dynconfig.path": f"{here}/d.yaml",
+        "scheduler.addrs": ["10.0.0.1:1", "[::1]:2"],
+        "seedPeer.enable": True,
+        "host.ip": "10.9.9.9",
+        "host.hostname": "n",
+        "download.server.socketPath": f"{here}/s.sock",
+        "download.server.handoffPath": f"{here}/s.handoff.sock",
+        "storage.dir": f"{here}/data",
+        "storage.cacheCapacity": 2 << 30,
+        "upload.server.port": 0,
+        "storage.server.tcpPort": 1,
+        "metrics.server.port": 2,
+        "health.server.port": 3,
+    }
+
+
+def test_file_environment_flag(tmp_path: Path) -> None:
+    """The file comes from a flag or the environment; other flags win over it."""
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("upload: {server: {port: 1}}\nhost: {hostname: one}")
+    two.write_text("upload: {server: {port: 2}}")
+    by_environment = checked("--hostname", "flag", DFDAEMON_CONFIG=str(one))
+    assert at(by_environment, "upload.server.port") == 1
+    assert at(by_environment, "host.hostname") == "flag"
+    both = checked("-c", str(two), DFDAEMON_CONFIG=str(one))
+    assert at(both, "upload.server.port") == 2
+
+
+def test_kubernetes_variables() -> None:
+    """Variables that Kubernetes makes of a service's name are nobody's settings."""
+    settings = checked(DFDAEMON_METRICS_PORT="tcp://10.0.0.1:80", DFDAEMON_HEALTH_PORT="x")
+    assert at(settings, "metrics.server.port") == 4002
+
+
+def test_check_hides_headers(tmp_path: Path) -> None:
+    """Passwords for origins are not printed; what has no effect is."""
+    path = tmp_path / "c.yaml"
+    path.write_text("backend: {requestHeader: {Authorization: hunter2}}\nproxy: {prefetch: true}")
+    status, output, errors = dfdaemon("--check", "-c", str(path))
+    assert (status, errors) == (0, "dfdaemon: proxy.prefetch has no effect\n")
+    assert "hunter2" not in output
+
+
+def test_personal(tmp_path: Path) -> None:
+    """A personal daemon listens where only its user gets to."""
+    settings = checked("--personal", XDG_RUNTIME_DIR=str(tmp_path))
+    socket_path = f"{tmp_path}/pydragonfly/dfdaemon.sock"
+    assert at(settings, "download.server.socketPath") == socket_path
+    assert at(settings, "download.server.handoffPath") == handoff_path_for(socket_path)
+    assert at(settings, "download.server.socketMode") == 0o600
+    assert at(settings, "host.ip") == "127.0.0.1"
+    for server in ("upload", "storage"):
+        assert at(settings, f"{server}.server.ip") == "127.0.0.1"
+    assert at(settings, "upload.server.port") == at(settings, "storage.server.tcpPort") == 0
+    assert at(settings, "metrics.enable") is at(settings, "health.enable") is False
+    assert (tmp_path / "pydragonfly").stat().st_mode & 0o777 == 0o700
+
+
+def test_personal_with_a_socket(tmp_path: Path) -> None:
+    """With a socket of one's own no directory is made."""
+    settings = checked(
+        "--personal", "--socket", f"{tmp_path}/x.sock", XDG_RUNTIME_DIR=str(tmp_path)
+    )
+    assert at(settings, "download.server.socketPath") == f"{tmp_path}/x.sock"
+    assert not (tmp_path / "pydragonfly").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-c", "/none.yaml"], "dfdaemon: /none.yaml: cannot be read: No such file or directory"),
+        (
+            ["--upload-port", "70000"],
+            "dfdaemon: command line: upload.server.port = 70000: expected less than",
+        ),
+        (["--personal", "--idle-timeout", "5"], "dfdaemon: --idle-timeout: '5' is not a duration"),
+        (["--personal", "--idle-timeout", "0s"], "dfdaemon: --idle-timeout: 0 would end"),
+        (["--log-max-file-size", "x"], "dfdaemon: --log-max-file-size: 'x' is not a size"),
+        (["-l", "loud"], "dfdaemon: log level 'loud' is unknown"),
+        (["--log-dir", "/proc/none"], "dfdaemon: --log-dir: /proc/none: No such file"),
+        (["--personal", "--scheduler", "a:1"], "dfdaemon: --personal has a scheduler of its own"),
+    ],
+)
+def test_mistakes(arguments: list[str], expected: str) -> None:
+    """Each is one line, and status 1."""
+    status, output, errors = dfdaemon(*arguments)
+    assert (status, output, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith(expected)
+
+
+def test_several_mistakes(tmp_path: Path) -> None:
+    """Each has a line of its own."""
+    path = tmp_path / "c.yaml"
+    path.write_text("a: 1\nstorage: {dir: x}")
+    status, _, errors = dfdaemon("-c", str(path))
+    assert status == 1
+    assert errors.splitlines() == [
+        f"dfdaemon: {path}: unknown key a",
+        f"dfdaemon: {path}: storage.dir = 'x': expected an absolute path",
+    ]
+
+
+@pytest.mark.parametrize("console", [False, True])
+def test_log_file(tmp_path: Path, console: bool) -> None:  # noqa: FBT001  a parameter of the test
+    """Logs go to files of limited number and size; or to standard error, if so wished."""
+    script = f"""
+import structlog
+from pathlib import Path
+from pydragonfly.cli.dfdaemon import _start_logging
+_start_logging({{"console": {console}, "log_dir": Path({str(tmp_path)!r}) / "a" / "b",
+    "log_level": "info", "log_max_files": 2, "log_max_file_size": "1KiB"}})
+for n in range(50):
+    structlog.stdlib.get_logger("x").info("hello", n=n)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    files = {path.name: path.read_text() for path in (tmp_path / "a" / "b").glob("*")}
+    if console:
+        assert not files
+        lines = done.stderr.splitlines()
+    else:
+        assert done.stderr == ""
+        assert files.keys() == {"dfdaemon.log", "dfdaemon.log.1"}
+        assert all(len(text) <= 1024 for text in files.values())
+        lines = files["dfdaemon.log"].splitlines()
+    last = json.loads(lines[-1])
+    assert (last["event"], last["n"]) == ("hello", 49)
+
+
+def test_usage() -> None:
+    """A flag that does not exist is a mistake of another kind."""
+    assert dfdaemon("--bogus")[0] == 2

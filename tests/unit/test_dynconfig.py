@@ -1,0 +1,188 @@
+"""Which schedulers there are, and what becomes of that when something goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pydragonfly.daemon.config import load
+from pydragonfly.daemon.dynconfig import Dynconfig
+from pydragonfly.errors import ConfigError
+
+#: Never resolves (RFC 6761).
+NOWHERE = "scheduler.invalid:8002"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the file will be."""
+    return tmp_path / "dynconfig.yaml"
+
+
+def write(path: Path, text: str) -> None:
+    """Put a whole file in place at once, as a reader that may look at any moment needs it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Take the file away."""
+    path.unlink()
+
+
+def reading(
+    path: Path, on_change: Callable[[tuple[str, ...]], None] | None = None, **more: object
+) -> Dynconfig:
+    """One that reads *path*."""
+    keys = {f"dynconfig.{key}": value for key, value in more.items()}
+    return Dynconfig(load(None, {"dynconfig.path": str(path)} | keys), on_change=on_change)
+
+
+async def started(path: Path) -> Dynconfig:
+    """One that has read *path*."""
+    dynconfig = reading(path)
+    await dynconfig.start()
+    return dynconfig
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scheduler: {addr: '10.0.0.1:8002'}", ("10.0.0.1:8002",)),
+        ("scheduler: {addr: 'localhost:1'}", ("127.0.0.1:1",)),
+        ("scheduler: {addr: '10.0.0.9:1', addrs: ['10.0.0.2:2']}", ("10.0.0.2:2",)),
+        (
+            "scheduler: {addrs: ['10.0.0.2:1', '10.0.0.1:1', '10.0.0.2:1']}",
+            ("10.0.0.1:1", "10.0.0.2:1"),
+        ),
+        ("scheduler: {addrs: ['[FE80:0::1]:1', '10.0.0.1:1']}", ("10.0.0.1:1", "[fe80::1]:1")),
+        ("scheduler:", ()),
+        ("", ()),
+    ],
+)
+async def test_what_the_file_says(path: Path, text: str, expected: tuple[str, ...]) -> None:
+    """A list wins over an address; both are sorted, resolved, and without repeats."""
+    write(path, text)
+    assert (await started(path)).current() == expected
+
+
+async def test_keys_of_others(path: Path) -> None:
+    """What a stock file also says is accepted, and logged."""
+    write(
+        path,
+        "scheduler: {addr: '10.0.0.1:1'}\nclientConfig: {block_list: {}}\nseedClientConfig: {}",
+    )
+    with capture_logs() as logs:
+        await started(path)
+    assert [log["keys"] for log in logs if "keys" in log] == [("clientConfig", "seedClientConfig")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scheduler: {addr: 10.0.0.1}", "scheduler.addr = '10.0.0.1': expected host:port"),
+        ("scheduler: 10.0.0.1:8002", "scheduler: expected a section"),
+        ("scheduler: {adr: 'a:1'}", "unknown key scheduler.adr; did you mean scheduler.addr?"),
+        ("scheduler: {addrs: 'a:1'}", "scheduler.addrs = 'a:1': expected a valid tuple"),
+        ("- a:1", "expected a mapping"),
+    ],
+)
+async def test_malformed_at_start(path: Path, text: str, expected: str) -> None:
+    """A file that makes no sense stops the daemon, and says where."""
+    write(path, text)
+    with pytest.raises(ConfigError) as caught:
+        await started(path)
+    assert str(caught.value).startswith(f"{path}: {expected}")
+
+
+async def test_missing_at_start(path: Path) -> None:
+    """A file that was asked for must be there."""
+    with pytest.raises(ConfigError, match="No such file"):
+        await started(path)
+
+
+async def test_missing_where_it_may(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its usual place it may be missing, come later, and is expected from then on."""
+    monkeypatch.setattr("pydragonfly.daemon.dynconfig.DEFAULT_PATH", path)
+    dynconfig = Dynconfig(load(None))
+    await dynconfig.start()
+    assert dynconfig.current() == ()
+    write(path, "scheduler: {addr: '10.0.0.1:1'}")
+    await dynconfig.refresh()
+    assert dynconfig.current() == ("10.0.0.1:1",)
+    remove(path)
+    await dynconfig.refresh()
+    assert dynconfig.current() == ("10.0.0.1:1",)
+
+
+async def test_lists_win_over_the_file(path: Path) -> None:
+    """What the configuration lists wins over the file, and an embedded scheduler over both."""
+    write(path, "scheduler: {addr: '10.0.0.1:1'}")
+    config = load(None, {"dynconfig.path": str(path), "scheduler.addrs": ["10.0.0.2:1"]})
+    listed, embedded = Dynconfig(config), Dynconfig(config, addrs=["127.0.0.1:5"])
+    await listed.start()
+    await embedded.start()
+    assert listed.current() == ("10.0.0.2:1",)
+    assert embedded.current() == ("127.0.0.1:5",)
+
+
+async def test_failed_refresh_keeps_what_was(path: Path) -> None:
+    """A broken file changes nothing; it is logged once, and once more after it was well."""
+    good = "scheduler: {addr: '10.0.0.1:1'}"
+    write(path, good)
+    dynconfig = await started(path)
+    with capture_logs() as logs:
+        for text in ("scheduler: [", "scheduler: [", good, "scheduler: ["):
+            write(path, text)
+            await dynconfig.refresh()
+            assert dynconfig.current() == ("10.0.0.1:1",)
+    assert [log["log_level"] for log in logs] == ["warning", "warning"]
+    assert str(path) in logs[0]["problem"]
+
+
+async def test_unknown_name(path: Path) -> None:
+    """A name that cannot be looked up is no error; those that can be are used."""
+    write(path, f"scheduler: {{addr: '{NOWHERE}'}}")
+    with capture_logs() as logs:
+        dynconfig = await started(path)
+    assert dynconfig.current() == ()
+    assert NOWHERE in logs[0]["problem"]
+    write(path, f"scheduler: {{addrs: ['{NOWHERE}', '10.0.0.1:1']}}")
+    await dynconfig.refresh()
+    assert dynconfig.current() == ("10.0.0.1:1",)
+    write(path, f"scheduler: {{addrs: ['{NOWHERE}']}}")
+    await dynconfig.refresh()
+    assert dynconfig.current() == ("10.0.0.1:1",)
+
+
+async def test_changes_are_told(path: Path) -> None:
+    """Each change once, the first one included; no change is none."""
+    told: list[tuple[str, ...]] = []
+    dynconfig = reading(path, told.append)
+    write(path, "scheduler: {addr: '10.0.0.1:1'}")
+    await dynconfig.start()
+    await dynconfig.refresh()
+    write(path, "scheduler: {addr: '10.0.0.2:1'}")
+    await dynconfig.refresh()
+    write(path, "")
+    await dynconfig.refresh()
+    assert told == [("10.0.0.1:1",), ("10.0.0.2:1",), ()]
+
+
+async def test_run(path: Path) -> None:
+    """It goes on reading the file, without being asked."""
+    write(path, "scheduler: {addr: '10.0.0.1:1'}")
+    changed: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
+    dynconfig = reading(path, changed.put_nowait, refreshInterval="5ms")
+    await dynconfig.start()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(dynconfig.run())
+        assert await changed.get() == ("10.0.0.1:1",)
+        write(path, "scheduler: {addr: '10.0.0.2:1'}")
+        assert await changed.get() == ("10.0.0.2:1",)
+        running.cancel()

@@ -1,0 +1,149 @@
+"""The two HTTP servers, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import urllib.request
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pydragonfly.daemon.endpoints import Endpoint, Page, health_endpoint, metrics_endpoint
+from pydragonfly.daemon.metrics import CONTENT_TYPE, Metrics
+from pydragonfly.errors import ConfigError
+
+
+async def ask(port: int, request: bytes) -> bytes:
+    """All that the server answers until it closes; nothing if it resets."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def status(port: int, line: str) -> int:
+    """The status of the answer to a request line."""
+    answer = await ask(port, f"{line}\r\nHost: h\r\n\r\n".encode())
+    return int(answer.split(b" ")[1])
+
+
+@pytest.fixture
+async def hello() -> AsyncIterator[int]:
+    """Port of a server with one page."""
+    endpoint = Endpoint("x.server", "/hello", lambda: Page(b"hi"))
+    yield await endpoint.start("127.0.0.1", 0)
+    await endpoint.close()
+
+
+async def test_metrics() -> None:
+    """A plain HTTP client reads them."""
+    metrics = Metrics()
+    metrics.cache_hit()
+    endpoint = metrics_endpoint(metrics.render, CONTENT_TYPE)
+    port = await endpoint.start("127.0.0.1", 0)
+
+    def fetch() -> tuple[str, bytes]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return answer.headers["Content-Type"], answer.read()
+
+    content_type, body = await asyncio.to_thread(fetch)
+    await endpoint.close()
+    assert content_type == CONTENT_TYPE
+    assert b"dragonfly_client_cache_hits_total 1.0" in body
+
+
+async def test_health() -> None:
+    """503 until ready, then 200 with nothing in it."""
+    ready = False
+    endpoint = health_endpoint(lambda: ready)
+    port = await endpoint.start("127.0.0.1", 0)
+    assert await status(port, "GET /healthy HTTP/1.1") == 503
+    ready = True
+    answer = await ask(port, b"GET /healthy HTTP/1.1\r\n\r\n")
+    await endpoint.close()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("GET /hello HTTP/1.1", 200),
+        ("GET /hello HTTP/1.0", 200),
+        ("GET /hello?x=1 HTTP/1.1", 200),
+        ("GET / HTTP/1.1", 404),
+        ("POST / HTTP/1.1", 404),
+        ("DELETE /hello HTTP/1.1", 405),
+        ("GET /hello HTTP/2", 400),
+        ("GET /hello", 400),
+        ("nonsense", 400),
+        ("", 400),
+    ],
+)
+async def test_status(hello: int, line: str, expected: int) -> None:
+    """One page, one method, one protocol."""
+    assert await status(hello, line) == expected
+
+
+async def test_head_in_small_parts(hello: int) -> None:
+    """How the request is cut does not matter."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", hello)
+    for byte in b"GET /hello HTTP/1.1\r\n\r\n":
+        writer.write(bytes([byte]))
+        await writer.drain()
+    assert (await reader.read()).endswith(b"\r\n\r\nhi")
+    writer.close()
+
+
+async def test_head_too_long(hello: int) -> None:
+    """An endless head is not collected; the server lives on."""
+    assert await ask(hello, b"GET /hello HTTP/1.1\r\nX: " + b"x" * 40000) == b""
+    assert await status(hello, "GET /hello HTTP/1.1") == 200
+
+
+async def test_silent_clients_have_an_end(hello: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing is sent away."""
+    monkeypatch.setattr("pydragonfly.daemon.endpoints._TIMEOUT", 0.05)
+    assert await ask(hello, b"GET /hel") == b""
+
+
+async def test_too_many_connections(hello: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit connections are closed; when one ends there is room again."""
+    monkeypatch.setattr("pydragonfly.daemon.endpoints._MAX_CONNECTIONS", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hello)
+    writer.write(b"GET")
+    assert await ask(hello, b"GET /hello HTTP/1.1\r\n\r\n") == b""
+    writer.write(b" /hello HTTP/1.1\r\n\r\n")
+    assert (await reader.read()).endswith(b"hi")
+    writer.close()
+    assert await status(hello, "GET /hello HTTP/1.1") == 200
+
+
+async def test_close_ends_open_connections() -> None:
+    """Closing waits for nobody."""
+    endpoint = Endpoint("x.server", "/", Page)
+    port = await endpoint.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET")
+    async with asyncio.timeout(5):
+        await endpoint.close()
+        with contextlib.suppress(ConnectionError):  # a reset is an end as well
+            assert await reader.read() == b""
+    writer.close()
+    await endpoint.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_port_taken() -> None:
+    """The message names the address and the key."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1 port {port}.*metrics.server.port"):
+            await metrics_endpoint(Metrics().render, CONTENT_TYPE).start("127.0.0.1", port)
