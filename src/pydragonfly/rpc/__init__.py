@@ -1,0 +1,10 @@
+"""gRPC: the contract's messages, and nothing of what they decide.
+
+- :mod:`.transport`: options of channels and servers, binding
+- :mod:`.service`: a service from its descriptor and an object
+- :mod:`.status`: errors as statuses, and back
+- :mod:`.convert`: messages to values, and back
+- :mod:`.dialects`: which messages and methods a kind of task speaks with
+- :mod:`.scheduler_link`: a daemon's side of the talk with schedulers
+- :mod:`.parent_link`: a child's side of the talk with parents
+"""

@@ -1,0 +1,157 @@
+"""A child's side of the talk with parents: which pieces they have, and, failing Vortex, pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from pydragonfly.errors import DigestMismatch, NotFound, ParentLost, RemoteProtocolError
+from pydragonfly.model.digest import crc32, piece_digest, piece_metadata_digest
+from pydragonfly.model.task import Kind
+from pydragonfly.pb import dfdaemon_pb2_grpc
+from pydragonfly.ports import Candidate, Offer
+
+from . import status
+from .convert import optional
+from .dialects import dialect_of
+from .transport import channel_options
+
+#: Initial metadata of a piece stream that says which version of the content the parent has
+#: (percent-encoded). Dragonfly's contract has no place for it; strangers ignore it.
+VERSION_KEY: Final = "pydragonfly-version"
+
+#: Seconds until a parent's first word: connect, and headers.
+_HELLO_LIMIT: Final = 10.0
+
+#: Open channels; beyond, the one used longest ago is closed.
+_MAX_CHANNELS: Final = 512
+
+
+class GrpcParents:
+    """Other daemons, by gRPC."""
+
+    def __init__(self, host_id: str) -> None:
+        self._host_id = host_id
+        self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
+        self._in_use: dict[str, int] = {}
+
+    async def close(self) -> None:
+        """Close every channel."""
+        channels, self._channels = self._channels, OrderedDict()
+        for channel in channels.values():
+            await channel.close()
+
+    async def _stub(self, address: str) -> Any:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(address, channel_options(address))
+            self._channels[address] = channel
+        self._channels.move_to_end(address)
+        idle = [a for a in self._channels if not self._in_use.get(a) and a != address]
+        if len(self._channels) > _MAX_CHANNELS and idle:
+            await self._channels.pop(idle[0]).close()
+        return dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+
+    def _use(self, address: str, change: int) -> None:
+        count = self._in_use.get(address, 0) + change
+        if count:
+            self._in_use[address] = count
+        else:
+            self._in_use.pop(address, None)
+
+    async def offers(
+        self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float
+    ) -> AsyncIterator[Offer | str]:
+        """See :class:`~pydragonfly.ports.ParentLink`."""
+        method, request, field = dialect_of(kind).sync
+        self._use(parent.address, 1)
+        try:
+            stub = await self._stub(parent.address)
+            message = request(host_id=self._host_id, task_id=task_id, **{field: sorted(numbers)})
+            call = getattr(stub, method)(message)
+            async with aclosing(_read(call, gap)) as answers:
+                async for answer in answers:
+                    yield answer if isinstance(answer, str) else _offer(answer)
+        except grpc.aio.AioRpcError as error:
+            raise ParentLost(
+                str(status.from_rpc_error(error, f"parent {parent.address}"))
+            ) from error
+        except TimeoutError:
+            raise ParentLost(f"parent {parent.address}: silent for {gap:g} s") from None
+        finally:
+            self._use(parent.address, -1)
+
+    async def fetch(
+        self,
+        parent: Candidate,
+        kind: Kind,
+        task_id: str,
+        into: memoryview,
+        piece: Offer,
+        *,
+        limit: float,
+    ) -> str:
+        """See :class:`~pydragonfly.ports.ParentLink`."""
+        method, request = dialect_of(kind).fetch
+        self._use(parent.address, 1)
+        try:
+            stub = await self._stub(parent.address)
+            message = request(host_id=self._host_id, task_id=task_id, piece_number=piece.number)
+            answer = await getattr(stub, method)(message, timeout=limit)
+        except grpc.aio.AioRpcError as error:
+            mine = status.from_rpc_error(error, f"parent {parent.address}")
+            raise (mine if isinstance(mine, NotFound) else ParentLost(str(mine))) from error
+        finally:
+            self._use(parent.address, -1)
+        return _take(answer, piece, into, parent.address)
+
+
+async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
+    """The version in the headers, then the messages of a piece stream."""
+    try:
+        async with asyncio.timeout(_HELLO_LIMIT):
+            metadata = await call.initial_metadata()
+        yield next((unquote(str(v)) for k, v in metadata if k == VERSION_KEY), "")
+        while True:
+            async with asyncio.timeout(gap):
+                answer = await call.read()
+            if answer is grpc.aio.EOF:
+                code = await call.code()
+                if code is not grpc.StatusCode.OK:
+                    raise ParentLost(f"{code.name}: {await call.details()}")
+                return
+            yield answer
+    finally:
+        call.cancel()
+
+
+def _offer(answer: Any) -> Offer:
+    port = optional(answer, "tcp_port")
+    ip = optional(answer, "ip") or ""
+    usable = port if ip and port and 0 < port < 65536 else None
+    return Offer(answer.number, answer.offset, answer.length, ip, usable)
+
+
+def _take(answer: Any, want: Offer, into: memoryview, who: str) -> str:
+    """Check a piece that came in a message and copy it to where it belongs."""
+    piece = answer.piece
+    said = (piece.number, piece.offset, piece.length, len(piece.content))
+    if said != (want.number, want.offset, want.length, want.length):
+        raise RemoteProtocolError(f"parent {who}: asked for {want}, got {said}")
+    if answer.HasField("digest"):
+        expected = piece_metadata_digest(want.number, piece.offset, piece.length, piece.digest)
+        if answer.digest != expected:
+            what = f"metadata of piece {want.number} from {who}"
+            raise DigestMismatch(what, want=expected, got=answer.digest)
+    digest = piece_digest(crc32(piece.content))
+    if piece.digest and digest != piece.digest:
+        raise DigestMismatch(f"piece {want.number} from {who}", want=piece.digest, got=digest)
+    into[:] = piece.content
+    return digest

@@ -1,0 +1,137 @@
+"""Any service of the contract as a gRPC handler, made from its descriptor.
+
+An implementation is an object with a method for each RPC that it serves, named as in the
+contract; what it lacks is answered UNIMPLEMENTED.
+
+    rpc                          method of the implementation
+    unary → unary                async def M(self, request, context) -> response
+    unary → stream               async def M(self, request, context): yield response
+    stream → unary               async def M(self, requests, context) -> response
+    stream → stream              async def M(self, requests, context): yield response
+
+``requests`` is an async iterator. Methods raise; what they raise becomes the call's status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from . import status
+
+#: Called before a call is carried out, with the RPC's name. Raises to refuse the call.
+Admit = Callable[[str], Awaitable[None]]
+
+#: Called once for each call that was carried out or refused, with the RPC's name and what it
+#: raised: None when it went well. A cancelled call tells ``asyncio.CancelledError``.
+Observe = Callable[[str, BaseException | None], None]
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Handler = Callable[[Any, _Context], Awaitable[Any]]
+
+_MAKERS: Final = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def sends_headers(method: _F) -> _F:
+    """Mark a streaming method that sends initial metadata of its own, at once."""
+    method.sends_headers = True  # type: ignore[attr-defined]  # functions take attributes
+    return method
+
+
+def add_service(
+    server: grpc.aio.Server,
+    full_name: str,
+    implementation: object,
+    *,
+    admit: Admit | None = None,
+    observe: Observe | None = None,
+) -> None:
+    """Let *server* answer a service with the methods of *implementation*.
+
+    Args:
+        server: Not started yet.
+        full_name: As in the contract, such as ``"scheduler.v2.Scheduler"``. The module that
+            was generated from its file must have been imported.
+        implementation: See the module's docstring.
+        admit: Decides on each call before it is carried out.
+        observe: Told of each call's end.
+
+    Raises:
+        KeyError: No such service.
+    """
+    service = descriptor_pool.Default().FindServiceByName(full_name)
+    handlers = {
+        method.name: _handler(method, getattr(implementation, method.name), admit, observe)
+        for method in service.methods
+        if hasattr(implementation, method.name)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(full_name, handlers),))
+
+
+def _handler(
+    method: MethodDescriptor,
+    behaviour: Callable[[Any, _Context], Any],
+    admit: Admit | None,
+    observe: Observe | None,
+) -> grpc.RpcMethodHandler[Any, Any]:
+    call = _streaming(behaviour) if method.server_streaming else behaviour
+    return _MAKERS[method.client_streaming, method.server_streaming](
+        _guarded(method.name, call, admit, observe),
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
+
+
+def _guarded(name: str, call: _Handler, admit: Admit | None, observe: Observe | None) -> _Handler:
+    """Admission, status and observation around *call*."""
+
+    async def guarded(request: Any, context: _Context) -> Any:
+        raised: BaseException | None = None
+        try:
+            if admit is not None:
+                await admit(name)
+            return await call(request, context)
+        except grpc.aio.AbortError as error:  # the method has ended the call itself
+            raised = error
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it is answered
+            raised = error
+            await status.abort(context, error)
+        except BaseException as error:  # cancelled: nobody is there to be answered
+            raised = error
+            raise
+        finally:
+            if observe is not None:
+                observe(name, raised)
+
+    return guarded
+
+
+def _streaming(behaviour: Callable[[Any, _Context], AsyncGenerator[Any, None]]) -> _Handler:
+    """*behaviour*'s messages written one by one; its ``finally`` blocks run before the end."""
+
+    async def stream(request: Any, context: _Context) -> None:
+        # gRPC would hold the headers back until the first message, and Dragonfly's Rust
+        # clients give a call up that has sent none for ten seconds.
+        if not getattr(behaviour, "sends_headers", False):
+            await context.send_initial_metadata(())
+        async with aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return stream

@@ -1,0 +1,64 @@
+"""rpc/transport.py: options and binding."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from pydragonfly.errors import ConfigError
+from pydragonfly.rpc.transport import bind, channel_options, server_options
+
+
+async def test_port_zero_chooses() -> None:
+    """The port that was chosen comes back, and is open once the server runs."""
+    server = grpc.aio.server(options=server_options())
+    port = bind(server, "127.0.0.1:0")
+    await server.start()
+    with socket.create_connection(("127.0.0.1", port), timeout=10):
+        pass
+    await server.stop(None)
+
+
+async def test_a_taken_port_is_refused() -> None:
+    """A second server on one port is an error that names the port and the setting."""
+    first = grpc.aio.server(options=server_options())
+    port = bind(first, "127.0.0.1:0")
+    await first.start()
+    second = grpc.aio.server(options=server_options())
+    with pytest.raises(ConfigError, match=rf"port {port} is taken.*upload\.port.*0"):
+        bind(second, f"127.0.0.1:{port}", setting="upload.port")
+    await second.stop(None)
+    await first.stop(None)
+
+
+async def test_a_foreign_address_is_refused() -> None:
+    """An address of another machine is an error that says so."""
+    server = grpc.aio.server(options=server_options())
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9: Cannot assign.*server\.port"):
+        bind(server, "192.0.2.1:9")
+    await server.stop(None)
+
+
+async def test_a_socket_without_directory_is_refused(tmp_path: Path) -> None:
+    """A unix socket that cannot be made is an error that names it."""
+    server = grpc.aio.server(options=server_options())
+    with pytest.raises(ConfigError, match=r"none/x\.sock.*download\.server\.socketPath"):
+        bind(server, f"unix:{tmp_path}/none/x.sock", setting="download.server.socketPath")
+    await server.stop(None)
+
+
+def test_unix_channels_name_localhost() -> None:
+    """Only towards unix sockets the authority is set."""
+    authority = ("grpc.default_authority", "localhost")
+    assert authority in channel_options("unix:/run/x.sock")
+    assert authority not in channel_options("127.0.0.1:1")
+
+
+def test_sizes_are_unlimited() -> None:
+    """Pieces travel in one message, both ways."""
+    for options in (server_options(), channel_options("127.0.0.1:1")):
+        assert ("grpc.max_receive_message_length", -1) in options
+        assert ("grpc.max_send_message_length", -1) in options
