@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import logging.handlers
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -210,8 +212,11 @@ def _settings(given: Mapping[str, Any]) -> DaemonConfig:
     if given["socket"] is None:
         make_runtime_dir()
         flags["download.server.socketPath"] = personal_socket()
+    # Every socket is a daemon, and one machine may have many users.
+    name = hashlib.sha256(str(flags["download.server.socketPath"]).encode()).hexdigest()[:12]
+    unique = {"host.hostname": f"{socket.gethostname()}-personal-{name}"}
     # The machine's file is for the machine's daemon.
-    return load(path, _PERSONAL | flags)
+    return load(path, _PERSONAL | unique | flags)
 
 
 def _as_json(config: DaemonConfig) -> str:

@@ -76,6 +76,8 @@ class Download:
         #: Numbers of the pieces still missing.
         self.missing: set[int] = set()
         self.over = False
+        #: All of it was here when the caller came.
+        self.was_here = False
         self._lease: Lease | None = None
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -114,6 +116,7 @@ class Download:
                 finished=holding.complete,
             )
         )
+        self.was_here = not self.missing
         here = [have[p.number] for p in pieces if p.number in have]
         if here:
             self._queue.put_nowait(Arrived(tuple((p, Traffic.LOCAL_PEER) for p in here)))

@@ -222,7 +222,7 @@ class UploadService(_TaskService):
     async def _after(self, download: Download) -> None:
         # A scheduler asks for what it believes nobody has; it may have forgotten that we do.
         holding = download.holding
-        if holding is not None and holding.complete and not holding.gone:
+        if download.was_here and holding is not None and holding.complete and not holding.gone:
             self._node.announcements.announce(holding)
 
     @sends_headers

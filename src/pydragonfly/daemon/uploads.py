@@ -100,7 +100,10 @@ class NodeUploads:
                 if number in missing:
                     missing.discard(number)
                     yield record
-            while missing & holding.coming and not holding.gone:
+            # What is published when the flight ends is in the queue before the news of its end.
+            while missing and not holding.gone:
+                if news.empty() and not missing & holding.coming:
+                    break
                 published = await news.get()
                 if published in missing:
                     missing.discard(published)

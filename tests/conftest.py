@@ -1,0 +1,31 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pydragonfly.testing.cluster import Cluster
+from pydragonfly.testing.origin import Origin
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Programs that end with the test, in a directory with a short path."""
+    directory = Path(tempfile.mkdtemp(prefix="pd-"))
+    try:
+        with Cluster(directory) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    """A real HTTP origin."""
+    with Origin() as origin:
+        yield origin
