@@ -1,0 +1,185 @@
+"""How fast a scheduler answers, and how that grows with the peers it knows.
+
+    python bench/scheduler.py [--registrations 1000] [--holders 1 100 1000] [--json results.json]
+
+A scheduler runs as a process of its own; this program is its clients. Each registration is a
+whole talk: a new stream, register, the answer with parents, started, finished, end.
+
+    latency     one talk at a time: from the register message to the answer, milliseconds
+    throughput  64 talks at a time: talks a second, and CPU of the scheduler for each
+    cold        that many peers of a task that nobody has, at once: who goes to the origin
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import grpc.aio
+import psutil
+
+from pydragonfly import BUILD_VERSION
+from pydragonfly.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pydragonfly.rpc.transport import channel_options
+from pydragonfly.testing.cluster import Cluster
+from pydragonfly.testing.stage import MIB, task_id
+
+_AT_ONCE: Final = 64
+_CHANNELS: Final = 10  # a daemon of Dragonfly opens as many to each scheduler
+
+
+class Clients:
+    """Daemons without anything but their talk."""
+
+    def __init__(self, target: str) -> None:
+        # A setting of its own keeps gRPC from giving all channels one connection.
+        self._channels = [
+            grpc.aio.insecure_channel(target, [*channel_options(target), ("bench.number", n)])
+            for n in range(_CHANNELS)
+        ]
+        self._stubs: list[Any] = [scheduler_pb2_grpc.SchedulerStub(c) for c in self._channels]
+        self._count = 0
+
+    async def close(self) -> None:
+        """Close all channels."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def announce(self, host: str) -> None:
+        """A host tells of itself."""
+        message = common_pb2.Host(
+            id=host,
+            hostname=host,
+            ip="10.0.0.1",
+            port=4000,
+            build=common_pb2.Build(git_version=BUILD_VERSION),
+            network=common_pb2.Network(max_tx_bandwidth=10**10),
+        )
+        await self._stubs[0].AnnounceHost(scheduler_pb2.AnnounceHostRequest(host=message))
+
+    async def talk(self, host: str, task: str, *, holds: bool = False) -> tuple[float, bool]:
+        """One talk. Seconds from register to answer, and whether it was the origin."""
+        self._count += 1
+        ids = {"host_id": host, "task_id": task, "peer_id": f"{host}-{self._count}"}
+        call = self._stubs[self._count % _CHANNELS].AnnounceCachePeer()
+
+        async def tell(**arm: Any) -> None:
+            await call.write(scheduler_pb2.AnnounceCachePeerRequest(**{**ids, **arm}))
+
+        began = time.perf_counter()
+        register = scheduler_pb2.RegisterCachePeerRequest(
+            url="http://origin/file",
+            need_back_to_source=holds,
+            actual_content_length=1024 * MIB,
+            actual_piece_length=4 * MIB,
+        )
+        await tell(register_cache_peer_request=register)
+        answer = await call.read()
+        took = time.perf_counter() - began
+        to_source = answer.WhichOneof("response") == "need_back_to_source_response"
+        if to_source:
+            started = scheduler_pb2.DownloadCachePeerBackToSourceStartedRequest()
+            await tell(download_cache_peer_back_to_source_started_request=started)
+            finished = scheduler_pb2.DownloadCachePeerBackToSourceFinishedRequest()
+            await tell(download_cache_peer_back_to_source_finished_request=finished)
+        else:
+            await tell(
+                download_cache_peer_started_request=scheduler_pb2.DownloadCachePeerStartedRequest()
+            )
+            done = scheduler_pb2.DownloadCachePeerFinishedRequest()
+            await tell(download_cache_peer_finished_request=done)
+        await call.code()
+        return took, to_source
+
+
+async def _many(clients: Clients, count: int, at_once: int, task: str) -> list[tuple[float, bool]]:
+    """*count* talks of as many peers, *at_once* at a time."""
+    numbers = iter(range(count))
+    results: list[tuple[float, bool]] = []
+
+    async def worker() -> None:
+        results.extend([await clients.talk(f"c{number % 500}", task) for number in numbers])
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(worker())
+    return results
+
+
+async def _with_holders(
+    clients: Clients, scheduler: psutil.Process, holders: int, registrations: int
+) -> dict[str, float]:
+    task = task_id(f"held by {holders}")
+    for number in range(holders):
+        await clients.announce(f"holder{number}")
+        await clients.talk(f"holder{number}", task, holds=True)
+    alone = [took for took, _ in await _many(clients, registrations // 4, 1, task)]
+    cpu, began = _cpu(scheduler), time.perf_counter()
+    together = await _many(clients, registrations, _AT_ONCE, task)
+    wall = time.perf_counter() - began
+    alone.sort()
+    return {
+        "holders": holders,
+        "latency_ms_p50": 1000 * statistics.median(alone),
+        "latency_ms_p99": 1000 * alone[int(len(alone) * 0.99)],
+        "talks_per_second": len(together) / wall,
+        "scheduler_cpu_ms_per_talk": 1000 * (_cpu(scheduler) - cpu) / len(together),
+    }
+
+
+async def _cold(clients: Clients, peers: int) -> dict[str, float]:
+    began = time.perf_counter()
+    results = await _many(clients, peers, peers, task_id("cold"))
+    return {
+        "peers": peers,
+        "told_to_go_to_the_origin": sum(to_source for _, to_source in results),
+        "seconds_until_all_had_an_answer": max(took for took, _ in results),
+        "seconds_in_all": time.perf_counter() - began,
+    }
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def _measure(target: str, pid: int, options: argparse.Namespace) -> dict[str, Any]:
+    clients, scheduler = Clients(target), psutil.Process(pid)
+    try:
+        for number in range(500):
+            await clients.announce(f"c{number}")
+        warm = [
+            await _with_holders(clients, scheduler, holders, options.registrations)
+            for holders in options.holders
+        ]
+        return {"warm": warm, "cold": await _cold(clients, 500)}
+    finally:
+        await clients.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--registrations", type=int, default=1000)
+    parser.add_argument("--holders", type=int, nargs="+", default=[1, 100, 1000])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory)) as cluster:
+        scheduler = cluster.scheduler()
+        target = f"127.0.0.1:{scheduler.ready['port']}"
+        results = asyncio.run(_measure(target, scheduler.pid, options))
+    for row in (*results["warm"], results["cold"]):
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""What the scheduler knows and decides. Pure: time and chance are arguments.
+
+- :mod:`.states`: the lives of a task and of a peer, as tables
+- :mod:`.rules`: how kinds of task differ, and the numbers that operators may change
+- :mod:`.costs`: how long a peer's pieces took
+- :mod:`.sample`: a set that gives its members in random order
+- :mod:`.entities`: hosts, tasks and peers
+- :mod:`.edges`: who is whose parent, and what that costs a host
+- :mod:`.seeds`: which seed fetches a task from its origin
+- :mod:`.world`: all of them, and everything that can happen to them
+- :mod:`.evaluate`: how good a parent is for a child
+- :mod:`.choose`: parents for a peer, or the origin, or patience
+- :mod:`.expire`: what has gone without saying so
+"""

@@ -1,0 +1,84 @@
+"""How good a parent is for a child: Dragonfly's formula, since its version 2.3.4.
+
+    score = 0.6 load + 0.2 idc + 0.1 location + 0.1 host type          0 to 1, more is better
+    load  = 0.5 peak + 0.3 duration + 0.2 concurrency
+
+The outer weights are the kind's (:class:`.rules.Weights`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .entities import Host, HostFacts, Peer
+from .states import PeerState
+
+#: Bits in a piece of 16 MiB, in which the concurrency of a link is measured.
+_PIECE_BITS: Final = 16 * 1024 * 1024 * 8
+#: Seconds of sending beyond which a host counts as fully taken.
+_FULL_DURATION: Final = 60
+_MAX_ELEMENTS: Final = 5
+
+_BAD: Final = frozenset(PeerState) - {
+    PeerState.RUNNING,
+    PeerState.BACK_TO_SOURCE,
+    PeerState.SUCCEEDED,
+}
+
+
+def evaluate(parent: Peer, child: Peer) -> float:
+    """The score of *parent* for *child*."""
+    weights = child.task.rules.weights
+    mine, theirs = parent.host.facts, child.host.facts
+    return (
+        weights.load * load_quality(parent.host)
+        + weights.idc * _same_idc(mine, theirs)
+        + weights.location * _nearness(mine.location, theirs.location)
+        + weights.host_type * _host_type(parent)
+    )
+
+
+def load_quality(host: Host) -> float:
+    """How much of a host's link is left, 0 to 1; 0 if its speed is unknown."""
+    link = host.facts.max_tx_bandwidth
+    if link == 0:
+        return 0.0
+    peak = max(0.0, 1 - host.tx_bandwidth / link)
+    duration = max(0.0, 1 - host.upload_content_length * 8 / link / _FULL_DURATION)
+    return 0.5 * peak + 0.3 * duration + 0.2 * _concurrency(link, host.concurrent_pieces)
+
+
+def is_bad(parent: Peer) -> bool:
+    """Whether a parent must not be offered at all: nothing to give, or stuck of late."""
+    return parent.state in _BAD or parent.costs.last_stands_out()
+
+
+def _concurrency(link: int, pieces: int) -> float:
+    fill = link / _PIECE_BITS  # so many pieces a second fill the link
+    if fill <= 1:
+        return 0.0
+    return 1.0 if pieces <= fill else fill / pieces
+
+
+def _same_idc(mine: HostFacts, theirs: HostFacts) -> float:
+    return 1.0 if mine.idc and mine.idc.lower() == theirs.idc.lower() else 0.0
+
+
+def _nearness(mine: str, theirs: str) -> float:
+    if not mine or not theirs:
+        return 0.0
+    if mine.lower() == theirs.lower():
+        return 1.0
+    same = 0
+    for one, other in zip(mine.lower().split("|"), theirs.lower().split("|"), strict=False):
+        if one != other or same == _MAX_ELEMENTS:
+            break
+        same += 1
+    return same / _MAX_ELEMENTS
+
+
+def _host_type(parent: Peer) -> float:
+    """Seeds while they fetch the first copy; later they are left to those who have no other."""
+    if not parent.host.facts.is_seed:
+        return 0.5
+    return 1.0 if parent.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING) else 0.0

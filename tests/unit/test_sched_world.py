@@ -1,0 +1,454 @@
+"""core/sched/world.py: what happens, and that the books stay true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pydragonfly.core.sched.entities import OVER, Peer
+from pydragonfly.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
+from pydragonfly.core.sched.rules import RULES, Limits
+from pydragonfly.core.sched.states import PeerState, TaskState
+from pydragonfly.errors import (
+    DragonflyError,
+    InvalidRequest,
+    InvalidTransition,
+    NoProvider,
+    NotFound,
+    SourceFailed,
+    TaskNotFound,
+)
+from pydragonfly.model.pieces import ByteRange
+from pydragonfly.model.task import Kind
+from pydragonfly.testing.stage import MIB, Stage, task_id
+
+
+def test_a_download_from_the_origin_to_the_child() -> None:
+    """The life of a source and of its child, and of their task."""
+    stage = Stage()
+    source = stage.source("a")
+    task = source.task
+    assert (source.state, task.state) == (PeerState.BACK_TO_SOURCE, TaskState.RUNNING)
+    assert task.at_origin == {source.id}
+    child = stage.child("b")
+    assert list(child.parents) == [source.id]
+    stage.now += 5
+    stage.world.finish(child, stage.now)
+    assert (child.state, child.cost, child.parents) == (PeerState.SUCCEEDED, 5, {})
+    assert task.state is TaskState.SUCCEEDED
+    stage.world.finish(source, stage.now)
+    assert (task.at_origin, set(task.holders)) == (set(), {source, child})
+    stage.check()
+
+
+def test_unknown_things_are_named() -> None:
+    """A host, a peer or a task that is not there."""
+    world = Stage().world
+    with pytest.raises(NotFound, match=r"host h .*AnnounceHost"):
+        world.host("h")
+    with pytest.raises(NotFound, match=r"peer p .*register"):
+        world.peer((Kind.CACHE, "p"))
+    with pytest.raises(TaskNotFound):
+        world.task((Kind.CACHE, task_id("t")))
+
+
+def test_kinds_that_are_not_served() -> None:
+    """A registration of another kind leaves nothing behind."""
+    stage = Stage()
+    with pytest.raises(InvalidRequest, match="STANDARD"):
+        stage.register("a", kind=Kind.STANDARD)
+    assert not stage.world.tasks
+    assert not stage.world.peers
+
+
+def test_kinds_share_nothing_but_hosts() -> None:
+    """Cache and standard tasks of one id live side by side; a host's load is counted once."""
+    rules = {**RULES, Kind.STANDARD: replace(RULES[Kind.CACHE], ours_only=False)}
+    stage = Stage(rules=rules)
+    cache = stage.holder("a", peer_id="same")
+    standard = stage.holder("a", kind=Kind.STANDARD, peer_id="same")
+    assert cache.task is not standard.task
+    children = [stage.child("b"), stage.child("b", kind=Kind.STANDARD)]
+    assert [next(iter(child.parents.values())).parent for child in children] == [cache, standard]
+    assert stage.world.hosts["a"].uploads == 2
+    stage.check()
+    stage.world.remove_host(stage.world.hosts["a"])
+    assert set(stage.world.peers.values()) == set(children)
+    stage.check()
+
+
+def test_a_peer_id_is_used_once() -> None:
+    """The second registration is refused, and the first peer is as it was."""
+    stage = Stage()
+    first = stage.source("a", peer_id="p")
+    with pytest.raises(InvalidTransition, match="BackToSource"):
+        stage.register("b", "other", peer_id="p")
+    assert first.state is PeerState.BACK_TO_SOURCE
+    assert (Kind.CACHE, task_id("other")) not in stage.world.tasks
+    stage.check()
+
+
+def test_lengths_are_adopted_when_nobody_holds_the_task() -> None:
+    """A content that has changed at its origin."""
+    stage = Stage()
+    old = stage.holder("a", url="http://old")
+    stage.world.remove_peer(old)
+    stage.register("b", content_length=8 * MIB, url="http://new")
+    assert old.task.shape == (8 * MIB, 4 * MIB)
+    assert old.task.registration.url == "http://new"
+
+
+def test_lengths_that_contradict_the_holders_are_refused() -> None:
+    """Unless the peer fetches from the origin by itself; then both live, unmixed."""
+    stage = Stage()
+    old = stage.holder("a")
+    with pytest.raises(NoProvider, match=r"10485760 .*8388608"):
+        stage.register("b", content_length=8 * MIB)
+    with pytest.raises(NoProvider):
+        stage.register("b", piece_length=8 * MIB)
+    new = stage.holder("b", content_length=8 * MIB)
+    assert old.task.shape.content_length == 10 * MIB
+    assert list(stage.child("c").parents) == [old.id]
+    stage.world.remove_peer(old)
+    assert list(stage.child("d", content_length=8 * MIB).parents) == [new.id]
+    assert old.task.shape.content_length == 8 * MIB
+    stage.check()
+
+
+def test_absent_lengths_are_those_of_the_holders() -> None:
+    """A peer that does not say; of a task that nobody holds, it is empty."""
+    stage = Stage()
+    empty = stage.register("a", "e", content_length=None, piece_length=None)
+    assert empty.state is PeerState.RECEIVED_EMPTY
+    held = stage.holder("a")
+    child = stage.child("b", content_length=None, piece_length=None)
+    assert child.shape == held.shape
+    assert list(child.parents) == [held.id]
+
+
+def test_a_range_does_not_make_a_task_succeed() -> None:
+    """Only a peer that wanted everything does."""
+    stage = Stage()
+    part = stage.holder("a", range=ByteRange(0, MIB))
+    assert (part.state, part.task.state) == (PeerState.SUCCEEDED, TaskState.RUNNING)
+    assert stage.holder("b").task.state is TaskState.SUCCEEDED
+
+
+def test_a_task_that_is_held_stays_so() -> None:
+    """Peers that join it, announce it again, or fail, do not change its state."""
+    stage = Stage()
+    task = stage.holder("a").task
+    stage.world.fail(stage.child("b"), stage.now)
+    assert task.state is TaskState.SUCCEEDED
+    again = stage.source("b")
+    assert task.state is TaskState.SUCCEEDED
+    stage.world.fail(again, stage.now, origin="x")
+    assert task.state is TaskState.SUCCEEDED
+
+
+def test_a_task_fails_with_its_last_hope() -> None:
+    """Not while another is there or expected; the next registration revives it."""
+    stage = Stage()
+    first, second = stage.source("a"), stage.source("b")
+    task = first.task
+    states = []
+    stage.world.fail(first, stage.now, origin="x")
+    states.append(task.state)
+    stage.world.fail(second, stage.now)
+    states.append(task.state)
+    third = stage.register("c")
+    states.append(task.state)
+    assert states == [TaskState.RUNNING, TaskState.FAILED, TaskState.RUNNING]
+    stage.decide(third)
+    stage.world.start_back_to_source(third, stage.now)
+    assert set(task.holders) == {third}
+
+
+def test_failures_at_the_origin_are_remembered_until_a_success() -> None:
+    """Only the last few, however many come."""
+    stage = Stage(Limits(origin_failures=4))
+    for number in range(6):
+        stage.world.fail(stage.source("a"), stage.now, origin=str(number))
+    task = next(iter(stage.world.tasks.values()))
+    assert [failure.description for failure in task.origin_failures] == ["2", "3", "4", "5"]
+    stage.world.fail(stage.source("a"), stage.now)
+    assert len(task.origin_failures) == 4
+    stage.holder("a")
+    assert not task.origin_failures
+
+
+def test_failing_twice_is_failing_once() -> None:
+    """A stream that ends after its peer has said how it went changes nothing."""
+    stage = Stage()
+    peer = stage.holder("a")
+    stage.world.fail(peer, stage.now, origin="x")
+    assert peer.state is PeerState.SUCCEEDED
+    assert not peer.task.origin_failures
+
+
+def test_load_is_given_back_to_the_byte() -> None:
+    """What an edge has charged is what it gives back, though the child has changed since."""
+    stage = Stage()
+    parent = stage.holder("a")
+    child = stage.child("b", concurrent_pieces=3)
+    host = parent.host
+    assert (host.uploads, host.upload_count, host.concurrent_pieces) == (1, 1, 3)
+    assert host.tx_bandwidth == 4 * MIB * 3 * 8
+    assert host.upload_content_length == 10 * MIB
+    child.shape = child.shape._replace(content_length=1)
+    stage.world.finish(child, stage.now)
+    assert (host.uploads, host.upload_count, host.concurrent_pieces) == (0, 1, 0)
+    assert (host.tx_bandwidth, host.upload_content_length) == (0, 0)
+
+
+def test_a_removed_peer_leaves_its_children_at_once() -> None:
+    """They have no source any more; their own children are told later, by themselves."""
+    stage = Stage()
+    top = stage.source("a")
+    child = stage.child("b")
+    stage.changed.clear()
+    stage.world.remove_peer(top)
+    assert not child.parents
+    assert not top.task.holders
+    assert top.task in stage.changed
+    assert (child.state, top.state) == (PeerState.RUNNING, PeerState.LEAVE)
+    stage.check()
+
+
+def test_starting_again_is_no_event() -> None:
+    """A peer says it after each list of parents."""
+    stage = Stage()
+    stage.holder("a")
+    child = stage.child("b")
+    stage.world.start(child, stage.now)
+    assert child.state is PeerState.RUNNING
+
+
+def test_a_running_peer_goes_to_the_origin() -> None:
+    """It counts as being there, and has no parents."""
+    stage = Stage()
+    stage.holder("a")
+    child = stage.child("b")
+    stage.world.start_back_to_source(child, stage.now)
+    stage.world.start_back_to_source(child, stage.now)
+    assert (child.state, child.parents) == (PeerState.BACK_TO_SOURCE, {})
+    assert child.task.at_origin == {child.id}
+
+
+def test_an_illegal_event_changes_nothing() -> None:
+    """Who is at the origin does not start to fetch from parents."""
+    stage = Stage()
+    peer = stage.source("a")
+    with pytest.raises(InvalidTransition):
+        stage.world.start(peer, stage.now)
+    assert peer.state is PeerState.BACK_TO_SOURCE
+    stage.check()
+
+
+def test_pieces_keep_alive_and_clear_names() -> None:
+    """A piece touches child, parent and the parent's host, and takes accusations back."""
+    stage = Stage()
+    parent = stage.holder("a")
+    accuser, child = stage.child("b"), stage.child("c")
+    stage.world.piece_failed(accuser, parent.id, stage.now)
+    assert parent.accusers == {accuser.id}
+    stage.now += 7
+    stage.world.piece(child, 0.5, parent.id, stage.now)
+    assert parent.accusers == set()
+    assert child.piece_at == parent.updated_at == parent.host.updated_at == stage.now
+    assert len(child.costs) == 1
+    stage.world.piece(child, 0.5, "unknown", stage.now)
+    stage.world.piece(child, 0.5, None, stage.now)
+
+
+def test_several_children_condemn_a_parent() -> None:
+    """One child often, or itself, does not."""
+    stage = Stage(Limits(accusers=3))
+    parent = stage.holder("z")
+    children = [stage.child(name) for name in "abc"]
+    for _ in range(5):
+        stage.world.piece_failed(children[0], parent.id, stage.now)
+    stage.world.piece_failed(children[1], parent.id, stage.now)
+    stage.world.piece_failed(parent, parent.id, stage.now)
+    assert parent in parent.task.holders
+    stage.world.piece_failed(children[2], parent.id, stage.now)
+    assert parent not in parent.task.holders
+    assert parent.host.upload_failed_count == 7
+    stage.check()
+
+
+def test_only_known_peers_are_blocked() -> None:
+    """A list of anything at all does not fill the memory."""
+    stage = Stage()
+    parent, child = stage.holder("a"), stage.register("b")
+    stage.world.block(child, "nobody")
+    stage.world.block(child, parent.id)
+    assert child.blocked == {child.id, parent.id}
+
+
+def test_a_host_that_stops_sharing() -> None:
+    """Its peers are no holders, from this announcement until another."""
+    stage = Stage()
+    peer = stage.holder("a")
+    stage.host("a", disable_shared=True)
+    assert peer not in peer.task.holders
+    stage.host("a", disable_shared=False)
+    assert peer in peer.task.holders
+
+
+def test_an_announcement_replaces_the_one_before() -> None:
+    """Also address and type; the limit follows the type."""
+    stage = Stage(Limits(uploads=1, seed_uploads=2))
+    host = stage.host("a", ip="10.0.0.1")
+    stage.now += 9
+    assert stage.host("a", ip="::1", type=1) is host
+    assert (host.facts.address, host.upload_limit, host.updated_at) == ("[::1]:4000", 2, stage.now)
+    assert host.created_at == stage.now - 9
+
+
+def test_what_a_host_tells_twice_counts_once() -> None:
+    """The older of two equal holders goes; not one that has more, nor one with children."""
+    stage = Stage()
+    whole = stage.holder("a")
+    part = stage.holder("a", range=ByteRange(0, MIB))
+    assert set(whole.task.peers.values()) == {whole, part}
+    child = stage.child("b")
+    latest = stage.holder("a")
+    assert set(child.parents) <= {whole.id, part.id}
+    assert latest in latest.task.holders
+    stage.world.finish(child, stage.now)
+    final = stage.holder("a")
+    assert {p for p in whole.task.peers.values() if p.host is final.host} == {final}
+    stage.check()
+
+
+def test_seeds_are_in_ring_order() -> None:
+    """Ours that share; for another kind, others too."""
+    stage = Stage()
+    names = ["s1", "s2", "s3"]
+    for name in names:
+        stage.host(name, type=1)
+    stage.host("stock", type=1, version="v2.5.1")
+    stage.host("selfish", type=1, disable_shared=True)
+    stage.host("normal")
+    firsts = set()
+    for number in range(40):
+        task = stage.register("normal", f"t{number}").task
+        order = [host.id for host in stage.world.seeds.order(task)]
+        assert sorted(order) == names
+        firsts.add(order[0])
+    assert firsts == set(names)
+    stage.world.remove_host(stage.world.hosts["s1"])
+    stage.host("s2", type=0)
+    assert [host.id for host in stage.world.seeds.order(task)] == ["s3"]
+
+
+class Life(RuleBasedStateMachine):
+    """Anything in any order: refused events change nothing, and the books stay true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage(Limits(uploads=2, accusers=2, start=3.0), seed=1)
+        self.peers: list[Peer] = []
+
+    hosts = st.sampled_from(["a", "b", "c", "d"])
+    tasks = st.sampled_from(["t", "u"])
+    picks = st.integers(0, 100)
+
+    def pick(self, number: int) -> Peer:
+        """One of the peers, living or not."""
+        return self.peers[number % len(self.peers)]
+
+    @rule(name=hosts, selfish=st.booleans(), seed=st.booleans(), interval=st.sampled_from([0, 2]))
+    def announce(self, name: str, *, selfish: bool, seed: bool, interval: int) -> None:
+        """A host comes, or changes."""
+        facts: dict[str, Any] = {"disable_shared": selfish, "type": int(seed)}
+        self.stage.host(name, interval=interval, **facts)
+
+    @rule(
+        host=hosts,
+        task=tasks,
+        length=st.sampled_from([0, MIB, 10 * MIB, None]),
+        part=st.sampled_from([None, ByteRange(0, 5), ByteRange(3, 9)]),
+        need=st.booleans(),
+    )
+    def register(
+        self, host: str, task: str, length: int | None, part: ByteRange | None, *, need: bool
+    ) -> None:
+        """A peer comes."""
+        try:
+            peer = self.stage.register(
+                host, task, content_length=length, range=part, need_back_to_source=need
+            )
+        except (NoProvider, SourceFailed):
+            return
+        self.peers.append(peer)
+
+    @precondition(lambda self: self.peers)
+    @rule(number=picks)
+    def decide(self, number: int) -> None:
+        """A living peer that is not over asks what to do."""
+        peer = self.pick(number)
+        if self.stage.world.peers.get(peer.key) is peer and peer.state not in OVER:
+            try:
+                self.stage.decide(peer)
+            except DragonflyError:
+                return
+
+    @precondition(lambda self: self.peers)
+    @rule(number=picks, what=st.sampled_from(["start", "start_back_to_source", "finish", "fail"]))
+    def tell(self, number: int, what: str) -> None:
+        """A living peer tells what it does."""
+        peer = self.pick(number)
+        if self.stage.world.peers.get(peer.key) is peer:
+            try:
+                getattr(self.stage.world, what)(peer, self.stage.now)
+            except InvalidTransition:
+                return
+
+    @precondition(lambda self: self.peers)
+    @rule(number=picks, other=picks, good=st.booleans())
+    def piece(self, number: int, other: int, *, good: bool) -> None:
+        """A piece came, or did not."""
+        peer, parent = self.pick(number), self.pick(other)
+        if self.stage.world.peers.get(peer.key) is peer:
+            if good:
+                self.stage.world.piece(peer, 1.0, parent.id, self.stage.now)
+            else:
+                self.stage.world.piece_failed(peer, parent.id, self.stage.now)
+
+    @precondition(lambda self: self.peers)
+    @rule(number=picks)
+    def remove(self, number: int) -> None:
+        """A peer is deleted."""
+        peer = self.pick(number)
+        if self.stage.world.peers.get(peer.key) is peer:
+            self.stage.world.remove_peer(peer)
+
+    @rule(name=hosts)
+    def leave(self, name: str) -> None:
+        """A host goes."""
+        if name in self.stage.world.hosts:
+            self.stage.world.remove_host(self.stage.world.hosts[name])
+
+    @rule(by=st.sampled_from([0.5, 5.0, 4000.0]))
+    def sweep(self, by: float) -> None:
+        """Time passes."""
+        self.stage.now += by
+        sweep_peers(self.stage.world, self.stage.now)
+        sweep_hosts(self.stage.world, self.stage.now)
+        sweep_tasks(self.stage.world, self.stage.now)
+
+    @invariant()
+    def books(self) -> None:
+        """All collections are what they say."""
+        self.stage.check()
+
+
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLife = Life.TestCase

@@ -1,0 +1,126 @@
+"""scheduler/config.py: Dragonfly's YAML for a scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pydragonfly.core.sched.rules import Limits
+from pydragonfly.errors import ConfigError
+from pydragonfly.scheduler.config import load
+
+SAMPLE = """
+server:
+  advertiseIP: 10.0.0.1
+  advertisePort: 8002
+  listenIP: 127.0.0.1
+  port: 8003
+  host: h
+  requestRateLimit: 100
+  logDir: /var/log/dragonfly
+  logLevel: debug
+scheduler:
+  algorithm: default
+  backToSourceCount: 3
+  retryBackToSourceLimit: 2
+  retryLimit: 10
+  retryInterval: 10s
+  gc:
+    pieceDownloadTimeout: 5s
+    peerGCInterval: 1m30s
+    peerTTL: 5m
+    taskGCInterval: 30s
+    hostGCInterval: 1h
+    hostTTL: 2h
+dynConfig:
+  refreshInterval: 1m
+host: {idc: a, location: b}
+manager:
+  addr: 127.0.0.1:65003
+  schedulerClusterID: 1
+  keepAlive: {interval: 5s}
+seedPeer:
+  taskDownloadTimeout: 12h
+database:
+  redis: {addrs: ["127.0.0.1:6379"], password: secret, brokerDB: 1}
+job: {enable: true, globalWorkerNum: 1, redis: {host: 127.0.0.1}}
+metrics: {enable: true, addr: ":9000", enableHost: true}
+network: {enableIPv6: false}
+console: true
+pprofPort: -1
+tracing: {protocol: grpc, endpoint: "x:1", service-name: scheduler}
+"""
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "scheduler.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults() -> None:
+    """Those of Dragonfly's scheduler, and of our limits."""
+    config = load(None)
+    assert (config.server.listen_ip, config.server.port) == ("0.0.0.0", 8002)
+    assert config.server.request_rate_limit == 4000
+    assert config.limits() == Limits()
+    assert config.scheduler.gc.peer_gc_interval == 10
+    assert config.seed_peer.task_download_timeout == 36000
+    assert (config.metrics.enable, config.metrics.addr) == (False, ":8000")
+    assert config.ignored == ()
+
+
+def test_a_stock_file_loads(tmp_path: Path) -> None:
+    """What it says is taken; what means nothing here is listed."""
+    config = load(_file(tmp_path, SAMPLE))
+    assert (config.server.listen_ip, config.server.port) == ("127.0.0.1", 8003)
+    limits = config.limits()
+    assert (limits.back_to_source, limits.origin_failures, limits.patience) == (3, 2, 100)
+    assert (limits.piece_timeout, limits.peer_ttl, limits.host_ttl) == (5, 300, 7200)
+    assert config.scheduler.gc.peer_gc_interval == 90
+    assert config.seed_peer.task_download_timeout == 12 * 3600
+    assert config.metrics.addr == ":9000"
+    assert "manager.addr" in config.ignored
+    assert "job.redis" in config.ignored
+    assert "database.redis.password" in config.ignored
+    assert "tracing.service-name" in config.ignored
+    assert "server.port" not in config.ignored
+
+
+def test_overrides_win(tmp_path: Path) -> None:
+    """The command line over the file."""
+    config = load(_file(tmp_path, "server: {port: 1}"), {"server.port": 0})
+    assert config.server.port == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("scheduler: {retryLimits: 1}", r"unknown key scheduler\.retryLimits.*retryLimit\?"),
+        ("server: {prot: 1}", r"unknown key server\.prot.*server\.port\?"),
+        ("server: {port: 70000}", r"server\.port = 70000"),
+        ("server: {requestRateLimit: 0}", r"server\.requestRateLimit.*greater than 0"),
+        ("server: {logLevel: loud}", r"server\.logLevel.*debug"),
+        ("scheduler: {retryInterval: 5}", r"scheduler\.retryInterval.*unit"),
+        ("scheduler: {algorithm: plugin}", r"scheduler\.algorithm.*default"),
+        ("scheduler: {candidateParentLimit: 21}", r"candidateParentLimit = 21"),
+        ("metrics: {addr: '8000'}", r"metrics\.addr.*host:port"),
+        ("server: {tls: {caCert: a}}", r"server\.tls\.caCert: TLS is not available"),
+        ("seedPeer: {tls: {cert: a}}", r"seedPeer\.tls\.cert: TLS is not available"),
+        ("[]", "mapping"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
+    """The file, the key, and what would do."""
+    path = _file(tmp_path, text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_passwords_are_not_repeated(tmp_path: Path) -> None:
+    """Not even when they are of the wrong type."""
+    config = load(_file(tmp_path, "database: {redis: {password: hunter2}}"))
+    assert "hunter2" not in repr(config)
+    assert "hunter2" not in str(config.ignored)

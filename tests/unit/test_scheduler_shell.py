@@ -1,0 +1,169 @@
+"""The small parts of the scheduler's shell: waiters, background, metrics, command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+
+import pytest
+from prometheus_client import generate_latest
+from typer.testing import CliRunner
+
+from pydragonfly import BUILD_VERSION
+from pydragonfly.cli.dfscheduler import _app
+from pydragonfly.errors import ConfigError
+from pydragonfly.logs import setup_logging
+from pydragonfly.pb import common_pb2
+from pydragonfly.scheduler.background import Background
+from pydragonfly.scheduler.metrics import Metrics, size_level
+from pydragonfly.scheduler.waiters import Waiters
+from pydragonfly.testing.stage import Stage
+
+
+async def test_waiters_wake_in_the_order_in_which_they_came() -> None:
+    """All who wait for a task, and nobody else."""
+    stage = Stage()
+    one, other = stage.register("a").task, stage.register("a", "u").task
+    waiters = Waiters()
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        await waiters.wait(one.key, 30)
+        order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        friends = [group.create_task(wait(number)) for number in range(5)]
+        stranger = group.create_task(waiters.wait(other.key, 30))
+        await asyncio.sleep(0)
+        waiters.wake(one)
+        await asyncio.wait(friends)
+        assert not stranger.done()
+        waiters.wake(other)
+    assert order == list(range(5))
+    assert not waiters._waiting
+
+
+async def test_a_wait_ends_and_leaves_nothing_behind() -> None:
+    """By time, or because who waited has gone."""
+    task = Stage().register("a").task
+    waiters = Waiters()
+    await waiters.wait(task.key, 0.001)
+    await waiters.wait(task.key, -1)
+    async with asyncio.TaskGroup() as group:
+        gone = group.create_task(waiters.wait(task.key, 30))
+        await asyncio.sleep(0)
+        gone.cancel()
+    assert not waiters._waiting
+    waiters.wake(task)
+
+
+async def test_background_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Once when it ran once; again and again when it is periodic."""
+    setup_logging("info", json=True)
+    logging.getLogger().addHandler(caplog.handler)
+    background = Background()
+    calls: list[int] = []
+    twice = asyncio.Event()
+
+    async def broken() -> None:
+        raise ValueError("once")
+
+    def unreliable() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            twice.set()
+        raise ValueError("often")
+
+    background.spawn(broken(), "broken")
+    background.spawn_periodic(0.001, unreliable, "unreliable")
+    async with asyncio.timeout(10):
+        await twice.wait()
+    await background.close()
+    logging.getLogger().removeHandler(caplog.handler)
+    assert "once" in caplog.text
+    assert "often" in caplog.text
+    assert not background._tasks
+
+
+async def test_background_work_is_cancelled_at_the_end() -> None:
+    """And its ``finally`` has run when ``close`` returns."""
+    background = Background()
+    ended: list[str] = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("x")
+
+    background.spawn(forever(), "forever")
+    await asyncio.sleep(0)
+    await background.close()
+    assert ended == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("length", "level"),
+    [
+        *((0, "0"), (1, "1"), (2**20 - 1, "1"), (2**20, "2"), (4 * 2**20, "3")),
+        *((2**30 - 1, "10"), (2**30, "11"), (2**39, "19"), (2**40, "20")),
+    ],
+)
+def test_size_levels(length: int, level: str) -> None:
+    """Upper bounds are exclusive."""
+    assert size_level(length) == level
+
+
+def test_families_and_labels() -> None:
+    """Counted under Dragonfly's names, by kind of task and type of host."""
+    stage, metrics = Stage(), Metrics()
+    stage.host("seed", type=1)
+    peer = stage.source("seed", priority=5)
+    metrics.peer_event("register_peer", peer)
+    metrics.piece_finished(peer, common_pb2.Piece(length=7, traffic_type=common_pb2.BACK_TO_SOURCE))
+    newer = common_pb2.Piece.FromString(b"\x20\x07\x38\x63")  # length 7, traffic type 99
+    metrics.piece_finished(peer, newer)
+    metrics.observe("StatCacheTask", ValueError())
+    metrics.observe("StatCacheTask", None)
+    metrics.observe("Unheard", None)
+    text = generate_latest(metrics.registry).decode()
+    labels = 'host_type="super",priority="LEVEL5",task_type="CACHE"'
+    assert f"dragonfly_scheduler_register_peer_total{{{labels}}} 1.0" in text
+    kind = 'host_type="super",task_type="CACHE"'
+    assert f'dragonfly_scheduler_traffic{{{kind},type="BACK_TO_SOURCE"}} 7.0' in text
+    assert f'dragonfly_scheduler_traffic{{{kind},type="UNKNOWN"}} 7.0' in text
+    assert "dragonfly_scheduler_stat_task_total 2.0" in text
+    assert "dragonfly_scheduler_stat_task_failure_total 1.0" in text
+    assert f'git_version="{BUILD_VERSION}"' in text
+
+
+def test_a_taken_metrics_address_is_named() -> None:
+    """With the key that decides it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"{address}.*metrics\.addr"):
+            Metrics().serve(address)
+
+
+def test_the_command_line() -> None:
+    """Version, help with examples, and mistakes in one line."""
+    runner = CliRunner()
+    version = runner.invoke(_app, ["--version"])
+    assert (version.exit_code, version.output) == (0, f"dfscheduler {BUILD_VERSION}\n")
+    assert "Examples" in runner.invoke(_app, ["--help"]).output
+    wrong = runner.invoke(_app, ["--listen-ip", "nowhere"])
+    assert wrong.exit_code == 1
+    assert wrong.output.startswith("dfscheduler: command line: server.listenIP")
+    assert len(wrong.output.splitlines()) == 1
+    missing = runner.invoke(_app, ["--config", "/nonexistent.yaml"])
+    assert missing.exit_code == 1
+    assert "/nonexistent.yaml" in missing.output
+
+
+def test_log_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Away from a terminal each line is one object."""
+    setup_logging("info")
+    logging.getLogger("x").warning("said")
+    assert json.loads(capsys.readouterr().err)["event"] == "said"
