@@ -18,7 +18,7 @@ The talk:
        │                                        └──too often──► ALONE
        ├──ToldBackToSource──► SOURCE  (the origin for whatever nobody offers)
        ├──ToldEmpty──► FOLLOWING
-       └──SchedulerLost──► ALONE      (the parents at hand, then the origin)
+       └──SchedulerLost──► ALONE      (the parents at hand, then the origin; to the end)
 """
 
 from __future__ import annotations
@@ -264,17 +264,14 @@ class Transfer:
     ready: Bag = field(default_factory=Bag)
     #: Wanted, not in flight, offered by nobody; in the order in which they became so.
     unoffered: dict[int, None] = field(default_factory=dict)
-    #: Pieces were refused, so that what the peer registered for is not all here.
-    refused: bool = False
+    #: Pieces were given up, so that what the peer registered for may not all be here.
+    gave_up: bool = False
 
     def handle(self, event: Event) -> list[Command]:
         """Take one event; return what to do about it, in order."""
         if self.over:
             return []
-        commands = self._learn(event)
-        if not self.over:
-            commands += self._proceed()
-        return commands
+        return self._learn(event) + self._proceed()
 
     # -- learning ------------------------------------------------------------------------------
 
@@ -283,13 +280,8 @@ class Transfer:
         match event:
             case Wanted(pieces):
                 commands = self._want(pieces)
-            case Scheduled(parents):
-                commands = self._take_parents(parents)
-            case ToldBackToSource():
-                commands = self._take_source()
-            case ToldEmpty():
-                self.talk = Talk.FOLLOWING
-                commands = [Tell(Note.STARTED)]
+            case Scheduled() | ToldBackToSource() | ToldEmpty():
+                commands = self._take_answer(event)
             case SchedulerLost():
                 self.talk = Talk.ALONE
             case Offered(parent, number):
@@ -298,13 +290,14 @@ class Transfer:
                 commands = self._close(parent, bad=bad)
             case Stored(number):
                 commands = self._store(number)
-            case Lost(number, blame):
+            case Lost(number, blame):  # pragma: no branch  there is no other event
                 commands = self._lose(number, blame=blame)
         return commands
 
     def _want(self, pieces: Mapping[int, bool]) -> list[Command]:
         new = pieces.keys() - self.wanted.keys()
         for number in self.wanted.keys() - pieces.keys():
+            self.gave_up = True
             self.ready.discard(number)
             self.unoffered.pop(number, None)
         self.wanted = dict(pieces)
@@ -319,11 +312,18 @@ class Transfer:
                 again.append(Follow(name))
         return again
 
-    def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
+    def _take_answer(self, answer: Scheduled | ToldBackToSource | ToldEmpty) -> list[Command]:
+        if self.talk is Talk.ALONE:  # the scheduler takes no more words from us
+            return []
         self.schedules += 1
+        if isinstance(answer, ToldBackToSource):
+            return self._take_source()
         if self.schedules > self.max_schedules:
             self.talk = Talk.ALONE
             return [Tell(Note.FAILED)]
+        return self._take_parents(answer.parents if isinstance(answer, Scheduled) else {})
+
+    def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
         self.talk = Talk.FOLLOWING
         commands: list[Command] = [Tell(Note.STARTED)]
         for name, weight in parents.items():
@@ -338,7 +338,6 @@ class Transfer:
         return commands
 
     def _take_source(self) -> list[Command]:
-        self.schedules += 1
         if any(self.wanted.values()) or not self.wanted:
             self.talk = Talk.SOURCE
             return [Tell(Note.SOURCE_STARTED)]
@@ -499,7 +498,7 @@ class Transfer:
         for number in hopeless:
             del self.unoffered[number]
             del self.wanted[number]
-        self.refused = True
+        self.gave_up = True
         return [Refuse(hopeless)]
 
     def _finish(self) -> list[Command]:
@@ -507,5 +506,5 @@ class Transfer:
         if self.talk is Talk.ALONE:
             return [Finish()]
         if self.talk is Talk.SOURCE:
-            return [Tell(Note.SOURCE_FAILED if self.refused else Note.SOURCE_FINISHED), Finish()]
-        return [Tell(Note.FAILED if self.refused else Note.FINISHED), Finish()]
+            return [Tell(Note.SOURCE_FAILED if self.gave_up else Note.SOURCE_FINISHED), Finish()]
+        return [Tell(Note.FAILED if self.gave_up else Note.FINISHED), Finish()]

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from pydragonfly.errors import ConfigError
 from pydragonfly.model.task import Kind
 from pydragonfly.net.piece_server import PieceServer
+from pydragonfly.ports import Source, SourceBody, SourceRequest
 from pydragonfly.rpc.parent_link import GrpcParents
 from pydragonfly.rpc.scheduler_link import Schedulers
 from pydragonfly.rpc.service import add_service
@@ -100,7 +101,7 @@ class Daemon:
             holdings=self.holdings,
             schedulers=self.schedulers,
             parents=self._parents,
-            sources=_sources(config),
+            sources=_sources(config, self.metrics),
             metrics=self.metrics,
             workers=self._receivers,
         )
@@ -122,7 +123,9 @@ class Daemon:
             stall=config.download.piece_stall_timeout,
             piece=PIECE_LIMIT,
         )
-        self.handoff = HandoffServer(self.node, self.engine)
+        local = config.download.server
+        self._admit_local = Admission(local.request_rate_limit, local.request_buffer_size)
+        self.handoff = HandoffServer(self.node, self.engine, self._admit_local)
         addresses = (scheduler,) if scheduler else ()
         self._changed = asyncio.Event()
         self._dynconfig = Dynconfig(
@@ -240,9 +243,8 @@ class Daemon:
         settings = self.config.download.server
         server = grpc.aio.server(options=server_options())
         service = DownloadService(self.node, self.engine, self.schedulers)
-        admit = Admission(settings.request_rate_limit, settings.request_buffer_size)
-        add_service(server, DOWNLOAD_SERVICE, service, admit=admit)
-        add_service(server, NODE_SERVICE, NodeService(self.node), admit=admit)
+        add_service(server, DOWNLOAD_SERVICE, service, admit=self._admit_local)
+        add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
         _add_health_and_reflection(server, (DOWNLOAD_SERVICE, NODE_SERVICE))
         # The hand-off socket comes first: whoever finds the other one expects it.
         self.handoff.start(handoff.listen(settings.socket_mode))
@@ -370,7 +372,33 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _sources(config: DaemonConfig) -> Registry:
+class MeteredSource:
+    """A source whose requests are counted.
+
+    Args:
+        source: It.
+        scheme: What they are counted under.
+        metrics: Where.
+    """
+
+    def __init__(self, source: Source, scheme: str, metrics: Metrics) -> None:
+        self._source = source
+        self._scheme = scheme
+        self._metrics = metrics
+
+    def open(self, request: SourceRequest, *, timeout: float) -> SourceBody:
+        """See :meth:`pydragonfly.ports.Source.open`."""
+        started, ok = time.monotonic(), False
+        try:
+            body = self._source.open(request, timeout=timeout)
+            ok = True
+        finally:
+            seconds = time.monotonic() - started
+            self._metrics.backend_request(self._scheme, "GET", seconds=seconds, ok=ok)
+        return body
+
+
+def _sources(config: DaemonConfig, metrics: Metrics) -> Registry:
     backend = config.backend
     http = HttpSource(
         HttpSettings(
@@ -385,7 +413,12 @@ def _sources(config: DaemonConfig) -> Registry:
             ),
         )
     )
-    return Registry({"http": http, "https": http, "file": FileSource(backend.file_roots)})
+    sources: dict[str, Source] = {
+        "http": http,
+        "https": http,
+        "file": FileSource(backend.file_roots),
+    }
+    return Registry({s: MeteredSource(source, s, metrics) for s, source in sources.items()})
 
 
 def _address(ip: str, port: int) -> str:

@@ -26,6 +26,7 @@ class Callers:
     def __init__(self, first: Download) -> None:
         self.first = first
         self._downloads = [first]
+        #: The origin may be asked at all.
         self._from_source = policy_of(first.request.kind).from_source
 
     def __len__(self) -> int:
@@ -70,6 +71,10 @@ class Callers:
     def sponsor(self) -> DownloadRequest | None:
         """The request on whose behalf the origin may be asked now; None: nobody's."""
         return next((d.request for d in self.active() if self._may_ask(d)), None)
+
+    def close_source(self) -> None:
+        """From here on, the origin is asked on nobody's behalf."""
+        self._from_source = False
 
     def fail_sponsored(self, key: Credentials, error: DragonflyError) -> None:
         """The origin refused these credentials; it may like those of others better."""

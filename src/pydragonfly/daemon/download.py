@@ -119,12 +119,18 @@ class Download:
         self.was_here = not self.missing
         here = [have[p.number] for p in pieces if p.number in have]
         if here:
-            self._queue.put_nowait(Arrived(tuple((p, Traffic.LOCAL_PEER) for p in here)))
+            # What came while this caller waited for the content's end came for it.
+            self._queue.put_nowait(
+                Arrived(
+                    tuple((p, p.traffic if self._saw_it_grow else Traffic.LOCAL_PEER) for p in here)
+                )
+            )
         self._end_if_whole()
 
     def grown(self, received: int) -> None:
         """More of a content of unknown length is here."""
         if not self.over:
+            self._saw_it_grow = True
             self._queue.put_nowait(Growing(received))
 
     def arrived(self, pieces: Iterable[PieceRecord]) -> None:

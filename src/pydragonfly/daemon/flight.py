@@ -68,44 +68,37 @@ class Flight:
         try:
             await self._fly()
         except DragonflyError as error:
-            self._callers.fail(error)
+            self._fail(error)
         except asyncio.CancelledError:
-            self._callers.fail(Unavailable("the daemon is stopping"))
+            self._fail(Unavailable("the daemon is stopping"))
             raise
         except Exception as error:
             logger.exception("flight failed", task=self._task_id)
-            self._callers.fail(DragonflyError(f"download failed: {type(error).__name__}"))
+            self._fail(DragonflyError(f"download failed: {type(error).__name__}"))
         finally:
             self._closed = True
             await self._origins.close()
             if self._holding is not None:
                 self._holding.settle()
-            self._release()
+            if self._lease is not None:
+                self._lease.end()
 
     async def _fly(self) -> None:
-        holding, told = await self._describe_by_swarm(), True
-        if holding is None:
-            holding, told = await self._describe_by_origin(), False
-        try:
-            await self._carry(holding)
-        except SourceChanged:
-            self._drop(holding)
-            if not told or holding.pieces:
-                raise
-            # The swarm's memory was of an older content, of which nothing is here.
-            await self._carry(await self._describe_by_origin())
+        holding = await self._describe_by_swarm() or await self._describe_by_origin()
+        await self._carry(holding)
 
-    def _drop(self, holding: Holding) -> None:
-        self._node.holdings.remove(holding, Reason.CHANGED)
-        self._release()
-        self._holding = self._transport = None
-        self._origins.expect_nothing()
-        self._peer_id = self._node.new_peer_id()
-
-    def _release(self) -> None:
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.end()
+    def _fail(self, error: DragonflyError) -> None:
+        """Fail everybody who still waits."""
+        self._callers.fail(error)
+        holding = self._holding
+        if holding is None or holding.gone:
+            return
+        if isinstance(error, SourceChanged):
+            # Pieces of two contents would be mixed by whoever goes on with this one.
+            self._node.holdings.remove(holding, Reason.CHANGED)
+        elif not holding.complete:
+            now = self._node.holdings.now()
+            self._node.holdings.metadata.download_failed(self._kind, self._task_id, now)
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -192,11 +185,11 @@ class Flight:
             download.fail(error)
 
     async def _carry(self, holding: Holding) -> None:
-        was_complete = holding.complete
         for download in self._callers.active():
             self._admit(holding, download)
         told_all = False
-        if self._callers.active() or not was_complete:
+        # Where nothing is missing, or nobody found room, there is nothing to talk about.
+        if self._callers.active():
             told_all = await self._transport_to(holding)
         # Whoever holds all of it is announced as such, unless the talk has done so.
         if holding.complete and not holding.gone and not told_all:
@@ -223,10 +216,10 @@ class Flight:
         if 0 < total <= config.download.cache_bypass_size and self._callers.sponsor():
             return None
         request = self._request
-        parts = {d.part for d in self._callers.active()}
-        part = parts.pop() if len(parts) == 1 else None
+        # Of several parts the largest: to promise what nobody here wants would be a lie.
+        part = max((d.part for d in self._callers.active()), key=lambda part: part.length)
         headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
-        partial = part is not None and part.length < total
+        partial = part.length < total
         length = holding.record.piece_length or 1
         return Registration(
             host_id=self._node.host_id,

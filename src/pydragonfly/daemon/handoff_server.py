@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -71,11 +71,15 @@ class HandoffServer:
     Args:
         node: For who we are and who may ask.
         engine: For downloads.
+        admit: Lets a request in, or raises Busy.
     """
 
-    def __init__(self, node: Node, engine: Engine) -> None:
+    def __init__(
+        self, node: Node, engine: Engine, admit: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._node = node
         self._engine = engine
+        self._admit = admit
         self._allowed = frozenset(node.config.download.server.allow_users)
         self._sock: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -126,6 +130,7 @@ class HandoffServer:
             try:
                 self._check_user(sock)
                 request = await client.request()
+                await self._admit("hand-off")
                 await self._carry_out(client, request)
             except DragonflyError as error:
                 await client.send(_failure(error))
@@ -164,8 +169,8 @@ class HandoffServer:
 
     async def _download(self, client: _Client, request: DownloadRequest) -> None:
         """Carry out a download for as long as the client stays."""
-        work = asyncio.ensure_future(self._deliver(client, request))
         left = asyncio.ensure_future(client.wait_until_gone())
+        work = asyncio.ensure_future(self._deliver(client, request, left))
         try:
             await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -175,7 +180,9 @@ class HandoffServer:
                 task.cancel()
             await asyncio.gather(work, left, return_exceptions=True)
 
-    async def _deliver(self, client: _Client, request: DownloadRequest) -> None:
+    async def _deliver(
+        self, client: _Client, request: DownloadRequest, left: asyncio.Future[None]
+    ) -> None:
         async with self._engine.download(request) as download:
             handed_out = False
             async for event in self._engine.events(download):
@@ -188,7 +195,7 @@ class HandoffServer:
             if not handed_out:
                 await _send_content(client, download)
             await client.send({"event": "done"})
-            await client.wait_until_gone()
+            await asyncio.shield(left)
 
     async def _start(self, client: _Client, download: Download, event: Started) -> bool:
         """Say what comes; whether the client has the segment now."""

@@ -23,7 +23,6 @@ class Origins:
         self._node = node
         self._callers = callers
         self._origins: dict[Credentials, Origin] = {}
-        self._stale: list[Origin] = []
         self._expected: tuple[int | None, str] | None = None
 
     def expect(self, total: int | None, version: str) -> None:
@@ -31,12 +30,6 @@ class Origins:
         self._expected = total, version
         for origin in self._origins.values():
             origin.expect(total, version)
-
-    def expect_nothing(self) -> None:
-        """Take the next answer as the first."""
-        self._expected = None
-        self._stale += self._origins.values()
-        self._origins = {}
 
     def current(self) -> Origin:
         """The origin to ask now.
@@ -100,8 +93,7 @@ class Origins:
 
     async def close(self) -> None:
         """Close what is open. Only when nobody reads."""
-        origins = [*self._stale, *self._origins.values()]
-        self._stale, self._origins = [], {}
+        origins, self._origins = list(self._origins.values()), {}
         loop = asyncio.get_running_loop()
         for origin in origins:
             await loop.run_in_executor(None, origin.close)

@@ -166,9 +166,10 @@ class Transport:
             case t.Tell():
                 self._tell(command)
             case t.Refuse(pieces):
+                # Children that wait for them here must look elsewhere.
+                self.holding.coming -= pieces
                 self._callers.refuse(pieces, self._refusal())
             case t.Finish():
-                self.told_finished = self._talk is not None and not self._transfer.refused
                 self._end.set_result(None)
 
     def _unfollow(self, parent: str) -> None:
@@ -177,6 +178,8 @@ class Transport:
             task.cancel()
 
     def _refusal(self) -> DragonflyError:
+        if isinstance(self._trouble, SourceFailed):
+            return self._trouble
         why = f" ({self._trouble})" if self._trouble else ""
         return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
 
@@ -184,6 +187,7 @@ class Transport:
         if self._talk is not None:
             piece = None if what.number is None else self.holding.pieces.get(what.number)
             self._talk.tell(what, piece=piece, error=self._trouble)
+            self.told_finished = what.note in (t.Note.FINISHED, t.Note.SOURCE_FINISHED)
 
     # -- news of the fetcher -------------------------------------------------------------------
 
@@ -226,13 +230,19 @@ class Transport:
                 # It has been started anew since we announced ourselves.
                 await schedulers.introduce()
                 await self._talk_once(schedulers.talk(registration))
+        except SourceFailed as error:
+            # The origin has failed so many others that the scheduler sends nobody there.
+            self._trouble = error
+            self._callers.close_source()
+            if not self.over:
+                self.want()
         except DragonflyError as error:
             if not self.over:
                 logger.info("scheduler lost", task=self.holding.id, why=str(error))
                 self._trouble = error
         finally:
             self._talk = None
-        self.on(t.SchedulerLost())
+            self.on(t.SchedulerLost())  # whatever ended the talk, the download must go on
 
     async def _talk_once(self, talk: Conversation) -> None:
         self._talk = talk

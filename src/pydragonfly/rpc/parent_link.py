@@ -30,6 +30,9 @@ VERSION_KEY: Final = "pydragonfly-version"
 #: Seconds until a parent's first word: connect, and headers.
 _HELLO_LIMIT: Final = 10.0
 
+#: Seconds between two pings of a parent: one that hangs must show while somebody waits for it.
+_KEEPALIVE: Final = 10.0
+
 #: Open channels; beyond, the one used longest ago is closed.
 _MAX_CHANNELS: Final = 512
 
@@ -51,7 +54,8 @@ class GrpcParents:
     async def _stub(self, address: str) -> Any:
         channel = self._channels.get(address)
         if channel is None:
-            channel = grpc.aio.insecure_channel(address, channel_options(address))
+            options = channel_options(address, keepalive=_KEEPALIVE)
+            channel = grpc.aio.insecure_channel(address, options)
             self._channels[address] = channel
         self._channels.move_to_end(address)
         idle = [a for a in self._channels if not self._in_use.get(a) and a != address]

@@ -64,6 +64,7 @@ class Scheduler:
         self.available = False
         #: What it called itself at the last announcement; None for a stock one.
         self.epoch: str | None = None
+        self._met = False
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
 
@@ -85,6 +86,10 @@ class Scheduler:
         Raises:
             DragonflyError: It did not take it.
         """
+        if not self._met:
+            # Whatever it remembers of this host is from before we were started.
+            await self.leave(host.id)
+            self._met = True
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT)
         try:
@@ -97,6 +102,12 @@ class Scheduler:
         is_new = epoch != self.epoch or not self.available
         self.epoch, self.available = epoch, True
         return is_new
+
+    async def leave(self, host_id: str, limit: float = _UNARY_LIMIT) -> None:
+        """Have it forget this host and what it held. Raises DragonflyError if it is away."""
+        with contextlib.suppress(NotFound):
+            message = scheduler_pb2.DeleteHostRequest(host_id=host_id)
+            await self.call("DeleteHost", message, limit)
 
     async def call(self, method: str, message: Any, limit: float = _UNARY_LIMIT) -> Any:
         """A unary call. Raises DragonflyError."""
@@ -210,9 +221,8 @@ class Schedulers:
         """Say goodbye to every scheduler that knows us."""
 
         async def goodbye(scheduler: Scheduler) -> None:
-            message = scheduler_pb2.DeleteHostRequest(host_id=self._host_id)
             with contextlib.suppress(DragonflyError):
-                await scheduler.call("DeleteHost", message, limit)
+                await scheduler.leave(self._host_id, limit)
 
         await asyncio.gather(*(goodbye(s) for s in self if s.available))
 

@@ -207,7 +207,8 @@ class Got:
         return parsed
 
     def bytes(self) -> bytes:
-        """What it wrote."""
+        """What it wrote, if it ended well."""
+        assert self.code == 0, self
         return self.path.read_bytes()
 
     @property
@@ -229,12 +230,17 @@ class Cluster:
     Args:
         directory: For sockets, logs and outputs. Its path must be short: a unix socket's has
             107 bytes at most.
+
+    Attributes:
+        capacity: Of daemons' memory stores unless they are given another.
+        scheduler_port: Of the scheduler started last; 0: of none.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._programs: list[Program] = []
         self._count = 0
+        self.capacity = "512MiB"
         self.scheduler_port = 0
 
     def __enter__(self) -> Self:
@@ -290,7 +296,7 @@ class Cluster:
         name: str,
         *arguments: str,
         seed: bool = False,
-        capacity: str = "512MiB",
+        capacity: str | None = None,
         config: Mapping[str, Any] | None = None,
         scheduler: bool = True,
         env: Mapping[str, str] | None = None,
@@ -302,7 +308,7 @@ class Cluster:
             name: Its hostname and that of its socket.
             arguments: More flags.
             seed: Whether it is a seed peer.
-            capacity: Of its memory store.
+            capacity: Of its memory store; None: as the cluster has it.
             config: A configuration file's content.
             scheduler: Whether it knows the cluster's scheduler.
             env: More environment.
@@ -312,7 +318,7 @@ class Cluster:
         flags = ["--ip", "127.0.0.1", "--socket", str(socket)]
         # A machine has one daemon of a host id, and may run several clusters.
         flags += ["--hostname", f"{name}.{self.directory.name}"]
-        flags += ["--cache-capacity", capacity]
+        flags += ["--cache-capacity", capacity or self.capacity]
         for port in ("upload", "storage", "metrics", "health"):
             flags += [f"--{port}-port", "0"]
         if seed:
