@@ -1,8 +1,9 @@
 """Where ``dfget`` puts what it got: a file that appears whole or not at all, or a stream.
 
-A file is written beside its destination under a temporary name, and takes its own name when
-all of it is there. It is not synced to the disk: like ``cp``, ``dfget`` promises nothing about
-a power cut.
+A file is written without a name, and takes its own when all of it is there; so a ``dfget`` that
+is killed leaves nothing behind. Where the file system has no files without names, it has a
+temporary one beside its destination. It is not synced to the disk: like ``cp``, ``dfget``
+promises nothing about a power cut.
 """
 # ruff: noqa: PTH105, PTH108, PTH112, PTH116, PTH118, PTH120  pathlib costs 3 ms, a tenth of dfget's start
 
@@ -18,6 +19,9 @@ from pydragonfly.errors import InvalidRequest, OutputExists, Unavailable
 
 # So much of the output's own name stays in the temporary one, which may have 255 bytes.
 _NAME_KEPT = 200
+
+# Linux alone has it, and there not every file system. 0: no file without a name.
+_NAMELESS = getattr(os, "O_TMPFILE", 0)
 
 
 class Output(Protocol):
@@ -100,6 +104,7 @@ class FileOutput:
         self._path = path
         self._overwrite = overwrite
         self._temporary: str | None = None
+        self._named = True
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -107,13 +112,19 @@ class FileOutput:
         kept = os.fsdecode(os.fsencode(name)[:_NAME_KEPT])
         # Known before it exists, so that a signal in between leaves nothing behind.
         self._temporary = os.path.join(directory, f".{kept}.{os.urandom(8).hex()}.part")
+        self._fd = _open_nameless(directory)
+        self._named = self._fd < 0
+        if self._named:
+            self._open(self._temporary)
+        return self
+
+    def _open(self, temporary: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._fd = os.open(self._temporary, flags, 0o666)  # less the umask, as for any file
+            self._fd = os.open(temporary, flags, 0o666)  # less the umask, as for any file
         except OSError as error:
             self._temporary = None
             raise _cannot_write(self._name, error) from error
-        return self
 
     def __exit__(
         self,
@@ -141,7 +152,13 @@ class FileOutput:
             return
         fd, self._fd = self._fd, -1
         try:
-            os.close(fd)  # a quota, or a server of files, may refuse only now
+            try:
+                if not self._named:
+                    # Only with a directory's descriptor does Python follow the link in /proc;
+                    # an absolute path makes nothing of it.
+                    os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd)
+            finally:
+                os.close(fd)  # a quota, or a server of files, may refuse only now
             if self._overwrite:
                 os.replace(temporary, self._path)
             else:
@@ -217,6 +234,16 @@ class StreamOutput:
 
     def commit(self) -> None:
         """Nothing is left to do: what was written has gone."""
+
+
+def _open_nameless(directory: str) -> int:
+    """Create a file without a name; -1 where that, or naming it later, is not possible."""
+    if not _NAMELESS or not os.path.isdir("/proc/self/fd"):
+        return -1
+    try:
+        return os.open(directory, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return -1  # if the directory is at fault, creating a name in it will say so
 
 
 def _cannot_write(name: str, error: OSError) -> Unavailable:

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
@@ -155,7 +156,7 @@ class Announcer:
             peer_id=self._new_peer_id(),
             request=DownloadRequest(
                 kind=holding.kind,
-                url=record.url,
+                url=public_url(record.url),
                 tag=record.tag,
                 application=record.application,
                 need_back_to_source=True,
@@ -167,6 +168,12 @@ class Announcer:
         )
         talk = self._schedulers.talk(registration)
         await talk.run(lambda answer: _say_we_have_it(talk, answer))
+
+
+def public_url(url: str) -> str:
+    """*url* without what may be secret in it: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _say_we_have_it(talk: Conversation, answer: Answer) -> None:

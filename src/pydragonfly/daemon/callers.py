@@ -41,6 +41,11 @@ class Callers:
         return [d for d in self._downloads if not d.over]
 
     @property
+    def is_waited_for(self) -> bool:
+        """Some caller is still there."""
+        return any(not d.closed for d in self._downloads)
+
+    @property
     def is_prefetch(self) -> bool:
         """Nobody waits but for prefetching."""
         return all(d.request.is_prefetch for d in self.active())

@@ -79,6 +79,9 @@ class Download:
         #: All of it was here when the caller came.
         self.was_here = False
         self._lease: Lease | None = None
+        #: The caller has left.
+        self.closed = False
+        self._saw_it_grow = False
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._deadline = None if request.timeout is None else loop.time() + request.timeout
@@ -102,7 +105,8 @@ class Download:
         wanted = _wanted_range(self.request, total)
         self.part = ByteRange(0, total) if wanted is None else wanted
         pieces = pieces_for(wanted, content_length=total, piece_length=piece_length)
-        self._lease = holding.lease()
+        if not self.closed:  # the caller may have left while the content was looked for
+            self._lease = holding.lease()
         self.holding = holding
         have = holding.pieces
         self.missing = {p.number for p in pieces if p.number not in have}
@@ -184,6 +188,7 @@ class Download:
 
     def close(self) -> None:
         """The caller needs the bytes no longer."""
+        self.closed = True
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()

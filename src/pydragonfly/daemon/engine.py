@@ -34,6 +34,9 @@ logger = structlog.get_logger(__name__)
 #: Bytes hashed between two looks at whether anybody still waits.
 _HASH_STEP = 64 << 20
 
+#: Seconds for callers to be told that what they wait for will not come.
+_LAST_WORDS = 1.0
+
 
 class Engine:
     """All downloads of this node."""
@@ -101,6 +104,9 @@ class Engine:
             yield download
         finally:
             download.close()
+            flight = self._flights.get((request.kind, download.task_id))
+            if flight is not None:
+                flight.left()
             self._open -= 1
             self._look_idle()
 
@@ -245,10 +251,19 @@ class Engine:
     # -- the end -------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> None:
-        """Begin nothing new; give what is under way *grace* seconds."""
+        """Begin nothing new; give what is under way *grace* seconds, then fail it."""
         self._stopping = True
+        if await self._is_idle_within(grace):
+            return
+        logger.info("gave up waiting", downloads=self._open, flights=len(self._flights))
+        for flight in self._flights.values():
+            flight.give_up()
+        await self._is_idle_within(_LAST_WORDS)
+
+    async def _is_idle_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            logger.info("gave up waiting", downloads=self._open, flights=len(self._flights))
+            return False
+        return True

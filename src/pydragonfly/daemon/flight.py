@@ -10,11 +10,13 @@ There is at most one flight per task. Callers join it at any time; each sees its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
-from pydragonfly.errors import DragonflyError, SourceChanged, Unavailable
+from pydragonfly.errors import DragonflyError, SourceChanged, TimedOut, Unavailable
 from pydragonfly.model.digest import crc32, piece_digest
 from pydragonfly.model.pieces import piece_count, piece_length_for, pieces_for
 from pydragonfly.model.task import DownloadRequest, TaskRecord, Traffic
@@ -29,6 +31,10 @@ from .origins import Origins
 from .transport import Transport
 
 logger = structlog.get_logger(__name__)
+
+#: Seconds that a flight goes on when no caller is left. What is here by then may serve others;
+#: an origin that trickles must not keep memory for ever.
+ORPHAN_LIMIT: Final = 900.0
 
 
 class Flight:
@@ -48,6 +54,8 @@ class Flight:
         #: It has let go of everything.
         self.ended = asyncio.Event()
         self._closed = False
+        self._patience = asyncio.timeout(None)
+        self._runner: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         stage = self._transport.stage if self._transport else "describing"
@@ -58,15 +66,34 @@ class Flight:
         if self._closed or (self._transport is not None and self._transport.over):
             return False
         self._callers.add(download)
+        self._look_orphaned()
         if self._transport is not None and self._holding is not None:
             self._admit(self._holding, download)
             self._transport.want()
         return True
 
+    def left(self) -> None:
+        """Some caller needs nothing more."""
+        self._look_orphaned()
+
+    def _look_orphaned(self) -> None:
+        """Go on without anybody who waits, but not for ever."""
+        if self._closed or self._patience.expired():
+            return
+        waited_for = self._callers.is_waited_for
+        now = asyncio.get_running_loop().time()
+        with contextlib.suppress(RuntimeError):  # it has not begun, or is at its end
+            self._patience.reschedule(None if waited_for else now + ORPHAN_LIMIT)
+
     async def run(self) -> None:
         """Bring the task, or fail every caller. Never raises but when cancelled."""
+        self._runner = asyncio.current_task()
         try:
-            await self._fly()
+            async with self._patience:
+                self._look_orphaned()
+                await self._fly()
+        except TimeoutError:
+            self._fail(TimedOut(f"given up: nobody has waited for {ORPHAN_LIMIT:g} s"))
         except DragonflyError as error:
             self._fail(error)
         except asyncio.CancelledError:
@@ -82,6 +109,11 @@ class Flight:
                 self._holding.settle()
             if self._lease is not None:
                 self._lease.end()
+
+    def give_up(self) -> None:
+        """End it before its time; its callers are told that the daemon is stopping."""
+        if self._runner is not None:
+            self._runner.cancel()
 
     async def _fly(self) -> None:
         holding = await self._describe_by_swarm() or await self._describe_by_origin()

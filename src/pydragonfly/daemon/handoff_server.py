@@ -74,9 +74,7 @@ class HandoffServer:
         admit: Lets a request in, or raises Busy.
     """
 
-    def __init__(
-        self, node: Node, engine: Engine, admit: Callable[[str], Awaitable[None]]
-    ) -> None:
+    def __init__(self, node: Node, engine: Engine, admit: Callable[[str], Awaitable[None]]) -> None:
         self._node = node
         self._engine = engine
         self._admit = admit

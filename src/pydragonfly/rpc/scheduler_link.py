@@ -65,6 +65,7 @@ class Scheduler:
         #: What it called itself at the last announcement; None for a stock one.
         self.epoch: str | None = None
         self._met = False
+        self._announced_at = float("-inf")
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
 
@@ -81,7 +82,7 @@ class Scheduler:
         return status.from_rpc_error(error, f"scheduler {self.address}")
 
     async def announce(self, host: common_pb2.Host, interval: float) -> bool:
-        """Tell it who we are; whether it is another one than the last time.
+        """Tell it who we are; whether it may have forgotten what we hold.
 
         Raises:
             DragonflyError: It did not take it.
@@ -99,8 +100,12 @@ class Scheduler:
             self.available = False
             raise self.error(error) from error
         epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
-        is_new = epoch != self.epoch or not self.available
-        self.epoch, self.available = epoch, True
+        now = asyncio.get_running_loop().time()
+        # A host that was silent for twice the interval is forgotten, and what it holds with it.
+        forgotten = now - self._announced_at >= 2 * interval
+        # A stock scheduler has no epoch: any break may have been a restart.
+        is_new = epoch != self.epoch or forgotten or (epoch is None and not self.available)
+        self.epoch, self.available, self._announced_at = epoch, True, now
         return is_new
 
     async def leave(self, host_id: str, limit: float = _UNARY_LIMIT) -> None:

@@ -222,6 +222,7 @@ class Holding:
         Raises:
             OutOfSpace: They do not fit. Nothing has changed.
             TaskDeleted: The task was deleted.
+            Unavailable: The system has no memory for it.
         """
         new = set(numbers) - self._reserved
         self._home.admit(self._account, sum(self.piece(n).length for n in new))
@@ -284,18 +285,24 @@ class Holding:
         """Room for the next :data:`~.memory.GROWTH_STEP` bytes of growing content.
 
         Raises:
-            OutOfSpace, TaskDeleted: As for :meth:`reserve`.
+            OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
+        self._home.admit(self._account, memory.GROWTH_STEP)
         if self._growing is None:
             self._growing = memory.Growing()
-        self._home.admit(self._account, memory.GROWTH_STEP)
         return self._growing.extend()
 
     def finish_growing(self, length: int, piece_length: int) -> None:
         """It ended after *length* bytes.
 
         They lie where they belong, but no piece is published: that takes claims, as ever.
+
+        Raises:
+            TaskDeleted: The task was deleted.
+            Unavailable: The system has no memory for it.
         """
+        if self.gone:
+            raise TaskDeleted(f"task {self.id} was deleted")
         growing, self._growing = self._growing, None
         self._home.ledger.give_back(self._account, self._account.size - length)
         if growing is not None:
@@ -369,6 +376,8 @@ class Holding:
         try:
             async with asyncio.timeout(limit):
                 while (found := self.pieces.get(number)) is None:
+                    if self.gone:
+                        raise TaskDeleted(f"task {self.id} was deleted")
                     claim = self._claims.get(number)
                     if claim is None:
                         raise PieceNotFound(self.id, number)

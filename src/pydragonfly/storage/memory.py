@@ -18,8 +18,11 @@ import mmap
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
+
+from pydragonfly.errors import Unavailable
 
 #: Content up to this many bytes is kept without a descriptor.
 SMALL: Final = 256 * 1024
@@ -82,7 +85,7 @@ class Segment:
     """Content in a memfd.
 
     Args:
-        fd: The memfd, *length* bytes long. It is the segment's from here on.
+        fd: The memfd; it is made *length* bytes long, and is the segment's from here on.
         length: Bytes; above 0.
         lock: Keep the pages out of swap (needs the right, or room in RLIMIT_MEMLOCK).
     """
@@ -92,6 +95,7 @@ class Segment:
         self._fd = fd
         self._sealed = False
         try:
+            os.ftruncate(fd, length)
             self._map = mmap.mmap(fd, length)
             if hasattr(mmap, "MADV_DONTDUMP"):
                 self._map.madvise(mmap.MADV_DONTDUMP)
@@ -134,7 +138,8 @@ class Segment:
             os.fchmod(self._fd, 0o400)
             fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEALS)
             self._sealed = True
-        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+        with _refusals_named():
+            return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         # Views of a reader who was cut off may still be exported; then the mapping goes with
@@ -151,17 +156,27 @@ class Growing:
 
     def __init__(self) -> None:
         self.length = 0
-        self._fd = _anonymous_file()
+        with _refusals_named():
+            self._fd = _anonymous_file()
 
     def extend(self) -> memoryview:
-        """Make it longer by :data:`GROWTH_STEP` and return a view of the new part."""
+        """Make it longer by :data:`GROWTH_STEP` and return a view of the new part.
+
+        Raises:
+            Unavailable: The system has no memory for it.
+        """
         start = self.length
-        os.ftruncate(self._fd, start + GROWTH_STEP)
-        self.length += GROWTH_STEP
-        return memoryview(mmap.mmap(self._fd, GROWTH_STEP, offset=start))
+        with _refusals_named():
+            os.ftruncate(self._fd, start + GROWTH_STEP)
+            self.length += GROWTH_STEP
+            return memoryview(mmap.mmap(self._fd, GROWTH_STEP, offset=start))
 
     def finish(self, length: int, *, lock: bool = False) -> Content:
-        """Cut it to *length* bytes and turn it into content that can be read."""
+        """Cut it to *length* bytes and turn it into content that can be read.
+
+        Raises:
+            Unavailable: The system has no memory for it.
+        """
         fd, self._fd = self._fd, -1
         if length <= SMALL:
             small = SmallContent(length)
@@ -170,8 +185,8 @@ class Growing:
             finally:
                 os.close(fd)
             return small
-        os.ftruncate(fd, length)
-        return Segment(fd, length, lock=lock)
+        with _refusals_named():
+            return Segment(fd, length, lock=lock)
 
     def close(self) -> None:
         """Throw it away. Harmless after :meth:`finish`."""
@@ -181,12 +196,24 @@ class Growing:
 
 
 def create(length: int, *, lock: bool = False) -> Content:
-    """Room for content of *length* bytes."""
+    """Room for content of *length* bytes.
+
+    Raises:
+        Unavailable: The system has no memory for it, or no descriptor.
+    """
     if length <= SMALL:
         return SmallContent(length)
-    fd = _anonymous_file()
-    os.ftruncate(fd, length)
-    return Segment(fd, length, lock=lock)
+    with _refusals_named():
+        return Segment(_anonymous_file(), length, lock=lock)
+
+
+@contextlib.contextmanager
+def _refusals_named() -> Iterator[None]:
+    """What the system says when it has no more memory or descriptors, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"no room for content in memory: {error.strerror}") from error
 
 
 def _anonymous_file() -> int:
