@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pydragonfly import BUILD_VERSION
-from pydragonfly.cli._paths import handoff_path_for
+from pydragonfly.paths import handoff_path_for
 
 
 def dfdaemon(*arguments: str, **env: str) -> tuple[int, str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pydragonfly.cli import _output
 from pydragonfly.cli._output import FileOutput, StreamOutput, output_for
 from pydragonfly.errors import InvalidRequest, OutputExists, Unavailable
 
@@ -90,12 +91,47 @@ def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["out"]
 
 
+def test_it_has_no_name_before(tmp_path: Path) -> None:
+    """So that nothing is left of a process that was killed."""
+    with output_for(str(tmp_path / "out"), overwrite=True) as output:
+        output.write(0, _view(b"new"))
+        assert _names(tmp_path) == []
+
+
+def test_a_file_system_where_files_have_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary name does instead, until it is committed."""
+    monkeypatch.setattr(_output, "_NAMELESS", 0)
+
+    def look() -> None:
+        (name,) = _names(tmp_path)
+        assert name.startswith(".out.")
+
+    _put(tmp_path / "out", look)
+    assert (tmp_path / "out").read_text() == "new"
+    assert _names(tmp_path) == ["out"]
+
+
+def test_a_file_that_cannot_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user learns of it, and nothing is left."""
+
+    def refuse(_src: str, _dst: str, *, src_dir_fd: int) -> None:
+        raise OSError(28, f"No space left on device {src_dir_fd}")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(Unavailable, match="No space left"):
+        _put(tmp_path / "out")
+    assert _names(tmp_path) == []
+
+
 def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some file systems have none; a file that came meanwhile is safe there too."""
 
     def link(_src: str, _dst: str) -> None:
         raise PermissionError(1, "Operation not permitted")
 
+    monkeypatch.setattr(_output, "_NAMELESS", 0)  # they have no files without names either
     monkeypatch.setattr(os, "link", link)
     path = tmp_path / "out"
     _put(path)
@@ -115,6 +151,7 @@ def test_a_rename_that_fails_leaves_nothing(
     def refuse(_src: str, _dst: str) -> None:
         raise OSError(5, "Input/output error")
 
+    monkeypatch.setattr(_output, "_NAMELESS", 0)
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(Unavailable, match="out: Input/output error"):

@@ -1,4 +1,4 @@
-"""cli/_paths.py: where sockets lie, and whose directory they may lie in."""
+"""paths.py: where sockets lie, and whose directory they may lie in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.cli._paths import handoff_path_for, make_runtime_dir, personal_socket, runtime_dir
 from pydragonfly.errors import ConfigError, Forbidden
+from pydragonfly.paths import handoff_path_for, make_runtime_dir, personal_socket, runtime_dir
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_anothers_directory_is_refused(runtime: Path, monkeypatch: pytest.Monkey
     """Made there before us, as anybody can in /tmp."""
     runtime.mkdir(mode=0o700)
     owner = runtime.stat().st_uid
-    monkeypatch.setattr("pydragonfly.cli._paths.runtime_dir", lambda: str(runtime))
+    monkeypatch.setattr("pydragonfly.paths.runtime_dir", lambda: str(runtime))
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(Forbidden, match=f"belongs to user {owner}"):
         make_runtime_dir()
@@ -88,6 +88,6 @@ def test_what_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     with pytest.raises(ConfigError, match="too long"):
         make_runtime_dir()
-    monkeypatch.setattr("pydragonfly.cli._paths.runtime_dir", lambda: "/proc/pydragonfly")
+    monkeypatch.setattr("pydragonfly.paths.runtime_dir", lambda: "/proc/pydragonfly")
     with pytest.raises(ConfigError, match="cannot create /proc/pydragonfly"):
         make_runtime_dir()

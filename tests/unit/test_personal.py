@@ -19,7 +19,7 @@ from pydragonfly.errors import TimedOut, Unavailable
 # Stands for the daemon: notes that it was started, and listens.
 _DAEMON = """\
 import os, socket, sys, time
-from pydragonfly.cli._paths import handoff_path_for
+from pydragonfly.paths import handoff_path_for
 endpoint = sys.argv[1]
 with open(endpoint + ".pids", "a") as pids:
     print(os.getpid(), os.getcwd(), os.getsid(0) == os.getpid(), file=pids)

@@ -11,7 +11,6 @@ What ``dfget`` is made of; each imports as little as it can:
 - :mod:`._download`: a daemon's events become an output
 - :mod:`._handoff`: the client's end of the hand-off socket
 - :mod:`._output`: a file that appears whole or not at all, or a stream
-- :mod:`._paths`: where a daemon's sockets lie
 - :mod:`._personal`: a daemon of one's own where the machine has none
 - :mod:`._progress`: one line that tells how far it is
 - :mod:`._text`: errors and URLs fit for a terminal

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
-
-from ._paths import DEFAULT_SOCKET
+from pydragonfly.paths import DEFAULT_SOCKET
 
 _TIMEOUT: Final = 2 * 3600.0
 _MAX_TIMEOUT: Final = 7 * 86400.0

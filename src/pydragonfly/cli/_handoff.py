@@ -12,9 +12,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from pydragonfly.errors import FeatureOff, Forbidden, RemoteProtocolError, TimedOut, Unavailable
+from pydragonfly.paths import handoff_path_for
 from pydragonfly.wire.handoff import HandoffDecoder, encode
-
-from ._paths import handoff_path_for
 
 # A socket whose queue is full has a daemon behind it that is busy; it need not be for long.
 _CONNECT_TIMEOUT: Final = 3

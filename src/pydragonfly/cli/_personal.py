@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from pydragonfly.errors import TimedOut, Unavailable
+from pydragonfly.paths import handoff_path_for, make_runtime_dir, personal_socket
 
 from ._handoff import Connection, dial
-from ._paths import handoff_path_for, make_runtime_dir, personal_socket
 
 _START_TIMEOUT: Final = 15.0
 _POLL: Final = 0.02

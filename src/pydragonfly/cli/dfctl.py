@@ -21,12 +21,12 @@ from pydragonfly import BUILD_VERSION
 from pydragonfly.errors import DragonflyError, FeatureOff, InvalidRequest, Unavailable
 from pydragonfly.model.ids import check_task_id
 from pydragonfly.model.units import format_size
+from pydragonfly.paths import DEFAULT_SOCKET, personal_socket
 from pydragonfly.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
 from pydragonfly.rpc.status import from_rpc_error
 from pydragonfly.rpc.transport import channel_options
 
 from ._handoff import dial
-from ._paths import DEFAULT_SOCKET, personal_socket
 from ._text import one_line, public_url
 
 # Seconds. A daemon answers from memory; removing and asking involve its scheduler.

@@ -18,9 +18,8 @@ from pydragonfly.daemon.config import DEFAULT_PATH, DaemonConfig, load
 from pydragonfly.errors import ConfigError, DragonflyError
 from pydragonfly.logs import setup_logging
 from pydragonfly.model.units import parse_duration, parse_size
+from pydragonfly.paths import make_runtime_dir, personal_socket
 from pydragonfly.settings import if_present
-
-from ._paths import make_runtime_dir, personal_socket
 
 #: Settings of a personal daemon: nothing that other machines, or other users, can reach.
 _PERSONAL: Final[dict[str, object]] = {

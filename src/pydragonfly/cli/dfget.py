@@ -19,12 +19,12 @@ from types import FrameType
 from typing import Any, Final
 
 from pydragonfly.errors import DragonflyError, FeatureOff, SourceFailed, TimedOut, Unavailable
+from pydragonfly.paths import DEFAULT_SOCKET
 
 from ._arguments import Options, parse, request_of
 from ._download import Download
 from ._handoff import Connection, connect, connect_if_there
 from ._output import Output, output_for
-from ._paths import DEFAULT_SOCKET
 from ._progress import Progress
 from ._text import one_line, public_url
 
@@ -103,7 +103,8 @@ def _download(options: Options, output: Output, progress: Progress, deadline: fl
     request = request_of(options)
     for first in (True, False):
         with _connect(options.endpoint, progress) as connection:
-            request["timeout"] = max(deadline - _GRACE - time.monotonic(), 0.001)
+            # As the user put it, but for what a first try has used up of it.
+            request["timeout"] = max(round(deadline - _GRACE - time.monotonic(), 1), 0.1)
             download = Download(connection, output, progress)
             try:
                 download.run(request, deadline=deadline)

@@ -5,9 +5,11 @@
 - :mod:`.node`: what all parts share
 - :mod:`.engine`: a request becomes a download
 - :mod:`.download`: one caller's download, as the caller sees it
-- :mod:`.flight`: one task on its way to this node, for all its callers; shell of core.transfer
+- :mod:`.callers`: everybody who waits for one task
+- :mod:`.flight`: one task on its way to this node, for all its callers
+- :mod:`.transport`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
-- :mod:`.origin`: the origin as one flight sees it
+- :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it
 - :mod:`.uploads`: pieces for other nodes
 - :mod:`.announcer`: who we are and what we hold, to the schedulers
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine

@@ -144,8 +144,10 @@ class Announcer:
             elif not held and holding is None:
                 await self._schedulers.delete_task(kind, task_id)
         except DragonflyError as error:
-            # Without a scheduler nobody is misled; when one returns, all is announced again.
             logger.info("could not tell what is held", task=task_id, error=str(error))
+        # Those who are away mislead nobody; when one returns, all is announced to it again.
+        for scheduler in self._schedulers:
+            scheduler.behind = scheduler.behind or not scheduler.available
 
     async def _tell_held(self, holding: Holding) -> None:
         """Register as one who fetched all of it from the origin; that makes us a parent."""

@@ -253,7 +253,8 @@ class Daemon:
             bind(server, f"unix:{path.path}", setting="download.server.socketPath")
             await server.start()
         stack.push_async_callback(server.stop, 0)
-        path.path.chmod(settings.socket_mode)
+        # gRPC does not say which user calls: where that matters, only our own gets in.
+        path.path.chmod(0o600 if settings.allow_users else settings.socket_mode)
 
     # -- meanwhile -----------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
-from pydragonfly.cli._paths import DEFAULT_SOCKET, handoff_path_for
 from pydragonfly.model.ids import host_id
+from pydragonfly.paths import DEFAULT_SOCKET, handoff_path_for
 from pydragonfly.settings import (
     Address,
     Catalogue,

@@ -134,7 +134,8 @@ class Engine:
     async def _retry(self, download: Download, flight: Flight) -> None:
         """Begin again once a flight that takes nobody along any more has ended."""
         await flight.ended.wait()
-        self._begin(download)
+        if not download.closed:
+            self._begin(download)
 
     async def _fly(self, key: tuple[Kind, str], flight: Flight) -> None:
         try:

@@ -13,6 +13,8 @@ from pydragonfly.errors import (
     DragonflyError,
     NoProvider,
     NotFound,
+    RemoteProtocolError,
+    SourceChanged,
     SourceFailed,
     TaskDeleted,
 )
@@ -35,8 +37,6 @@ class Owner(Protocol):
     """The flight, as its fetches see it."""
 
     holding: Holding
-    #: What the origin, or the first parent, says the content's version is; "" while unknown.
-    version: str
 
     @property
     def is_prefetch(self) -> bool:
@@ -86,6 +86,7 @@ class Fetcher:
     async def _collect(self, parent: Candidate, numbers: frozenset[int]) -> bool:
         """Report offers; whether the parent is no use at all."""
         gap = self._node.config.download.collected_piece_timeout
+        waiting = set(numbers)
         stream = cast(
             "Any",
             self._node.parents.offers(parent, self._kind, self._task_id, numbers, gap=gap),
@@ -98,6 +99,9 @@ class Fetcher:
                         logger.info("parent left out", parent=parent.peer_id, why=why)
                         return True
                     continue
+                if offer.number not in waiting:  # without end, it would keep us waiting so
+                    raise RemoteProtocolError(f"offered unasked, or twice: {offer}")
+                waiting.discard(offer.number)
                 piece = self._owner.holding.piece(offer.number)
                 if (offer.offset, offer.length) != (piece.offset, piece.length):
                     why = f"it cuts the content otherwise: {offer}, not {piece}"
@@ -108,11 +112,13 @@ class Fetcher:
         return False
 
     def _is_same_version(self, version: str) -> bool:
-        """Whether what a parent has may be mixed with what we have; unknown may be anything."""
-        if version and self._owner.version:
-            return version == self._owner.version
-        self._owner.version = self._owner.version or version
-        return True
+        """Whether what somebody has may be mixed with what we have; unknown may be anything.
+
+        Whoever names one first, origin or parent, decides which it is.
+        """
+        self._owner.holding.learn_version(version)
+        known = self._owner.holding.record.version
+        return not version or not known or version == known
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -179,11 +185,12 @@ class Fetcher:
             await take(self._node.limiters.source, claim.piece.length)
             await take(self._node.limiters.download, claim.piece.length)
             digest = await self._node.run(SourceFetch(origin, claim.piece, claim.view))
+            if not self._is_same_version(origin.version):
+                raise _other_than_the_peers(origin)
         except SourceFailed as error:
             logger.warning("origin failed", task=self._task_id, why=str(error))
             self._owner.on_source_failed(origin, error)
             return Lost(claim.piece.number)
-        self._owner.version = self._owner.version or origin.version
         return self._publish(claim, digest, None, Traffic.BACK_TO_SOURCE)
 
     def _publish(
@@ -196,3 +203,7 @@ class Fetcher:
         self._node.metrics.piece_traffic(traffic, piece.length)
         self._owner.on_piece(piece)
         return Stored(piece.number)
+
+
+def _other_than_the_peers(origin: Origin) -> SourceChanged:
+    return SourceChanged(f"the origin's content ({origin.version}) is not the one that peers hold")

@@ -236,7 +236,6 @@ class Flight:
             self._callers,
             self._origins,
             registration,
-            version=holding.record.version,
         )
         await self._transport.run()
         whole = registration is not None and registration.request.range is None

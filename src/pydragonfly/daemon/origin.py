@@ -133,7 +133,8 @@ class Origin:
             # We only ask for what was there a moment ago.
             raise SourceChanged(f"the origin's content became shorter: {error}") from error
         try:
-            self._check(body)
+            with self._lock:  # two answers that disagree may come at the same time
+                self._check(body)
         except BaseException:
             body.close()
             raise

@@ -232,7 +232,7 @@ class UploadService(_TaskService):
         if len(numbers) > _MAX_NUMBERS:
             raise InvalidRequest(f"{len(numbers)} pieces in one stream, at most {_MAX_NUMBERS}")
         holding = self._uploads.holding(Kind.CACHE, check_task_id(request.task_id))
-        version = quote(holding.record.version, safe="")
+        version = quote(await self._uploads.version(holding), safe="")
         await context.send_initial_metadata(((VERSION_KEY, version),))
         async with contextlib.aclosing(_plain(self._uploads.offers(holding, numbers))) as offers:
             async for piece in offers:

@@ -42,7 +42,6 @@ class Transport:
         callers: Who wants them.
         origins: The origin, as the callers may ask it.
         registration: How to introduce ourselves to the scheduler; None: do without one.
-        version: The content's version, as far as it is known.
     """
 
     def __init__(
@@ -52,11 +51,8 @@ class Transport:
         callers: Callers,
         origins: Origins,
         registration: Registration | None,
-        *,
-        version: str,
     ) -> None:
         self.holding = holding
-        self.version = version
         self._node = node
         self._callers = callers
         self._origins = origins

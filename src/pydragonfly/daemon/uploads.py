@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from pydragonfly.core.policy import KIND_OF_TAG
 from pydragonfly.errors import InvalidRequest, TaskDeleted, TaskNotFound
@@ -14,6 +17,10 @@ from pydragonfly.storage.holdings import Holding
 from pydragonfly.wire.vortex import PieceContent, PieceRequest, content_tag
 
 from .node import Node, take
+
+#: Seconds to wait for the version of a content of which nothing is here yet; a child gives a
+#: parent up that says nothing for twice as long.
+_VERSION_LIMIT: Final = 5.0
 
 
 class NodeUploads:
@@ -85,6 +92,19 @@ class NodeUploads:
                     ended = metadata.upload_finished if delivered else metadata.upload_failed
                     ended(kind, task_id, now())
                     holding.touch()
+
+    async def version(self, holding: Holding) -> str:
+        """The version of what is held; ``""`` when nobody knows it.
+
+        Waits a little while the first piece is on its way: whoever sends that tells it.
+        """
+        with holding.watch() as news, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_VERSION_LIMIT):
+                while not (holding.record.version or holding.pieces or holding.gone):
+                    if not holding.coming:
+                        break
+                    await news.get()
+        return holding.record.version
 
     async def offers(self, holding: Holding, numbers: frozenset[int]) -> AsyncIterator[PieceRecord]:
         """Those of the pieces that are here, then those that a flight brings, as they come.

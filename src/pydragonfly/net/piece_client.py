@@ -10,7 +10,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
 from pydragonfly.errors import (
@@ -46,6 +46,9 @@ CONNECT_TIMEOUT: Final = 2.0  # seconds; as Dragonfly's client
 #: Idle connections kept per parent; as many as a download fetches at once.
 MAX_IDLE: Final = 8
 
+#: Idle connections kept in all: a descriptor each, also of those that the parent has closed since.
+MAX_IDLE_IN_ALL: Final = 512
+
 
 class Address(NamedTuple):
     """Where a parent serves pieces."""
@@ -58,7 +61,7 @@ class Limits(NamedTuple):
     """How long to wait for a parent, seconds.
 
     Attributes:
-        request: From the request until its answer begins.
+        request: From the request until its answer is here, but for the piece's bytes.
         stall: Without a single byte.
         piece: For the whole piece.
     """
@@ -69,21 +72,33 @@ class Limits(NamedTuple):
 
 
 class Connections:
-    """Idle connections to parents, for use by many threads."""
+    """Idle connections to parents, for use by many threads.
 
-    def __init__(self) -> None:
+    Args:
+        per_parent: How many are kept to one parent.
+        in_all: How many are kept; beyond, the one of the parent used longest ago is closed.
+    """
+
+    def __init__(self, *, per_parent: int = MAX_IDLE, in_all: int = MAX_IDLE_IN_ALL) -> None:
+        self._per_parent = per_parent
+        self._in_all = in_all
         self._lock = threading.Lock()
-        self._idle: dict[Address, deque[socket.socket]] = {}
+        #: The parent used longest ago first, and of each the connection; none is empty.
+        self._idle: OrderedDict[Address, deque[socket.socket]] = OrderedDict()
+        self._count = 0
         self._closed = False
+
+    def __len__(self) -> int:
+        return self._count
 
     def take(self, address: Address) -> socket.socket | None:
         """An idle connection that the parent has not closed, if there is one."""
         while True:
             with self._lock:
-                idle = self._idle.get(address)
-                if not idle:
+                if address not in self._idle:
                     return None
-                sock = idle.pop()
+                sock = self._idle[address].pop()
+                self._taken(address)
             if _is_quiet(sock):
                 return sock
             sock.close()
@@ -91,26 +106,37 @@ class Connections:
     def give_back(self, address: Address, sock: socket.socket) -> None:
         """Keep a connection on which nothing is outstanding."""
         with self._lock:
-            idle = self._idle.setdefault(address, deque())
-            if not self._closed and len(idle) < MAX_IDLE:
-                idle.append(sock)
-                return
-        sock.close()
-
-    def forget(self, address: Address) -> None:
-        """Close the idle connections to a parent."""
-        with self._lock:
-            idle = self._idle.pop(address, ())
-        for sock in idle:
-            sock.close()
+            spare = sock if self._closed else self._keep(address, sock)
+        if spare is not None:
+            spare.close()
 
     def close(self) -> None:
         """Close all idle connections, and those given back later."""
         with self._lock:
             self._closed = True
-            addresses = list(self._idle)
-        for address in addresses:
-            self.forget(address)
+            idle, self._idle, self._count = self._idle, OrderedDict(), 0
+        for socks in idle.values():
+            for sock in socks:
+                sock.close()
+
+    def _keep(self, address: Address, sock: socket.socket) -> socket.socket | None:
+        """Keep *sock*; the one that has to go for it, if any has."""
+        idle = self._idle.setdefault(address, deque())
+        idle.append(sock)
+        self._idle.move_to_end(address)
+        self._count += 1
+        if len(idle) <= self._per_parent:
+            if self._count <= self._in_all:
+                return None
+            address = next(iter(self._idle))
+        spare = self._idle[address].popleft()
+        self._taken(address)
+        return spare
+
+    def _taken(self, address: Address) -> None:
+        self._count -= 1
+        if not self._idle[address]:
+            del self._idle[address]
 
 
 class PieceFetch:
@@ -217,12 +243,11 @@ class PieceFetch:
         set_limit(sock, socket.SO_RCVTIMEO, min(self._limits.request, self._limits.stall))
         decoder = FrameDecoder(to_client(self._request.tag))
         began = False
+        late = time.monotonic() + self._limits.request
         try:
             sock.sendall(self._request.encode())
             while (frame := decoder.next_frame()) is None:
-                data = sock.recv(decoder.missing, socket.MSG_WAITALL)
-                if not data:
-                    raise ConnectionResetError("connection closed before an answer")
+                data = _more(sock, decoder.missing, late)
                 began = True
                 decoder.receive(data)
         except BlockingIOError:
@@ -274,6 +299,16 @@ class PieceFetch:
 
 class _Stale(Exception):
     """An idle connection turned out to be closed; nothing was received on it."""
+
+
+def _more(sock: socket.socket, count: int, late: float) -> bytes:
+    """Some of the next *count* bytes. Raises BlockingIOError when they trickle, or none come."""
+    if time.monotonic() > late:
+        raise BlockingIOError
+    data = sock.recv(count, socket.MSG_WAITALL)
+    if not data:
+        raise ConnectionResetError("connection closed before an answer")
+    return data
 
 
 def _is_quiet(sock: socket.socket) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 import time
 from collections.abc import Callable
@@ -45,6 +44,9 @@ REQUEST_LIMIT: Final = 10.0
 #: Seconds for which a connection may idle between requests.
 IDLE_LIMIT: Final = 120.0
 
+#: Seconds until the next try when a connection could not be accepted.
+ACCEPT_PAUSE: Final = 0.1
+
 #: Bytes given to the kernel in one call, after which the deadline is looked at.
 CHUNK: Final = 4 << 20
 
@@ -78,13 +80,29 @@ class PieceServer:
         senders: Threads that send.
         stall: Seconds that a child may leave us without taking a byte.
         piece: Seconds that it may take for a whole piece.
+        idle: Seconds for which a connection may idle between requests.
+        request: Seconds in which a request must be complete once it has begun.
+        connections: How many there may be; more are hung up on.
     """
 
-    def __init__(self, uploads: Uploads, senders: Executor, *, stall: float, piece: float) -> None:
+    def __init__(
+        self,
+        uploads: Uploads,
+        senders: Executor,
+        *,
+        stall: float,
+        piece: float,
+        idle: float = IDLE_LIMIT,
+        request: float = REQUEST_LIMIT,
+        connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self._uploads = uploads
         self._senders = senders
         self._stall = stall
         self._piece = piece
+        self._idle_limit = idle
+        self._request_limit = request
+        self._max_connections = connections
         self._sock: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
@@ -130,6 +148,7 @@ class PieceServer:
         """Accept no more; let pieces under way end within *grace* seconds; then hang up."""
         if self._accepting is not None:
             self._accepting.cancel()
+            await asyncio.wait((self._accepting,))
         if self._sock is not None:
             self._sock.close()
         with contextlib.suppress(TimeoutError):
@@ -148,12 +167,10 @@ class PieceServer:
                 child, _ = await loop.sock_accept(sock)
             except OSError as error:
                 # Out of descriptors, mostly: serve those we have and look again.
-                if error.errno not in (errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
-                    logger.exception("the piece server has stopped accepting")
-                    return
-                await asyncio.sleep(0.1)
+                logger.warning("cannot accept a child", why=str(error))
+                await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            if len(self._connections) >= MAX_CONNECTIONS:
+            if len(self._connections) >= self._max_connections:
                 child.close()
                 continue
             task = loop.create_task(self._serve(child))
@@ -178,14 +195,17 @@ class PieceServer:
         """The next request; None when the child is done."""
         loop = asyncio.get_running_loop()
         decoder = FrameDecoder(TO_SERVER)
-        limit = IDLE_LIMIT
-        while (frame := decoder.next_frame()) is None:
-            async with asyncio.timeout(limit):
+        frame, began = None, False
+        async with asyncio.timeout(self._idle_limit) as limit:
+            while frame is None:
                 data = await loop.sock_recv(sock, decoder.missing)
-            if not data:
-                return None
-            limit = REQUEST_LIMIT
-            decoder.receive(data)
+                if not data:
+                    return None
+                if not began:
+                    began = True
+                    limit.reschedule(loop.time() + self._request_limit)
+                decoder.receive(data)
+                frame = decoder.next_frame()
         if isinstance(frame, Close):
             return None
         if not isinstance(frame, Request):
@@ -205,12 +225,13 @@ class PieceServer:
                     # The bytes may go only after the thread has let go of them.
                     hang_up(sock)
                     await asyncio.wait([sending])
+                    sending.exception()  # that we hung up
                     raise
                 self.on_sent(upload.content.length)
         except DragonflyError as error:
             if isinstance(error, _Cut):
                 raise ConnectionAbortedError(str(error)) from error
-            async with asyncio.timeout(REQUEST_LIMIT):
+            async with asyncio.timeout(self._stall):
                 await loop.sock_sendall(sock, ErrorFrame(error.vortex, str(error)).encode())
         finally:
             self._busy -= 1

@@ -64,6 +64,8 @@ class Scheduler:
         self.available = False
         #: What it called itself at the last announcement; None for a stock one.
         self.epoch: str | None = None
+        #: While it was away, something was told that it has not heard.
+        self.behind = False
         self._met = False
         self._announced_at = float("-inf")
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
@@ -82,7 +84,7 @@ class Scheduler:
         return status.from_rpc_error(error, f"scheduler {self.address}")
 
     async def announce(self, host: common_pb2.Host, interval: float) -> bool:
-        """Tell it who we are; whether it may have forgotten what we hold.
+        """Tell it who we are; whether it may not know what we hold.
 
         Raises:
             DragonflyError: It did not take it.
@@ -104,8 +106,10 @@ class Scheduler:
         # A host that was silent for twice the interval is forgotten, and what it holds with it.
         forgotten = now - self._announced_at >= 2 * interval
         # A stock scheduler has no epoch: any break may have been a restart.
-        is_new = epoch != self.epoch or forgotten or (epoch is None and not self.available)
+        restarted = epoch != self.epoch or (epoch is None and not self.available)
+        is_new = restarted or forgotten or self.behind
         self.epoch, self.available, self._announced_at = epoch, True, now
+        self.behind = False
         return is_new
 
     async def leave(self, host_id: str, limit: float = _UNARY_LIMIT) -> None:

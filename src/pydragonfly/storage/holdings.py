@@ -168,6 +168,15 @@ class Holding:
             raise PieceNotFound(self.id, 0)
         return self._content
 
+    def learn_version(self, version: str) -> None:
+        """Somebody says what the content's version is. What is known of it stays."""
+        if version and not self.gone and not self.record.version:
+            now = self._home.now()
+            self._home.metadata.download_started(
+                replace(self.record, version=version, updated_at=now)
+            )
+            self._notify(None)
+
     @property
     def complete(self) -> bool:
         """Every piece is here."""

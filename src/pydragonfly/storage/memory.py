@@ -6,7 +6,7 @@ up to :data:`SMALL` bytes is a plain ``bytearray``: ten thousand small tasks mus
 thousand descriptors. Empty content is nothing at all.
 
 Where memfd does not exist (macOS) an unlinked temporary file stands in: it may be paged out to
-its disk, and a reader can be given no seal, only a read-only descriptor.
+its disk, and as it cannot be sealed, no reader is given its descriptor.
 """
 
 from __future__ import annotations

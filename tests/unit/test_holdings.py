@@ -1,0 +1,789 @@
+"""storage/holdings.py: bytes, records and users of a task are one thing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pydragonfly.errors import (
+    InvalidRequest,
+    OutOfSpace,
+    PieceNotFound,
+    TaskDeleted,
+    TimedOut,
+)
+from pydragonfly.model.pieces import ByteRange
+from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
+from pydragonfly.storage.holdings import Figures, Holding, Holdings, Lease, Reason
+from pydragonfly.storage.memory import GROWTH_STEP, Segment
+from pydragonfly.storage.metadata import MemoryMetadata
+
+MIB = 1 << 20
+CAPACITY = 64 * MIB
+TTL = {Kind.CACHE: 60.0}
+
+
+class Store(Holdings):
+    """Holdings with a clock that is set by hand, and a list of what left."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self.time = 1000.0
+        super().__init__(capacity, MemoryMetadata(), clock=lambda: self.time)
+        self.removed: list[tuple[str, Reason]] = []
+        self.on_removed = self._note
+
+    def _note(self, holding: Holding, reason: Reason) -> None:
+        # Whoever hears of it must find nothing of it any more.
+        assert self.get(holding.kind, holding.id) is None
+        assert not self.metadata.exists(holding.kind, holding.id)
+        assert holding.gone
+        self.removed.append((holding.id, reason))
+
+    def add(self, name: str, length: int, piece_length: int = MIB) -> Holding:
+        """A task of which nothing is here."""
+        return self.open(record(name, length, piece_length))
+
+    def fill(self, name: str, length: int) -> Holding:
+        """A task of which everything is here."""
+        holding = self.add(name, length)
+        holding.reserve(range(holding.record.piece_count or 0))
+        for number in range(holding.record.piece_count or 0):
+            publish(holding, number)
+        return holding
+
+
+def record(name: str, length: int | None, piece_length: int | None = MIB) -> TaskRecord:
+    """A record of a task of this name."""
+    return TaskRecord(
+        kind=Kind.CACHE,
+        id=name,
+        url=f"http://origin/{name}",
+        created_at=1000.0,
+        updated_at=1000.0,
+        content_length=length,
+        piece_length=piece_length,
+    )
+
+
+def data_of(number: int, length: int) -> bytes:
+    """What piece *number* contains."""
+    return random.Random(number).randbytes(length)
+
+
+def publish(holding: Holding, number: int) -> PieceRecord:
+    """Receive a piece and publish it."""
+    claim = holding.claim(number)
+    claim.view[:] = data_of(number, claim.piece.length)
+    return claim.publish(f"crc32:{number}", parent_id="parent", traffic=Traffic.REMOTE_PEER)
+
+
+def allocated(holding: Holding) -> int:
+    """Bytes of memory that the kernel has given it."""
+    assert isinstance(holding.content, Segment)
+    return os.fstat(holding.content._fd).st_blocks * 512
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    """Room for 64 MiB; empty in the end."""
+    store = Store()
+    yield store
+    store.close()
+    assert (store.ledger.used, len(store)) == (0, 0)
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+
+def test_a_piece_is_seen_once_it_is_published(store: Store) -> None:
+    """Claimed is not here; published it is, as it was received."""
+    holding = store.add("t", 3 * MIB + 10)
+    holding.reserve([1, 3])
+    claim = holding.claim(3)
+    claim.view[:] = data_of(3, 10)
+    with pytest.raises(PieceNotFound):
+        holding.view(ByteRange(3 * MIB, 10))
+    store.time = 1002.5
+    published = claim.publish("crc32:3", parent_id="p", traffic=Traffic.REMOTE_PEER)
+
+    assert published == PieceRecord(
+        number=3,
+        offset=3 * MIB,
+        length=10,
+        digest="crc32:3",
+        parent_id="p",
+        traffic=Traffic.REMOTE_PEER,
+        cost=2.5,
+        created_at=1002.5,
+    )
+    assert dict(holding.pieces) == {3: published}
+    assert holding.view(ByteRange(3 * MIB + 2, 5)) == data_of(3, 10)[2:7]
+    assert bytes(holding.view(ByteRange(0, 0))) == b""
+    assert claim.over.is_set()
+
+
+def test_a_claim_can_be_abandoned(store: Store) -> None:
+    """Another may try; what was received of it is not here."""
+    holding = store.add("t", MIB)
+    holding.reserve([0])
+    holding.claim(0).abandon()
+    assert not holding.pieces
+    publish(holding, 0)
+    assert holding.complete
+
+
+@pytest.mark.parametrize("why", ["claimed", "here", "not reserved"])
+def test_what_cannot_be_claimed(store: Store, why: str) -> None:
+    """Two receivers in one place would be a bug of ours."""
+    holding = store.add("t", 2 * MIB)
+    holding.reserve([0])
+    if why == "claimed":
+        claim = holding.claim(0)
+    elif why == "here":
+        publish(holding, 0)
+    with pytest.raises(ValueError, match="cannot be claimed"):
+        holding.claim(1 if why == "not reserved" else 0)
+    if why == "claimed":
+        claim.abandon()
+
+
+def test_the_view_of_a_claim_ends_with_it(store: Store) -> None:
+    """No late write into a verified piece."""
+    holding = store.add("t", 2 * MIB)
+    holding.reserve([0, 1])
+    first, second = holding.claim(0), holding.claim(1)
+    first.publish("d", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+    second.abandon()
+    for claim in (first, second):
+        with pytest.raises(ValueError, match="released"):
+            claim.view[0] = 1
+
+
+def test_the_last_piece_completes_it(store: Store) -> None:
+    """And nothing else does."""
+    holding = store.add("t", 2 * MIB)
+    holding.reserve([0, 1])
+    publish(holding, 1)
+    assert (holding.complete, holding.record.finished_at) == (False, None)
+    store.time = 1005.0
+    publish(holding, 0)
+    assert (holding.complete, holding.record.finished_at) == (True, 1005.0)
+
+
+def test_an_empty_content_is_complete(store: Store) -> None:
+    """It has no bytes, and is nowhere."""
+    holding = store.add("t", 0)
+    holding.reserve([])
+    holding.settle()
+
+    assert (holding.complete, holding.total, holding.reserved_bytes) == (True, 0, 0)
+    assert holding.record.finished_at == 1000.0
+    assert holding.handout() is None
+    assert bytes(holding.view(ByteRange(0, 0))) == b""
+    assert store.get(Kind.CACHE, "t") is holding
+
+
+def test_a_view_takes_every_piece_it_touches(store: Store) -> None:
+    """The message names the first that is missing."""
+    holding = store.add("t", 4 * MIB)
+    holding.reserve(range(4))
+    for number in (0, 1, 3):
+        publish(holding, number)
+
+    assert holding.view(ByteRange(MIB - 1, 2)) == data_of(0, MIB)[-1:] + data_of(1, MIB)[:1]
+    with pytest.raises(PieceNotFound, match="piece 2 of task t"):
+        holding.view(ByteRange(MIB, MIB + 1))
+    assert holding.view(ByteRange(0, MIB)).readonly
+
+
+def test_what_is_not_known_yet(store: Store) -> None:
+    """Of a content of unknown length there are no pieces."""
+    holding = store.open(record("t", None, None))
+    for ask in (
+        lambda: holding.total,
+        lambda: holding.content,
+        lambda: holding.piece(0),
+        lambda: holding.view(ByteRange(0, 1)),
+    ):
+        with pytest.raises(PieceNotFound):
+            ask()
+    assert not holding.complete
+    assert not holding.fully_reserved
+    assert holding.handout() is None
+
+
+def test_a_piece_that_does_not_exist(store: Store) -> None:
+    """Neither can it be reserved, and nothing changes by trying."""
+    holding = store.add("t", MIB)
+    with pytest.raises(InvalidRequest):
+        holding.piece(1)
+    with pytest.raises(InvalidRequest):
+        holding.reserve([0, 1])
+    assert store.ledger.used == 0
+
+
+# -- waiting -------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_a_claim(store: Store) -> None:
+    """Everybody who waits gets it."""
+    holding = store.add("t", MIB)
+    holding.reserve([0])
+    claim = holding.claim(0)
+    waiting = [asyncio.ensure_future(holding.wait_for_piece(0, 60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    published = claim.publish("d", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+
+    assert await asyncio.gather(*waiting) == [published] * 3
+    assert await holding.wait_for_piece(0, 60) is published
+
+
+async def test_waiting_for_a_claim_that_is_abandoned(store: Store) -> None:
+    """If nobody else has claimed it by then, it is not here."""
+    holding = store.add("t", MIB)
+    holding.reserve([0])
+    first = holding.claim(0)
+    waiting = asyncio.ensure_future(holding.wait_for_piece(0, 60))
+    await asyncio.sleep(0)
+    first.abandon()
+    second = holding.claim(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    second.abandon()
+    with pytest.raises(PieceNotFound, match="piece 0 of task t not found"):
+        await waiting
+
+
+async def test_nobody_waits_for_ever(store: Store) -> None:
+    """Nor for what nobody fetches."""
+    holding = store.add("t", 2 * MIB)
+    holding.reserve([0])
+    claim = holding.claim(0)
+    with pytest.raises(TimedOut, match="piece 0 of task t is still on its way"):
+        await holding.wait_for_piece(0, 0.001)
+    with pytest.raises(PieceNotFound):
+        await holding.wait_for_piece(1, 60)
+    claim.abandon()
+
+
+async def test_waiting_for_what_is_deleted(store: Store) -> None:
+    """Those who wait are told when its receiver has let go."""
+    holding = store.add("t", MIB)
+    holding.reserve([0])
+    lease, claim = holding.lease(), holding.claim(0)
+    waiting = asyncio.ensure_future(holding.wait_for_piece(0, 60))
+    await asyncio.sleep(0)
+    store.remove(holding, Reason.DELETED)
+    with pytest.raises(TaskDeleted, match="task t was deleted"):
+        claim.publish("d", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+    with pytest.raises(TaskDeleted, match="task t was deleted"):
+        await waiting
+    lease.end()
+
+
+async def test_watching(store: Store) -> None:
+    """Every piece once, and that there is other news."""
+    holding = store.add("t", 2 * MIB)
+    holding.reserve([0, 1])
+    with holding.watch() as first, holding.watch() as second:
+        holding.coming = frozenset({0, 1})
+        publish(holding, 1)
+        holding.claim(0).abandon()
+        holding.coming = frozenset()
+        store.remove(holding, Reason.DELETED)
+    news = [first.get_nowait() for _ in range(first.qsize())]
+
+    assert news == [None, 1, None, None]
+    assert second.qsize() == 4
+    assert holding._watchers == set()
+
+
+# -- room ----------------------------------------------------------------------------------------
+
+
+def test_a_part_of_a_huge_content_takes_room_for_itself_only(store: Store) -> None:
+    """However large the whole, and whatever the kernel would have to say."""
+    holding = store.add("t", 100 << 30)
+    holding.reserve([50_000, 50_001])
+    holding.reserve([50_001, 50_002])
+    publish(holding, 50_001)
+
+    assert store.ledger.used == holding.reserved_bytes == 3 * MIB
+    assert allocated(holding) == MIB
+    assert (holding.fully_reserved, holding.handout()) == (False, None)
+
+
+def test_reserving_twice_costs_nothing(store: Store) -> None:
+    """A put that is repeated must not leak."""
+    holding = store.add("t", 10 * MIB)
+    for _ in range(3):
+        holding.reserve(range(10))
+        store.open(record("t", 10 * MIB))
+    assert store.ledger.used == 10 * MIB
+    assert holding.fully_reserved
+
+
+def test_what_does_not_fit_changes_nothing(store: Store) -> None:
+    """Those who would not have sufficed stay."""
+    other = store.fill("other", 20 * MIB)
+    with other.lease():
+        holding = store.add("t", 60 * MIB)
+        with pytest.raises(OutOfSpace, match=r"62914560 bytes needed, capacity 67108864, 20971520"):
+            holding.reserve(range(60))
+        assert store.ledger.used == 20 * MIB
+        assert not store.removed
+        with pytest.raises(ValueError, match="cannot be claimed"):
+            holding.claim(0)
+
+
+def test_eviction_is_one_act(store: Store) -> None:
+    """The one used longest ago goes: bytes, records, and one word about it."""
+    for name in "abcd":
+        store.fill(name, 16 * MIB)
+    for name in "bda":
+        found = store.get(Kind.CACHE, name)
+        assert found is not None
+        found.touch()
+    store.add("e", 20 * MIB).reserve(range(20))
+
+    assert store.removed == [("c", Reason.LRU), ("b", Reason.LRU)]
+    assert sorted(h.id for h in store) == ["a", "d", "e"]
+    assert store.ledger.used == 52 * MIB
+
+
+def test_nobody_in_use_is_evicted(store: Store) -> None:
+    """A lease keeps it, whoever came before or after."""
+    store.fill("a", 30 * MIB)
+    used = store.get(Kind.CACHE, "a")
+    assert used is not None
+    with used.lease():
+        store.fill("b", 30 * MIB)
+        store.add("c", 10 * MIB).reserve(range(10))
+        assert store.removed == [("b", Reason.LRU)]
+        assert bytes(used.view(ByteRange(0, MIB))) == data_of(0, MIB)
+
+
+def test_memory_that_was_not_needed_comes_back(store: Store) -> None:
+    """Half a piece was received when the download failed; two pieces are here."""
+    holding = store.add("t", 5 * MIB)
+    holding.reserve(range(5))
+    publish(holding, 0)
+    publish(holding, 4)
+    claim = holding.claim(2)
+    claim.view[: MIB // 2] = data_of(2, MIB // 2)
+    claim.abandon()
+    assert allocated(holding) == 2 * MIB + MIB // 2
+    holding.settle()
+
+    assert holding.reserved_bytes == store.ledger.used == allocated(holding) == 2 * MIB
+    assert bytes(holding.view(ByteRange(0, MIB))) == data_of(0, MIB)
+    holding.reserve(range(5))
+    assert store.ledger.used == 5 * MIB
+
+
+def test_settling_spares_what_is_under_way(store: Store) -> None:
+    """A claim keeps its room."""
+    holding = store.add("t", 3 * MIB)
+    holding.reserve(range(3))
+    publish(holding, 0)
+    claim = holding.claim(1)
+    holding.settle()
+    assert holding.reserved_bytes == 2 * MIB
+    claim.abandon()
+
+
+def test_a_segment_in_others_hands_keeps_its_room(store: Store) -> None:
+    """A reader of its holes makes them memory."""
+    holding = store.add("t", 4 * MIB)
+    holding.reserve(range(4))
+    publish(holding, 0)
+    fd = holding.handout()
+    assert fd is not None
+    holding.settle()
+
+    assert holding.reserved_bytes == 4 * MIB
+    assert len(os.pread(fd, 4 * MIB, 0)) == 4 * MIB
+    os.close(fd)
+
+
+def test_nothing_came(store: Store) -> None:
+    """A task of which there is nothing is none."""
+    holding = store.add("t", 4 * MIB)
+    holding.reserve(range(4))
+    holding.settle()
+    holding.settle()
+
+    assert store.removed == [("t", Reason.FAILED)]
+    assert store.ledger.used == 0
+
+
+def test_nothing_came_of_a_small_one(store: Store) -> None:
+    """Which is no segment."""
+    holding = store.add("t", 1000)
+    holding.reserve([0])
+    holding.settle()
+    assert store.removed == [("t", Reason.FAILED)]
+
+
+def test_a_small_content_is_one_piece(store: Store) -> None:
+    """Without a descriptor to give."""
+    holding = store.fill("t", 1000)
+    holding.settle()
+    assert (holding.complete, holding.handout()) == (True, None)
+    assert bytes(holding.view(ByteRange(10, 20))) == data_of(0, 1000)[10:30]
+
+
+def test_figures(store: Store) -> None:
+    """How full it is; what was ever published is never less."""
+    holding = store.fill("a", 2 * MIB)
+    store.add("b", 4 * MIB).reserve([0, 1, 2])
+    with holding.lease():
+        assert store.figures() == Figures(
+            capacity=CAPACITY, used=5 * MIB, leased=2 * MIB, published=2 * MIB, tasks=2
+        )
+        assert holding.lease_count == 1
+    store.remove(holding, Reason.DELETED)
+    assert store.figures() == Figures(
+        capacity=CAPACITY, used=3 * MIB, leased=0, published=2 * MIB, tasks=1
+    )
+
+
+def test_repr_is_a_status_line(store: Store) -> None:
+    """Fit for a log."""
+    assert repr(store.fill("t", 2 * MIB)).startswith("<Holding t 2 pieces, ")
+
+
+# -- deleting ------------------------------------------------------------------------------------
+
+
+def test_deleted_while_it_is_used(store: Store) -> None:
+    """It takes no new users; those it has keep what they have, and it counts until they go."""
+    holding = store.fill("t", 4 * MIB)
+    first, second = holding.lease(), holding.lease()
+    store.remove(holding, Reason.DELETED)
+    store.remove(holding, Reason.DELETED)
+
+    assert store.removed == [("t", Reason.DELETED)]
+    with pytest.raises(TaskDeleted):
+        holding.lease()
+    with pytest.raises(TaskDeleted):
+        holding.reserve([0])
+    holding.touch()
+    holding.settle()
+    assert bytes(holding.view(ByteRange(0, MIB))) == data_of(0, MIB)
+    assert (holding.record.content_length, len(holding.pieces)) == (4 * MIB, 4)
+    assert store.ledger.used == 4 * MIB
+    first.end()
+    first.end()
+    assert store.ledger.used == 4 * MIB
+    second.end()
+    assert store.ledger.used == 0
+    with pytest.raises(PieceNotFound):
+        holding.view(ByteRange(0, MIB))
+
+
+def test_deleted_while_it_is_received(store: Store) -> None:
+    """The receiver may go on into memory that nobody will see; its successor is another."""
+    holding = store.add("t", MIB)
+    holding.reserve([0])
+    called: list[None] = []
+    holding.on_gone = lambda: called.append(None)
+    lease, claim = holding.lease(), holding.claim(0)
+    store.remove(holding, Reason.DELETED)
+    assert len(called) == 1
+    with pytest.raises(TaskDeleted):
+        holding.claim(0)
+    successor = store.fill("t", MIB)
+    claim.view[:] = bytes(MIB)
+    with pytest.raises(TaskDeleted):
+        claim.publish("d", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+    assert claim.over.is_set()
+    lease.end()
+
+    assert bytes(successor.view(ByteRange(0, MIB))) == data_of(0, MIB)
+    assert store.ledger.used == MIB
+
+
+def test_another_content_under_the_same_name(store: Store) -> None:
+    """What is held is from before it changed, and goes, even when it is used."""
+    for change in (
+        {"content_length": 3 * MIB},
+        {"piece_length": 2 * MIB},
+        {"version": "2"},
+    ):
+        store.removed.clear()
+        old = store.open(replace(record("t", 2 * MIB), version="1"))
+        with old.lease():
+            new = store.open(replace(old.record, **change))
+            assert new is not old
+            assert old.gone
+        assert store.removed == [("t", Reason.CHANGED)]
+        store.remove(new, Reason.DELETED)
+
+
+def test_an_unknown_version_may_be_any(store: Store) -> None:
+    """What the swarm knows of a content has none; it is learnt later."""
+    old = store.open(record("t", 2 * MIB))
+    new = store.open(replace(record("t", 2 * MIB), version="1"))
+    again = store.open(record("t", 2 * MIB))
+
+    assert old is new is again
+    assert again.record.version == "1"
+
+
+def test_time_to_live(store: Store) -> None:
+    """It counts from the last use, and those in use are spared."""
+    for name in "abc":
+        store.fill(name, MIB)
+    used, leased = (store.get(Kind.CACHE, name) for name in "bc")
+    assert used is not None
+    assert leased is not None
+    store.time = 1030.0
+    used.touch()
+    store.time = 1060.0
+    with leased.lease():
+        assert store.expire(TTL) == 1
+        assert store.removed == [("a", Reason.TTL)]
+    store.time = 1089.0
+    assert store.expire(TTL) == 1
+    store.time = 1090.0
+    assert store.expire(TTL) == 1
+    assert store.removed == [("a", Reason.TTL), ("c", Reason.TTL), ("b", Reason.TTL)]
+
+
+def test_memory_is_freed_elsewhere() -> None:
+    """Unmapping a gigabyte takes a while; the loop does not wait for it."""
+    with ThreadPoolExecutor(1) as executor:
+        store = Holdings(CAPACITY, MemoryMetadata(), clock=lambda: 0.0, executor=executor)
+        holding = store.open(record("t", MIB))
+        holding.reserve([0])
+        segment = holding.content
+        assert isinstance(segment, Segment)
+        store.close()
+    assert segment._fd == -1
+
+
+def test_a_reader_in_another_process_that_is_killed(store: Store) -> None:
+    """With its lease goes its memory: capacity stays honest."""
+    holding = store.fill("t", 4 * MIB)
+    lease, fd = holding.lease(), holding.handout()
+    assert fd is not None
+    program = f"import mmap, signal; m = mmap.mmap({fd}, 0, prot=1); m[:]; print(flush=True)"
+    reader = subprocess.Popen(
+        [sys.executable, "-c", f"{program}; signal.pause()"],
+        pass_fds=(fd,),
+        stdout=subprocess.PIPE,
+    )
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    os.close(fd)
+    reader.send_signal(signal.SIGKILL)
+    reader.wait()
+    reader.stdout.close()
+    lease.end()  # as the end of its connection does
+    store.add("u", CAPACITY).reserve(range(64))
+
+    assert store.removed == [("t", Reason.LRU)]
+
+
+# -- content of unknown length -------------------------------------------------------------------
+
+
+def test_growing(store: Store) -> None:
+    """Room is taken step by step, others go for it, and what was too much comes back."""
+    store.fill("old", 60 * MIB)
+    holding = store.open(record("t", None, None))
+    lease = holding.lease()
+    data = random.Random(1).randbytes(2 * GROWTH_STEP)
+    for at in (0, GROWTH_STEP):
+        view = holding.extend()
+        view[:] = data[at : at + GROWTH_STEP]
+        assert holding.reserved_bytes == at + GROWTH_STEP
+    assert store.removed == [("old", Reason.LRU)]
+    holding.finish_growing(GROWTH_STEP + 100, GROWTH_STEP)
+
+    assert (holding.total, holding.record.piece_count) == (GROWTH_STEP + 100, 2)
+    assert store.ledger.used == store.ledger.leased == GROWTH_STEP + 100
+    assert store.get(Kind.CACHE, "t") is holding
+    assert holding.fully_reserved
+    assert not holding.pieces
+    for number in (0, 1):
+        holding.claim(number).publish("d", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+    assert holding.complete
+    assert holding.view(ByteRange(0, holding.total)) == data[: GROWTH_STEP + 100]
+    fd = holding.handout()
+    assert fd is not None
+    os.close(fd)
+    lease.end()
+
+
+def test_it_grew_to_nothing(store: Store) -> None:
+    """An empty content, and no bytes reserved."""
+    holding = store.open(record("t", None, None))
+    holding.extend().release()
+    holding.finish_growing(0, GROWTH_STEP)
+    holding.settle()
+    assert (holding.complete, store.ledger.used) == (True, 0)
+
+
+def test_it_grew_too_large(store: Store) -> None:
+    """It never evicts itself, and what it had is free again."""
+    holding = store.open(record("t", None, None))
+    lease = holding.lease()
+    for _ in range(CAPACITY // GROWTH_STEP):
+        holding.extend().release()
+    with pytest.raises(OutOfSpace):
+        holding.extend()
+    assert not store.removed
+    holding.settle()
+    assert store.removed == [("t", Reason.FAILED)]
+    lease.end()
+    assert store.ledger.used == 0
+
+
+def test_deleted_while_it_grows(store: Store) -> None:
+    """Nothing of it is left, and nothing comes back under its name."""
+    holding = store.open(record("t", None, None))
+    lease = holding.lease()
+    holding.extend().release()
+    store.remove(holding, Reason.DELETED)
+    with pytest.raises(TaskDeleted):
+        holding.extend()
+    with pytest.raises(TaskDeleted):
+        holding.finish_growing(100, GROWTH_STEP)
+    assert store.get(Kind.CACHE, "t") is None
+    assert not store.metadata.exists(Kind.CACHE, "t")
+    holding.settle()
+    lease.end()
+    assert store.ledger.used == 0
+
+
+def test_it_failed_before_it_grew(store: Store) -> None:
+    """Not a byte came."""
+    holding = store.open(record("t", None, None))
+    holding.settle()
+    assert store.removed == [("t", Reason.FAILED)]
+
+
+# -- whatever happens ----------------------------------------------------------------------------
+
+NAMES = "abcd"
+PIECES = 4
+PIECE = 100 * 1024
+
+
+class HoldingsMachine(RuleBasedStateMachine):
+    """Four tasks in room for two and a half of them; every byte is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store(10 * PIECE)
+        #: Every holding that was ever used and is not forgotten yet, with its leases.
+        self.leases: list[tuple[Holding, Lease]] = []
+        self.reserved: dict[Holding, set[int]] = {}
+
+    def holding(self, name: str) -> Holding | None:
+        """What is held under *name*."""
+        return self.store.get(Kind.CACHE, name)
+
+    @rule(name=st.sampled_from(NAMES), numbers=st.sets(st.integers(0, PIECES - 1)))
+    def reserve(self, name: str, numbers: set[int]) -> None:
+        """Open it if need be."""
+        holding = self.store.add(name, PIECES * PIECE, PIECE)
+        before = self.store.ledger.used, list(self.store)
+        try:
+            holding.reserve(numbers)
+        except OutOfSpace:
+            assert (self.store.ledger.used, list(self.store)) == before
+        else:
+            self.reserved.setdefault(holding, set()).update(numbers)
+
+    @rule(name=st.sampled_from(NAMES), number=st.integers(0, PIECES - 1), good=st.booleans())
+    def receive(self, name: str, number: int, good: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+        """All of it or half."""
+        holding = self.holding(name)
+        if holding is None or number not in self.reserved.get(holding, ()):
+            return
+        if number in holding.pieces:
+            return
+        if good:
+            publish(holding, number)
+            return
+        claim = holding.claim(number)
+        claim.view[: PIECE // 2] = b"?" * (PIECE // 2)
+        claim.abandon()
+
+    @rule(name=st.sampled_from(NAMES))
+    def lease(self, name: str) -> None:
+        """Use it."""
+        holding = self.holding(name)
+        if holding is not None:
+            self.leases.append((holding, holding.lease()))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """Use it no more."""
+        _, lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
+        lease.end()
+
+    @rule(name=st.sampled_from(NAMES))
+    def settle(self, name: str) -> None:
+        """A flight ends."""
+        holding = self.holding(name)
+        if holding is not None:
+            holding.settle()
+            if holding in self.reserved:
+                self.reserved[holding] &= set(holding.pieces)
+
+    @rule(name=st.sampled_from(NAMES))
+    def delete(self, name: str) -> None:
+        """By hand."""
+        holding = self.holding(name)
+        if holding is not None:
+            self.store.remove(holding, Reason.DELETED)
+
+    def teardown(self) -> None:
+        """Everybody goes, and nothing is left."""
+        self.store.close()
+        for _, lease in self.leases:
+            lease.end()
+        assert (self.store.ledger.used, self.store.ledger.leased) == (0, 0)
+
+    @invariant()
+    def sums_are_right(self) -> None:
+        """Every reserved byte is somebody's, and counts once."""
+        alive = {*self.store, *(holding for holding, _ in self.leases)}
+        self.reserved = {h: numbers for h, numbers in self.reserved.items() if h in alive}
+        used = sum(len(numbers) * PIECE for numbers in self.reserved.values())
+        assert self.store.ledger.used == used <= self.store.ledger.capacity
+        leased = {holding for holding, _ in self.leases}
+        assert self.store.ledger.leased == sum(h.reserved_bytes for h in leased)
+        assert {h.id for h in self.store} == {r.id for r in self.store.metadata.list()}
+        assert all(h.gone or self.holding(h.id) is h for h in alive)
+
+    @invariant()
+    def bytes_are_right(self) -> None:
+        """Of every piece that anybody can see."""
+        for holding in {*self.store, *(holding for holding, _ in self.leases)}:
+            for number, piece in holding.pieces.items():
+                view = holding.view(ByteRange(piece.offset, piece.length))
+                assert view[:100] == data_of(number, PIECE)[:100]
+                assert view[-1] == data_of(number, PIECE)[-1]
+
+
+TestHoldingsMachine = HoldingsMachine.TestCase
+TestHoldingsMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

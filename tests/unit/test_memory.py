@@ -1,0 +1,381 @@
+"""storage/memory.py meets its contract, gives memory back, and is safe in others' hands."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pydragonfly.errors import Unavailable
+from pydragonfly.storage.memory import (
+    GROWTH_STEP,
+    SMALL,
+    Content,
+    Growing,
+    Segment,
+    SmallContent,
+    create,
+)
+from pydragonfly.testing.store_contract import ContentContract
+
+MIB = 1 << 20
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
+
+
+class TestSmallContent(ContentContract):
+    """Plain memory."""
+
+    length = 5000
+    hands_out = False
+
+    def make(self) -> Content:
+        return create(self.length)
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes:
+        assert isinstance(content, SmallContent)
+        return bytes(content._bytes[offset : offset + length])
+
+
+class TestSegment(ContentContract):
+    """A memfd, read through its descriptor."""
+
+    length = 1_234_567  # no multiple of a page
+    hands_out = sys.platform == "linux"
+
+    def make(self) -> Content:
+        return create(self.length)
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes:
+        assert isinstance(content, Segment)
+        return os.pread(content._fd, length, offset)
+
+
+class TestGrown(TestSegment):
+    """A memfd that became one when its end was found."""
+
+    length = GROWTH_STEP + 12_345
+
+    def make(self) -> Content:
+        growing = Growing()
+        for _ in range(2):
+            growing.extend().release()
+        return growing.finish(self.length)
+
+
+class TestGrownSmall(TestSmallContent):
+    """Little came."""
+
+    def make(self) -> Content:
+        growing = Growing()
+        growing.extend().release()
+        return growing.finish(self.length)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(0, SmallContent), (SMALL, SmallContent), (SMALL + 1, Segment)]
+)
+def test_small_content_has_no_descriptor(length: int, expected: type[Content]) -> None:
+    """Whichever way it came."""
+    made, growing = create(length), Growing()
+    growing.extend().release()
+    grown = growing.finish(length)
+
+    assert (type(made), type(grown)) == (expected, expected)
+    made.close()
+    grown.close()
+
+
+@pytest.mark.parametrize("length", [10, SMALL + 10])
+def test_what_grew_is_what_was_received(length: int) -> None:
+    """Across the borders of its parts; nothing of what came after the end."""
+    data = random.Random(1).randbytes(GROWTH_STEP + length)
+    growing = Growing()
+    for at in (0, GROWTH_STEP):
+        view = growing.extend()
+        part = data[at : at + GROWTH_STEP]
+        view[: len(part)] = part
+    assert growing.length == 2 * GROWTH_STEP
+    whole = growing.finish(len(data))
+
+    assert whole.readable(0, whole.length) == data
+    growing.close()  # harmless
+    whole.close()
+
+
+def test_growing_content_that_is_thrown_away() -> None:
+    """Its descriptor goes; a second time is harmless."""
+    before = _descriptors()
+    growing = Growing()
+    growing.extend().release()
+    growing.close()
+    growing.close()
+    assert _descriptors() == before
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _allocated(segment: Content) -> int:
+    """Bytes of memory that the kernel has given it."""
+    assert isinstance(segment, Segment)
+    return os.fstat(segment._fd).st_blocks * 512
+
+
+def _fill(content: Content, offset: int, length: int, byte: int = 1) -> None:
+    with content.writable(offset, length) as view:
+        view[:] = bytes([byte]) * length
+
+
+@linux
+class TestMemory:
+    """What the kernel says of it."""
+
+    def test_a_segment_costs_what_is_written(self) -> None:
+        """100 GiB of which a megabyte is wanted are a megabyte."""
+        segment = create(100 << 30)
+        assert _allocated(segment) == 0
+        _fill(segment, 77 << 30, MIB)
+        assert _allocated(segment) == MIB
+        segment.close()
+
+    @pytest.mark.parametrize(("start", "end"), [(MIB, 2 * MIB), (3 * MIB, 4 * MIB + 100)])
+    def test_punching_gives_memory_back(self, start: int, end: int) -> None:
+        """Also of the last piece, whose end is within a page."""
+        segment = create(4 * MIB + 100)
+        _fill(segment, 0, segment.length)
+        before = _allocated(segment)
+
+        assert segment.punch(start, end - start)
+        assert before - _allocated(segment) >= end - start
+        assert bytes(segment.readable(start, 10)) == bytes(10)
+        segment.close()
+
+    def test_pages_shared_with_neighbours_stay(self) -> None:
+        """Pieces need not begin where pages do."""
+        segment = create(MIB)
+        _fill(segment, 0, MIB)
+
+        assert segment.punch(5000, 20_000)
+        kept = bytes(segment.readable(0, MIB))
+        assert kept[:5000] + kept[25_000:] == b"\1" * (MIB - 20_000)
+        assert segment.punch(100, 100), "within one page there is nothing to give back"
+        assert bytes(segment.readable(0, 5000)) == b"\1" * 5000
+        segment.close()
+
+    def test_what_is_in_others_hands_is_not_punched(self) -> None:
+        """They may be reading it."""
+        segment = create(MIB)
+        _fill(segment, 0, MIB)
+        fd = segment.handout()
+        assert fd is not None
+
+        assert not segment.punch(0, MIB)
+        assert _allocated(segment) == MIB
+        os.close(fd)
+        segment.close()
+
+    def test_it_stays_out_of_core_dumps(self) -> None:
+        """``dd``: do not dump."""
+        segment = create(MIB)
+        assert "dd" in _flags(segment)
+        segment.close()
+
+    def test_pages_can_be_locked(self) -> None:
+        """``lo``: locked; but only once they are touched."""
+        segment = create(MIB, lock=True)
+        assert "lo" in _flags(segment)
+        assert _allocated(segment) == 0
+        segment.close()
+
+    def test_a_system_that_refuses_is_quoted(self) -> None:
+        """With the key to change, and without losing the descriptor."""
+        before = _descriptors()
+        with pytest.raises(Unavailable, match="no room for content in memory: Cannot"):
+            create(1 << 62)
+        assert _descriptors() == before
+        _run(
+            "import os, resource",
+            "resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))",
+            "if os.geteuid() == 0: os.setuid(65534)",
+            "try: create(1 << 20, lock=True)",
+            "except Unavailable as error:",
+            "    assert 'storage.cacheLockPages: ' in str(error), error",
+            "else: raise SystemExit('was not refused')",
+        )
+
+    def test_no_descriptors_left(self) -> None:
+        """Each way to need one says so."""
+        _run(
+            "import os, resource",
+            "segment, growing = create(1 << 20), Growing()",
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))",
+            "while True:",
+            "    try: os.dup(0)",
+            "    except OSError: break",
+            "for way in (lambda: create(1 << 20), Growing, segment.handout):",
+            "    try: way()",
+            "    except Unavailable as error: assert 'Too many open files' in str(error)",
+            "    else: raise SystemExit(way)",
+        )
+
+    def test_nothing_leaks(self) -> None:
+        """A thousand tasks come and go; descriptors and mappings are as before."""
+        create(MIB).close()  # imports and such
+        before = _descriptors(), _mappings()
+        for _ in range(1000):
+            segment = create(SMALL + 1)
+            _fill(segment, 0, 10)
+            fd = segment.handout()
+            assert fd is not None
+            os.close(fd)
+            segment.close()
+        assert (_descriptors(), _mappings()) == before
+
+    def test_closing_under_a_reader(self) -> None:
+        """The memory goes with the last view of it."""
+        before = _mappings()
+        segment = create(MIB)
+        _fill(segment, 0, MIB)
+        view = segment.readable(0, MIB)
+        segment.close()
+        assert (view[-1], _mappings()) == (1, before + 1)
+        view.release()
+        del segment
+        assert _mappings() == before
+
+
+def _mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:pydragonfly")
+
+
+def _flags(segment: Content) -> list[str]:
+    """How the kernel treats its mapping."""
+    assert isinstance(segment, Segment)
+    inode = str(os.fstat(segment._fd).st_ino)
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    next(line for line in lines if inode in line.split() and "memfd:" in line)
+    return next(line for line in lines if line.startswith("VmFlags:")).split()
+
+
+def _run(*lines: str, fds: tuple[int, ...] = ()) -> None:
+    """Run a program in a process of its own."""
+    text = "\n".join(
+        (
+            "from pydragonfly.errors import Unavailable",
+            "from pydragonfly.storage.memory import create, Growing",
+            *lines,
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], pass_fds=fds, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@linux
+class TestHandout:
+    """A descriptor in another process's hands."""
+
+    @pytest.fixture
+    def segment(self) -> Iterator[Content]:
+        """Full of ones."""
+        segment = create(MIB)
+        _fill(segment, 0, MIB)
+        yield segment
+        segment.close()
+
+    @pytest.fixture
+    def fd(self, segment: Content) -> Iterator[int]:
+        """Handed out."""
+        fd = segment.handout()
+        assert fd is not None
+        yield fd
+        os.close(fd)
+
+    @pytest.mark.parametrize("uid", [0, 65534])
+    def test_another_process_can_read_and_nothing_else(
+        self, segment: Content, fd: int, uid: int
+    ) -> None:
+        """Whatever it tries; not even as root, who may open any file."""
+        if os.geteuid() not in (0, uid):
+            pytest.skip("takes root")
+        _run(
+            f"import mmap, os; fd = {fd}; os.setuid({uid})",
+            "seen = mmap.mmap(fd, 1 << 20, prot=mmap.PROT_READ)",
+            "assert seen[:] == b'\\1' * (1 << 20)",
+            "def again(flags): return os.open(f'/proc/self/fd/{fd}', flags)",
+            "def write_again():",
+            "    new = again(os.O_RDWR)",
+            "    os.pwrite(new, b'evil', 0)",
+            "def map_again():",
+            "    new = again(os.O_RDWR)",
+            "    mmap.mmap(new, 1 << 20)",
+            "def shrink_again(): os.ftruncate(again(os.O_RDWR), 0)",
+            "def grow_again(): os.ftruncate(again(os.O_RDWR), 2 << 20)",
+            "tries = [lambda: mmap.mmap(fd, 1 << 20), lambda: os.pwrite(fd, b'evil', 0),",
+            "    lambda: os.ftruncate(fd, 0), lambda: os.ftruncate(fd, 2 << 20),",
+            "    lambda: again(os.O_WRONLY | os.O_TRUNC), lambda: seen.__setitem__(0, 2),",
+            "    write_again, map_again, shrink_again, grow_again]",
+            "for number, attempt in enumerate(tries):",
+            "    try: attempt()",
+            "    except (OSError, TypeError): pass",
+            "    else: raise SystemExit(f'try {number} worked')",
+            "assert seen[:] == b'\\1' * (1 << 20)",
+            fds=(fd,),
+        )
+        assert bytes(segment.readable(0, MIB)) == b"\1" * MIB
+
+    def test_the_owner_still_receives_and_the_reader_sees_it(
+        self, segment: Content, fd: int
+    ) -> None:
+        """The owner's mapping is older than the seal."""
+        with mmap.mmap(fd, MIB, prot=mmap.PROT_READ) as seen:
+            _fill(segment, MIB - 10, 10, byte=7)
+            assert seen[-11:] == b"\1" + b"\7" * 10
+
+    def test_a_reader_that_is_killed_leaves_nothing(self) -> None:
+        """However it ends, its mapping ends with it."""
+        segment = create(MIB)
+        _fill(segment, 0, MIB)
+        fd = segment.handout()
+        assert fd is not None
+        program = (
+            f"import mmap, signal; m = mmap.mmap({fd}, {MIB}, prot=mmap.PROT_READ); m[:]\n"
+            "print(flush=True); signal.pause()"
+        )
+        reader = subprocess.Popen(
+            [sys.executable, "-c", program],
+            pass_fds=(fd,),
+            stdout=subprocess.PIPE,
+        )
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        os.close(fd)
+        number = os.fstat(segment._fd).st_ino if isinstance(segment, Segment) else 0
+        segment.close()
+        assert number in _segments(), "the reader keeps it alive"
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+        reader.stdout.close()
+        assert number not in _segments()
+
+
+def _segments() -> set[int]:
+    """Inodes of the segments that any process of ours has mapped."""
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            lines = maps.read_text().splitlines()
+        except OSError:  # it has just ended, or is not ours
+            continue
+        found |= {int(line.split()[4]) for line in lines if "memfd:pydragonfly" in line}
+    return found

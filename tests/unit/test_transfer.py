@@ -1,0 +1,696 @@
+"""core/transfer.py: plays, what must hold whatever happens, and whole downloads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from pydragonfly.core.transfer import (
+    Bag,
+    Closed,
+    Command,
+    Drop,
+    Event,
+    Fetch,
+    Finish,
+    Follow,
+    Lost,
+    Note,
+    Offered,
+    Refuse,
+    Scheduled,
+    SchedulerLost,
+    Stored,
+    Talk,
+    Tell,
+    ToldBackToSource,
+    ToldEmpty,
+    Transfer,
+    Wanted,
+)
+
+# -- what must hold after every event ------------------------------------------------------------
+
+
+def check(tr: Transfer) -> None:
+    """Everything that the attributes of Transfer promise."""
+    assert len(tr.in_flight) <= tr.max_in_flight
+    for number in tr.wanted:
+        places = (number in tr.in_flight, number in tr.ready, number in tr.unoffered)
+        assert sum(places) == 1, (number, places)
+    assert set(tr.ready) | tr.unoffered.keys() <= tr.wanted.keys()
+    assert all(tr.offers.get(number) for number in tr.ready)
+    assert not any(tr.offers.get(number) for number in tr.unoffered)
+    for names in tr.offers.values():
+        assert names
+        assert len(names) == len(set(names))
+        assert not any(tr.parents[name].bad for name in names)
+    for name, parent in tr.parents.items():
+        assert parent.busy == list(tr.in_flight.values()).count(name)
+        assert not (parent.bad and parent.open)
+    if not tr.over and tr.wanted and not tr.in_flight:
+        # Silence is allowed only while somebody else has the word.
+        assert tr.talk is Talk.ASKING or any(parent.open for parent in tr.parents.values())
+
+
+class Stage:
+    """A transfer whose every step is checked."""
+
+    def __init__(self, **options: int | bool) -> None:
+        self.tr = Transfer(random.Random(0), **options)  # type: ignore[arg-type]  # names are checked there
+        self.told: list[Note] = []
+
+    def handle(self, event: Event) -> list[Command]:
+        """Hand in *event*; judge what comes out."""
+        was_over, flying = self.tr.over, set(self.tr.in_flight)
+        flying -= {event.number} if isinstance(event, Stored | Lost) else set()
+        commands = self.tr.handle(event)
+        check(self.tr)
+        assert not (was_over and commands)
+        for command in commands:
+            self._judge(command, flying)
+        assert self.tr.over == (was_over or commands[-1:] == [Finish()])
+        return commands
+
+    def _judge(self, command: Command, flying: set[int]) -> None:
+        match command:
+            case Fetch(number, parent):
+                assert number in self.tr.wanted
+                assert number not in flying
+                flying.add(number)
+                self._judge_provider(number, parent)
+            case Follow(name):
+                assert not self.tr.parents[name].bad
+            case Drop(name):
+                assert self.tr.parents[name].bad
+            case Refuse(pieces):
+                assert pieces
+                assert not pieces & self.tr.wanted.keys()
+            case Tell(note):
+                assert not self.told or self.told[-1] not in LAST_NOTES
+                self.told.append(note)
+
+    def _judge_provider(self, number: int, parent: str | None) -> None:
+        if parent is not None:
+            assert parent in self.tr.offers[number]
+            return
+        assert self.tr.wanted[number]
+        assert self.tr.talk in (Talk.SOURCE, Talk.ALONE)
+        assert not self.tr.offers.get(number)
+        if self.tr.source_in_order:
+            assert list(self.tr.in_flight.values()).count(None) == 1
+            allowed = [n for n in self.tr.unoffered if self.tr.wanted[n]]
+            assert number < min(allowed, default=number + 1)
+
+    def play(self, *script: tuple[Event, list[Command]]) -> None:
+        """Each event must have exactly these consequences."""
+        for event, expected in script:
+            assert self.handle(event) == expected, event
+
+
+LAST_NOTES = {Note.FINISHED, Note.FAILED, Note.SOURCE_FINISHED, Note.SOURCE_FAILED}
+STARTED = Tell(Note.STARTED)
+
+
+def wanted(*numbers: int, source: bool = True) -> Wanted:
+    """These pieces; the origin may be asked for all of them or for none."""
+    return Wanted(dict.fromkeys(numbers, source))
+
+
+def scheduled(*names: str) -> Scheduled:
+    """Parents of equal weight."""
+    return Scheduled(dict.fromkeys(names, 1.0))
+
+
+# -- plays ---------------------------------------------------------------------------------------
+
+
+def test_from_a_parent() -> None:
+    """What the scheduler hears of it: begun, each piece, done."""
+    Stage().play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Offered("p", 1), [Fetch(1, "p")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Closed("p"), []),
+        (Stored(1), [Tell(Note.PIECE_FINISHED, 1, "p")]),
+        (Stored(0), [Tell(Note.PIECE_FINISHED, 0, "p"), Tell(Note.FINISHED), Finish()]),
+        (Offered("p", 0), []),
+    )
+
+
+def test_from_the_origin() -> None:
+    """No more at once than allowed, in the order of the pieces."""
+    Stage(max_in_flight=2).play(
+        (wanted(2, 0, 1), []),
+        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(0, None), Fetch(1, None)]),
+        (Stored(1), [Tell(Note.SOURCE_PIECE_FINISHED, 1), Fetch(2, None)]),
+        (Stored(0), [Tell(Note.SOURCE_PIECE_FINISHED, 0)]),
+        (
+            Stored(2),
+            [Tell(Note.SOURCE_PIECE_FINISHED, 2), Tell(Note.SOURCE_FINISHED), Finish()],
+        ),
+    )
+
+
+def test_an_origin_that_is_read_front_to_back() -> None:
+    """One piece at a time, the lowest that is missing first."""
+    Stage(source_in_order=True).play(
+        (wanted(3, 5), []),
+        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(3, None)]),
+        (wanted(1, 3, 5), []),
+        (Stored(3), [Tell(Note.SOURCE_PIECE_FINISHED, 3), Fetch(1, None)]),
+        (Stored(1), [Tell(Note.SOURCE_PIECE_FINISHED, 1), Fetch(5, None)]),
+    )
+
+
+def test_an_empty_content() -> None:
+    """The scheduler says so; it hears that all of it is here."""
+    Stage().play(
+        (wanted(), []),
+        (ToldEmpty(), [STARTED, Tell(Note.FINISHED), Finish()]),
+    )
+
+
+def test_an_empty_content_that_is_none() -> None:
+    """Whoever misses something asks again, but not for ever."""
+    stage = Stage(max_schedules=2)
+    stage.play(
+        (wanted(0), []),
+        (ToldEmpty(), [STARTED, Tell(Note.RESCHEDULE)]),
+        (ToldEmpty(), [STARTED, Tell(Note.RESCHEDULE)]),
+        (ToldEmpty(), [Tell(Note.FAILED), Fetch(0, None)]),
+        (Stored(0), [Finish()]),
+    )
+
+
+def test_without_a_scheduler() -> None:
+    """The origin, and no words to anybody."""
+    Stage().play(
+        (wanted(0), []),
+        (SchedulerLost(), [Fetch(0, None)]),
+        (Stored(0), [Finish()]),
+    )
+
+
+def test_nothing_is_said_before_the_scheduler_has_answered() -> None:
+    """Its first word ends a talk about nothing."""
+    Stage().play(
+        (wanted(), []),
+        (scheduled(), [STARTED, Tell(Note.FINISHED), Finish()]),
+    )
+
+
+def test_everybody_left_before_the_scheduler_answered() -> None:
+    """It must not think that the content is here."""
+    Stage().play(
+        (wanted(0), []),
+        (wanted(), []),
+        (scheduled("p"), [STARTED, Follow("p"), Tell(Note.FAILED), Finish()]),
+    )
+
+
+def test_when_parents_have_no_more_the_scheduler_is_asked_again() -> None:
+    """It hears whose stock is exhausted, and may name others or the same."""
+    Stage().play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Closed("p"), [Tell(Note.RESCHEDULE, parents=("p",))]),
+        (scheduled("p", "q"), [STARTED, Follow("p"), Follow("q")]),
+        (Stored(0), [Tell(Note.PIECE_FINISHED, 0, "p")]),
+        (Closed("p"), []),
+        (Offered("q", 1), [Fetch(1, "q")]),
+        (Stored(1), [Tell(Note.PIECE_FINISHED, 1, "q"), Tell(Note.FINISHED), Finish()]),
+    )
+
+
+def test_being_sent_to_the_origin_does_not_forget_the_parents() -> None:
+    """Only what nobody offers comes from there."""
+    Stage().play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Closed("p"), [Tell(Note.RESCHEDULE, parents=("p",))]),
+        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(1, None)]),
+        (Stored(0), [Tell(Note.PIECE_FINISHED, 0, "p")]),
+        (
+            Stored(1),
+            [Tell(Note.SOURCE_PIECE_FINISHED, 1), Tell(Note.SOURCE_FINISHED), Finish()],
+        ),
+    )
+
+
+def test_too_many_answers_end_the_talk() -> None:
+    """Then this node is on its own, and says nothing more."""
+    Stage(max_schedules=1).play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Closed("p"), [Tell(Note.RESCHEDULE, parents=("p",))]),
+        (scheduled("q"), [Tell(Note.FAILED), Fetch(0, None), Fetch(1, None)]),
+        (scheduled("q"), []),
+        (ToldBackToSource(), []),
+        (ToldEmpty(), []),
+        (SchedulerLost(), []),
+        (Stored(0), []),
+        (Stored(1), [Finish()]),
+    )
+
+
+def test_the_way_to_the_origin_is_open_however_often_was_asked() -> None:
+    """Unlike another list of parents, it ends the search."""
+    Stage(max_schedules=1).play(
+        (wanted(0), []),
+        (scheduled(), [STARTED, Tell(Note.RESCHEDULE)]),
+        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(0, None)]),
+    )
+
+
+def test_a_lost_scheduler_leaves_the_parents() -> None:
+    """The origin is asked only once none of them can offer anything."""
+    Stage().play(
+        (wanted(0, 1), []),
+        (scheduled("p", "q"), [STARTED, Follow("p"), Follow("q")]),
+        (SchedulerLost(), []),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Closed("p"), []),
+        (Closed("q"), [Fetch(1, None)]),
+        (Stored(0), []),
+        (Stored(1), [Finish()]),
+    )
+
+
+def test_who_must_not_ask_the_origin_is_refused() -> None:
+    """Absolutely: told to go there, such a peer answers with a plain failure."""
+    Stage().play(
+        (wanted(0, 1, source=False), []),
+        (ToldBackToSource(), [Tell(Note.FAILED), Refuse(frozenset({0, 1})), Finish()]),
+    )
+
+
+def test_alone_the_parents_come_before_a_refusal() -> None:
+    """What they have is taken."""
+    Stage().play(
+        (wanted(0, 1, source=False), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (SchedulerLost(), []),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Closed("p"), [Refuse(frozenset({1}))]),
+        (Stored(0), [Finish()]),
+    )
+
+
+def test_a_shared_download_asks_the_origin_for_some_only() -> None:
+    """For a piece that only a caller wants who must not ask, nobody does."""
+    Stage().play(
+        (Wanted({0: True, 1: False}), []),
+        (
+            ToldBackToSource(),
+            [Tell(Note.SOURCE_STARTED), Fetch(0, None), Refuse(frozenset({1}))],
+        ),
+        (
+            Stored(0),
+            [Tell(Note.SOURCE_PIECE_FINISHED, 0), Tell(Note.SOURCE_FAILED), Finish()],
+        ),
+    )
+
+
+def test_a_parent_to_blame_is_dropped_for_good() -> None:
+    """Its other offers go with it, later ones are not heard, and it is not followed again."""
+    Stage(max_in_flight=1).play(
+        (wanted(0, 1), []),
+        (scheduled("liar"), [STARTED, Follow("liar")]),
+        (Offered("liar", 0), [Fetch(0, "liar")]),
+        (Offered("liar", 1), []),
+        (
+            Lost(0),
+            [
+                Tell(Note.PIECE_FAILED, 0, "liar"),
+                Drop("liar"),
+                Tell(Note.RESCHEDULE, parents=("liar",)),
+            ],
+        ),
+        (Offered("liar", 1), []),
+        (scheduled("liar", "honest"), [STARTED, Follow("honest")]),
+        (Offered("honest", 1), [Fetch(1, "honest")]),
+    )
+
+
+def test_a_parent_that_evicted_a_piece_may_have_others() -> None:
+    """Only that one is not asked of it again."""
+    Stage(max_in_flight=1).play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Offered("p", 1), []),
+        (Lost(0, blame=False), [Tell(Note.PIECE_FAILED, 0, "p"), Fetch(1, "p")]),
+        (Offered("p", 0), []),
+        (Stored(1), [Tell(Note.PIECE_FINISHED, 1, "p"), Fetch(0, "p")]),
+    )
+
+
+def test_a_lost_piece_is_asked_of_another() -> None:
+    """Without a word to the scheduler but that it was lost."""
+    stage = Stage(max_in_flight=1)
+    stage.play(
+        (wanted(0), []),
+        (scheduled("p", "q"), [STARTED, Follow("p"), Follow("q")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Offered("q", 0), []),
+        (Lost(0), [Tell(Note.PIECE_FAILED, 0, "p"), Drop("p"), Fetch(0, "q")]),
+    )
+
+
+def test_a_parent_of_another_version() -> None:
+    """Nothing of it is wanted; what is on its way may end."""
+    Stage(max_in_flight=1).play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Offered("p", 1), []),
+        (Closed("p", bad=True), [Drop("p"), Tell(Note.RESCHEDULE, parents=("p",))]),
+        (Closed("p", bad=True), []),
+        (Lost(0), [Tell(Note.PIECE_FAILED, 0, "p")]),
+    )
+
+
+def test_a_caller_joins() -> None:
+    """Parents are asked afresh, for they were asked for other pieces."""
+    Stage().play(
+        (wanted(0), []),
+        (scheduled("p", "bad"), [STARTED, Follow("p"), Follow("bad")]),
+        (Closed("bad", bad=True), [Drop("bad")]),
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Closed("p"), []),
+        (wanted(0, 1), [Follow("p")]),
+        (Offered("p", 0), []),
+        (Offered("p", 1), [Fetch(1, "p")]),
+        (wanted(0, 1, source=False), []),
+    )
+
+
+def test_a_caller_fails() -> None:
+    """What is under way ends; the scheduler must not think that all of it is here."""
+    Stage(max_in_flight=1).play(
+        (wanted(0, 1, 2), []),
+        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(0, None)]),
+        (wanted(1), []),
+        (Lost(0), [Fetch(1, None)]),
+        (
+            Stored(1),
+            [Tell(Note.SOURCE_PIECE_FINISHED, 1), Tell(Note.SOURCE_FAILED), Finish()],
+        ),
+    )
+
+
+def test_a_piece_that_is_wanted_again_while_it_comes() -> None:
+    """It is not fetched twice."""
+    Stage().play(
+        (wanted(0), []),
+        (SchedulerLost(), [Fetch(0, None)]),
+        (wanted(), []),
+        (wanted(0), []),
+        (Lost(0), [Fetch(0, None)]),
+        (wanted(), []),
+        (Lost(0), [Finish()]),
+    )
+
+
+def test_news_from_strangers_are_not_heard() -> None:
+    """Nor of pieces that nobody fetches."""
+    Stage().play(
+        (wanted(0), []),
+        (Offered("nobody", 0), []),
+        (Closed("nobody"), []),
+        (Stored(0), []),
+        (Lost(0), []),
+        (SchedulerLost(), [Fetch(0, None)]),
+    )
+
+
+def test_a_parent_offers_what_nobody_wants_yet() -> None:
+    """It is remembered for when somebody does."""
+    Stage().play(
+        (wanted(0), []),
+        (scheduled("p"), [STARTED, Follow("p")]),
+        (Offered("p", 7), []),
+        (wanted(0, 7), [Follow("p"), Fetch(7, "p")]),
+    )
+
+
+def test_fast_and_idle_parents_are_preferred() -> None:
+    """By free bandwidth per fetch under way; nobody is left out for good."""
+    tr = Transfer(random.Random(1), max_in_flight=1000)
+    tr.handle(wanted(*range(1000)))
+    tr.handle(Scheduled({"fast": 3.0, "slow": 1.0}))
+    for number in range(1000):
+        tr.offers[number] = ["fast", "slow"]
+        tr._queue(number)
+    tr.handle(Closed("nobody"))
+    share = list(tr.in_flight.values()).count("fast") / 1000
+
+    # In balance weight per fetch is alike, weighed by chance: as the square roots, 1.73 to 1.
+    assert 0.55 < share < 0.75
+
+
+def test_pieces_are_chosen_at_random() -> None:
+    """Children that start together must not all want the same piece of the same parent."""
+    firsts = set()
+    for seed in range(20):
+        tr = Transfer(random.Random(seed), max_in_flight=1)
+        tr.handle(wanted(*range(8)))
+        tr.handle(scheduled("p"))
+        for number in range(1, 8):
+            tr.offers[number] = ["p"]
+            tr._queue(number)
+        (command,) = tr.handle(Offered("p", 0))
+        assert isinstance(command, Fetch)
+        firsts.add(command.number)
+
+    assert len(firsts) > 4
+
+
+def test_the_same_events_give_the_same_commands() -> None:
+    """So that a failure can be replayed from its seed."""
+    stories = []
+    for _ in range(2):
+        tr = Transfer(random.Random(7), max_in_flight=3)
+        story = [tr.handle(wanted(*range(20))), tr.handle(scheduled("p", "q"))]
+        story += [tr.handle(Offered(name, n)) for n in range(20) for name in "pq"]
+        story += [tr.handle(Stored(n)) for n in list(tr.in_flight)]
+        stories.append(story)
+
+    assert stories[0] == stories[1]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))), st.randoms(use_true_random=False))
+def test_a_bag_is_a_set(story: list[tuple[bool, int]], rng: random.Random) -> None:
+    """From which any item can be had."""
+    bag, model = Bag(), set[int]()
+    for add, item in story:
+        (bag.add if add else bag.discard)(item)
+        (model.add if add else model.discard)(item)
+        assert sorted(bag) == sorted(model)
+        assert len(bag) == len(model)
+        assert (item in bag) == (item in model)
+        assert not model or bag.choice(rng) in model
+
+
+# -- whatever happens ----------------------------------------------------------------------------
+
+NUMBERS = st.integers(0, 6)
+NAMES = st.sampled_from("abc")
+
+
+class AnyStory(RuleBasedStateMachine):
+    """Events in any order, also such as nobody would send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage(max_in_flight=2, max_schedules=2)
+
+    @rule(pieces=st.dictionaries(NUMBERS, st.booleans()))
+    def want(self, pieces: dict[int, bool]) -> None:
+        """Callers come and go."""
+        self.stage.handle(Wanted(pieces))
+
+    @rule(parents=st.dictionaries(NAMES, st.floats(0.1, 10)))
+    def scheduled(self, parents: dict[str, float]) -> None:
+        """Asked for or not."""
+        self.stage.handle(Scheduled(parents))
+
+    @rule(answer=st.sampled_from([ToldBackToSource(), ToldEmpty(), SchedulerLost()]))
+    def answered(self, answer: Event) -> None:
+        """Likewise."""
+        self.stage.handle(answer)
+
+    @rule(name=NAMES, number=NUMBERS)
+    def offered(self, name: str, number: int) -> None:
+        """By whomever."""
+        self.stage.handle(Offered(name, number))
+
+    @rule(name=NAMES, bad=st.booleans())
+    def closed(self, name: str, bad: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+        """Followed or not."""
+        self.stage.handle(Closed(name, bad=bad))
+
+    @rule(number=NUMBERS)
+    def stored(self, number: int) -> None:
+        """In flight or not."""
+        self.stage.handle(Stored(number))
+
+    @rule(number=NUMBERS, blame=st.booleans())
+    def lost(self, number: int, blame: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+        """In flight or not."""
+        self.stage.handle(Lost(number, blame=blame))
+
+
+class AnyStoryInOrder(AnyStory):
+    """The same with an origin that is read front to back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage(max_in_flight=2, max_schedules=2, source_in_order=True)
+
+
+TestAnyStory = AnyStory.TestCase
+TestAnyStoryInOrder = AnyStoryInOrder.TestCase
+for machine in (TestAnyStory, TestAnyStoryInOrder):
+    machine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+# -- whole downloads -----------------------------------------------------------------------------
+
+
+class World:
+    """Everybody else: a scheduler, parents with some of the pieces, an origin, callers."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.pieces = range(rng.randint(0, 12))
+        self.stock = {
+            name: {n for n in self.pieces if rng.random() < 0.5}
+            for name in "abcd"[: rng.randint(0, 4)]
+        }
+        self.lossy = {name: rng.choice([0.0, 0.0, 0.3, 1.0]) for name in self.stock}
+        self.origin_works = rng.random() < 0.7
+        #: Callers: what each wants, and whether the origin may be asked for it.
+        self.callers = [self._caller() for _ in range(rng.randint(0, 3))]
+        self.late = [self._caller() for _ in range(rng.randint(0, 2))]
+        self.here: set[int] = set()
+        self.asked = True  # registering is asking
+        self.talking = True
+        self.following: dict[str, list[int]] = {}
+        self.flying: dict[int, str | None] = {}
+        self.over = False
+        self.stage = Stage(
+            max_in_flight=rng.randint(1, 4),
+            max_schedules=rng.randint(1, 4),
+            source_in_order=rng.random() < 0.3,
+        )
+
+    def _caller(self) -> tuple[set[int], bool]:
+        numbers = {n for n in self.pieces if self.rng.random() < 0.7}
+        return numbers, self.rng.random() < 0.6
+
+    def run(self) -> None:
+        """Until nothing can happen any more. Fails if that is never."""
+        self._want()
+        for _ in range(1000):
+            choices = list(self._possible())
+            if not choices:
+                break
+            self.rng.choice(choices)()
+        else:
+            pytest.fail("it does not end")
+        assert self.over, "everybody waits"
+        assert all(numbers <= self.here for numbers, _ in self.callers)
+
+    def _possible(self) -> Iterator[Callable[[], None]]:
+        if self.over:
+            return
+        if self.asked and self.talking:
+            yield self._answer
+        if self.talking and self.rng.random() < 0.05:
+            yield self._lose_scheduler
+        for name in self.following:
+            yield partial(self._offer, name)
+        for number in self.flying:
+            yield partial(self._land, number)
+        if self.late:
+            yield self._join
+
+    def _handle(self, event: Event) -> None:
+        for command in self.stage.handle(event):
+            match command:
+                case Fetch(number, parent):
+                    self.flying[number] = parent
+                case Follow(name):
+                    numbers = sorted(self.stock[name] & self.stage.tr.wanted.keys())
+                    self.following[name] = self.rng.sample(numbers, len(numbers))
+                case Drop(name):
+                    self.following.pop(name, None)
+                case Tell(Note.RESCHEDULE):
+                    self.asked = True
+                case Refuse(pieces):
+                    self.callers = [c for c in self.callers if not c[0] & pieces]
+                case Finish():
+                    self.over = True
+
+    def _want(self) -> None:
+        pieces: dict[int, bool] = {}
+        for numbers, source in self.callers:
+            for number in numbers - self.here:
+                pieces[number] = pieces.get(number, False) or source
+        self._handle(Wanted(pieces))
+
+    def _join(self) -> None:
+        self.callers.append(self.late.pop())
+        self._want()
+
+    def _answer(self) -> None:
+        self.asked = False
+        kind = self.rng.random()
+        if kind < 0.6:
+            some = self.rng.sample(sorted(self.stock), self.rng.randint(0, len(self.stock)))
+            self._handle(scheduled(*some))
+        else:
+            self._handle(ToldBackToSource() if kind < 0.9 else ToldEmpty())
+
+    def _lose_scheduler(self) -> None:
+        self.talking = False
+        self._handle(SchedulerLost())
+
+    def _offer(self, name: str) -> None:
+        numbers = self.following[name]
+        if numbers and self.rng.random() < 0.95:
+            self._handle(Offered(name, numbers.pop()))
+        else:
+            del self.following[name]
+            self._handle(Closed(name, bad=self.rng.random() < 0.1))
+
+    def _land(self, number: int) -> None:
+        name = self.flying.pop(number)
+        if name is None and not self.origin_works:
+            # It failed for good: so do all on whose behalf it was asked.
+            self.callers = [c for c in self.callers if not c[1]]
+            self._want()
+            self._handle(Lost(number))
+        elif name is not None and self.rng.random() < self.lossy[name]:
+            self._handle(Lost(number, blame=self.rng.random() < 0.5))
+        else:
+            self.here.add(number)
+            self._handle(Stored(number))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_every_download_comes_to_an_end(rng: random.Random) -> None:
+    """All that is wanted is here, or refused to those who want it."""
+    World(rng).run()
