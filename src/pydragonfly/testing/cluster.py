@@ -33,7 +33,7 @@ PATIENCE: Final = 30.0 * float(os.environ.get("PYDRAGONFLY_TEST_SLOWNESS", "1"))
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+def until(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
     """The first true answer of *condition*.
 
     Raises:

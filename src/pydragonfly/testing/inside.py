@@ -1,0 +1,94 @@
+"""A scheduler and daemons inside this process, for tests that look at both sides of a wire.
+
+They are whole: real sockets, real threads, real gRPC. :mod:`.cluster` starts them as programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pydragonfly.daemon.app import Daemon
+from pydragonfly.daemon.config import load as load_daemon
+from pydragonfly.model.task import DownloadRequest, Kind
+from pydragonfly.scheduler.app import Scheduler
+from pydragonfly.scheduler.config import load as load_scheduler
+
+
+@asynccontextmanager
+async def scheduler(port: int = 0, **settings: object) -> AsyncIterator[Scheduler]:
+    """A scheduler on a port of this machine.
+
+    Args:
+        port: 0 lets the system choose.
+        settings: By dotted key, with ``__`` for a dot: ``scheduler__retryLimit=1``.
+    """
+    made = Scheduler(
+        load_scheduler(
+            None,
+            {
+                "server.port": port,
+                "server.listenIP": "127.0.0.1",
+                "metrics.enable": False,
+                **_dotted(settings),
+            },
+        )
+    )
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop(0.0)
+
+
+@asynccontextmanager
+async def daemon(
+    directory: Path, name: str = "a", *, port: int | None = None, **settings: object
+) -> AsyncIterator[Daemon]:
+    """A daemon whose sockets are in *directory*.
+
+    Args:
+        directory: Its path must be short.
+        name: Its hostname.
+        port: Of its scheduler. None: it has none.
+        settings: By dotted key, with ``__`` for a dot.
+    """
+    config = load_daemon(
+        None,
+        {
+            "host.hostname": name,
+            "host.ip": "127.0.0.1",
+            "download.server.socketPath": str(directory / f"{name}.sock"),
+            "storage.cacheCapacity": "64MiB",
+            "upload.server.port": 0,
+            "storage.server.tcpPort": 0,
+            "metrics.enable": False,
+            "health.enable": False,
+            **_dotted(settings),
+        },
+    )
+    made = Daemon(config, scheduler=None if port is None else f"127.0.0.1:{port}")
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop(0.0)
+
+
+def _dotted(settings: dict[str, object]) -> dict[str, object]:
+    return {key.replace("__", "."): value for key, value in settings.items()}
+
+
+async def get(daemon: Daemon, url: str, **wishes: object) -> bytes:
+    """Download *url* as a caller of the engine, and return the part that was asked for.
+
+    Raises:
+        DragonflyError: It cannot be had.
+    """
+    request = DownloadRequest(kind=Kind.CACHE, url=url, **wishes)  # type: ignore[arg-type]  # names are checked there
+    async with daemon.engine.download(request) as download:
+        async for _ in daemon.engine.events(download):
+            pass
+        assert download.holding is not None
+        return bytes(download.holding.view(download.part))

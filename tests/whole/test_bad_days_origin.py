@@ -1,0 +1,265 @@
+"""The origin refuses, dies, lies or changes its mind; nobody gets a wrong byte for it."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pydragonfly.testing import unharmed
+from pydragonfly.testing.cluster import Cluster, Got, Node, until
+from pydragonfly.testing.origin import Fault, Origin, Pattern
+
+MIB = 1 << 20
+
+#: Three pieces, the last of them short.
+CONTENT = Pattern(10 * MIB + 77, seed=1)
+OTHER = Pattern(CONTENT.size, seed=2)
+LONGER = Pattern(CONTENT.size + MIB, seed=2)
+SHORTER = Pattern(5 * MIB, seed=2)
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Place:
+    """A daemon and a path of its origin that no other test uses."""
+
+    cluster: Cluster
+    origin: Origin
+    node: Node
+    path: str = field(default_factory=lambda: f"/f{next(_numbers)}")
+
+    def put(self, content: Pattern, *faults: tuple[Fault, int | None]) -> None:
+        """Serve *content* there, with these faults so many times each."""
+        self.origin.put(self.path, content)
+        for fault, times in faults:
+            self.origin.fault(self.path, fault, times=times)
+
+    def get(self, *arguments: str) -> Got:
+        """What a dfget gets."""
+        return self.cluster.get(self.node, self.origin.url(self.path), *arguments)
+
+
+@pytest.fixture(scope="module", params=["swarm", "alone"])
+def programs(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Origin]]:
+    """A daemon, with a scheduler and without one; the tests share it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pd-") as directory,
+        Origin() as origin,
+        Cluster(Path(directory)) as cluster,
+    ):
+        cluster.capacity = "16MiB"
+        if request.param == "swarm":
+            cluster.scheduler()
+        cluster.daemon("a", config={"download": {"pieceStallTimeout": "1s"}})
+        yield cluster, origin
+
+
+@pytest.fixture
+def place(programs: tuple[Cluster, Origin]) -> Iterator[Place]:
+    """That daemon and a fresh path, and the daemon is well after the test."""
+    cluster, origin = programs
+    yield Place(cluster, origin, cluster.nodes[0])
+    unharmed.check(cluster, origin)
+    origin.reset()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "404 Not Found"), (403, "403 Forbidden"), (410, "410 Gone"), (500, "500 Internal")],
+)
+def test_a_refusal(place: Place, status: int, words: str) -> None:
+    """The user reads the origin's own status, and the next try is a new one."""
+    place.put(CONTENT, (Fault(status=status), None))
+    got = place.get()
+    assert got.refusal.startswith(f"origin answered {words}")
+    assert got.result["error"]["status_code"] == status
+    place.origin.heal(place.path)
+    assert place.get().bytes() == CONTENT.read()
+
+
+def test_a_refusal_that_passes(place: Place) -> None:
+    """Nobody notices a 503 now and then."""
+    passing = [(Fault(status=503), 1), (Fault(), 1), (Fault(status=500), 1)]
+    place.put(CONTENT, *passing)
+    assert place.get().bytes() == CONTENT.read()
+
+
+def test_nobody_listens(place: Place) -> None:
+    """The user reads who refused the connection."""
+    place.put(CONTENT)
+    place.origin.pause()
+    line = place.get().refusal
+    assert "connection refused" in line
+    assert f"127.0.0.1:{place.origin.port}" in line
+    place.origin.resume()
+    assert place.get().bytes() == CONTENT.read()
+
+
+def test_it_dies_in_the_middle(place: Place) -> None:
+    """The user reads so, once somebody has tried again."""
+    arguments = (f"--pattern=/f={CONTENT.size}", f"--rate={4 * MIB}")
+    dying = place.cluster.start("pydragonfly.testing.origin", *arguments, name="origin")
+    port = int(until(lambda: dying.log, "the origin's port printed"))
+    download = place.cluster.begin(place.node, f"http://127.0.0.1:{port}/f")
+    until(lambda: place.node.store()["leased"], "the download begun")
+    dying.kill()
+    assert "connection refused" in place.cluster.finish(*download).refusal
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(delay=60), Fault(stall_after=1000), Fault(stall_after=1000, no_range=True)],
+    ids=["headers", "ranges", "one pass"],
+)
+def test_it_hangs(place: Place, fault: Fault) -> None:
+    """An origin that says nothing more is given up, and the user reads why."""
+    place.put(CONTENT, (fault, None))
+    assert f"127.0.0.1:{place.origin.port}: silent for 1 s" in place.get().refusal
+
+
+def test_a_deadline(place: Place) -> None:
+    """The user's time is over: the line says so, and the next finds all of it."""
+    place.put(CONTENT, (Fault(rate=4 * MIB), None))
+    line = place.get("--timeout", "1s").refusal
+    assert "not finished within the 1 s that were asked for" in line
+    place.origin.release()
+    got = place.get()
+    assert got.bytes() == CONTENT.read()
+    assert place.origin.sent(place.path) <= CONTENT.size + 1
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [(Fault(cut_after=3 * MIB), 2)],
+        [(Fault(cut_after=3 * MIB, no_range=True), 1), (Fault(no_range=True), None)],
+        [(Fault(cut_after=MIB + MIB // 2), None)],
+    ],
+    ids=["ranges", "one pass", "again and again"],
+)
+def test_broken_connections(place: Place, faults: list[tuple[Fault, int | None]]) -> None:
+    """What broke off is taken up where it did, as long as that brings something."""
+    place.put(CONTENT, *faults)
+    assert place.get().bytes() == CONTENT.read()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut_after=1000),
+        Fault(cut_after=1000, no_range=True),
+        Fault(cut_after=5 * MIB, no_range=True, chunked=True),
+        Fault(length_lie=5000, no_range=True),
+        Fault(length_lie=5000),
+    ],
+    ids=["ranges", "one pass", "chunked", "longer", "range longer"],
+)
+def test_less_than_was_announced(place: Place, fault: Fault) -> None:
+    """A body that always ends too early is a failure that says so, not a short file."""
+    place.put(CONTENT, (fault, None))
+    line = place.get().refusal
+    assert "127.0.0.1" in line
+    assert "closed the connection after" in line or "another length" in line
+
+
+def test_more_than_was_announced(place: Place) -> None:
+    """What follows a body that is over is not part of it, nor of the next one."""
+    place.put(CONTENT, (Fault(length_lie=-5000, no_range=True), None))
+    assert place.get().bytes() == CONTENT.read()[:-5000]
+    after = Place(place.cluster, place.origin, place.node)
+    after.put(OTHER)
+    assert after.get().bytes() == OTHER.read()
+
+
+def test_no_ranges(place: Place) -> None:
+    """One pass from front to back brings all of it, and is asked for once."""
+    place.put(CONTENT, (Fault(no_range=True), None))
+    assert place.get().bytes() == CONTENT.read()
+    assert place.origin.sent(place.path) == CONTENT.size
+    assert place.origin.count(place.path) == 1
+
+
+def test_a_part_without_ranges(place: Place) -> None:
+    """The way to the part is read and thrown away; what was not asked for is not held."""
+    place.put(CONTENT, (Fault(no_range=True), None))
+    got = place.get("--range", f"{9 * MIB}-{9 * MIB + 4}")
+    assert got.bytes() == CONTENT.read(9 * MIB, 5)
+    held = place.node.tasks()[got.result["task_id"]]
+    assert (held.finished_piece_count, held.reserved_bytes) == (1, CONTENT.size - 8 * MIB)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(chunked=True, no_range=True),
+        Fault(until_close=True, no_range=True),
+        Fault(chunked=True),
+        Fault(until_close=True),
+    ],
+    ids=["chunked", "until close", "chunked ranges", "ranges until close"],
+)
+def test_no_length(place: Place, fault: Fault) -> None:
+    """A content that ends when it ends is as good as any other, a second time too."""
+    place.put(CONTENT, (fault, None))
+    for source in ("origin", "cache"):
+        got = place.get()
+        assert got.bytes() == CONTENT.read()
+        assert got.result[f"bytes_from_{source}"] == CONTENT.size
+    assert place.origin.sent(place.path) <= CONTENT.size + 1
+
+
+def test_a_range_beyond_the_end(place: Place) -> None:
+    """Refused before and after the content is held; a range across the end is cut there."""
+    place.put(CONTENT)
+    beyond = ("--range", f"{CONTENT.size}-")
+    cold = place.get(*beyond).refusal
+    assert str(CONTENT.size) in cold
+    across = place.get("--range", f"{CONTENT.size - 10}-{CONTENT.size}")
+    assert across.bytes() == CONTENT.read(CONTENT.size - 10)
+    assert place.get().bytes() == CONTENT.read()
+    assert place.get(*beyond).refusal == cold
+
+
+@pytest.mark.parametrize("new", [OTHER, LONGER], ids=["ETag", "length"])
+def test_a_change_after_the_eviction(place: Place, new: Pattern) -> None:
+    """Nobody holds the old one any more, so the new one is what comes."""
+    place.put(CONTENT)
+    place.node.delete(place.get().result["task_id"])
+    place.put(new)
+    assert place.get().bytes() == new.read()
+
+
+@pytest.mark.parametrize("new", [OTHER, LONGER], ids=["ETag", "length"])
+def test_a_change_of_what_is_held_in_part(place: Place, new: Pattern) -> None:
+    """Old and new pieces never meet: one download says what happened, the next has the new."""
+    place.put(CONTENT)
+    assert place.get("--range", "0-99").bytes() == CONTENT.read(0, 100)
+    place.put(new)
+    assert "origin's content changed" in place.get().refusal
+    assert place.get().bytes() == new.read()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(content=OTHER),
+        Fault(content=LONGER),
+        Fault(content=LONGER, headers={"ETag": ""}),
+        Fault(content=SHORTER),
+        Fault(content=OTHER, no_range=True),
+    ],
+    ids=["ETag", "longer", "longer, no ETag", "shorter", "no ranges"],
+)
+def test_answers_that_disagree(place: Place, fault: Fault) -> None:
+    """The content changes while it is fetched: the download fails, and nothing of it is kept."""
+    place.put(CONTENT, (Fault(), 2), (fault, None))
+    assert "origin's content" in place.get().refusal
+    assert not place.node.tasks()
+    place.origin.heal(place.path)
+    assert place.get().bytes() == CONTENT.read()

@@ -1,0 +1,356 @@
+"""Parents lie, stall, crawl and die; their children go elsewhere and never keep a wrong byte."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from pydragonfly.model.ids import task_id
+from pydragonfly.model.task import Kind
+from pydragonfly.pb import scheduler_pb2
+from pydragonfly.rpc.transport import channel_options
+from pydragonfly.testing import bad_parent as bad
+from pydragonfly.testing import unharmed
+from pydragonfly.testing.bad_parent import BadParent, Conduct
+from pydragonfly.testing.cluster import PATIENCE, Cluster, Got, until
+from pydragonfly.testing.origin import Fault, Origin, Pattern
+
+MIB = 1 << 20
+CONTENT = Pattern(10 * MIB + 77, seed=1)
+
+#: A child that gives up soon, so that a test need not wait for Dragonfly's patience.
+IMPATIENT = {
+    "download": {
+        "pieceTimeout": "2s",
+        "pieceStallTimeout": "700ms",
+        "collectedPieceTimeout": "2s",
+    }
+}
+
+CONDUCTS = [
+    bad.corrupt,
+    bad.cut,
+    bad.stall,
+    bad.trickle,
+    bad.trickle_head,
+    bad.say_nothing,
+    bad.babble,
+    bad.half_a_frame,
+    bad.another_piece,
+    bad.longer_piece,
+    bad.deny,
+]
+
+
+def _parent(cluster: Cluster, url: str, conduct: Conduct = bad.honest, **terms: Any) -> BadParent:
+    """A peer whose host is named for what it does."""
+    return BadParent(
+        cluster.scheduler_port,
+        task_id(Kind.CACHE, url),
+        CONTENT.read(),
+        conduct=conduct,
+        url=url,
+        name=conduct.__name__,
+        **terms,
+    )
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[tuple[Cluster, Origin]]:
+    """A scheduler and two impatient daemons, which tests of one conduct each share."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pd-") as directory,
+        Origin() as origin,
+        Cluster(Path(directory)) as cluster,
+    ):
+        cluster.capacity = "16MiB"
+        cluster.scheduler()
+        for name in ("a", "b"):
+            cluster.daemon(name, config=IMPATIENT)
+        yield cluster, origin
+
+
+@pytest.mark.parametrize("conduct", CONDUCTS, ids=lambda conduct: conduct.__name__)
+def test_a_bad_parent(programs: tuple[Cluster, Origin], conduct: Conduct) -> None:
+    """Who has no other goes to the origin; who has goes there. Nobody notices a thing."""
+    cluster, origin = programs
+    first, second = cluster.nodes
+    origin.resume()
+    url = origin.url(f"/{conduct.__name__}")
+    origin.put(f"/{conduct.__name__}", CONTENT)
+    with _parent(cluster, url, conduct) as parent:
+        got = cluster.get(first, url)
+        assert got.bytes() == CONTENT.read()
+        assert got.result["bytes_from_origin"] == CONTENT.size
+        assert parent.asked
+        origin.pause()
+        got = cluster.get(second, url)
+        assert got.bytes() == CONTENT.read()
+        assert got.result["bytes_from_peers"] == CONTENT.size
+        assert second.tasks()[got.result["task_id"]].reserved_bytes == CONTENT.size
+    unharmed.check(cluster, origin)
+
+
+def test_only_a_bad_parent(cluster: Cluster, origin: Origin) -> None:
+    """The user reads that nobody else has it, and nothing of what it sent is kept."""
+    cluster.scheduler()
+    child = cluster.daemon("a", config=IMPATIENT)
+    with _parent(cluster, origin.url("/f"), bad.corrupt) as parent:
+        refusal = cluster.get(child, origin.url("/f"), "--disable-back-to-source").refusal
+        assert "no peer" in refusal
+        assert parent.asked
+        assert not origin.count()
+        assert not child.tasks()
+
+
+def test_a_late_answer(cluster: Cluster, origin: Origin) -> None:
+    """What a stalled parent sends after it was given up changes nothing."""
+    cluster.scheduler()
+    child = cluster.daemon("a", config=IMPATIENT)
+    origin.put("/f", CONTENT)
+    with _parent(cluster, origin.url("/f"), bad.stall) as parent:
+        got = cluster.get(child, origin.url("/f"))
+        parent.released.set()
+        assert got.bytes() == CONTENT.read()
+        assert parent.asked
+    again = cluster.get(child, origin.url("/f"), "--digest", f"sha256:{CONTENT.digest()}")
+    assert again.bytes() == CONTENT.read()
+    assert again.result["bytes_from_cache"] == CONTENT.size
+
+
+def test_a_parent_that_goes_quiet(cluster: Cluster, origin: Origin) -> None:
+    """It offers one piece and then nothing more, without hanging up."""
+    cluster.scheduler()
+    child = cluster.daemon("a", config=IMPATIENT)
+    origin.put("/f", CONTENT)
+    with _parent(cluster, origin.url("/f"), offers=1) as parent:
+        got = cluster.get(child, origin.url("/f"))
+        assert got.bytes() == CONTENT.read()
+        assert parent.asked == [0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_parent_dies(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
+    """Killed, stopped or ended in the middle: what is missing comes from the origin."""
+    cluster.scheduler()
+    parent = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
+    child = cluster.daemon("b", config=IMPATIENT)
+    origin.put("/f", CONTENT)
+    assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
+    download = cluster.begin(child, origin.url("/f"))
+    until(lambda: sum(t.finished_piece_count for t in child.tasks().values()), "a piece here")
+    parent.signal(number)
+    got = cluster.finish(*download)
+    parent.signal(signal.SIGCONT)
+    if number is signal.SIGTERM:
+        assert parent.process.wait(30) == 0
+    assert got.bytes() == CONTENT.read()
+    assert got.result["bytes_from_peers"]
+
+
+def test_a_stopped_parent(cluster: Cluster, origin: Origin) -> None:
+    """A parent that hangs from the start is found out, by default settings too."""
+    cluster.scheduler()
+    parent, child = cluster.daemon("a"), cluster.daemon("b")
+    origin.put("/f", CONTENT)
+    assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
+    parent.signal(signal.SIGSTOP)
+    got = cluster.get(child, origin.url("/f"))
+    parent.signal(signal.SIGCONT)
+    assert got.bytes() == CONTENT.read()
+
+
+def test_a_seed_dies(cluster: Cluster, origin: Origin) -> None:
+    """Three nodes wait for what the seed fetches; one takes its place, and all get it."""
+    cluster.scheduler()
+    seed = cluster.daemon("s", seed=True)
+    nodes = [cluster.daemon(name, config=IMPATIENT) for name in "abc"]
+    origin.put("/f", CONTENT)
+    origin.fault("/f", Fault(rate=4 * MIB))
+    begun = [cluster.begin(node, origin.url("/f")) for node in nodes]
+    until(seed.tasks, "the seed at work")
+    until(lambda: origin.sent("/f") > 2 * MIB, "some of it sent")
+    seed.kill()
+    for download in begun:
+        assert cluster.finish(*download).bytes() == CONTENT.read()
+    assert origin.sent("/f") < 3 * CONTENT.size
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["origin", "no origin"])
+def test_a_holder_of_a_part(cluster: Cluster, origin: Origin, *, alive: bool) -> None:
+    """The rest comes from the origin, or a line says that it does not."""
+    cluster.scheduler()
+    holder, child = cluster.daemon("a"), cluster.daemon("b")
+    origin.put("/f", CONTENT)
+    part = cluster.get(holder, origin.url("/f"), "--range", f"0-{4 * MIB - 1}")
+    assert part.bytes() == CONTENT.read(0, 4 * MIB)
+    if alive:
+        got = cluster.get(child, origin.url("/f"))
+        assert got.bytes() == CONTENT.read()
+        assert got.result["bytes_from_peers"] == 4 * MIB
+    else:
+        origin.pause()
+        assert "connection refused" in cluster.get(child, origin.url("/f")).refusal
+        got = cluster.get(child, origin.url("/f"), "--range", "5-99")
+        assert got.bytes() == CONTENT.read(5, 95)
+
+
+def test_nobody_has_it(cluster: Cluster, origin: Origin) -> None:
+    """Without the origin's help: one line, and the origin hears nothing."""
+    cluster.scheduler()
+    node = cluster.daemon("a")
+    origin.put("/f", CONTENT)
+    line = cluster.get(node, origin.url("/f"), "--disable-back-to-source").refusal
+    assert "no peer is known to have the content" in line
+    assert not origin.count()
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["origin", "no origin"])
+def test_the_parent_deletes_it(cluster: Cluster, origin: Origin, *, alive: bool) -> None:
+    """A task is deleted at its holder while a child fetches it from there."""
+    cluster.scheduler()
+    holder = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
+    child = cluster.daemon("b")
+    origin.put("/f", CONTENT)
+    task = cluster.get(holder, origin.url("/f")).result["task_id"]
+    if not alive:
+        origin.pause()
+    download = cluster.begin(child, origin.url("/f"))
+    until(lambda: task in child.tasks() and child.tasks()[task].finished_piece_count, "a piece")
+    holder.delete(task)
+    got = cluster.finish(*download)
+    if alive:
+        assert got.bytes() == CONTENT.read()
+    else:
+        assert "connection refused" in got.refusal
+    assert task not in holder.tasks()
+
+
+def test_the_parent_evicts_it(cluster: Cluster, origin: Origin) -> None:
+    """The holder needs the room while a child fetches from there: both get what they want."""
+    cluster.scheduler()
+    config = {"upload": {"bandwidthLimit": "4MiB"}}
+    holder, child = cluster.daemon("a", config=config), cluster.daemon("b")
+    other = Pattern(12 * MIB, seed=5)
+    origin.put("/f", CONTENT)
+    origin.put("/g", other)
+    task = cluster.get(holder, origin.url("/f")).result["task_id"]
+    download = cluster.begin(child, origin.url("/f"))
+    until(lambda: task in child.tasks() and child.tasks()[task].finished_piece_count, "a piece")
+
+    def fits() -> Got | None:
+        got = cluster.get(holder, origin.url("/g"))
+        # While the child is being served, the task is in use and stays.
+        assert got.code == 0 or "no room in memory" in got.refusal
+        return got if got.code == 0 else None
+
+    assert until(fits, "room for another task").bytes() == other.read()
+    assert cluster.finish(*download).bytes() == CONTENT.read()
+    assert task not in holder.tasks()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_child_dies(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
+    """Killed or stopped while it is served: its parent serves the next, and keeps no lease."""
+    cluster.scheduler()
+    parent = cluster.daemon(
+        "a", config={"upload": {"bandwidthLimit": "4MiB"}, "download": IMPATIENT["download"]}
+    )
+    children = [cluster.daemon(name, config=IMPATIENT) for name in "bc"]
+    origin.put("/f", CONTENT)
+    assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
+    origin.pause()
+    downloads = [cluster.begin(child, origin.url("/f")) for child in children]
+    until(lambda: parent.store()["leased"], "the parent at work")
+    children[0].signal(number)
+    assert cluster.finish(*downloads[1]).bytes() == CONTENT.read()
+    until(lambda: not parent.store()["leased"], "its leases ended")
+    children[0].signal(signal.SIGCONT)
+    lost = cluster.finish(*downloads[0])
+    if number is signal.SIGKILL:
+        assert "closed the connection too early" in lost.refusal
+    else:
+        assert lost.bytes() == CONTENT.read()
+
+
+def test_the_origin_dies_under_a_swarm(cluster: Cluster, origin: Origin) -> None:
+    """One node is at the origin and the others wait for it: everybody is told."""
+    del origin  # another one, which can be killed
+    cluster.scheduler()
+    nodes = [cluster.daemon(name, config=IMPATIENT) for name in "abc"]
+    arguments = (f"--pattern=/f={CONTENT.size}", f"--rate={4 * MIB}")
+    dying = cluster.start("pydragonfly.testing.origin", *arguments, name="origin")
+    port = int(until(lambda: dying.log, "the origin's port printed"))
+    begun = [cluster.begin(node, f"http://127.0.0.1:{port}/f") for node in nodes]
+    until(lambda: all(node.tasks() for node in nodes), "all of them at work")
+    dying.kill()
+    for download in begun:
+        assert "connection refused" in cluster.finish(*download).refusal
+
+
+def test_holders_of_parts_without_an_origin(cluster: Cluster, origin: Origin) -> None:
+    """Two who hold a part each and want it all do not wait for each other."""
+    cluster.scheduler()
+    nodes = [cluster.daemon(name, config=IMPATIENT) for name in "ab"]
+    origin.put("/f", CONTENT)
+    for node, start in zip(nodes, (0, 8 * MIB), strict=True):
+        part = cluster.get(node, origin.url("/f"), "--range", f"{start}-{start + 9}")
+        assert part.bytes() == CONTENT.read(start, 10)
+    origin.pause()
+    for got in cluster.get_on_all(nodes, origin.url("/f")):
+        assert "connection refused" in got.refusal
+    origin.resume()
+    for got in cluster.get_on_all(nodes, origin.url("/f")):
+        assert got.bytes() == CONTENT.read()
+
+
+def test_a_content_that_changed_since(cluster: Cluster, origin: Origin) -> None:
+    """Holders keep what they have alive; when the last has gone, the new one moves in."""
+    cluster.scheduler()
+    a, b, c = (cluster.daemon(name) for name in "abc")
+    changed = Pattern(CONTENT.size + MIB, seed=2)
+    origin.put("/f", CONTENT)
+    task = cluster.get(a, origin.url("/f")).result["task_id"]
+    origin.put("/f", changed)
+    assert cluster.get(b, origin.url("/f")).bytes() == CONTENT.read()
+    for node in (a, b):
+        node.delete(task)
+    for node in (c, a):
+        assert cluster.get(node, origin.url("/f")).bytes() == changed.read()
+
+
+def test_parents_of_two_versions(cluster: Cluster, origin: Origin) -> None:
+    """Two nodes hold what the origin had at different times: a child has one of them, whole."""
+    scheduler = cluster.scheduler()
+    old, new, child = (cluster.daemon(name) for name in "abc")
+    changed = Pattern(CONTENT.size, seed=2)
+    origin.put("/f", CONTENT)
+    assert cluster.get(old, origin.url("/f")).bytes() == CONTENT.read()
+    scheduler.kill()
+    origin.put("/f", changed)
+    until(lambda: "scheduler does not answer" in new.log, "the scheduler missed")
+    assert cluster.get(new, origin.url("/f")).bytes() == changed.read()
+    cluster.scheduler(port=cluster.scheduler_port)
+    url = origin.url("/f")
+    identity = task_id(Kind.CACHE, url)
+    until(lambda: _holders(cluster, identity) == 2, "both announced")
+    origin.pause()
+    assert cluster.get(child, url).bytes() in (CONTENT.read(), changed.read())
+
+
+def _holders(cluster: Cluster, identity: str) -> int:
+    """How many peers the scheduler knows of a task."""
+    target = f"127.0.0.1:{cluster.scheduler_port}"
+    with grpc.insecure_channel(target, channel_options(target)) as channel:
+        request = scheduler_pb2.StatCacheTaskRequest(task_id=identity)
+        try:
+            answer = cluster.scheduler_stub(channel).StatCacheTask(request, timeout=PATIENCE)
+        except grpc.RpcError:
+            return 0
+        return int(answer.peer_count)
