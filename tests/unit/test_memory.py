@@ -325,6 +325,7 @@ class TestHandout:
             "    lambda: os.ftruncate(fd, 0), lambda: os.ftruncate(fd, 2 << 20),",
             "    lambda: again(os.O_WRONLY | os.O_TRUNC), lambda: seen.__setitem__(0, 2),",
             "    write_again, map_again, shrink_again, grow_again]",
+            f"if {uid}: tries += [lambda: again(os.O_RDWR), lambda: again(os.O_WRONLY)]",
             "for number, attempt in enumerate(tries):",
             "    try: attempt()",
             "    except (OSError, TypeError): pass",

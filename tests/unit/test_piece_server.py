@@ -64,12 +64,14 @@ class Shelf:
             raise PieceNotFound(request.task_id, request.number)
         if request.number == 2:
             await self.arrived.wait()
-        data = self.pieces[request.number]
+        data = bytearray(self.pieces[request.number])
         how = "lost"
         try:
-            yield Upload(content_of(request.number, data), memoryview(data))
+            with memoryview(data) as view:
+                yield Upload(content_of(request.number, self.pieces[request.number]), view)
             how = "sent"
         finally:
+            data.clear()  # an error as long as a thread holds any part of it
             self.ended.append((request.number, how))
 
 

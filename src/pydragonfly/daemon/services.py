@@ -248,6 +248,7 @@ class UploadService(_TaskService):
         """See the contract."""
         task_id = check_task_id(request.task_id)
         async with self._uploads.piece(Kind.CACHE, task_id, request.piece_number) as (piece, view):
+            await self._uploads.pace(piece.length)
             message = piece_message(piece)
             message.ClearField("traffic_type")
             message.ClearField("cost")

@@ -44,10 +44,11 @@ class SocketPath:
                 f"another daemon uses {path}: stop it, or set {setting} to another path"
             ) from None
         except OSError as error:
-            self.release()
-            raise ConfigError(f"cannot use {path}: {error.strerror}; set {setting}") from error
+            self._unlock()
+            why = error.strerror or error
+            raise ConfigError(f"cannot use {path}: {why}; set {setting}") from error
         except ConfigError:
-            self.release()
+            self._unlock()  # what lies there is not ours
             raise
 
     def _clear(self) -> None:
@@ -78,8 +79,9 @@ class SocketPath:
             sock.listen(1024)
         except OSError as error:
             sock.close()
+            why = error.strerror or error  # a path that is too long has no number
             raise ConfigError(
-                f"cannot listen on {self.path}: {error.strerror}; set {self._setting}"
+                f"cannot listen on {self.path}: {why}; set {self._setting}"
             ) from error
         sock.settimeout(0)
         return sock
@@ -89,6 +91,10 @@ class SocketPath:
         if self._lock >= 0:
             with contextlib.suppress(OSError):
                 self.path.unlink()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 

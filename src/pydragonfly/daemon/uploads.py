@@ -43,6 +43,8 @@ class NodeUploads:
         if kind is None:
             raise InvalidRequest(f"{request.tag.name} is not served here")
         async with self.piece(kind, request.task_id, request.number) as (record, view):
+            now = asyncio.get_running_loop().time()
+            granted = self._node.limiters.upload.take(record.length, now) == 0
             yield Upload(
                 PieceContent(
                     tag=content_tag(request.tag),
@@ -56,7 +58,12 @@ class NodeUploads:
                     created_at=int(record.created_at),
                 ),
                 view,
+                None if granted else self.pace,
             )
+
+    async def pace(self, size: int) -> None:
+        """Wait until so many bytes may be uploaded."""
+        await take(self._node.limiters.upload, size)
 
     @asynccontextmanager
     async def piece(
@@ -64,8 +71,8 @@ class NodeUploads:
     ) -> AsyncIterator[tuple[PieceRecord, memoryview]]:
         """A piece and its bytes, which stay in place inside the ``with``.
 
-        Waits for a piece that is on its way, and for bandwidth. Leaving by an exception means
-        that it was not delivered.
+        Waits for a piece that is on its way; bandwidth is the caller's to ask for. Leaving by
+        an exception means that it was not delivered.
 
         Raises:
             TaskNotFound, PieceNotFound, TaskDeleted: It is not here.
@@ -75,7 +82,6 @@ class NodeUploads:
         metadata, now = self._node.holdings.metadata, self._node.holdings.now
         with holding.lease():
             record = await holding.wait_for_piece(number, self._node.config.download.piece_timeout)
-            await take(self._node.limiters.upload, record.length)
             if holding.gone:
                 raise TaskDeleted(f"task {task_id} was deleted")
             metadata.upload_started(kind, task_id, now())

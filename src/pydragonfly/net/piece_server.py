@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -47,16 +47,27 @@ IDLE_LIMIT: Final = 120.0
 #: Seconds until the next try when a connection could not be accepted.
 ACCEPT_PAUSE: Final = 0.1
 
+#: Bytes sent at a time where bandwidth is short. Many children share what there is, and each
+#: must see some of it now and then, or it takes us for stalled.
+PACE: Final = 256 << 10
+
 #: Bytes given to the kernel in one call, after which the deadline is looked at.
 CHUNK: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A piece about to be sent: what is said of it, and its bytes."""
+    """A piece about to be sent.
+
+    Attributes:
+        content: What is said of it.
+        view: Its bytes.
+        pace: Waits until so many bytes of it may be sent. None: all of them may be.
+    """
 
     content: PieceContent
     view: memoryview
+    pace: Callable[[int], Awaitable[None]] | None = None
 
 
 class Uploads(Protocol):
@@ -213,33 +224,48 @@ class PieceServer:
         return frame
 
     async def _answer(self, sock: socket.socket, request: Request) -> None:
-        loop = asyncio.get_running_loop()
         self._busy += 1
         self._idle.clear()
         try:
             async with self._uploads.upload(request) as upload:
-                sending = loop.run_in_executor(self._senders, self._send, sock, upload)
-                try:
-                    await asyncio.shield(sending)
-                except asyncio.CancelledError:
-                    # The bytes may go only after the thread has let go of them.
-                    hang_up(sock)
-                    await asyncio.wait([sending])
-                    sending.exception()  # that we hung up
-                    raise
+                await self._deliver(sock, upload)
                 self.on_sent(upload.content.length)
         except DragonflyError as error:
             if isinstance(error, _Cut):
                 raise ConnectionAbortedError(str(error)) from error
+            answer = ErrorFrame(error.vortex, str(error)).encode()
             async with asyncio.timeout(self._stall):
-                await loop.sock_sendall(sock, ErrorFrame(error.vortex, str(error)).encode())
+                await asyncio.get_running_loop().sock_sendall(sock, answer)
         finally:
             self._busy -= 1
             if not self._busy:
                 self._idle.set()
 
-    def _send(self, sock: socket.socket, upload: Upload) -> None:
-        """Send a piece, in a thread.
+    async def _deliver(self, sock: socket.socket, upload: Upload) -> None:
+        head = memoryview(upload.content.encode())
+        if upload.pace is None:
+            await self._in_thread(sock, head, upload.view)
+            return
+        await self._in_thread(sock, head)
+        for at in range(0, len(upload.view), PACE):
+            with upload.view[at : at + PACE] as part:
+                await upload.pace(len(part))
+                await self._in_thread(sock, part)
+
+    async def _in_thread(self, sock: socket.socket, *parts: memoryview) -> None:
+        loop = asyncio.get_running_loop()
+        sending = loop.run_in_executor(self._senders, self._send, sock, parts)
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # The bytes may go only after the thread has let go of them.
+            hang_up(sock)
+            await asyncio.wait([sending])
+            sending.exception()  # that we hung up
+            raise
+
+    def _send(self, sock: socket.socket, parts: tuple[memoryview, ...]) -> None:
+        """Send bytes, in a thread.
 
         With ``send`` and not ``sendfile``: after that returns, memory that is used again would
         still change what the child receives.
@@ -248,8 +274,8 @@ class PieceServer:
         sock.settimeout(None)
         try:
             set_limit(sock, socket.SO_SNDTIMEO, self._stall)
-            _send_all(sock, memoryview(upload.content.encode()), deadline)
-            _send_all(sock, upload.view, deadline)
+            for part in parts:
+                _send_all(sock, part, deadline)
         except OSError as error:
             raise _Cut(f"child gone: {error}") from error
         finally:

@@ -239,6 +239,7 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._programs: list[Program] = []
+        self._downloads: list[subprocess.Popen[str]] = []
         self._count = 0
         self.capacity = "512MiB"
         self.scheduler_port = 0
@@ -252,6 +253,10 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for download in self._downloads:
+            if download.poll() is None:
+                download.kill()
+            download.communicate()
         for program in reversed(self._programs):
             try:
                 program.stop()
@@ -336,6 +341,13 @@ class Cluster:
             node.ready = node.wait_for("ready")
         return node
 
+    def daemons(self, *names: str, **terms: Any) -> list[Node]:
+        """Start daemons of these names at the same moment, on the same terms."""
+        nodes = [self.daemon(name, wait=False, **terms) for name in names]
+        for node in nodes:
+            node.ready = node.wait_for("ready")
+        return nodes
+
     def get(self, node: Node, url: str, *arguments: str, output: Path | None = None) -> Got:
         """Run ``dfget --cache`` to its end."""
         return self.finish(*self.begin(node, url, *arguments, output=output))
@@ -359,6 +371,7 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._downloads.append(process)
         return process, path
 
     def finish(self, process: subprocess.Popen[str], path: Path) -> Got:

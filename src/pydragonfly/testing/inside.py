@@ -5,6 +5,7 @@ They are whole: real sockets, real threads, real gRPC. :mod:`.cluster` starts th
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,14 +51,14 @@ async def daemon(
 
     Args:
         directory: Its path must be short.
-        name: Its hostname.
+        name: Of its sockets, and the beginning of its hostname.
         port: Of its scheduler. None: it has none.
         settings: By dotted key, with ``__`` for a dot.
     """
     config = load_daemon(
         None,
         {
-            "host.hostname": name,
+            "host.hostname": f"{name}-{os.getpid()}",  # a machine may run many tests at once
             "host.ip": "127.0.0.1",
             "download.server.socketPath": str(directory / f"{name}.sock"),
             "storage.cacheCapacity": "64MiB",

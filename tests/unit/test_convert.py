@@ -1,0 +1,187 @@
+"""rpc/convert.py: messages to values, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydragonfly.model.pieces import ByteRange, Piece
+from pydragonfly.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
+from pydragonfly.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
+from pydragonfly.rpc.convert import (
+    download_request,
+    duration,
+    fill_register,
+    optional,
+    piece_message,
+    plan_messages,
+    seconds,
+    task_message,
+    timestamp,
+)
+
+FULL = DownloadRequest(
+    kind=Kind.CACHE,
+    url="http://o/f",
+    digest="crc32:1",
+    range=ByteRange(5, 10),
+    tag="t",
+    application="a",
+    priority=3,
+    filtered_query_params=("x", "y"),
+    request_header={"A": "b"},
+    piece_length=4 << 20,
+    output_path="/out",
+    timeout=1.5,
+    disable_back_to_source=True,
+    need_back_to_source=True,
+    prefetch=True,
+    is_prefetch=True,
+    need_piece_content=True,
+    content_for_calculating_task_id="c",
+    remote_ip="1.2.3.4",
+    overwrite=True,
+)
+PIECE = PieceRecord(
+    number=3,
+    offset=300,
+    length=100,
+    digest="crc32:7",
+    parent_id="p",
+    traffic=Traffic.REMOTE_PEER,
+    cost=0.25,
+    created_at=1000.5,
+)
+
+
+def request_message() -> Any:
+    """What a caller sends, with every field that is understood."""
+    message = dfdaemon_pb2.DownloadCacheTaskRequest(
+        url="http://o/f",
+        digest="crc32:1",
+        tag="t",
+        application="a",
+        priority=3,  # type: ignore[arg-type]  # a number is as good as its name
+        filtered_query_params=["x", "y"],
+        request_header={"A": "b"},
+        piece_length=4 << 20,
+        output_path="/out",
+        disable_back_to_source=True,
+        need_back_to_source=True,
+        prefetch=True,
+        is_prefetch=True,
+        need_piece_content=True,
+        content_for_calculating_task_id="c",
+        remote_ip="1.2.3.4",
+        overwrite=True,
+    )
+    message.range.start, message.range.length = 5, 10
+    message.timeout.FromMilliseconds(1500)
+    return message
+
+
+def test_a_request_with_everything() -> None:
+    """No field is lost."""
+    assert download_request(Kind.CACHE, request_message()) == FULL
+
+
+def test_a_request_with_nothing() -> None:
+    """What is unset is none, and not an empty text or zero."""
+    message = dfdaemon_pb2.DownloadCacheTaskRequest(url="u")
+    assert download_request(Kind.CACHE, message) == DownloadRequest(kind=Kind.CACHE, url="u")
+
+
+def test_set_to_nothing_is_not_unset() -> None:
+    """An empty tag is a tag, a range from 0 is a range."""
+    message = dfdaemon_pb2.DownloadCacheTaskRequest(url="u", tag="", piece_length=0)
+    message.range.SetInParent()
+    found = download_request(Kind.CACHE, message)
+    assert (found.tag, found.piece_length, found.range) == ("", 0, ByteRange(0, 0))
+    assert found.application is None
+
+
+def test_registering() -> None:
+    """Everything a caller asked for, but where a node writes its copy."""
+    message = scheduler_pb2.RegisterCachePeerRequest()
+    fill_register(message, FULL)
+    expected = request_message()
+    common = {field.name for field in message.DESCRIPTOR.fields} & {
+        field.name for field in expected.DESCRIPTOR.fields
+    }
+
+    assert message.type == common_pb2.CACHE
+    assert not message.HasField("output_path")
+    for name in common - {"type", "output_path"}:
+        assert getattr(message, name) == getattr(expected, name), name
+
+
+def test_registering_little() -> None:
+    """What was not asked for is not set."""
+    message = scheduler_pb2.RegisterCachePeerRequest()
+    fill_register(message, DownloadRequest(kind=Kind.CACHE, url="u"))
+    assert {field.name for field, _ in message.ListFields()} == {"url", "type"}
+
+
+def test_a_piece() -> None:
+    """Never its content."""
+    message = piece_message(PIECE)
+    assert (message.number, message.offset, message.length) == (3, 300, 100)
+    assert (message.digest, message.parent_id) == ("crc32:7", "p")
+    assert message.traffic_type == common_pb2.REMOTE_PEER
+    assert (message.cost.ToMilliseconds(), message.created_at.ToMilliseconds()) == (250, 1_000_500)
+    assert not message.HasField("content")
+
+
+@pytest.mark.parametrize("traffic", Traffic)
+def test_how_a_piece_came(traffic: Traffic) -> None:
+    """For this caller; the numbers are those of the contract."""
+    message = piece_message(PIECE, traffic=traffic)
+    assert common_pb2.TrafficType.Name(message.traffic_type) == traffic.name
+
+
+def test_a_plan() -> None:
+    """Where pieces will be; nothing is known of them yet."""
+    (first, second) = plan_messages([Piece(0, 0, 100), Piece(1, 100, 50)])
+    assert (second.number, second.offset, second.length) == (1, 100, 50)
+    assert {field.name for field, _ in first.ListFields()} == {"length"}
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_task(*, complete: bool) -> None:
+    """As this node alone knows it."""
+    record = TaskRecord(
+        kind=Kind.CACHE,
+        id="t",
+        url="u",
+        created_at=1.0,
+        updated_at=2.0,
+        tag="x",
+        piece_length=100,
+        content_length=350,
+    )
+    message = task_message(record, {3: PIECE, 1: PIECE}, complete=complete)
+
+    assert (message.id, message.url, message.tag) == ("t", "u", "x")
+    assert (message.content_length, message.piece_count, message.peer_count) == (350, 4, 1)
+    assert len(message.pieces) == 2
+    assert message.state == ("Succeeded" if complete else "Running")
+    assert message.has_available_peer == complete
+    assert message.type == common_pb2.CACHE
+    assert (message.created_at.seconds, message.updated_at.seconds) == (1, 2)
+
+
+@given(st.floats(0, 1e9))
+def test_times_there_and_back(value: float) -> None:
+    """To the nanosecond."""
+    assert seconds(duration(value)) == pytest.approx(value, abs=1e-6)
+    assert timestamp(value).ToNanoseconds() == pytest.approx(value * 1e9, abs=1000)
+
+
+def test_optional() -> None:
+    """Unset is none."""
+    message: Any = common_pb2.Piece(parent_id="")
+    assert optional(message, "parent_id") == ""
+    assert optional(message, "content") is None

@@ -1,0 +1,529 @@
+"""daemon/engine.py, and the flights that it starts: whole daemons inside this process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from pydragonfly.daemon.app import Daemon
+from pydragonfly.daemon.download import Arrived, Download, Growing, Started
+from pydragonfly.daemon.flight import Flight
+from pydragonfly.errors import (
+    DigestMismatch,
+    DragonflyError,
+    FeatureOff,
+    InvalidRequest,
+    NoProvider,
+    OutOfSpace,
+    RangeNotSatisfiable,
+    SourceChanged,
+    SourceFailed,
+    TaskDeleted,
+    TimedOut,
+    Unavailable,
+)
+from pydragonfly.model.pieces import ByteRange
+from pydragonfly.model.task import DownloadRequest, Kind, Traffic
+from pydragonfly.storage.holdings import Holding, Reason
+from pydragonfly.testing import inside
+from pydragonfly.testing.content import Pattern
+from pydragonfly.testing.inside import get
+from pydragonfly.testing.origin import Fault, Origin
+
+MIB = 1 << 20
+PIECE = 4 * MIB
+SIZE = 10 * MIB
+CONTENT = Pattern(SIZE)
+WHOLE = CONTENT.read()
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left in the end."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def lone(tmp_path: Path, stack: AsyncExitStack) -> Daemon:
+    """A daemon without a scheduler."""
+    return await stack.enter_async_context(inside.daemon(tmp_path))
+
+
+@pytest.fixture
+async def swarm(tmp_path: Path, stack: AsyncExitStack) -> list[Daemon]:
+    """Two daemons with a scheduler."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    return [
+        await stack.enter_async_context(inside.daemon(tmp_path, name, port=scheduler.port))
+        for name in "ab"
+    ]
+
+
+@pytest.fixture
+def url(origin: Origin) -> str:
+    """Of a content of three pieces."""
+    origin.put("/f", CONTENT)
+    return origin.url("/f")
+
+
+def held(daemon: Daemon) -> Holding:
+    """The one task of a daemon."""
+    (holding,) = daemon.holdings
+    return holding
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that has no event."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  see above
+            await asyncio.sleep(0.005)
+
+
+async def idle(daemon: Daemon) -> None:
+    """Wait until nothing is under way."""
+    await until(lambda: not daemon.engine.busy)
+
+
+# -- one daemon ----------------------------------------------------------------------------------
+
+
+async def test_cold_then_hot(lone: Daemon, origin: Origin, url: str) -> None:
+    """The origin is read once."""
+    assert await get(lone, url) == WHOLE
+    await idle(lone)
+    asked = origin.count()
+    origin.pause()
+    assert await get(lone, url) == WHOLE
+    assert await get(lone, url, range=ByteRange(5, 100)) == WHOLE[5:105]
+
+    assert asked == 4, "a probe, and three pieces"
+    assert held(lone).lease_count == 0
+    assert lone.holdings.figures().used == SIZE
+
+
+async def test_what_a_caller_is_told(lone: Daemon, url: str) -> None:
+    """First that it begins, then each piece, and from where."""
+    request = DownloadRequest(kind=Kind.CACHE, url=url)
+    traffic = []
+    for _ in range(2):
+        async with lone.engine.download(request) as download:
+            started, *arrived = [event async for event in lone.engine.events(download)]
+        assert isinstance(started, Started)
+        assert (started.content_length, started.piece_length) == (SIZE, PIECE)
+        pieces = [pair for event in arrived if isinstance(event, Arrived) for pair in event.pieces]
+        assert {piece.number for piece, _ in pieces} == {0, 1, 2}
+        traffic.append({how for _, how in pieces})
+        await idle(lone)
+    assert traffic == [{Traffic.BACK_TO_SOURCE}, {Traffic.LOCAL_PEER}]
+
+
+async def test_many_at_once(lone: Daemon, origin: Origin, url: str) -> None:
+    """One flight for all of them, whoever comes first."""
+    wishes: list[dict[str, object]] = [{}] * 20 + [{"range": ByteRange(n, 5)} for n in range(20)]
+    found = await asyncio.gather(*(get(lone, url, **wish) for wish in wishes))
+
+    assert found == [WHOLE] * 20 + [WHOLE[n : n + 5] for n in range(20)]
+    assert origin.sent() <= SIZE + 1
+    await idle(lone)
+    assert held(lone).lease_count == 0
+
+
+async def test_a_part_takes_its_pieces_only(lone: Daemon, origin: Origin, url: str) -> None:
+    """The rest comes when somebody wants it."""
+    assert await get(lone, url, range=ByteRange(5 * MIB, 10)) == WHOLE[5 * MIB : 5 * MIB + 10]
+    await idle(lone)
+    assert (lone.holdings.figures().used, held(lone).complete) == (PIECE, False)
+    assert await get(lone, url) == WHOLE
+    assert held(lone).complete
+    assert origin.sent() <= SIZE + 1
+
+
+async def test_a_header_asks_for_a_part_too(lone: Daemon, url: str) -> None:
+    """As callers of HTTP do."""
+    assert await get(lone, url, request_header={"Range": "bytes=-5"}) == WHOLE[-5:]
+    with pytest.raises(RangeNotSatisfiable):
+        await get(lone, url, range=ByteRange(SIZE, 1))
+    await idle(lone)
+    assert lone.holdings.figures().leased == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, PIECE, PIECE + 1])
+async def test_sizes(lone: Daemon, origin: Origin, size: int) -> None:
+    """None, little, just a piece, and a byte more."""
+    origin.put("/s", Pattern(size))
+    for _ in range(2):
+        assert await get(lone, origin.url("/s")) == Pattern(size).read()
+        await idle(lone)
+    assert held(lone).complete
+
+
+async def test_prefetching(lone: Daemon, origin: Origin, url: str) -> None:
+    """The rest of a content comes after the part, once."""
+    for _ in range(2):
+        assert await get(lone, url, range=ByteRange(0, 1), prefetch=True) == WHOLE[:1]
+    await until(lambda: held(lone).complete)
+    await idle(lone)
+    assert origin.sent() <= SIZE + 1
+
+
+@pytest.mark.parametrize("size", [100, MIB, SIZE])
+async def test_a_content_of_unknown_length(lone: Daemon, origin: Origin, size: int) -> None:
+    """Its end shows when it is there; it comes once for all who wait."""
+    origin.put("/c", Pattern(size))
+    origin.fault("/c", Fault(chunked=True, no_range=True))
+    request = DownloadRequest(kind=Kind.CACHE, url=origin.url("/c"))
+    async with lone.engine.download(request) as download:
+        other = asyncio.ensure_future(get(lone, origin.url("/c")))
+        events = [event async for event in lone.engine.events(download)]
+        assert await other == Pattern(size).read()
+
+    assert isinstance(events[0], Growing)
+    assert isinstance(events[-2], Started)
+    assert isinstance(events[-1], Arrived)
+    assert {how for _, how in events[-1].pieces} == {Traffic.BACK_TO_SOURCE}
+    await idle(lone)
+    assert lone.holdings.figures().used == size
+    assert origin.count() == 1
+
+
+async def test_an_origin_without_ranges(lone: Daemon, origin: Origin, url: str) -> None:
+    """It is read once, from front to back."""
+    origin.fault("/f", Fault(no_range=True))
+    assert await get(lone, url) == WHOLE
+    assert (origin.count(), origin.sent()) == (1, SIZE)
+
+
+# -- digests -------------------------------------------------------------------------------------
+
+
+async def test_digests_belong_to_those_who_gave_them(lone: Daemon, url: str) -> None:
+    """A wrong one fails its own caller, at once or later, and nobody else."""
+    right = f"sha256:{hashlib.sha256(WHOLE).hexdigest()}"
+    wrong = f"sha256:{'0' * 64}"
+    for _ in range(2):
+        found = await asyncio.gather(
+            get(lone, url, digest=right),
+            get(lone, url, digest=wrong),
+            get(lone, url),
+            return_exceptions=True,
+        )
+        assert found[0] == found[2] == WHOLE
+        assert isinstance(found[1], DigestMismatch)
+        assert (found[1].want, found[1].got) == (wrong, right)
+        await idle(lone)
+    assert held(lone).lease_count == 0
+
+
+# -- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [(Fault(status=404), "404"), (Fault(status=403), "403")],
+)
+async def test_an_origin_that_refuses(
+    lone: Daemon, origin: Origin, url: str, fault: Fault, expected: str
+) -> None:
+    """All are told; the next one may have more luck."""
+    origin.fault("/f", fault, times=1)
+    with pytest.raises(SourceFailed, match=expected):
+        await get(lone, url)
+    await idle(lone)
+    assert await get(lone, url) == WHOLE
+
+
+async def test_credentials_are_each_callers_own(lone: Daemon, origin: Origin, url: str) -> None:
+    """One is refused; the other gets it, on the same flight."""
+    origin.fault("/f", Fault(require=("authorization", "good")))
+    found = await asyncio.gather(
+        get(lone, url, request_header={"Authorization": "bad"}),
+        get(lone, url, request_header={"Authorization": "good"}),
+        return_exceptions=True,
+    )
+    assert isinstance(found[0], SourceFailed)
+    assert found[0].status_code == 401
+    assert found[1] == WHOLE
+
+
+async def test_a_piece_that_the_origin_refuses(lone: Daemon, origin: Origin, url: str) -> None:
+    """After a good beginning; what has come stays, and nothing is leased or reserved."""
+    origin.fault("/f", Fault(), times=2)
+    origin.fault("/f", Fault(status=404))
+    with pytest.raises(SourceFailed, match="404"):
+        await get(lone, url)
+    await idle(lone)
+    figures = lone.holdings.figures()
+    assert figures.used == sum(p.length for h in lone.holdings for p in h.pieces.values()) < SIZE
+    assert figures.leased == 0
+    origin.heal("/f")
+    assert await get(lone, url) == WHOLE
+
+
+async def test_a_content_that_changes_meanwhile(lone: Daemon, origin: Origin, url: str) -> None:
+    """Never a mix: it fails, nothing of it is left, and the next one gets the new one."""
+    origin.fault("/f", Fault(), times=2)
+    origin.fault("/f", Fault(content=Pattern(SIZE, seed=1)))
+    with pytest.raises(SourceChanged):
+        await get(lone, url)
+    await idle(lone)
+    assert lone.holdings.figures().used == 0
+    assert await get(lone, url) == Pattern(SIZE, seed=1).read()
+
+
+async def test_a_content_that_changed_since_a_part_of_it_came(
+    lone: Daemon, origin: Origin, url: str
+) -> None:
+    """Likewise, however long ago that was."""
+    await get(lone, url, range=ByteRange(0, 1))
+    await idle(lone)
+    origin.put("/f", Pattern(SIZE, seed=1))
+    with pytest.raises(SourceChanged):
+        await get(lone, url)
+    await idle(lone)
+    assert await get(lone, url) == Pattern(SIZE, seed=1).read()
+
+
+async def test_what_does_not_fit(lone: Daemon, origin: Origin, url: str) -> None:
+    """The message says why; a part of it may fit, and others do."""
+    origin.put("/large", Pattern(65 * MIB))
+    with pytest.raises(OutOfSpace, match=r"68157440 bytes needed, capacity 67108864"):
+        await get(lone, origin.url("/large"))
+    await idle(lone)
+    assert lone.holdings.figures().used == 0
+    assert len(lone.holdings) == 0
+    part = ByteRange(64 * MIB, 10)
+    assert await get(lone, origin.url("/large"), range=part) == Pattern(65 * MIB).read(64 * MIB, 10)
+    assert await get(lone, url) == WHOLE
+
+
+async def test_a_content_of_unknown_length_that_does_not_fit(lone: Daemon, origin: Origin) -> None:
+    """It shows in the middle."""
+    origin.put("/large", Pattern(65 * MIB))
+    origin.fault("/large", Fault(chunked=True, no_range=True))
+    with pytest.raises(OutOfSpace):
+        await get(lone, origin.url("/large"))
+    await idle(lone)
+    assert (lone.holdings.figures().used, len(lone.holdings)) == (0, 0)
+
+
+async def test_nobody_has_it_and_the_origin_may_not_be_asked(
+    lone: Daemon, origin: Origin, url: str
+) -> None:
+    """It is not asked; once somebody else has brought it, it can be had."""
+    with pytest.raises(NoProvider, match="must not ask the origin"):
+        await get(lone, url, disable_back_to_source=True)
+    assert origin.count() == 0
+    await idle(lone)
+    await get(lone, url)
+    assert await get(lone, url, disable_back_to_source=True) == WHOLE
+
+
+async def test_a_caller_in_a_hurry(lone: Daemon, origin: Origin, url: str) -> None:
+    """Its time ends, the flight goes on."""
+    origin.fault("/f", Fault(), times=1)
+    origin.fault("/f", Fault(stall_after=1000))
+    with pytest.raises(TimedOut, match=r"0\.1 s"):
+        await get(lone, url, timeout=0.1)
+    origin.release()
+    await idle(lone)
+    assert held(lone).complete
+    assert held(lone).lease_count == 0
+
+
+@pytest.mark.parametrize("stage", ["asking", "fetching"])
+async def test_a_caller_who_leaves(lone: Daemon, origin: Origin, url: str, stage: str) -> None:
+    """At any time: the flight goes on, and no lease is left behind."""
+    if stage == "fetching":
+        origin.fault("/f", Fault(), times=1)
+    origin.fault("/f", Fault(stall_after=1000 if stage == "fetching" else 0, delay=60))
+    request = DownloadRequest(kind=Kind.CACHE, url=url)
+    async with lone.engine.download(request):
+        await until(lambda: origin.count() >= (2 if stage == "fetching" else 1))
+    origin.release()
+    await idle(lone)
+    assert held(lone).complete
+    assert lone.holdings.figures().leased == 0
+    assert lone.holdings.expire({Kind.CACHE: 0.0}) == 1
+
+
+async def test_a_caller_who_left_before_the_next_flight(lone: Daemon, url: str) -> None:
+    """Nothing is begun for somebody who has gone."""
+    request = DownloadRequest(kind=Kind.CACHE, url=url)
+    download = Download(request, lone.engine.identify(request), "peer")
+    last = Flight(lone.node, download)
+    last.ended.set()
+    download.close()
+    await lone.engine._retry(download, last)
+    assert not lone.engine.busy
+
+
+async def test_deleted_while_it_is_downloaded(lone: Daemon, origin: Origin, url: str) -> None:
+    """Those who wait are told; its memory comes back."""
+    origin.fault("/f", Fault(), times=1)
+    origin.fault("/f", Fault(stall_after=1000))
+    getting = asyncio.ensure_future(get(lone, url))
+    await until(lambda: origin.count() >= 2)
+    lone.holdings.remove(held(lone), Reason.DELETED)
+    with pytest.raises(TaskDeleted, match="was deleted while it was downloaded"):
+        await getting
+    origin.release()
+    await idle(lone)
+    assert lone.holdings.figures().used == 0
+    origin.heal("/f")
+    assert await get(lone, url) == WHOLE
+
+
+async def test_requests_that_make_no_sense(lone: Daemon, origin: Origin, url: str) -> None:
+    """Each is refused before anything begins."""
+    for wishes, expected in (
+        ({"url": "gopher://x/"}, "gopher"),
+        ({"url": "no url"}, "no scheme"),
+        ({"piece_length": 1}, "piece length 1"),
+        ({"digest": "md5:00"}, "md5"),
+        ({"digest": "crc32:1", "range": ByteRange(0, 1)}, "range"),
+    ):
+        with pytest.raises(InvalidRequest, match=expected):
+            await get(lone, **({"url": url} | wishes))
+    with pytest.raises(FeatureOff, match="STANDARD tasks are not served"):
+        lone.engine.identify(DownloadRequest(kind=Kind.STANDARD, url=url))
+    assert origin.count() == 0
+    assert not lone.engine.busy
+
+
+async def test_switched_off(tmp_path: Path, stack: AsyncExitStack, url: str) -> None:
+    """The key is named."""
+    off = await stack.enter_async_context(inside.daemon(tmp_path, storage__cacheCapacity=0))
+    with pytest.raises(FeatureOff, match=r"storage\.cacheCapacity is 0"):
+        await get(off, url)
+
+
+async def test_stopping(lone: Daemon, origin: Origin, url: str) -> None:
+    """Nothing new begins; what is under way has its time, and no more."""
+    origin.fault("/f", Fault(), times=1)
+    origin.fault("/f", Fault(stall_after=1000))
+    getting = asyncio.ensure_future(get(lone, url))
+    await until(lambda: origin.count() >= 2)
+    draining = asyncio.ensure_future(lone.engine.drain(20.0))
+    await until(lambda: lone.engine._stopping)
+    with pytest.raises(Unavailable, match="the daemon is stopping"):
+        await get(lone, origin.url("/g"))
+    origin.release()
+    assert await getting == WHOLE
+    await draining
+
+
+async def known_to(daemon: Daemon, task: str, *, known: bool) -> None:
+    """Wait until the swarm has heard of a task, or has heard that it is gone."""
+    async with asyncio.timeout(20):
+        while (await daemon.schedulers.stat(Kind.CACHE, task) is not None) != known:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.005)
+
+
+# -- a swarm -------------------------------------------------------------------------------------
+
+
+async def test_from_a_peer(swarm: list[Daemon], origin: Origin, url: str) -> None:
+    """The second takes it from the first, also when the origin is gone."""
+    a, b = swarm
+    assert await get(a, url) == WHOLE
+    await idle(a)
+    origin.pause()
+    request = DownloadRequest(kind=Kind.CACHE, url=url)
+    async with b.engine.download(request) as download:
+        _, *arrived = [event async for event in b.engine.events(download)]
+        assert download.holding is not None
+        assert bytes(download.holding.view(download.part)) == WHOLE
+
+    pieces = [pair for event in arrived if isinstance(event, Arrived) for pair in event.pieces]
+    assert {how for _, how in pieces} == {Traffic.REMOTE_PEER}
+    assert len({piece.parent_id for piece, _ in pieces}) == 1
+    await idle(b)
+    assert [h.lease_count for d in swarm for h in d.holdings] == [0, 0]
+
+
+async def test_both_at_once(swarm: list[Daemon], origin: Origin, url: str) -> None:
+    """One of them asks the origin."""
+    assert await asyncio.gather(*(get(daemon, url) for daemon in swarm)) == [WHOLE] * 2
+    assert origin.sent() <= SIZE + 2
+
+
+async def test_the_version_travels_with_the_pieces(swarm: list[Daemon], url: str) -> None:
+    """Who has a content from a peer can say of which version it is."""
+    a, b = swarm
+    await get(a, url)
+    await idle(a)
+    await get(b, url)
+
+    assert held(a).record.version
+    assert held(b).record.version == held(a).record.version
+
+
+async def test_a_peer_and_an_origin_that_disagree(
+    swarm: list[Daemon], origin: Origin, url: str
+) -> None:
+    """A part is from a peer, and the rest has changed at the origin: never a mix."""
+    a, b = swarm
+    await get(a, url, range=ByteRange(0, 1))
+    await idle(a)
+    origin.put("/f", Pattern(SIZE, seed=1))
+    try:
+        found = await get(b, url)
+    except SourceChanged:
+        found = await get(b, url, tag="again")
+    assert found == Pattern(SIZE, seed=1).read()
+
+
+async def test_nobody_is_misled_about_what_did_not_fit(swarm: list[Daemon], origin: Origin) -> None:
+    """The scheduler does not take a node for a holder that found no room."""
+    a, b = swarm
+    origin.put("/large", Pattern(65 * MIB))
+    request = DownloadRequest(kind=Kind.CACHE, url=origin.url("/large"))
+    with pytest.raises(OutOfSpace):
+        await get(a, request.url)
+    await idle(a)
+    assert await b.schedulers.stat(Kind.CACHE, b.engine.identify(request)) is None
+
+
+async def test_what_grew_is_announced(swarm: list[Daemon], origin: Origin) -> None:
+    """Its length is known now, and who has it."""
+    a, b = swarm
+    origin.put("/c", Pattern(SIZE))
+    origin.fault("/c", Fault(chunked=True, no_range=True))
+    task = a.engine.identify(DownloadRequest(kind=Kind.CACHE, url=origin.url("/c")))
+    await get(a, origin.url("/c"))
+    await known_to(b, task, known=True)
+    found = await b.schedulers.stat(Kind.CACHE, task)
+    assert found is not None
+    assert found.content_length == SIZE
+    origin.pause()
+    assert await get(b, origin.url("/c")) == WHOLE
+
+
+async def test_an_evicted_task_is_withdrawn(swarm: list[Daemon], url: str) -> None:
+    """The scheduler sends nobody there."""
+    a, b = swarm
+    task = a.engine.identify(DownloadRequest(kind=Kind.CACHE, url=url))
+    await get(a, url)
+    await idle(a)
+    assert await b.schedulers.stat(Kind.CACHE, task) is not None
+    a.holdings.remove(held(a), Reason.LRU)
+    await known_to(b, task, known=False)
+    assert await get(b, url) == WHOLE
+
+
+async def test_the_swarm_must_have_it(swarm: list[Daemon], origin: Origin, url: str) -> None:
+    """For who must not ask the origin; then a plain refusal, then the content."""
+    a, b = swarm
+    with pytest.raises(DragonflyError, match="origin"):
+        await get(b, url, disable_back_to_source=True)
+    assert origin.count() == 0
+    await idle(b)
+    await get(a, url)
+    await idle(a)
+    assert await get(b, url, disable_back_to_source=True) == WHOLE

@@ -1,0 +1,261 @@
+"""daemon/fetching.py: what it makes of parents that are played from a script, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from pydragonfly.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
+from pydragonfly.daemon.fetching import Fetcher
+from pydragonfly.daemon.origin import Origin
+from pydragonfly.errors import NoProvider, PieceNotFound, SourceFailed, TaskNotFound
+from pydragonfly.model.digest import crc32, piece_digest
+from pydragonfly.model.task import Kind, PieceRecord, TaskRecord
+from pydragonfly.pb import common_pb2, dfdaemon_pb2
+from pydragonfly.ports import Candidate
+from pydragonfly.rpc.parent_link import VERSION_KEY
+from pydragonfly.rpc.service import add_service, sends_headers
+from pydragonfly.storage.holdings import Holding, Reason
+from pydragonfly.testing import inside
+
+TASK = "a" * 64
+PIECE = 100
+DATA = b"x" * PIECE
+ALL = frozenset(range(4))
+
+
+class Parent:
+    """A parent that says what it is told to, and then does not end its stream."""
+
+    def __init__(self) -> None:
+        self.version = ""
+        self.offers: list[tuple[int, int, int]] = []
+        self.error: Exception | None = None
+        self.data = DATA
+
+    @sends_headers
+    async def SyncCachePieces(self, _: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
+        """Offer what was prepared."""
+        await context.send_initial_metadata(((VERSION_KEY, self.version),))
+        for number, offset, length in self.offers:
+            yield dfdaemon_pb2.SyncCachePiecesResponse(number=number, offset=offset, length=length)
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+
+    async def DownloadCachePiece(self, request: Any, _: Any) -> Any:  # noqa: N802  the contract's name
+        """Bring a piece."""
+        if self.error is not None:
+            raise self.error
+        number = request.piece_number
+        piece = common_pb2.Piece(
+            number=number,
+            offset=number * PIECE,
+            length=PIECE,
+            digest=piece_digest(crc32(DATA)),
+            content=self.data,
+        )
+        return dfdaemon_pb2.DownloadCachePieceResponse(piece=piece)
+
+
+class Owner:
+    """A flight that writes down what it is told."""
+
+    is_prefetch = False
+
+    def __init__(self, holding: Holding) -> None:
+        self.holding = holding
+        self.events: list[Event] = []
+        self.pieces: list[PieceRecord] = []
+
+    def on(self, event: Event) -> None:
+        """Write it down."""
+        self.events.append(event)
+
+    def on_piece(self, piece: PieceRecord) -> None:
+        """Write it down; its event is yet to come."""
+        assert Stored(piece.number) not in self.events
+        self.pieces.append(piece)
+
+    def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
+        """There is no origin here."""
+        raise AssertionError((origin, error))
+
+    def origin(self) -> Origin:
+        """There is no origin here."""
+        raise NoProvider("nobody may ask")
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left in the end."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def parent() -> Parent:
+    """One parent."""
+    return Parent()
+
+
+@pytest.fixture
+async def owner(tmp_path: Path, stack: AsyncExitStack) -> Owner:
+    """Four pieces are wanted; the daemon is attached for :func:`fetcher`."""
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path))
+    holding = daemon.holdings.open(
+        TaskRecord(
+            kind=Kind.CACHE,
+            id=TASK,
+            url="u",
+            created_at=0.0,
+            updated_at=0.0,
+            content_length=4 * PIECE,
+            piece_length=PIECE,
+        )
+    )
+    holding.reserve(range(4))
+    owner = Owner(holding)
+    owner.daemon = daemon  # type: ignore[attr-defined]  # for the next fixture alone
+    return owner
+
+
+@pytest.fixture
+async def fetcher(owner: Any, parent: Parent, stack: AsyncExitStack) -> Fetcher:
+    """Whose one candidate is the parent."""
+    server = grpc.aio.server()
+    add_service(server, "dfdaemon.v2.DfdaemonUpload", parent)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    stack.push_async_callback(server.stop, None)
+    fetcher = Fetcher(owner.daemon.node, owner, TASK)
+    fetcher.candidates["p"] = Candidate("p", "h", f"127.0.0.1:{port}", 1.0)
+    return fetcher
+
+
+def whole(number: int) -> tuple[int, int, int]:
+    """A piece as it should be offered."""
+    return number, number * PIECE, PIECE
+
+
+async def follow(fetcher: Fetcher) -> None:
+    """Until the parent offers no more, which must be soon."""
+    async with asyncio.timeout(20):
+        await fetcher.follow("p", ALL)
+
+
+# -- offers --------------------------------------------------------------------------------------
+
+
+async def test_offers_are_reported(fetcher: Fetcher, owner: Owner, parent: Parent) -> None:
+    """As they come; then that there are no more, and why does not matter."""
+    parent.offers = [whole(2), whole(0)]
+    parent.error = TaskNotFound(TASK)
+    await follow(fetcher)
+    assert owner.events == [Offered("p", 2), Offered("p", 0), Closed("p")]
+
+
+@pytest.mark.parametrize(
+    "offers",
+    [
+        pytest.param([whole(1), whole(1)], id="twice"),
+        pytest.param([whole(1), whole(9)], id="unasked"),
+    ],
+)
+async def test_offers_out_of_turn(
+    fetcher: Fetcher, owner: Owner, parent: Parent, offers: list[tuple[int, int, int]]
+) -> None:
+    """Whoever may go on with them for ever keeps nobody waiting."""
+    parent.offers = offers
+    await follow(fetcher)
+    assert owner.events == [Offered("p", 1), Closed("p")]
+
+
+@pytest.mark.parametrize("offer", [(1, 0, PIECE), (1, PIECE, 50)])
+async def test_a_parent_that_cuts_otherwise(
+    fetcher: Fetcher, owner: Owner, parent: Parent, offer: tuple[int, int, int]
+) -> None:
+    """It holds another content; nothing of it is wanted."""
+    parent.offers = [whole(0), offer]
+    await follow(fetcher)
+    assert owner.events == [Offered("p", 0), Closed("p", bad=True)]
+
+
+async def test_a_parent_of_another_version(fetcher: Fetcher, owner: Owner, parent: Parent) -> None:
+    """Not one of its pieces is taken."""
+    owner.holding.learn_version("1")
+    parent.version, parent.offers = "2", [whole(0)]
+    await follow(fetcher)
+    assert owner.events == [Closed("p", bad=True)]
+
+
+@pytest.mark.parametrize("version", ["", "1"])
+async def test_a_parent_that_may_be_right(
+    fetcher: Fetcher, owner: Owner, parent: Parent, version: str
+) -> None:
+    """It says the same, or nothing; and the first to say something decides."""
+    parent.version, parent.offers, parent.error = version, [whole(0)], TaskNotFound(TASK)
+    await follow(fetcher)
+    assert owner.events == [Offered("p", 0), Closed("p")]
+    assert owner.holding.record.version == version
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def offered(fetcher: Fetcher, owner: Owner, parent: Parent) -> Fetcher:
+    """Piece 1 has been offered."""
+    parent.offers, parent.error = [whole(1)], TaskNotFound(TASK)
+    await follow(fetcher)
+    parent.error = None
+    owner.events.clear()
+    return fetcher
+
+
+async def test_a_piece_comes(offered: Fetcher, owner: Owner) -> None:
+    """It is published first and reported then."""
+    await offered.fetch(Fetch(1, "p"))
+    assert owner.events == [Stored(1)]
+    assert [piece.parent_id for piece in owner.pieces] == ["p"]
+    assert owner.holding.pieces[1] is owner.pieces[0]
+
+
+async def test_a_piece_that_is_wrong(offered: Fetcher, owner: Owner, parent: Parent) -> None:
+    """The parent is to blame, and another can claim it at once."""
+    parent.data = b"y" * PIECE
+    await offered.fetch(Fetch(1, "p"))
+    assert owner.events == [Lost(1)]
+    assert not owner.holding.pieces
+    owner.holding.claim(1).abandon()
+
+
+async def test_a_piece_that_is_there_no_longer(
+    offered: Fetcher, owner: Owner, parent: Parent
+) -> None:
+    """Nobody is to blame."""
+    parent.error = PieceNotFound(TASK, 1)
+    await offered.fetch(Fetch(1, "p"))
+    assert owner.events == [Lost(1, blame=False)]
+
+
+async def test_a_task_that_is_there_no_longer(offered: Fetcher, owner: Owner) -> None:
+    """The holding itself tells the flight."""
+    lease, claim = owner.holding.lease(), owner.holding.claim(0)
+    owner.holding._home.remove(owner.holding, Reason.DELETED)
+    await offered.fetch(Fetch(1, "p"))
+    assert owner.events == []
+    claim.abandon()
+    lease.end()
+
+
+async def test_an_origin_that_nobody_may_ask_any_more(fetcher: Fetcher, owner: Owner) -> None:
+    """Those who could have just left."""
+    await fetcher.fetch(Fetch(1, None))
+    assert owner.events == [Lost(1)]

@@ -1,0 +1,377 @@
+"""daemon/origin.py with a real HTTP client and a real origin that misbehaves when told to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pydragonfly.daemon.origin import CHUNK, Origin, SourceFetch, StreamFetch
+from pydragonfly.errors import SourceChanged, SourceFailed
+from pydragonfly.model.digest import crc32, piece_digest
+from pydragonfly.model.pieces import Piece, pieces_for
+from pydragonfly.sources.http import HttpSettings, HttpSource
+from pydragonfly.testing import origin as web
+from pydragonfly.testing.content import Pattern
+from pydragonfly.testing.origin import Fault
+
+SIZE = 10_000_000
+PIECE = 4_000_000
+CONTENT = Pattern(SIZE)
+PIECES = pieces_for(None, content_length=SIZE, piece_length=PIECE)
+
+Make = Callable[..., Origin]
+
+
+@pytest.fixture
+def make(origin: web.Origin) -> Iterator[Make]:
+    """Makes origins of ``/f``, as flights do."""
+    origin.put("/f", CONTENT)
+    source = HttpSource(HttpSettings(max_retries=0))
+    made: list[Origin] = []
+
+    def make(*, timeout: float = 20.0, retries: int = 0, path: str = "/f") -> Origin:
+        made.append(Origin(source, origin.url(path), {"X": "y"}, timeout=timeout, retries=retries))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+    source.close()
+
+
+def get(origin: Origin, piece: Piece) -> bytes:
+    """One piece, as a flight would."""
+    into = memoryview(bytearray(piece.length))
+    assert SourceFetch(origin, piece, into).run() == piece_digest(crc32(into))
+    return bytes(into)
+
+
+def data(piece: Piece) -> bytes:
+    """What it must be."""
+    return CONTENT.read(piece.offset, piece.length)
+
+
+# -- probing -------------------------------------------------------------------------------------
+
+
+def test_a_probe_asks_for_one_byte(make: Make, origin: web.Origin) -> None:
+    """And learns what the content is."""
+    found = make()
+    found.probe()
+
+    assert (found.total, found.in_order) == (SIZE, False)
+    assert CONTENT.etag.strip('"') in found.version
+    assert found.header["Content-Length"] == str(SIZE)
+    assert [seen.headers["range"] for seen in origin.requests] == ["bytes=0-0"]
+    assert origin.requests[0].headers["x"] == "y"
+    assert origin.sent() <= 1
+
+
+def test_an_empty_content(make: Make, origin: web.Origin) -> None:
+    """Of which there is no first byte."""
+    origin.put("/f", b"")
+    found = make()
+    found.probe()
+    assert found.total == 0
+
+
+@pytest.mark.parametrize("fault", [Fault(status=404), Fault(status=500)])
+def test_an_origin_that_refuses(make: Make, origin: web.Origin, fault: Fault) -> None:
+    """Its answer is quoted."""
+    origin.fault("/f", fault)
+    with pytest.raises(SourceFailed, match=str(fault.status)) as caught:
+        make().probe()
+    assert caught.value.status_code == fault.status
+
+
+def test_an_origin_that_is_away(make: Make, origin: web.Origin) -> None:
+    """Nobody listens."""
+    origin.pause()
+    with pytest.raises(SourceFailed, match="refused"):
+        make().probe()
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+
+def test_piece_by_piece(make: Make, origin: web.Origin) -> None:
+    """In any order; not a byte more than they have."""
+    found = make()
+    found.probe()
+    for piece in reversed(PIECES):
+        assert get(found, piece) == data(piece)
+    assert origin.sent() <= SIZE + 1
+
+
+def test_several_at_once(make: Make) -> None:
+    """Each from a connection of its own."""
+    found = make()
+    found.probe()
+    with ThreadPoolExecutor(len(PIECES)) as executor:
+        assert list(executor.map(lambda piece: get(found, piece), PIECES)) == [
+            data(piece) for piece in PIECES
+        ]
+
+
+def test_a_transfer_that_breaks_is_taken_up_where_it_broke(make: Make, origin: web.Origin) -> None:
+    """But for less than a chunk, what has come need not come again."""
+    found = make(retries=2)
+    found.probe()
+    origin.fault("/f", Fault(cut_after=2 * CHUNK + 1000), times=1)
+    origin.fault("/f", Fault(cut_after=CHUNK), times=1)
+    assert get(found, PIECES[1]) == data(PIECES[1])
+
+    end = 2 * PIECE - 1
+    assert [seen.headers["range"] for seen in origin.requests[1:]] == [
+        f"bytes={PIECE}-{end}",
+        f"bytes={PIECE + 2 * CHUNK}-{end}",
+        f"bytes={PIECE + 3 * CHUNK}-{end}",
+    ]
+
+
+def test_a_transfer_that_breaks_too_often(make: Make, origin: web.Origin) -> None:
+    """There is an end to patience."""
+    found = make(retries=1)
+    found.probe()
+    origin.fault("/f", Fault(cut_after=10))
+    with pytest.raises(SourceFailed):
+        get(found, PIECES[0])
+    assert origin.count() == 3
+
+
+def test_a_slow_origin_is_not_a_broken_one(make: Make, origin: web.Origin) -> None:
+    """One that brings something each time may break as often as it likes."""
+    found = make(retries=1)
+    found.probe()
+    origin.fault("/f", Fault(cut_after=CHUNK), times=3)
+    assert get(found, PIECES[0]) == data(PIECES[0])
+
+
+def test_what_will_not_pass_is_not_tried_again(make: Make, origin: web.Origin) -> None:
+    """A 404 stays one."""
+    found = make(retries=5)
+    found.probe()
+    origin.fault("/f", Fault(status=404))
+    with pytest.raises(SourceFailed, match="404"):
+        get(found, PIECES[0])
+    assert origin.count() == 2
+
+
+def test_a_stalled_origin(make: Make, origin: web.Origin) -> None:
+    """It is given up after the time that it may be silent."""
+    found = make(timeout=0.2)
+    found.probe()
+    origin.fault("/f", Fault(stall_after=5000))
+    with pytest.raises(SourceFailed):
+        get(found, PIECES[0])
+
+
+# -- held to its word ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other", [Pattern(SIZE, seed=1), Pattern(SIZE + 1), Pattern(SIZE - 1), Pattern(10)]
+)
+def test_a_content_that_changes(make: Make, origin: web.Origin, other: Pattern) -> None:
+    """Other bytes, another length, or none where the piece was: never a mix."""
+    found = make(retries=5)
+    found.probe()
+    origin.put("/f", other)
+    into = memoryview(bytearray(PIECES[1].length))
+    with pytest.raises(SourceChanged):
+        SourceFetch(found, PIECES[1], into).run()
+    assert not any(into[:100])
+
+
+def test_a_content_that_changes_in_the_middle_of_a_piece(make: Make, origin: web.Origin) -> None:
+    """A broken transfer is not taken up with other bytes."""
+    found = make(retries=5)
+    found.probe()
+    origin.fault("/f", Fault(cut_after=2000), times=1)
+    origin.fault("/f", Fault(content=Pattern(SIZE, seed=1)))
+    with pytest.raises(SourceChanged, match="the origin's content changed"):
+        get(found, PIECES[0])
+
+
+def test_what_the_swarm_knows(make: Make, origin: web.Origin) -> None:
+    """It is held to that, without a probe; a version that was not known is learnt."""
+    found = make()
+    found.expect(SIZE, "")
+    assert get(found, PIECES[2]) == data(PIECES[2])
+    assert found.version
+    origin.put("/f", Pattern(SIZE, seed=1))
+    with pytest.raises(SourceChanged):
+        get(found, PIECES[0])
+
+    other = make()
+    other.expect(SIZE + 1, "")
+    with pytest.raises(SourceChanged, match=f"{SIZE} bytes, not {SIZE + 1}"):
+        get(other, PIECES[0])
+
+
+# -- origins that ignore ranges ------------------------------------------------------------------
+
+
+def test_read_from_front_to_back(make: Make, origin: web.Origin) -> None:
+    """Once: what it sends when it is probed is the download's beginning."""
+    origin.fault("/f", Fault(no_range=True))
+    found = make()
+    found.probe()
+    assert (found.total, found.in_order) == (SIZE, True)
+    for piece in PIECES:
+        assert get(found, piece) == data(piece)
+    assert (origin.count(), origin.sent()) == (1, SIZE)
+
+
+def test_a_piece_in_between_is_passed_over(make: Make, origin: web.Origin) -> None:
+    """Going back takes another reading."""
+    origin.fault("/f", Fault(no_range=True))
+    found = make()
+    found.probe()
+    assert get(found, PIECES[2]) == data(PIECES[2])
+    assert origin.count() == 1
+    assert get(found, PIECES[0]) == data(PIECES[0])
+    assert get(found, PIECES[1]) == data(PIECES[1])
+    assert origin.count() == 2
+
+
+def test_it_breaks_off(make: Make, origin: web.Origin) -> None:
+    """Then it is read again from the front, and all before the break is forgotten."""
+    origin.fault("/f", Fault(no_range=True, cut_after=5_000_000), times=1)
+    origin.fault("/f", Fault(no_range=True))
+    found = make(retries=1)
+    found.probe()
+    for piece in PIECES:
+        assert get(found, piece) == data(piece)
+    assert origin.count() == 2
+
+
+def test_it_shows_only_when_a_piece_is_asked_for(make: Make, origin: web.Origin) -> None:
+    """Nobody has probed it."""
+    origin.fault("/f", Fault(no_range=True))
+    found = make()
+    found.expect(SIZE, "")
+    assert get(found, PIECES[1]) == data(PIECES[1])
+    assert found.in_order
+    assert get(found, PIECES[2]) == data(PIECES[2])
+    assert origin.count() == 1
+
+
+def test_it_changes_between_two_readings(make: Make, origin: web.Origin) -> None:
+    """It is held to its word as any other."""
+    origin.fault("/f", Fault(no_range=True))
+    found = make()
+    found.probe()
+    get(found, PIECES[1])
+    origin.put("/f", Pattern(SIZE, seed=1))
+    with pytest.raises(SourceChanged):
+        get(found, PIECES[0])
+
+
+# -- origins that do not say how long a content is -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(chunked=True, no_range=True),
+        Fault(until_close=True, no_range=True),
+    ],
+)
+def test_a_stream(make: Make, origin: web.Origin, fault: Fault) -> None:
+    """Read to its end, which is known when it is there."""
+    origin.fault("/f", fault)
+    found = make()
+    found.probe()
+    assert (found.total, found.in_order) == (None, True)
+    body = found.take_stream()
+    received = b""
+    while True:
+        into = memoryview(bytearray(PIECE))
+        count = StreamFetch(body, into).run()
+        received += into[:count]
+        if count < PIECE:
+            break
+    body.close()
+
+    assert received == CONTENT.read()
+    assert origin.count() == 1
+
+
+# -- giving up -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_giving_up(make: Make, origin: web.Origin, *, in_order: bool) -> None:
+    """Whoever is blocked wakes up; afterwards nothing is written any more."""
+    origin.fault("/f", Fault(no_range=in_order, stall_after=5000))
+    found = make(retries=5)
+    found.expect(SIZE, "")
+    into = memoryview(bytearray(PIECE))
+    fetch = SourceFetch(found, PIECES[0], into)
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(fetch.run)
+        while not origin.sent():
+            assert not running.done()
+        fetch.abort()
+        with pytest.raises(SourceFailed):
+            running.result(20)
+        origin.release()
+    assert not any(into[5000:])
+    assert origin.count() == 1
+
+
+def test_giving_up_before_it_begins(make: Make) -> None:
+    """Nothing comes."""
+    found = make(retries=5)
+    found.probe()
+    into = memoryview(bytearray(PIECE))
+    fetch = SourceFetch(found, PIECES[0], into)
+    fetch.abort()
+    with pytest.raises(SourceFailed):
+        fetch.run()
+    assert not any(into)
+
+
+def test_giving_up_between_two_tries(make: Make, origin: web.Origin) -> None:
+    """It does not wait for the pause to end."""
+    found = make(retries=60)
+    found.probe()
+    origin.fault("/f", Fault(cut_after=0))
+    fetch = SourceFetch(found, PIECES[0], memoryview(bytearray(PIECE)))
+    timer = threading.Timer(0.7, fetch.abort)
+    timer.start()
+    with pytest.raises(SourceFailed):
+        fetch.run()
+    timer.join()
+    assert origin.count() < 10
+
+
+def test_giving_up_a_stream(make: Make, origin: web.Origin) -> None:
+    """Likewise."""
+    origin.fault("/f", Fault(chunked=True, no_range=True, stall_after=5000))
+    found = make()
+    found.probe()
+    body = found.take_stream()
+    fetch = StreamFetch(body, memoryview(bytearray(PIECE)))
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(fetch.run)
+        fetch.abort()
+        with pytest.raises(SourceFailed):
+            running.result(20)
+    body.close()
+
+
+def test_closing_ends_what_nobody_reads(make: Make, origin: web.Origin) -> None:
+    """The stream that a probe began; the origin can end, too."""
+    origin.fault("/f", Fault(no_range=True, stall_after=5000))
+    found = make()
+    found.probe()
+    found.close()
+    found.close()
+    origin.release()
+    origin.heal("/f")
+    assert get(found, PIECES[0]) == data(PIECES[0])

@@ -1,0 +1,357 @@
+"""rpc/parent_link.py against parents that are played from a script, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from pydragonfly.errors import (
+    DigestMismatch,
+    NotFound,
+    ParentLost,
+    PieceNotFound,
+    RemoteProtocolError,
+    TaskDeleted,
+    TaskNotFound,
+)
+from pydragonfly.model.digest import crc32, piece_digest, piece_metadata_digest
+from pydragonfly.model.task import Kind
+from pydragonfly.pb import common_pb2, dfdaemon_pb2
+from pydragonfly.ports import Candidate, Offer
+from pydragonfly.rpc.parent_link import VERSION_KEY, GrpcParents
+from pydragonfly.rpc.service import add_service, sends_headers
+
+TASK = "a" * 64
+DATA = b"test content"
+WANTED = Offer(3, 300, len(DATA), "", None)
+Answer = dfdaemon_pb2.SyncCachePiecesResponse
+
+
+class Script:
+    """A parent that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.version: str | None = "%22v%2F1%22"
+        self.answers: list[Any] = []
+        self.error: Exception | None = None
+        self.pause = asyncio.Event()
+        self.pause.set()
+        self.piece: Any = None
+        self.heard: list[Any] = []
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+
+    @sends_headers
+    async def SyncCachePieces(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
+        """Offer what was prepared, then wait, then fail if told to."""
+        self.heard.append(request)
+        self.asked.set()
+        keys = () if self.version is None else ((VERSION_KEY, self.version),)
+        await context.send_initial_metadata(keys)
+        try:
+            for answer in self.answers:
+                yield answer
+            await self.pause.wait()
+        finally:
+            self.left.set()
+        if self.error is not None:
+            raise self.error
+
+    async def DownloadCachePiece(self, request: Any, _: Any) -> Any:  # noqa: N802  the contract's name
+        """Bring what was prepared."""
+        self.heard.append(request)
+        if self.error is not None:
+            raise self.error
+        await self.pause.wait()
+        return self.piece
+
+
+@asynccontextmanager
+async def serving(script: Script) -> AsyncIterator[Candidate]:
+    """*script* as a candidate."""
+    server = grpc.aio.server()
+    add_service(server, "dfdaemon.v2.DfdaemonUpload", script)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Candidate("peer", "host", f"127.0.0.1:{port}", 1.0)
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left in the end."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def script() -> Script:
+    """One parent."""
+    return Script()
+
+
+@pytest.fixture
+async def parent(script: Script, stack: AsyncExitStack) -> Candidate:
+    """Where it is."""
+    return await stack.enter_async_context(serving(script))
+
+
+@pytest.fixture
+async def parents(stack: AsyncExitStack) -> GrpcParents:
+    """A child's view of parents."""
+    parents = GrpcParents("me")
+    stack.push_async_callback(parents.close)
+    return parents
+
+
+async def offers(parents: GrpcParents, parent: Candidate, gap: float = 20.0) -> list[Offer | str]:
+    """All of them."""
+    found = parents.offers(parent, Kind.CACHE, TASK, frozenset({5, 3}), gap=gap)
+    return [offer async for offer in found]
+
+
+# -- offers --------------------------------------------------------------------------------------
+
+
+async def test_offers(parents: GrpcParents, parent: Candidate, script: Script) -> None:
+    """First the version, then what it has, and where to ask for it."""
+    script.answers = [
+        Answer(number=3, offset=300, length=100, ip="10.0.0.1", tcp_port=4005),
+        Answer(number=5, offset=500, length=10, ip="fd00::1", tcp_port=4005),
+    ]
+    assert await offers(parents, parent) == [
+        '"v/1"',
+        Offer(3, 300, 100, "10.0.0.1", 4005),
+        Offer(5, 500, 10, "fd00::1", 4005),
+    ]
+    (request,) = script.heard
+    assert (request.host_id, request.task_id) == ("me", TASK)
+    assert list(request.interested_cache_piece_numbers) == [3, 5]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(number=3, offset=300, length=100),
+        Answer(number=3, offset=300, length=100, ip="10.0.0.1"),
+        Answer(number=3, offset=300, length=100, tcp_port=4005),
+        Answer(number=3, offset=300, length=100, ip="10.0.0.1", tcp_port=0),
+        Answer(number=3, offset=300, length=100, ip="10.0.0.1", tcp_port=70000),
+    ],
+)
+async def test_a_parent_without_a_data_port(
+    parents: GrpcParents, parent: Candidate, script: Script, answer: Any
+) -> None:
+    """Its pieces come by gRPC."""
+    script.answers = [answer]
+    _, offer = await offers(parents, parent)
+    assert isinstance(offer, Offer)
+    assert offer.port is None
+
+
+async def test_a_parent_that_does_not_speak_of_versions(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """It might hold any."""
+    script.version = None
+    assert await offers(parents, parent) == [""]
+
+
+@pytest.mark.parametrize("error", [TaskNotFound(TASK), TaskDeleted("it was deleted")])
+async def test_a_parent_that_has_nothing_more(
+    parents: GrpcParents, parent: Candidate, script: Script, error: Exception
+) -> None:
+    """After what it had; in its words."""
+    script.answers = [Answer(number=3, offset=300, length=100)]
+    script.error = error
+    found = parents.offers(parent, Kind.CACHE, TASK, frozenset({3}), gap=20.0)
+    assert [await anext(found), await anext(found)] == ['"v/1"', Offer(3, 300, 100, "", None)]
+    with pytest.raises(ParentLost, match=str(error)):
+        await anext(found)
+
+
+async def test_a_parent_that_is_silent(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """For too long."""
+    script.pause.clear()
+    with pytest.raises(ParentLost, match=rf"parent {parent.address}: silent for 0\.1 s"):
+        await offers(parents, parent, gap=0.1)
+    async with asyncio.timeout(20):
+        await script.left.wait()
+
+
+async def test_nobody_there(parents: GrpcParents) -> None:
+    """The address is named."""
+    async with serving(Script()) as gone:
+        pass
+    with pytest.raises(ParentLost, match=f"parent {gone.address}: "):
+        await offers(parents, gone)
+    with pytest.raises(ParentLost, match=f"parent {gone.address}: "):
+        await fetch(parents, gone)
+
+
+async def test_a_child_that_has_enough(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """The parent notices."""
+    script.pause.clear()
+    found: Any = parents.offers(parent, Kind.CACHE, TASK, frozenset({3}), gap=20.0)
+    async with aclosing(found):
+        assert await anext(found) == '"v/1"'
+    async with asyncio.timeout(20):
+        await script.left.wait()
+    assert parents._in_use == {}
+
+
+async def test_only_so_many_channels(
+    parents: GrpcParents, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in use stay, of the others the one used longest ago goes."""
+    monkeypatch.setattr("pydragonfly.rpc.parent_link._MAX_CHANNELS", 2)
+    scripts = [Script() for _ in range(4)]
+    candidates = [await stack.enter_async_context(serving(script)) for script in scripts]
+    scripts[0].pause.clear()
+    using = asyncio.ensure_future(offers(parents, candidates[0]))
+    await scripts[0].asked.wait()
+    for candidate in candidates[1:]:
+        await offers(parents, candidate)
+    assert set(parents._channels) == {candidates[0].address, candidates[3].address}
+    scripts[0].pause.set()
+    assert await using == ['"v/1"']
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+
+async def fetch(
+    parents: GrpcParents, parent: Candidate, wanted: Offer = WANTED, limit: float = 20.0
+) -> bytes:
+    """A piece; its digest must be right."""
+    into = bytearray(wanted.length)
+    digest = await parents.fetch(parent, Kind.CACHE, TASK, memoryview(into), wanted, limit=limit)
+    found = bytes(into)
+    assert digest == piece_digest(crc32(found))
+    return found
+
+
+def piece(content: bytes = DATA, *, signed: bool = True, **changes: Any) -> Any:
+    """What a parent answers."""
+    fields: dict[str, Any] = {
+        "number": 3,
+        "offset": 300,
+        "length": len(DATA),
+        "digest": piece_digest(crc32(DATA)),
+    }
+    fields |= changes
+    message = dfdaemon_pb2.DownloadCachePieceResponse(
+        piece=common_pb2.Piece(content=content, **fields)
+    )
+    if signed:
+        message.digest = piece_metadata_digest(3, 300, fields["length"], fields["digest"])
+    return message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(piece(), id="with both digests"),
+        pytest.param(piece(signed=False), id="without that of the metadata"),
+        pytest.param(piece(signed=False, digest=""), id="without any"),
+    ],
+)
+async def test_a_piece(
+    parents: GrpcParents, parent: Candidate, script: Script, answer: Any
+) -> None:
+    """Inside a message, for want of a better way."""
+    script.piece = answer
+    assert await fetch(parents, parent) == DATA
+    (request,) = script.heard
+    assert (request.host_id, request.task_id, request.piece_number) == ("me", TASK, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param(piece(number=4), RemoteProtocolError, id="another number"),
+        pytest.param(piece(offset=0), RemoteProtocolError, id="another offset"),
+        pytest.param(piece(length=11), RemoteProtocolError, id="another length"),
+        pytest.param(piece(DATA[:-1]), RemoteProtocolError, id="too little"),
+        pytest.param(piece(DATA + b"!"), RemoteProtocolError, id="too much"),
+        pytest.param(dfdaemon_pb2.DownloadCachePieceResponse(), RemoteProtocolError, id="nothing"),
+        pytest.param(piece(b"best content"), DigestMismatch, id="a wrong byte"),
+        pytest.param(piece(digest="crc32:1"), DigestMismatch, id="a wrong digest"),
+    ],
+)
+async def test_a_piece_that_is_wrong(
+    parents: GrpcParents,
+    parent: Candidate,
+    script: Script,
+    answer: Any,
+    expected: type[Exception],
+) -> None:
+    """Not a byte of it goes where the piece belongs."""
+    script.piece = answer
+    into = bytearray(len(DATA))
+    with pytest.raises(expected, match=parent.address):
+        await parents.fetch(parent, Kind.CACHE, TASK, memoryview(into), WANTED, limit=20.0)
+    assert into == bytes(len(DATA))
+
+
+async def test_a_signature_that_is_wrong(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """What is said of a piece is protected, too."""
+    script.piece = piece()
+    script.piece.digest = "crc32:1"
+    with pytest.raises(DigestMismatch, match="metadata of piece 3"):
+        await fetch(parents, parent)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PieceNotFound(TASK, 3), NotFound),
+        (TaskNotFound(TASK), NotFound),
+        (TaskDeleted("it was deleted"), ParentLost),
+        (ValueError("a bug"), ParentLost),
+    ],
+)
+async def test_a_parent_that_refuses(
+    parents: GrpcParents,
+    parent: Candidate,
+    script: Script,
+    error: Exception,
+    expected: type[Exception],
+) -> None:
+    """That it has it no longer is no fault of it."""
+    script.error = error
+    with pytest.raises(expected, match=f"parent {parent.address}: "):
+        await fetch(parents, parent)
+    assert parents._in_use == {}
+
+
+async def test_a_parent_that_takes_too_long(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """There is a limit for a piece."""
+    script.pause.clear()
+    with pytest.raises(ParentLost, match=parent.address):
+        await fetch(parents, parent, limit=0.1)
+
+
+async def test_a_piece_of_many_megabytes(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """Beyond what gRPC takes by default."""
+    data = bytes(20 << 20)
+    script.piece = piece(data, length=len(data), digest=piece_digest(crc32(data)))
+    assert await fetch(parents, parent, replace(WANTED, length=len(data))) == data
