@@ -293,7 +293,7 @@ def test_strangers(
 ) -> None:
     """Whatever they say, and whether they leave or stay: children and programs are served."""
     cluster.scheduler()
-    a, b = cluster.daemon("a"), cluster.daemon("b")
+    a, b = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     assert cluster.get(a, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()

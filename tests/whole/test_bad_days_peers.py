@@ -21,6 +21,8 @@ from pydragonfly.testing.bad_parent import BadParent, Conduct
 from pydragonfly.testing.cluster import PATIENCE, Cluster, Got, until
 from pydragonfly.testing.origin import Fault, Origin, Pattern
 
+pytestmark = pytest.mark.usefixtures("unharmed")
+
 MIB = 1 << 20
 CONTENT = Pattern(10 * MIB + 77, seed=1)
 
@@ -32,6 +34,9 @@ IMPATIENT = {
         "collectedPieceTimeout": "2s",
     }
 }
+
+#: One that fetches piece after piece, so that there is a middle in which something can happen.
+SLOW = {"download": {"concurrentPieceCount": 1}}
 
 CONDUCTS = [
     bad.corrupt,
@@ -71,8 +76,7 @@ def programs() -> Iterator[tuple[Cluster, Origin]]:
     ):
         cluster.capacity = "16MiB"
         cluster.scheduler()
-        for name in ("a", "b"):
-            cluster.daemon(name, config=IMPATIENT)
+        cluster.daemons("a", "b", config=IMPATIENT)
         yield cluster, origin
 
 
@@ -140,7 +144,7 @@ def test_a_parent_dies(cluster: Cluster, origin: Origin, number: signal.Signals)
     """Killed, stopped or ended in the middle: what is missing comes from the origin."""
     cluster.scheduler()
     parent = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
-    child = cluster.daemon("b", config=IMPATIENT)
+    child = cluster.daemon("b", config={"download": IMPATIENT["download"] | SLOW["download"]})
     origin.put("/f", CONTENT)
     assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     download = cluster.begin(child, origin.url("/f"))
@@ -157,7 +161,7 @@ def test_a_parent_dies(cluster: Cluster, origin: Origin, number: signal.Signals)
 def test_a_stopped_parent(cluster: Cluster, origin: Origin) -> None:
     """A parent that hangs from the start is found out, by default settings too."""
     cluster.scheduler()
-    parent, child = cluster.daemon("a"), cluster.daemon("b")
+    parent, child = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     parent.signal(signal.SIGSTOP)
@@ -170,7 +174,7 @@ def test_a_seed_dies(cluster: Cluster, origin: Origin) -> None:
     """Three nodes wait for what the seed fetches; one takes its place, and all get it."""
     cluster.scheduler()
     seed = cluster.daemon("s", seed=True)
-    nodes = [cluster.daemon(name, config=IMPATIENT) for name in "abc"]
+    nodes = cluster.daemons("a", "b", "c", config=IMPATIENT)
     origin.put("/f", CONTENT)
     origin.fault("/f", Fault(rate=4 * MIB))
     begun = [cluster.begin(node, origin.url("/f")) for node in nodes]
@@ -186,7 +190,7 @@ def test_a_seed_dies(cluster: Cluster, origin: Origin) -> None:
 def test_a_holder_of_a_part(cluster: Cluster, origin: Origin, *, alive: bool) -> None:
     """The rest comes from the origin, or a line says that it does not."""
     cluster.scheduler()
-    holder, child = cluster.daemon("a"), cluster.daemon("b")
+    holder, child = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     part = cluster.get(holder, origin.url("/f"), "--range", f"0-{4 * MIB - 1}")
     assert part.bytes() == CONTENT.read(0, 4 * MIB)
@@ -216,7 +220,7 @@ def test_the_parent_deletes_it(cluster: Cluster, origin: Origin, *, alive: bool)
     """A task is deleted at its holder while a child fetches it from there."""
     cluster.scheduler()
     holder = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
-    child = cluster.daemon("b")
+    child = cluster.daemon("b", config=SLOW)
     origin.put("/f", CONTENT)
     task = cluster.get(holder, origin.url("/f")).result["task_id"]
     if not alive:
@@ -236,7 +240,7 @@ def test_the_parent_evicts_it(cluster: Cluster, origin: Origin) -> None:
     """The holder needs the room while a child fetches from there: both get what they want."""
     cluster.scheduler()
     config = {"upload": {"bandwidthLimit": "4MiB"}}
-    holder, child = cluster.daemon("a", config=config), cluster.daemon("b")
+    holder, child = cluster.daemon("a", config=config), cluster.daemon("b", config=SLOW)
     other = Pattern(12 * MIB, seed=5)
     origin.put("/f", CONTENT)
     origin.put("/g", other)
@@ -259,10 +263,11 @@ def test_the_parent_evicts_it(cluster: Cluster, origin: Origin) -> None:
 def test_a_child_dies(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """Killed or stopped while it is served: its parent serves the next, and keeps no lease."""
     cluster.scheduler()
-    parent = cluster.daemon(
-        "a", config={"upload": {"bandwidthLimit": "4MiB"}, "download": IMPATIENT["download"]}
-    )
-    children = [cluster.daemon(name, config=IMPATIENT) for name in "bc"]
+    # Patient enough for a parent that serves two at this pace.
+    patient = {"pieceStallTimeout": "4s", "collectedPieceTimeout": "4s"}
+    config = {"upload": {"bandwidthLimit": "8MiB"}, "download": IMPATIENT["download"]}
+    parent = cluster.daemon("a", config=config)
+    children = cluster.daemons("b", "c", config={"download": patient})
     origin.put("/f", CONTENT)
     assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()
@@ -283,7 +288,7 @@ def test_the_origin_dies_under_a_swarm(cluster: Cluster, origin: Origin) -> None
     """One node is at the origin and the others wait for it: everybody is told."""
     del origin  # another one, which can be killed
     cluster.scheduler()
-    nodes = [cluster.daemon(name, config=IMPATIENT) for name in "abc"]
+    nodes = cluster.daemons("a", "b", "c", config=IMPATIENT)
     arguments = (f"--pattern=/f={CONTENT.size}", f"--rate={4 * MIB}")
     dying = cluster.start("pydragonfly.testing.origin", *arguments, name="origin")
     port = int(until(lambda: dying.log, "the origin's port printed"))
@@ -297,7 +302,7 @@ def test_the_origin_dies_under_a_swarm(cluster: Cluster, origin: Origin) -> None
 def test_holders_of_parts_without_an_origin(cluster: Cluster, origin: Origin) -> None:
     """Two who hold a part each and want it all do not wait for each other."""
     cluster.scheduler()
-    nodes = [cluster.daemon(name, config=IMPATIENT) for name in "ab"]
+    nodes = cluster.daemons("a", "b", config=IMPATIENT)
     origin.put("/f", CONTENT)
     for node, start in zip(nodes, (0, 8 * MIB), strict=True):
         part = cluster.get(node, origin.url("/f"), "--range", f"{start}-{start + 9}")
@@ -313,7 +318,7 @@ def test_holders_of_parts_without_an_origin(cluster: Cluster, origin: Origin) ->
 def test_a_content_that_changed_since(cluster: Cluster, origin: Origin) -> None:
     """Holders keep what they have alive; when the last has gone, the new one moves in."""
     cluster.scheduler()
-    a, b, c = (cluster.daemon(name) for name in "abc")
+    a, b, c = cluster.daemons("a", "b", "c")
     changed = Pattern(CONTENT.size + MIB, seed=2)
     origin.put("/f", CONTENT)
     task = cluster.get(a, origin.url("/f")).result["task_id"]
@@ -328,7 +333,7 @@ def test_a_content_that_changed_since(cluster: Cluster, origin: Origin) -> None:
 def test_parents_of_two_versions(cluster: Cluster, origin: Origin) -> None:
     """Two nodes hold what the origin had at different times: a child has one of them, whole."""
     scheduler = cluster.scheduler()
-    old, new, child = (cluster.daemon(name) for name in "abc")
+    old, new, child = cluster.daemons("a", "b", "c")
     changed = Pattern(CONTENT.size, seed=2)
     origin.put("/f", CONTENT)
     assert cluster.get(old, origin.url("/f")).bytes() == CONTENT.read()

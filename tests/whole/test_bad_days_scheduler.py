@@ -40,7 +40,7 @@ def test_there_is_none(cluster: Cluster, origin: Origin) -> None:
 def test_it_comes_later(cluster: Cluster, origin: Origin) -> None:
     """What was held before it came is announced to it."""
     cluster.scheduler().kill()
-    holder, child = cluster.daemon("a"), cluster.daemon("b")
+    holder, child = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     assert cluster.get(holder, origin.url("/f")).bytes() == CONTENT.read()
     cluster.scheduler(port=cluster.scheduler_port)
@@ -52,7 +52,7 @@ def test_it_comes_later(cluster: Cluster, origin: Origin) -> None:
 def test_it_restarts(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """It comes back knowing nothing; a moment later holders are found without the origin."""
     scheduler = cluster.scheduler()
-    holder, child = cluster.daemon("a"), cluster.daemon("b")
+    holder, child = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     assert cluster.get(holder, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()
@@ -67,7 +67,7 @@ def test_it_restarts(cluster: Cluster, origin: Origin, number: signal.Signals) -
 def test_it_dies_during_downloads(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """One node is at the origin, one fetches from it: both go on."""
     scheduler = cluster.scheduler()
-    first, second = cluster.daemon("a"), cluster.daemon("b")
+    first, second = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     origin.fault("/f", Fault(rate=2 * MIB))
     begun = [cluster.begin(first, origin.url("/f"))]
@@ -83,7 +83,7 @@ def test_it_dies_and_nobody_may_ask_the_origin(cluster: Cluster, origin: Origin)
     """A child without the right to the origin keeps the parent that it has."""
     scheduler = cluster.scheduler()
     holder = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
-    child = cluster.daemon("b")
+    child = cluster.daemon("b", config={"download": {"concurrentPieceCount": 1}})
     origin.put("/f", CONTENT)
     assert cluster.get(holder, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()
@@ -96,7 +96,7 @@ def test_it_dies_and_nobody_may_ask_the_origin(cluster: Cluster, origin: Origin)
 def test_it_hangs(cluster: Cluster, origin: Origin) -> None:
     """A scheduler that answers nothing is done without after a few seconds, and used again."""
     scheduler = cluster.scheduler()
-    holder, child = cluster.daemon("a"), cluster.daemon("b")
+    holder, child = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     scheduler.signal(signal.SIGSTOP)
     assert cluster.get(holder, origin.url("/f")).bytes() == CONTENT.read()
@@ -112,7 +112,7 @@ def _left(scheduler: Program) -> int:
 def test_a_daemon_says_goodbye(cluster: Cluster, origin: Origin) -> None:
     """Nobody is sent to one that has ended: the next is told so at once."""
     scheduler = cluster.scheduler()
-    holder, child = cluster.daemon("a"), cluster.daemon("b")
+    holder, child = cluster.daemons("a", "b")
     origin.put("/f", CONTENT)
     assert cluster.get(holder, origin.url("/f")).bytes() == CONTENT.read()
     assert holder.stop() == 0
