@@ -164,10 +164,9 @@ class OutOfSpace(Unavailable):
     code = Code.RESOURCE_EXHAUSTED
 
     def __init__(self, need: int, *, capacity: int, leased: int) -> None:
-        super().__init__(
-            f"no room in memory: {need} bytes needed, capacity {capacity}, "
-            f"{leased} in use; raise storage.cacheCapacity or wait"
-        )
+        advice = "raise storage.cacheCapacity" + ("" if need > capacity else ", or wait")
+        room = f"{need} bytes needed, capacity {capacity}, {leased} in use"
+        super().__init__(f"no room in memory: {room}; {advice}")
         self.need = need
         self.capacity = capacity
         self.leased = leased

@@ -197,6 +197,7 @@ class Offer:
 
     Attributes:
         ip, port: Where to ask for it by Vortex; port None: by gRPC only.
+        at: The parent's clock when it was offered, unix seconds; None if the parent told none.
     """
 
     number: int
@@ -204,6 +205,7 @@ class Offer:
     length: int
     ip: str
     port: int | None
+    at: float | None = None
 
 
 class ParentLink(Protocol):

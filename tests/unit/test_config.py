@@ -162,7 +162,6 @@ gc: {interval: 900, policy: {cacheTaskTTL: 0s}}
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("manager.addr", "http://manager:65003", "managers are not supported yet"),
         ("upload.server.caCert", "/ca.pem", "TLS between daemons is not available yet"),
         ("upload.client.key", "/key.pem", "TLS between daemons is not available yet"),
         ("scheduler.cert", "/cert.pem", "TLS between daemons is not available yet"),

@@ -120,7 +120,7 @@ def test_the_numbers_are_those_on_the_wire() -> None:
             OutOfSpace(10, capacity=20, leased=15),
             (
                 "no room in memory: 10 bytes needed, capacity 20, 15 in use; "
-                "raise storage.cacheCapacity or wait"
+                "raise storage.cacheCapacity, or wait"
             ),
         ),
         (

@@ -293,3 +293,10 @@ def test_what_is_no_task_id(text: str) -> None:
     """Ids become keys and names."""
     with pytest.raises(InvalidRequest, match="64 lower-case"):
         check_task_id(text)
+
+
+@pytest.mark.parametrize("url", ["http:///file", "https://", "http:////host/x", "http:?x"])
+def test_no_host_is_no_url(url: str) -> None:
+    """The rules would take the next part of the path for it."""
+    with pytest.raises(InvalidRequest):
+        normalise_url(url)

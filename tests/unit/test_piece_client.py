@@ -158,6 +158,20 @@ def fetch_from(
     return PieceFetch(connections, parent.address, REQUEST, piece, into, limits=limits)
 
 
+def test_a_copy_made_since(connections: Connections, into: memoryview) -> None:
+    """What the parent got after it had offered the piece may be of another version."""
+    for late, fits in ((CONTENT.created_at, True), (CONTENT.created_at - 0.5, False)):
+        with Parent(serving(times=1)) as parent:
+            fetch = PieceFetch(
+                connections, parent.address, REQUEST, PIECE, into, limits=PATIENT, not_after=late
+            )
+            if fits:
+                assert fetch.run() == CONTENT.digest
+                continue
+            with pytest.raises(NotFound, match="anew since it was offered"):
+                fetch.run()
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_piece(connections: Connections, into: memoryview, family: socket.AddressFamily) -> None:
     """Its bytes, its digest, and a connection for the next one."""

@@ -339,13 +339,27 @@ def test_seeds_are_in_ring_order() -> None:
     firsts = set()
     for number in range(40):
         task = stage.register("normal", f"t{number}").task
-        order = [host.id for host in stage.world.seeds.order(task)]
+        order = [host.id for host in stage.world.seeds.order(task, 0.0)]
         assert sorted(order) == names
         firsts.add(order[0])
     assert firsts == set(names)
     stage.world.remove_host(stage.world.hosts["s1"])
     stage.host("s2", type=0)
-    assert [host.id for host in stage.world.seeds.order(task)] == ["s3"]
+    assert [host.id for host in stage.world.seeds.order(task, 0.0)] == ["s3"]
+
+
+def test_a_seed_that_failed_is_left_alone_for_a_while() -> None:
+    """Until some time has passed, or it is heard of again."""
+    stage = Stage()
+    seed = stage.host("s", type=1)
+    stage.host("normal")
+    task = stage.register("normal", "t").task
+    stage.world.seeds.leave_out(seed, until=10.0)
+    assert stage.world.seeds.order(task, 9.0) == []
+    assert stage.world.seeds.order(task, 10.0) == [seed]
+    stage.world.seeds.leave_out(seed, until=20.0)
+    stage.host("s", type=1)
+    assert stage.world.seeds.order(task, 11.0) == [seed]
 
 
 class Life(RuleBasedStateMachine):

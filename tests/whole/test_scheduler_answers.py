@@ -18,7 +18,7 @@ import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from pydragonfly.pb import common_pb2, errordetails_pb2, scheduler_pb2
 from pydragonfly.testing.announce import LIMIT, is_to_source, refusal, swarm, until
@@ -321,11 +321,17 @@ async def test_health_and_reflection() -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         named = health.Check(health_pb2.HealthCheckRequest(service="scheduler.v2.Other"))
         assert await refusal(named) is grpc.StatusCode.NOT_FOUND
-        call = reflection_pb2_grpc.ServerReflectionStub(s.channel).ServerReflectionInfo()
-        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-        services = (await call.read()).list_services_response.service
-        assert "scheduler.v2.Scheduler" in {service.name for service in services}
-        call.cancel()
+        for version in ("v1", "v1alpha"):
+            ask: Any = s.channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            call = ask()
+            await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            services = (await call.read()).list_services_response.service
+            assert "scheduler.v2.Scheduler" in {service.name for service in services}
+            call.cancel()
 
 
 def test_the_program(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def output_for(path: str, *, overwrite: bool) -> Output:
         return StreamOutput("stdout", 1)
     real = os.path.realpath(path)
     try:
-        mode = os.stat(real).st_mode
+        # Not of the real path: where /dev/stdout is a pipe, that exists in name only.
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         mode = 0
     except OSError as error:

@@ -219,8 +219,9 @@ _STAT_COLUMNS: Final[Sequence[_Column]] = (
 
 
 def _console() -> Console:
-    # Into a file or pipe a line is a line, however long: other programs cut it up.
-    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False)
+    # A line is a line, however long: an id that is cut in two cannot be copied, on a terminal
+    # as little as by the programs that cut lines up.
+    return Console(width=1000, highlight=False, markup=False)
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 
@@ -15,6 +14,7 @@ from pydragonfly.errors import DragonflyError
 from pydragonfly.model.task import DownloadRequest, Kind
 from pydragonfly.pb import common_pb2
 from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Registration
+from pydragonfly.rpc.convert import public_url
 from pydragonfly.rpc.scheduler_link import Scheduler, Schedulers
 from pydragonfly.storage.holdings import Holding, Holdings, Reason
 
@@ -145,6 +145,9 @@ class Announcer:
                 await self._schedulers.delete_task(kind, task_id)
         except DragonflyError as error:
             logger.info("could not tell what is held", task=task_id, error=str(error))
+            scheduler = self._schedulers.pick(task_id)
+            if scheduler is not None:  # it is there and did not take it: all of it again, soon
+                scheduler.behind = True
         # Those who are away mislead nobody; when one returns, all is announced to it again.
         for scheduler in self._schedulers:
             scheduler.behind = scheduler.behind or not scheduler.available
@@ -170,12 +173,6 @@ class Announcer:
         )
         talk = self._schedulers.talk(registration)
         await talk.run(lambda answer: _say_we_have_it(talk, answer))
-
-
-def public_url(url: str) -> str:
-    """*url* without what may be secret in it: user, password, query and fragment."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _say_we_have_it(talk: Conversation, answer: Answer) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from pydragonfly.errors import ConfigError
 from pydragonfly.model.task import Kind
@@ -21,7 +20,7 @@ from pydragonfly.net.piece_server import PieceServer
 from pydragonfly.ports import Source, SourceBody, SourceRequest
 from pydragonfly.rpc.parent_link import GrpcParents
 from pydragonfly.rpc.scheduler_link import Schedulers
-from pydragonfly.rpc.service import add_service
+from pydragonfly.rpc.service import add_reflection, add_service
 from pydragonfly.rpc.transport import bind, server_options
 from pydragonfly.sources.file import FileSource
 from pydragonfly.sources.http import HttpSettings, HttpSource
@@ -55,7 +54,10 @@ logger = structlog.get_logger(__name__)
 
 #: Threads that receive pieces. Each flight uses as many as it may fetch at once; beyond this,
 #: fetches wait for a thread.
-RECEIVERS: Final = 64
+RECEIVERS: Final = 256
+
+#: Threads for probing origins, checksums and the like, which slow transfers must not hold up.
+HELPERS: Final = 16
 
 #: Threads that send pieces; a child that reads slowly keeps one.
 SENDERS: Final = 128
@@ -83,6 +85,7 @@ class Daemon:
         self._tasks = Tasks()
         self._receivers = ThreadPoolExecutor(RECEIVERS, "receive")
         self._senders = ThreadPoolExecutor(SENDERS, "send")
+        self._helpers = ThreadPoolExecutor(HELPERS, "help")
         self._disposer = ThreadPoolExecutor(1, "free")
         self._facts: HostFacts | None = None
         self.holdings = Holdings(
@@ -104,6 +107,7 @@ class Daemon:
             sources=_sources(config, self.metrics),
             metrics=self.metrics,
             workers=self._receivers,
+            helpers=self._helpers,
         )
         self.engine = Engine(self.node)
         self.announcer = Announcer(
@@ -168,6 +172,7 @@ class Daemon:
             stack.callback(self._disposer.shutdown, wait=False)
             stack.callback(self._receivers.shutdown, wait=False, cancel_futures=True)
             stack.callback(self._senders.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._helpers.shutdown, wait=False, cancel_futures=True)
             stack.callback(self.holdings.close)
             server = self.config.download.server
             paths = [
@@ -431,5 +436,4 @@ def _add_health_and_reflection(server: grpc.aio.Server, services: tuple[str, ...
     for name in services:
         servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    add_reflection(server, services)

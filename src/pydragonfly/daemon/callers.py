@@ -43,7 +43,7 @@ class Callers:
     @property
     def is_waited_for(self) -> bool:
         """Some caller is still there."""
-        return any(not d.closed for d in self._downloads)
+        return any(not d.closed for d in self.active())
 
     @property
     def is_prefetch(self) -> bool:

@@ -336,7 +336,7 @@ _IGNORED: Final = {
     "gc.policy": "diskHighThresholdPercent diskLowThresholdPercent diskThreshold"
     " distHighThresholdPercent distLowThresholdPercent distThreshold pageCacheIdleTimeout"
     " persistentCacheTaskTTL persistentTaskTTL taskTTL",
-    "manager": "caCert cert key",
+    "manager": "addr caCert cert key",
     "proxy": "disableBackToSource prefetch readBufferSize rules",
     "proxy.registryMirror": "addr cert enableTaskIDBasedBlobDigest",
     "proxy.server": "caCert caKey ip port requestRateLimit",
@@ -351,11 +351,10 @@ _IGNORED: Final = {
     "tracing": "endpoint headers path protocol",
 }
 
-_NO_MANAGER: Final = "managers are not supported yet: list schedulers in the dynconfig file"
 _NO_TLS: Final = "TLS between daemons is not available yet: remove this key"
 
 #: Keys that must not be set: to go on without what they ask for would be worse than to stop.
-_REFUSED: Final = {"manager.addr": _NO_MANAGER} | {
+_REFUSED: Final = {
     f"{section}.{name}": _NO_TLS
     for section in ("upload.server", "upload.client", "scheduler")
     for name in ("caCert", "cert", "key")

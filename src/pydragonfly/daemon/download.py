@@ -104,6 +104,7 @@ class Download:
         total, piece_length = holding.total, record.piece_length or 1
         wanted = _wanted_range(self.request, total)
         self.part = ByteRange(0, total) if wanted is None else wanted
+        holding.check_fits(self.part.length)
         pieces = pieces_for(wanted, content_length=total, piece_length=piece_length)
         if not self.closed:  # the caller may have left while the content was looked for
             self._lease = holding.lease()

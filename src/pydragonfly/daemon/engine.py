@@ -104,11 +104,15 @@ class Engine:
             yield download
         finally:
             download.close()
-            flight = self._flights.get((request.kind, download.task_id))
-            if flight is not None:
-                flight.left()
+            self._left(download)
             self._open -= 1
             self._look_idle()
+
+    def _left(self, download: Download) -> None:
+        """The caller needs nothing more of a flight."""
+        flight = self._flights.get((download.request.kind, download.task_id))
+        if flight is not None:
+            flight.left()
 
     def _begin(self, download: Download) -> None:
         key = download.request.kind, download.task_id
@@ -171,6 +175,7 @@ class Engine:
                 await self._verify(download, download.digest)
             good = True
         finally:
+            self._left(download)
             seconds = loop.time() - started
             if good:
                 size = download.part.length
@@ -206,7 +211,7 @@ class Engine:
             whole = holding.content.readable(0, total) if total else memoryview(b"")
             for at in range(0, total, _HASH_STEP):
                 part = whole[at : at + _HASH_STEP]
-                await loop.run_in_executor(self._node.workers, state.update, part)
+                await loop.run_in_executor(self._node.helpers, state.update, part)
                 part.release()
             whole.release()
         return state.digest()

@@ -11,6 +11,7 @@ from pydragonfly.core.policy import policy_of
 from pydragonfly.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pydragonfly.errors import (
     DragonflyError,
+    InvalidRequest,
     NoProvider,
     NotFound,
     RemoteProtocolError,
@@ -32,6 +33,10 @@ logger = structlog.get_logger(__name__)
 #: Seconds that a whole piece may take from a parent, besides the demand for a least rate.
 PIECE_LIMIT: Final = 360.0  # as Dragonfly's client
 
+#: Seconds by which a parent's clock may be misjudged. A piece that it got later than it offered it
+#: is of a copy that was made since, perhaps of another version.
+_CLOCK_SLACK: Final = 1.0
+
 
 class Owner(Protocol):
     """The flight, as its fetches see it."""
@@ -48,7 +53,7 @@ class Owner(Protocol):
     def on_piece(self, piece: PieceRecord) -> None:
         """A piece was published; called before the event."""
 
-    def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
+    def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good; called before the event."""
 
     def origin(self) -> Origin:
@@ -173,6 +178,7 @@ class Fetcher:
                 claim.piece,
                 claim.view,
                 limits=self._limits,
+                not_after=None if offer.at is None else offer.at + _CLOCK_SLACK,
             )
         )
 
@@ -187,7 +193,7 @@ class Fetcher:
             digest = await self._node.run(SourceFetch(origin, claim.piece, claim.view))
             if not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
-        except SourceFailed as error:
+        except (SourceFailed, InvalidRequest) as error:
             logger.warning("origin failed", task=self._task_id, why=str(error))
             self._owner.on_source_failed(origin, error)
             return Lost(claim.piece.number)

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from pydragonfly.errors import DragonflyError, SourceChanged, TimedOut, Unavailable
-from pydragonfly.model.digest import crc32, piece_digest
+from pydragonfly.model.digest import piece_digest
 from pydragonfly.model.pieces import piece_count, piece_length_for, pieces_for
 from pydragonfly.model.task import DownloadRequest, TaskRecord, Traffic
 from pydragonfly.ports import KnownTask, Registration
@@ -26,7 +26,7 @@ from pydragonfly.storage.holdings import Holding, Lease, Reason
 from .callers import Callers
 from .download import Download
 from .node import Node, take
-from .origin import Origin, StreamFetch
+from .origin import Checksum, Origin, StreamFetch
 from .origins import Origins
 from .transport import Transport
 
@@ -183,7 +183,7 @@ class Flight:
         """Stream a content whose length shows at its end, then cut it into pieces."""
         holding = self._hold(self._record(None, None, origin))
         loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(self._node.workers, origin.take_stream)
+        body = await loop.run_in_executor(self._node.helpers, origin.take_stream)
         received = 0
         try:
             while True:
@@ -197,12 +197,16 @@ class Flight:
                 if count < len(view):
                     break
         finally:
-            await loop.run_in_executor(self._node.workers, body.close)
+            await loop.run_in_executor(self._node.helpers, body.close)
         length = piece_length_for(received, self._request.piece_length)
         holding.finish_growing(received, length)
         for piece in pieces_for(None, content_length=received, piece_length=length):
             claim = holding.claim(piece.number)
-            crc = await loop.run_in_executor(self._node.workers, crc32, claim.view)
+            try:
+                crc = await self._node.run(Checksum(claim.view), self._node.helpers)
+            except BaseException:
+                claim.abandon()
+                raise
             claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
         return holding
 

@@ -104,6 +104,7 @@ class Node:
         sources: Registry,
         metrics: Metrics,
         workers: ThreadPoolExecutor,
+        helpers: ThreadPoolExecutor,
     ) -> None:
         self.config = config
         self.host_id = config.host_id
@@ -118,24 +119,28 @@ class Node:
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
         #: Threads that receive pieces; each is bound by the piece's time limits.
         self.workers = workers
+        #: Threads for what must not wait for slow peers and origins: probes, checksums.
+        self.helpers = helpers
 
     def new_peer_id(self) -> str:
         """A name for one attempt at one task."""
         host = self.config.host
         return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=self.config.seed_peer.enable)
 
-    async def run(self, job: Job[T]) -> T:
+    async def run(self, job: Job[T], pool: ThreadPoolExecutor | None = None) -> T:
         """Do blocking work in a worker thread.
 
         When cancelled, the job is given up, and this returns only after its thread has let go
         of everything: memory it received into may be used for something else then.
         """
-        future = asyncio.get_running_loop().run_in_executor(self.workers, job.run)
+        running = (pool or self.workers).submit(job.run)
+        future = asyncio.wrap_future(running)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            job.abort()
-            await _certainly(future)
+            if not running.cancel():  # it has begun
+                job.abort()
+                await _certainly(future)
             raise
 
 

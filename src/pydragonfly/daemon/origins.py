@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pydragonfly.errors import NoProvider, SourceFailed
+from pydragonfly.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed
 
 from .callers import Callers, Credentials, credentials
 from .node import Node
@@ -72,10 +72,10 @@ class Origins:
         loop = asyncio.get_running_loop()
         while True:
             origin = self.current()
-            future = loop.run_in_executor(self._node.workers, origin.probe)
+            future = loop.run_in_executor(self._node.helpers, origin.probe)
             try:
                 await asyncio.shield(future)
-            except SourceFailed as error:
+            except (SourceFailed, InvalidRequest) as error:
                 self.failed(origin, error)
                 if self._callers.sponsor() is None:
                     raise
@@ -86,7 +86,7 @@ class Origins:
             else:
                 return origin
 
-    def failed(self, origin: Origin, error: SourceFailed) -> None:
+    def failed(self, origin: Origin, error: DragonflyError) -> None:
         """Fail those on whose behalf *origin* was asked."""
         key = next(key for key, known in self._origins.items() if known is origin)
         self._callers.fail_sponsored(key, error)

@@ -30,7 +30,7 @@ from pydragonfly.rpc.convert import (
     task_message,
     timestamp,
 )
-from pydragonfly.rpc.parent_link import VERSION_KEY
+from pydragonfly.rpc.parent_link import CLOCK_KEY, VERSION_KEY
 from pydragonfly.rpc.scheduler_link import Schedulers
 from pydragonfly.rpc.service import sends_headers
 from pydragonfly.storage.holdings import Holding, Reason
@@ -233,7 +233,8 @@ class UploadService(_TaskService):
             raise InvalidRequest(f"{len(numbers)} pieces in one stream, at most {_MAX_NUMBERS}")
         holding = self._uploads.holding(Kind.CACHE, check_task_id(request.task_id))
         version = quote(await self._uploads.version(holding), safe="")
-        await context.send_initial_metadata(((VERSION_KEY, version),))
+        clock = str(self._node.holdings.now())
+        await context.send_initial_metadata(((VERSION_KEY, version), (CLOCK_KEY, clock)))
         async with contextlib.aclosing(_plain(self._uploads.offers(holding, numbers))) as offers:
             async for piece in offers:
                 yield dfdaemon_pb2.SyncCachePiecesResponse(

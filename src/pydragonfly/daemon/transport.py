@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
 
 import structlog
 
@@ -28,9 +27,6 @@ from .origin import Origin
 from .origins import Origins
 
 logger = structlog.get_logger(__name__)
-
-#: Seconds for the scheduler to end a talk that is over.
-_END_LIMIT: Final = 10.0
 
 
 class Transport:
@@ -201,7 +197,7 @@ class Transport:
         """The origin to ask now."""
         return self._origins.current()
 
-    def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
+    def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good, at least for those on whose behalf it was asked."""
         self._trouble = error
         self._tell(t.Tell(t.Note.SOURCE_PIECE_FAILED))

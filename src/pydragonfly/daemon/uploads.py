@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pydragonfly.core.policy import KIND_OF_TAG
-from pydragonfly.errors import InvalidRequest, TaskDeleted, TaskNotFound
+from pydragonfly.errors import InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
 from pydragonfly.model.pieces import ByteRange
 from pydragonfly.model.task import Kind, PieceRecord, Traffic
 from pydragonfly.net.piece_server import Upload
@@ -110,6 +110,8 @@ class NodeUploads:
                     if not holding.coming:
                         break
                     await news.get()
+        if holding.coming and not (holding.record.version or holding.pieces):
+            raise Unavailable(f"task {holding.id}: which version it will be is not known yet")
         return holding.record.version
 
     async def offers(self, holding: Holding, numbers: frozenset[int]) -> AsyncIterator[PieceRecord]:

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _TASK_ID: Final = re.compile(r"[0-9a-f]{64}")
+_NO_HOST: Final = re.compile(r"\s*https?:/*(/{3}|$|[?#])", re.IGNORECASE)
 
 
 def host_id(ip: str, hostname: str, *, seed: bool) -> str:
@@ -167,6 +168,9 @@ def normalise_url(url: str, filtered: Collection[str] = ()) -> str:
     'https://example.com/f?q=a+b%7E&flag='
     """
     try:
+        # The rules take the next part for the host where there is none: nobody means that.
+        if _NO_HOST.match(url):
+            raise ValueError(url)  # noqa: TRY301  answered like what cannot be parsed
         parsed = URL(url)
     except ValueError:
         raise InvalidRequest(

@@ -149,6 +149,8 @@ class PieceFetch:
         piece: What the answer must be; anything else is the parent's fault.
         into: Exactly the piece's bytes.
         limits: How long to wait.
+        not_after: Unix time, by the parent's clock, after which it must not have got the piece;
+            None: it may have at any time.
     """
 
     def __init__(
@@ -160,8 +162,10 @@ class PieceFetch:
         into: memoryview,
         *,
         limits: Limits,
+        not_after: float | None = None,
     ) -> None:
         self._connections = connections
+        self._not_after = not_after
         self._address = address
         self._request = request
         self._piece = piece
@@ -200,7 +204,7 @@ class PieceFetch:
     def _connect(self) -> socket.socket:
         try:
             sock = socket.create_connection(self._address, timeout=CONNECT_TIMEOUT)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that is none
             raise ParentLost(f"parent {self._who}: cannot connect: {error}") from error
         sock.settimeout(None)
         tune(sock)
@@ -223,7 +227,10 @@ class PieceFetch:
             if isinstance(frame, ErrorFrame):
                 reusable = True
                 raise _as_error(frame, self._who)
-            digest = self._receive(sock, _expect(frame, self._piece), deadline)
+            content = _expect(frame, self._piece)
+            if self._not_after is not None and content.created_at > self._not_after:
+                raise NotFound(f"parent {self._who}: has the piece anew since it was offered")
+            digest = self._receive(sock, content, deadline)
             reusable = True
         except OSError as error:
             raise ParentLost(f"parent {self._who}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -126,7 +127,7 @@ def task_message(
     """A task as this node alone knows it."""
     message = common_pb2.CacheTask(
         id=record.id,
-        url=record.url,
+        url=public_url(record.url),
         tag=record.tag,
         application=record.application,
         content_length=record.content_length or 0,
@@ -140,3 +141,9 @@ def task_message(
     )
     message.type = cast("common_pb2.TaskType.ValueType", record.kind.value)
     return message
+
+
+def public_url(url: str) -> str:
+    """*url* without what may be secret in it: user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -26,6 +27,10 @@ from .transport import channel_options
 #: Initial metadata of a piece stream that says which version of the content the parent has
 #: (percent-encoded). Dragonfly's contract has no place for it; strangers ignore it.
 VERSION_KEY: Final = "pydragonfly-version"
+
+#: Initial metadata with the parent's clock, unix seconds. A piece that it got later than it
+#: offered it is of another copy, made since.
+CLOCK_KEY: Final = "pydragonfly-clock"
 
 #: Seconds until a parent's first word: connect, and headers.
 _HELLO_LIMIT: Final = 10.0
@@ -81,8 +86,10 @@ class GrpcParents:
             message = request(host_id=self._host_id, task_id=task_id, **{field: sorted(numbers)})
             call = getattr(stub, method)(message)
             async with aclosing(_read(call, gap)) as answers:
+                hello: _Hello = await anext(answers)
+                yield hello.version
                 async for answer in answers:
-                    yield answer if isinstance(answer, str) else _offer(answer)
+                    yield _offer(answer, hello.clock())
         except grpc.aio.AioRpcError as error:
             raise ParentLost(
                 str(status.from_rpc_error(error, f"parent {parent.address}"))
@@ -117,12 +124,29 @@ class GrpcParents:
         return _take(answer, piece, into, parent.address)
 
 
+class _Hello:
+    """What a parent says of its copy before it offers pieces of it."""
+
+    def __init__(self, metadata: dict[str, str]) -> None:
+        self.version = unquote(metadata.get(VERSION_KEY, ""))
+        self._came = asyncio.get_running_loop().time()
+        self._clock: float | None = None
+        with contextlib.suppress(ValueError):
+            self._clock = float(metadata[CLOCK_KEY]) if CLOCK_KEY in metadata else None
+
+    def clock(self) -> float | None:
+        """What the parent's clock shows now; None if it told none."""
+        if self._clock is None:
+            return None
+        return self._clock + asyncio.get_running_loop().time() - self._came
+
+
 async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
-    """The version in the headers, then the messages of a piece stream."""
+    """What the headers say, then the messages of a piece stream."""
     try:
         async with asyncio.timeout(_HELLO_LIMIT):
             metadata = await call.initial_metadata()
-        yield next((unquote(str(v)) for k, v in metadata if k == VERSION_KEY), "")
+        yield _Hello({k: str(v) for k, v in metadata})
         while True:
             async with asyncio.timeout(gap):
                 answer = await call.read()
@@ -136,11 +160,11 @@ async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
         call.cancel()
 
 
-def _offer(answer: Any) -> Offer:
+def _offer(answer: Any, at: float | None) -> Offer:
     port = optional(answer, "tcp_port")
     ip = optional(answer, "ip") or ""
     usable = port if ip and port and 0 < port < 65536 else None
-    return Offer(answer.number, answer.offset, answer.length, ip, usable)
+    return Offer(answer.number, answer.offset, answer.length, ip, usable, at)
 
 
 def _take(answer: Any, want: Offer, into: memoryview, who: str) -> str:

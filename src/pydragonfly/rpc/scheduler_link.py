@@ -67,6 +67,7 @@ class Scheduler:
         #: While it was away, something was told that it has not heard.
         self.behind = False
         self._met = False
+        self._closed = False
         self._announced_at = float("-inf")
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
@@ -94,13 +95,14 @@ class Scheduler:
             await self.leave(host.id)
             self._met = True
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
-        call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT)
         try:
-            await call
-            trailing = await call.trailing_metadata()
-        except grpc.aio.AioRpcError as error:
+            with self.speaking():
+                call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT)
+                await call
+                trailing = await call.trailing_metadata()
+        except DragonflyError:
             self.available = False
-            raise self.error(error) from error
+            raise
         epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
         now = asyncio.get_running_loop().time()
         # A host that was silent for twice the interval is forgotten, and what it holds with it.
@@ -120,10 +122,24 @@ class Scheduler:
 
     async def call(self, method: str, message: Any, limit: float = _UNARY_LIMIT) -> Any:
         """A unary call. Raises DragonflyError."""
-        try:
+        with self.speaking():
             return await getattr(self.stub, method)(message, timeout=limit)
+
+    @contextlib.contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Whatever a call may raise, as an error of ours.
+
+        A channel that is closed cancels its calls: that is not our own cancellation.
+        """
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             raise self.error(error) from error
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            raise SchedulerLost(f"scheduler {self.address} is not ours any longer") from None
 
     async def watch(self, on_lost: Callable[[], None]) -> None:
         """Notice that the connection broke, long before the next announcement would.
@@ -141,6 +157,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """Close the channel."""
+        self._closed = True
         await self._channel.close()
 
 
@@ -310,16 +327,15 @@ class Talk:
 
     async def _read(self, on_answer: Callable[[Answer], None]) -> None:
         try:
-            while True:
-                async with asyncio.timeout(self._schedule_timeout):
-                    message = await self._call.read()
-                if message is grpc.aio.EOF:
-                    break
-                on_answer(_answer(self._dialect, message))
-            if await self._call.code() is not grpc.StatusCode.OK:
-                await self._call.read()  # raises what the stream ended with
-        except grpc.aio.AioRpcError as error:
-            raise self._scheduler.error(error) from error
+            with self._scheduler.speaking():
+                while True:
+                    async with asyncio.timeout(self._schedule_timeout):
+                        message = await self._call.read()
+                    if message is grpc.aio.EOF:
+                        break
+                    on_answer(_answer(self._dialect, message))
+                if await self._call.code() is not grpc.StatusCode.OK:
+                    await self._call.read()  # raises what the stream ended with
         except TimeoutError:
             who = f"scheduler {self._scheduler.address}"
             raise TimedOut(f"{who}: no answer for {self._schedule_timeout:g} s") from None

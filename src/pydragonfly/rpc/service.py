@@ -14,7 +14,7 @@ contract; what it lacks is answered UNIMPLEMENTED.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
@@ -23,6 +23,8 @@ import grpc.aio
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from . import status
 
@@ -32,6 +34,11 @@ Admit = Callable[[str], Awaitable[None]]
 #: Called once for each call that was carried out or refused, with the RPC's name and what it
 #: raised: None when it went well. A cancelled call tells ``asyncio.CancelledError``.
 Observe = Callable[[str, BaseException | None], None]
+
+_REFLECTION: Final = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Callable[[Any, _Context], Awaitable[Any]]
@@ -81,6 +88,23 @@ def add_service(
         if hasattr(implementation, method.name)
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(full_name, handlers),))
+
+
+def add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
+    """Let *server* tell what services it has, in both versions of the reflection protocol.
+
+    Their messages are the same on the wire; the library knows the older name only.
+    """
+    services = (*names, *_REFLECTION, health.SERVICE_NAME)
+    servicer: Any = reflection.aio.ReflectionServicer(service_names=services)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in _REFLECTION:
+        methods = {"ServerReflectionInfo": handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
 
 
 def _handler(

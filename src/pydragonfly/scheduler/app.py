@@ -12,15 +12,14 @@ from random import Random
 
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2_grpc
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.core.bucket import Bucket
 from pydragonfly.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pydragonfly.core.sched.world import World
 from pydragonfly.errors import Busy
-from pydragonfly.rpc.service import add_service
+from pydragonfly.rpc.service import add_reflection, add_service
 from pydragonfly.rpc.transport import bind, server_options
 
 from .background import Background
@@ -111,8 +110,7 @@ class Scheduler:
             server, SERVICE, service.methods(), admit=self._admit, observe=self._metrics.observe
         )
         health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+        add_reflection(server, (SERVICE,))
         return server
 
     def _serve_metrics(self) -> None:

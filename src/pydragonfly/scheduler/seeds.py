@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -12,7 +13,7 @@ import structlog
 
 from pydragonfly.core.sched.entities import Host, Task, Trigger
 from pydragonfly.core.sched.world import World
-from pydragonfly.errors import DragonflyError, SourceFailed
+from pydragonfly.errors import DragonflyError, SourceFailed, TimedOut
 from pydragonfly.pb import dfdaemon_pb2_grpc
 from pydragonfly.rpc.status import from_rpc_error
 from pydragonfly.rpc.transport import channel_options
@@ -21,6 +22,15 @@ from .background import Background
 from .dialects import Side
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+#: Seconds until a seed's first word; children wait meanwhile.
+_HELLO_LIMIT: Final = 3.0
+
+#: Seconds between two pings: children wait for a seed as long as it lives.
+_KEEPALIVE: Final = 10.0
+
+#: Seconds for which a seed that failed is not asked, unless it announces itself.
+_REST: Final = 60.0
 
 
 class SeedCaller:
@@ -55,6 +65,7 @@ class SeedCaller:
                     no_seed_for = limits.seed_bar
                     return
                 except DragonflyError as error:
+                    self._world.seeds.leave_out(seed, time.monotonic() + _REST)
                     logger.warning("seed failed", task=task.id, seed=seed.id, error=str(error))
                 else:
                     no_seed_for = 0.0
@@ -66,10 +77,17 @@ class SeedCaller:
         """Let *seed* download, and stay until it has finished. Raises DragonflyError."""
         method, _ = side.download
         target = seed.facts.address
-        async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+        # Only ours are asked, and ours let themselves be pinged as often as that.
+        options = channel_options(target, keepalive=_KEEPALIVE)
+        async with grpc.aio.insecure_channel(target, options) as channel:
             stub: Any = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
             try:
-                async for _ in getattr(stub, method)(request, timeout=self._timeout):
+                call = getattr(stub, method)(request, timeout=self._timeout)
+                async with asyncio.timeout(_HELLO_LIMIT):
+                    await call.initial_metadata()  # which a daemon of ours sends at once
+                async for _ in call:
                     pass
+            except TimeoutError:
+                raise TimedOut(f"seed {seed.id}: silent for {_HELLO_LIMIT:g} s") from None
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error, f"seed {seed.id}") from error

@@ -21,7 +21,7 @@ from typing import Self
 
 from pydragonfly.core.ledger import Account, Ledger
 from pydragonfly.core.reclaim import expired
-from pydragonfly.errors import PieceNotFound, TaskDeleted, TimedOut
+from pydragonfly.errors import OutOfSpace, PieceNotFound, TaskDeleted, TimedOut
 from pydragonfly.model.pieces import ByteRange, Piece, piece_at, pieces_for
 from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
 
@@ -224,6 +224,12 @@ class Holding:
             self._free()
 
     # -- bytes ---------------------------------------------------------------------------------
+
+    def check_fits(self, amount: int) -> None:
+        """Raise OutOfSpace when even an empty store could not hold *amount* bytes."""
+        ledger = self._home.ledger
+        if amount > ledger.capacity:
+            raise OutOfSpace(amount, capacity=ledger.capacity, leased=ledger.leased)
 
     def reserve(self, numbers: Iterable[int]) -> None:
         """Make room for pieces. Those that have room already cost nothing.

@@ -212,8 +212,9 @@ def _refusals_named() -> Iterator[None]:
     """What the system says when it has no more memory or descriptors, as an error of ours."""
     try:
         yield
-    except OSError as error:
-        raise Unavailable(f"no room for content in memory: {error.strerror}") from error
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no machine has so much"
+        raise Unavailable(f"no room for content in memory: {why}") from error
 
 
 def _anonymous_file() -> int:

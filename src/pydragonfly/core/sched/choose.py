@@ -210,7 +210,7 @@ def _waits_for_a_place(peer: Peer, below: set[str], limits: Limits, now: float) 
 
 
 def _free_seeds(world: World, task: Task, now: float) -> tuple[Host, ...]:
-    return tuple(world.seeds.order(task)) if now >= task.no_seed_before else ()
+    return tuple(world.seeds.order(task, now)) if now >= task.no_seed_before else ()
 
 
 def _obstacle(peer: Peer, limits: Limits, now: float) -> str | None:

@@ -12,11 +12,14 @@ class Seeds:
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
+        #: Until when those that failed are not asked.
+        self._resting: dict[str, float] = {}
         self._members: frozenset[str] = frozenset()
         self._ring = SeedRing(())
 
     def update(self, host: Host) -> None:
         """*host* has announced itself."""
+        self._resting.pop(host.id, None)
         if host.facts.is_seed and not host.facts.disable_shared:
             self._hosts[host.id] = host
         else:
@@ -24,14 +27,21 @@ class Seeds:
 
     def discard(self, host: Host) -> None:
         """*host* is gone."""
+        self._resting.pop(host.id, None)
         self._hosts.pop(host.id, None)
 
-    def order(self, task: Task) -> list[Host]:
+    def leave_out(self, host: Host, until: float) -> None:
+        """*host* could not be reached: do not ask it again until then, or until it is heard of."""
+        if host.id in self._hosts:
+            self._resting[host.id] = until
+
+    def order(self, task: Task, now: float) -> list[Host]:
         """Seeds that may be asked for *task*: the one it belongs to first, then the others."""
         able = {
             host.facts.address: host
             for host in self._hosts.values()
-            if host.facts.is_ours or not task.rules.ours_only
+            if (host.facts.is_ours or not task.rules.ours_only)
+            and self._resting.get(host.id, now) <= now
         }
         if self._members != able.keys():
             self._members = frozenset(able)
