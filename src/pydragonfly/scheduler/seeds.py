@@ -13,7 +13,7 @@ import structlog
 
 from pydragonfly.core.sched.entities import Host, Task, Trigger
 from pydragonfly.core.sched.world import World
-from pydragonfly.errors import DragonflyError, SourceFailed, TimedOut
+from pydragonfly.errors import DragonflyError, SourceFailed, TimedOut, Unavailable
 from pydragonfly.pb import dfdaemon_pb2_grpc
 from pydragonfly.rpc.status import from_rpc_error
 from pydragonfly.rpc.transport import channel_options
@@ -29,7 +29,7 @@ _HELLO_LIMIT: Final = 3.0
 #: Seconds between two pings: children wait for a seed as long as it lives.
 _KEEPALIVE: Final = 10.0
 
-#: Seconds for which a seed that failed is not asked, unless it announces itself.
+#: Seconds for which a seed that could not be reached is not asked, unless it announces itself.
 _REST: Final = 60.0
 
 
@@ -65,7 +65,8 @@ class SeedCaller:
                     no_seed_for = limits.seed_bar
                     return
                 except DragonflyError as error:
-                    self._world.seeds.leave_out(seed, time.monotonic() + _REST)
+                    if isinstance(error, Unavailable):  # others may be luckier with their tasks
+                        self._world.seeds.leave_out(seed, time.monotonic() + _REST)
                     logger.warning("seed failed", task=task.id, seed=seed.id, error=str(error))
                 else:
                     no_seed_for = 0.0
