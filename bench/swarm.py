@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         ]
         if options.kill_seed:
             while origin.sent() < options.size // 3:
-                time.sleep(0.01)
+                time.sleep(0.01)  # the origin is another process: nothing to wait on
             seed.kill()
         got = [cluster.finish(*each) for each in begun]
         seconds = time.perf_counter() - started

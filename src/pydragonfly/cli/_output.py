@@ -182,7 +182,7 @@ class FileOutput:
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
             try:
                 os.replace(temporary, self._path)
-            except BaseException:
+            except BaseException:  # a signal, too: nothing may be left behind
                 _remove(self._path)
                 raise
         else:

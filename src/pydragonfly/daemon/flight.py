@@ -92,23 +92,32 @@ class Flight:
             async with self._patience:
                 self._look_orphaned()
                 await self._fly()
-        except TimeoutError:
-            self._fail(TimedOut(f"given up: nobody has waited for {ORPHAN_LIMIT:g} s"))
         except DragonflyError as error:
             self._fail(error)
         except asyncio.CancelledError:
             self._fail(Unavailable("the daemon is stopping"))
             raise
-        except Exception as error:
-            logger.exception("flight failed", task=self._task_id)
-            self._fail(DragonflyError(f"download failed: {type(error).__name__}"))
+        except Exception as error:  # noqa: BLE001  a bug or a timeout: callers must hear of it
+            self._fail(self._explain(error))
         finally:
             self._closed = True
-            await self._origins.close()
-            if self._holding is not None:
-                self._holding.settle()
-            if self._lease is not None:
-                self._lease.end()
+            try:
+                await self._origins.close()
+            finally:
+                self._let_go()
+
+    def _explain(self, error: Exception) -> DragonflyError:
+        """What callers are told of an error that is none of ours."""
+        if isinstance(error, TimeoutError) and self._patience.expired():
+            return TimedOut(f"given up: nobody has waited for {ORPHAN_LIMIT:g} s")
+        logger.error("flight failed", task=self._task_id, exc_info=error)
+        return DragonflyError(f"download failed: {type(error).__name__}")
+
+    def _let_go(self) -> None:
+        if self._holding is not None:
+            self._holding.settle()
+        if self._lease is not None:
+            self._lease.end()
 
     def give_up(self) -> None:
         """End it before its time; its callers are told that the daemon is stopping."""
@@ -204,7 +213,7 @@ class Flight:
             claim = holding.claim(piece.number)
             try:
                 crc = await self._node.run(Checksum(claim.view), self._node.helpers)
-            except BaseException:
+            except BaseException:  # cancelled, too: a claim must not outlive its receiver
                 claim.abandon()
                 raise
             claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)

@@ -134,7 +134,7 @@ class HandoffServer:
                 await client.send(_failure(error))
         except (OSError, TimeoutError, RemoteProtocolError) as error:
             logger.debug("hand-off client gone", why=str(error))
-        except Exception:
+        except Exception:  # a bug with one client must not leave it waiting
             logger.exception("unexpected error on the hand-off socket")
             with contextlib.suppress(OSError, TimeoutError):
                 await client.send(_failure(DragonflyError("internal error; see the daemon's log")))

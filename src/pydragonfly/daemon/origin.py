@@ -131,7 +131,7 @@ class Origin:
         try:
             with self._lock:  # two answers that disagree may come at the same time
                 self._check(body)
-        except BaseException:
+        except BaseException:  # whatever it is, the connection is ours to close
             body.close()
             raise
         return body

@@ -96,7 +96,7 @@ class Transport:
             self._node.tasks.start(talk, "talk with the scheduler")
         try:
             await asyncio.shield(self._end)
-        except BaseException as error:
+        except BaseException as error:  # cancelled, too: the scheduler must not wait for us
             self._say_failed(error)
             raise
         finally:

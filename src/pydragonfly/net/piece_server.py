@@ -197,7 +197,7 @@ class PieceServer:
         except (RemoteProtocolError, OSError, TimeoutError) as error:
             # Garbage, a vanished child, a slow one: nothing that anybody here must mend.
             logger.debug("connection ended", reason=str(error))
-        except Exception:
+        except Exception:  # a bug with one child must not end the server
             logger.exception("unexpected error while serving a piece")
         finally:
             sock.close()

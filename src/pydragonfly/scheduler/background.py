@@ -30,7 +30,7 @@ class Background:
                 await asyncio.sleep(interval)
                 try:
                     work()
-                except Exception:
+                except Exception:  # the next one may go well; this one is logged
                     logger.exception("background work failed; trying again later", work=name)
 
         self.spawn(repeat(), name)

@@ -50,7 +50,7 @@ class FileSource:
         fd = self._open(path)
         try:
             return _FileBody(fd, path, request)
-        except BaseException:
+        except BaseException:  # whatever it is, the descriptor is ours to close
             os.close(fd)
             raise
 

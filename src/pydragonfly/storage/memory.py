@@ -101,7 +101,7 @@ class Segment:
                 self._map.madvise(mmap.MADV_DONTDUMP)
             if lock:
                 _lock_pages(self._map)
-        except BaseException:
+        except BaseException:  # whatever it is, the descriptor is ours to close
             os.close(fd)
             raise
 
