@@ -1,12 +1,15 @@
 """Bytes a second from a warm daemon to another, as a ratio to a bare socket loop in the same run.
 
-    python bench/pair.py [--size 1GiB] [--rounds 5] [--json results.json]
+    python bench/pair.py [--size 2GiB] [--rounds 5] [--json results.json]
 
-Two daemons, a scheduler and an origin are started as real processes. The first daemon gets the
-content from the origin; then, each round, the second gets it from the first, verified, and
-forgets it again. Between rounds a bare loop moves as many bytes between two processes over
-plain sockets, by the calls that cost least, into memory that is warm and into memory that was
-never touched. What a daemon receives into has never been touched either.
+Two daemons, a scheduler and an origin are started as real processes. The first daemon gets two
+contents from the origin; then the second gets them from the first, verified, again and again:
+
+- where its store is full, so that a content takes over the memory of the one it evicts;
+- for a program that reads in place as the bytes come, which takes memory never touched before.
+
+In between, a bare loop moves as many bytes between two processes over plain sockets, by the calls
+that cost least, into memory that is warm and into memory that was never touched.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 
 from pydragonfly.cli._handoff import connect
 from pydragonfly.model.units import format_size, parse_size
+from pydragonfly.pb import dfdaemon_pb2
 from pydragonfly.testing.cluster import Cluster, Node
 from pydragonfly.testing.content import Pattern
 from pydragonfly.testing.origin import Origin
@@ -79,6 +83,7 @@ class BareLoop:
         fd = os.memfd_create("bare")
         os.ftruncate(fd, self._part)
         memory = mmap.mmap(fd, self._part)
+        memory.madvise(mmap.MADV_HUGEPAGE)  # as a daemon does
         os.close(fd)
         return memory
 
@@ -109,8 +114,8 @@ class BareLoop:
 # -- a daemon ----------------------------------------------------------------------------------
 
 
-def fetch(node: Node, url: str, size: int) -> float:
-    """Have *node* get *url*; bytes a second."""
+def hand_off(node: Node, url: str, size: int) -> float:
+    """Have *node* get *url* for a program that reads it in place; bytes a second."""
     deadline = time.monotonic() + PATIENCE
     with connect(str(node.socket)) as connection:
         started = time.perf_counter()
@@ -123,34 +128,57 @@ def fetch(node: Node, url: str, size: int) -> float:
         return size / (time.perf_counter() - started)
 
 
-def forget(node: Node) -> None:
-    """Have *node* delete all it holds."""
-    from pydragonfly.pb import dfdaemon_pb2, node_pb2  # noqa: PLC0415  heavy, and not timed
+class Receiver:
+    """A daemon, spoken to by gRPC."""
 
-    with node.channel() as channel:
-        for task in node.node_stub(channel).ListTasks(node_pb2.ListTasksRequest()).tasks:
-            request = dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task.id)
-            node.download_stub(channel).DeleteCacheTask(request)
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._channel = node.channel()
+        self._download = node.download_stub(self._channel)
+
+    def fetch(self, url: str, size: int) -> float:
+        """Have it get *url*; bytes a second."""
+        request = dfdaemon_pb2.DownloadCacheTaskRequest(url=url)
+        started = time.perf_counter()
+        for _ in self._download.DownloadCacheTask(request, timeout=PATIENCE):
+            pass
+        return size / (time.perf_counter() - started)
+
+    def forget(self) -> None:
+        """Have it delete all it holds."""
+        for task_id in self._node.tasks():
+            self._download.DeleteCacheTask(dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task_id))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
 
 
 def measure(size: int, rounds: int, connections: int) -> dict[str, list[float]]:
     """Rates by name, bytes a second, one a round."""
-    rates: dict[str, list[float]] = {"warm": [], "fresh": [], "pair": []}
+    rates: dict[str, list[float]] = {"warm": [], "pair-warm": [], "fresh": [], "pair-fresh": []}
     bare = BareLoop(size, connections)
-    capacity = str(size + (64 << 20))
     with tempfile.TemporaryDirectory(prefix="pd-") as directory, Origin() as origin:
-        origin.put("/content", Pattern(size, 1))
+        origin.put("/a", Pattern(size, 1))
+        origin.put("/b", Pattern(size, 2))
+        a, b = origin.url("/a"), origin.url("/b")
         with Cluster(Path(directory)) as cluster:
             cluster.scheduler()
-            first = cluster.daemon("first", capacity=capacity)
-            second = cluster.daemon("second", capacity=capacity)
-            fetch(first, origin.url("/content"), size)
+            first = cluster.daemon("first", capacity=str(2 * size + (64 << 20)))
+            second = cluster.daemon("second", capacity=str(size + (64 << 20)))
+            for url in (a, b):
+                hand_off(first, url, size)
             sent = origin.sent()
+            receiver = Receiver(second)
             for _ in range(rounds):
+                receiver.fetch(a, size)
                 rates["warm"].append(bare.run(warm=True))
-                rates["pair"].append(fetch(second, origin.url("/content"), size))
+                rates["pair-warm"].append(receiver.fetch(b, size))
+                receiver.forget()
                 rates["fresh"].append(bare.run(warm=False))
-                forget(second)
+                rates["pair-fresh"].append(hand_off(second, a, size))
+                receiver.forget()
+            receiver.close()
             if origin.sent() != sent:
                 raise SystemExit("the second daemon asked the origin: nothing was measured")
     bare.close()
@@ -160,7 +188,7 @@ def measure(size: int, rounds: int, connections: int) -> dict[str, list[float]]:
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="1GiB", type=parse_size)
+    parser.add_argument("--size", default="2GiB", type=parse_size)
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--connections", default=4, type=int, help="of the bare loop")
     parser.add_argument("--json", type=Path, help="write the rates here, too")
@@ -170,12 +198,15 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in rates.items()}
     for name, words in (
         ("warm", "bare socket loop, warm memory"),
+        ("pair-warm", "daemon to daemon, memory of an evicted content"),
         ("fresh", "bare socket loop, fresh memory"),
-        ("pair", "daemon to daemon, verified"),
+        ("pair-fresh", "daemon to daemon, fresh memory"),
     ):
-        print(f"{words:32} {format_size(middle[name])}/s")
-    print(f"ratio to the bare loop into warm memory   {middle['pair'] / middle['warm']:.2f}")
-    print(f"ratio to the bare loop into fresh memory  {middle['pair'] / middle['fresh']:.2f}")
+        line = f"{words:48} {format_size(middle[name])}/s"
+        if name.startswith("pair"):
+            against = {other: middle[name] / middle[other] for other in ("warm", "fresh")}
+            line += "   " + ", ".join(f"{r:.2f} of the {n} loop" for n, r in against.items())
+        print(line)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"size": size, "rates": rates}))

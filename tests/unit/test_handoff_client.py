@@ -130,6 +130,27 @@ def test_without_a_segment_the_content_comes_in_frames(
     assert download.received["origin"] == length
 
 
+@pytest.mark.parametrize(("start", "length"), [(0, 23_456), (4_000, 7_500)])
+def test_the_segment_may_come_last(
+    tmp_path: Path, start: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces tell how far it is; what is written is taken from the segment at the end."""
+    monkeypatch.setattr("pydragonfly.cli._download._STEP", 5_001)
+
+    def script(talk: Conversation) -> None:
+        with contextlib.closing(Segment(CONTENT, 5000)) as segment:
+            talk.send(**(started(segment, start, length) | {"segment": False}))
+            for number in range(5):
+                talk.send(event="pieces", pieces=[segment.fill(number)])
+            talk.send(segment.descriptor, event="segment")
+            talk.send(event="done")
+            talk.wait_closed()
+
+    download = _get(tmp_path, script)
+    assert (tmp_path / "out").read_bytes() == CONTENT[start : start + length]
+    assert download.received == {"peers": length, "origin": 0, "cache": 0}
+
+
 def test_a_growing_content(tmp_path: Path) -> None:
     """Its descriptor comes late; warnings come any time."""
 
@@ -269,6 +290,29 @@ def test_content_beside_a_segment(tmp_path: Path) -> None:
     """It is one or the other."""
     event = {"event": "content", "offset": 0, "inline": 0}
     assert "where they do not belong" in _error(tmp_path, _then(event))
+
+
+def test_two_segments(tmp_path: Path) -> None:
+    """Which of them is it?"""
+
+    def script(talk: Conversation) -> None:
+        with contextlib.closing(Segment(CONTENT, 5000)) as segment:
+            talk.start(segment)
+            talk.send(segment.descriptor, event="segment")
+        talk.wait_closed()
+
+    assert "in two ways" in _error(tmp_path, script)
+
+
+def test_a_segment_of_nothing_known(tmp_path: Path) -> None:
+    """Before its length was told."""
+
+    def script(talk: Conversation) -> None:
+        with contextlib.closing(Segment(CONTENT, 5000)) as segment:
+            talk.send(segment.descriptor, event="segment")
+        talk.wait_closed()
+
+    assert "'segment' before 'started'" in _error(tmp_path, script)
 
 
 def test_a_descriptor_that_does_not_come(tmp_path: Path) -> None:

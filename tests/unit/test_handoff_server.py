@@ -160,6 +160,7 @@ def test_a_request_with_everything() -> None:
         disable_back_to_source=True,
         prefetch=True,
         content_for_calculating_task_id="c",
+        early=True,
     )
 
 
@@ -167,7 +168,9 @@ def test_absent_and_null_mean_the_same() -> None:
     """Only the URL is required."""
     keys = ("kind", "range", "tag", "timeout", "request_header", "priority", "prefetch")
     nothing = dict.fromkeys(keys)
-    assert parse_download({"url": "u", **nothing}) == DownloadRequest(kind=Kind.CACHE, url="u")
+    assert parse_download({"url": "u", **nothing}) == DownloadRequest(
+        kind=Kind.CACHE, url="u", early=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -306,6 +309,43 @@ async def test_the_connection_is_the_lease(daemon: Daemon, url: str) -> None:
             assert seen[:] == WHOLE
         assert daemon.holdings.ledger.used == SIZE
     await until(lambda: daemon.holdings.ledger.used == 0)
+
+
+async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Origin) -> None:
+    """Nobody sees what was in it: the descriptor comes when all of it is overwritten."""
+    origin.put("/old", Pattern(60 * MIB, 7))
+    origin.put("/new", Pattern(58 * MIB, 8))
+    await fetch(daemon, origin.url("/old"))
+    origin.fault("/new", Fault(rate=30 * MIB))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fetch(daemon, origin.url("/new")))
+        await until(lambda: any(h.record.url == origin.url("/new") for h in daemon.holdings))
+        (holding,) = daemon.holdings
+        await until(lambda: bool(holding.pieces))
+        assert holding.content.inherited
+        with Client(daemon) as client:
+            client.send({"op": "download", "url": origin.url("/new")})
+            started, *others, last, done = await events(client)
+            assert (started["event"], started["segment"]) == ("started", False)
+            assert {event["event"] for event in others} == {"pieces"}
+            assert (last, done) == ({"event": "segment"}, {"event": "done"})
+            (fd,) = client.fds
+            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as seen:
+                assert seen[:] == Pattern(58 * MIB, 8).read()
+
+    # What was handed out is never used again.
+    file = os.fstat(holding.content._fd).st_ino  # type: ignore[attr-defined]  # a segment
+    await fetch(daemon, origin.url("/old"))
+    (holding,) = daemon.holdings
+    assert not holding.content.inherited
+    assert os.fstat(holding.content._fd).st_ino != file  # type: ignore[attr-defined]  # a segment
+
+
+async def fetch(daemon: Daemon, url: str) -> None:
+    """For a caller who does not read in place."""
+    async with daemon.engine.download(DownloadRequest(Kind.CACHE, url)) as download:
+        async for _ in daemon.engine.events(download):
+            pass
 
 
 async def test_a_client_that_is_killed(daemon: Daemon, url: str) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -93,6 +94,17 @@ def allocated(holding: Holding) -> int:
     """Bytes of memory that the kernel has given it."""
     assert isinstance(holding.content, Segment)
     return os.fstat(holding.content._fd).st_blocks * 512
+
+
+def inode(holding: Holding) -> int:
+    """Which file in memory it is."""
+    assert isinstance(holding.content, Segment)
+    return os.fstat(holding.content._fd).st_ino
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -362,6 +374,85 @@ def test_eviction_is_one_act(store: Store) -> None:
     assert store.removed == [("c", Reason.LRU), ("b", Reason.LRU)]
     assert sorted(h.id for h in store) == ["a", "d", "e"]
     assert store.ledger.used == 52 * MIB
+
+
+def test_memory_passes_from_the_evicted_to_the_evictor(store: Store) -> None:
+    """No new page is needed; and nobody gets to see what was in the old ones."""
+    old = store.fill("old", 48 * MIB)
+    memory, file = old.content, inode(old)
+    new = store.add("new", 48 * MIB + 10)
+    new.reserve(range(49))
+
+    assert (new.content, inode(new), store.removed) == (memory, file, [("old", Reason.LRU)])
+    assert allocated(new) == 48 * MIB
+    assert store.ledger.used == 48 * MIB + 10
+    with pytest.raises(PieceNotFound):
+        new.view(ByteRange(0, 10))
+    for number in range(49):
+        assert new.handout() is None
+        publish(new, number)
+    fd = new.handout()
+    assert fd is not None
+    assert os.fstat(fd).st_size == 48 * MIB + 10
+    assert os.pread(fd, MIB, 7 * MIB) == data_of(7, MIB)
+    assert os.pread(fd, 100, 48 * MIB) == data_of(48, 10)
+    os.close(fd)
+
+
+def test_the_best_memory_is_taken_and_the_rest_is_freed(store: Store) -> None:
+    """Of several that had to go."""
+    for name, length in (("small", 10 * MIB), ("fits", 24 * MIB), ("large", 30 * MIB)):
+        store.fill(name, length)
+    fits = store.get(Kind.CACHE, "fits")
+    assert fits is not None
+    file, before = inode(fits), descriptors()
+    store.add("new", 20 * MIB).reserve(range(20))
+    assert [name for name, _ in store.removed] == ["small", "fits"]
+    new = store.get(Kind.CACHE, "new")
+    assert new is not None
+    assert (inode(new), allocated(new)) == (file, 20 * MIB)
+    assert descriptors() == before - 2, "a segment has two: its own, and its mapping's"
+
+
+@pytest.mark.parametrize("why", ["a part", "early", "handed out", "in somebody's view"])
+def test_memory_that_does_not_pass_on(store: Store, why: str) -> None:
+    """Where others could read in it, or it would count for less than it is."""
+    old = store.fill("old", 60 * MIB)
+    file = inode(old)
+    view, fd = None, None
+    if why == "handed out":
+        fd = old.handout()
+    if why == "in somebody's view":
+        view = old.view(ByteRange(0, 100))
+    new = store.add("new", 60 * MIB)
+    new.reserve(range(59 if why == "a part" else 60), early=why == "early")
+
+    assert inode(new) != file
+    assert allocated(new) == 0
+    if view is not None:
+        assert view == data_of(0, MIB)[:100]
+    if fd is not None:
+        assert os.pread(fd, MIB, 0) == data_of(0, MIB)
+        os.close(fd)
+    early = new.handout()
+    assert (early is None) == (why == "a part")
+    if early is not None:
+        assert os.pread(early, 100, 0) == bytes(100)
+        os.close(early)
+
+
+def test_a_failed_download_in_memory_of_another(store: Store) -> None:
+    """What did not come is given back, and is nothing of the other's after."""
+    store.fill("old", 60 * MIB)
+    new = store.add("new", 60 * MIB)
+    new.reserve(range(60))
+    publish(new, 3)
+    new.settle()
+
+    assert (store.ledger.used, allocated(new)) == (MIB, MIB)
+    new.reserve(range(60))
+    assert new.handout() is None, "pages at the edge of a piece may hold what was there"
+    assert new.view(ByteRange(3 * MIB, MIB)) == data_of(3, MIB)
 
 
 def test_nobody_in_use_is_evicted(store: Store) -> None:
@@ -694,18 +785,24 @@ class HoldingsMachine(RuleBasedStateMachine):
         #: Every holding that was ever used and is not forgotten yet, with its leases.
         self.leases: list[tuple[Holding, Lease]] = []
         self.reserved: dict[Holding, set[int]] = {}
+        #: Whose memory others may have got hold of.
+        self.handed_out: set[Holding] = set()
 
     def holding(self, name: str) -> Holding | None:
         """What is held under *name*."""
         return self.store.get(Kind.CACHE, name)
 
-    @rule(name=st.sampled_from(NAMES), numbers=st.sets(st.integers(0, PIECES - 1)))
-    def reserve(self, name: str, numbers: set[int]) -> None:
+    @rule(
+        name=st.sampled_from(NAMES),
+        numbers=st.sets(st.integers(0, PIECES - 1)) | st.just(set(range(PIECES))),
+        early=st.booleans(),
+    )
+    def reserve(self, name: str, numbers: set[int], early: bool) -> None:  # noqa: FBT001  hypothesis calls by name
         """Open it if need be."""
         holding = self.store.add(name, PIECES * PIECE, PIECE)
         before = self.store.ledger.used, list(self.store)
         try:
-            holding.reserve(numbers)
+            holding.reserve(numbers, early=early)
         except OutOfSpace:
             assert (self.store.ledger.used, list(self.store)) == before
         else:
@@ -746,8 +843,25 @@ class HoldingsMachine(RuleBasedStateMachine):
         holding = self.holding(name)
         if holding is not None:
             holding.settle()
-            if holding in self.reserved:
+            if holding in self.reserved and holding not in self.handed_out:
                 self.reserved[holding] &= set(holding.pieces)
+
+    @rule(name=st.sampled_from(NAMES))
+    def hand_out(self, name: str) -> None:
+        """Whoever gets a descriptor sees nothing of other tasks."""
+        holding = self.holding(name)
+        fd = None if holding is None else holding.handout()
+        if holding is None or fd is None:
+            return
+        self.handed_out.add(holding)
+        for number in range(PIECES):
+            seen = os.pread(fd, PIECE, number * PIECE)
+            if number in holding.pieces:
+                assert seen == data_of(number, PIECE)
+            else:
+                assert not seen.strip(b"?\0")
+        os.close(fd)
+        assert os.fstat(holding.content._fd).st_size == PIECES * PIECE  # type: ignore[attr-defined]  # it has one, or it gave none
 
     @rule(name=st.sampled_from(NAMES))
     def delete(self, name: str) -> None:
@@ -774,6 +888,13 @@ class HoldingsMachine(RuleBasedStateMachine):
         assert self.store.ledger.leased == sum(h.reserved_bytes for h in leased)
         assert {h.id for h in self.store} == {r.id for r in self.store.metadata.list()}
         assert all(h.gone or self.holding(h.id) is h for h in alive)
+
+    @invariant()
+    def memory_is_accounted_for(self) -> None:
+        """The kernel has given no task more than it has reserved."""
+        for holding in self.store:
+            if holding in self.reserved and holding._content is not None:
+                assert allocated(holding) <= holding.reserved_bytes
 
     @invariant()
     def bytes_are_right(self) -> None:

@@ -16,6 +16,7 @@ import pytest
 from pydragonfly.errors import Unavailable
 from pydragonfly.storage.memory import (
     GROWTH_STEP,
+    MAX_EXCESS,
     SMALL,
     Content,
     Growing,
@@ -133,6 +134,82 @@ def _allocated(segment: Content) -> int:
 def _fill(content: Content, offset: int, length: int, byte: int = 1) -> None:
     with content.writable(offset, length) as view:
         view[:] = bytes([byte]) * length
+
+
+@linux
+class TestInheritance:
+    """Content in the memory of another that nobody uses any more."""
+
+    @pytest.mark.parametrize(
+        ("old", "new", "locked"),
+        [
+            (MIB, MIB, False),
+            (MIB + 77, MIB + 4097, True),
+            (MIB, 2 * MIB, True),
+            (70 * MIB, 66 * MIB + 5, False),
+            (40 * MIB, 70 * MIB, False),
+        ],
+    )
+    def test_pages_stay(self, old: int, new: int, locked: bool) -> None:  # noqa: FBT001  parametrized
+        """As many as fit; the file in memory is the same."""
+        segment = create(old, lock=locked)
+        _fill(segment, 0, old, 7)
+        pages = _allocated(segment)
+        assert not segment.inherited
+
+        assert segment.become(new)
+        assert (segment.length, segment.inherited) == (new, True)
+        kept = -(-new // mmap.PAGESIZE) * mmap.PAGESIZE
+        assert _allocated(segment) == min(pages, kept)
+        _fill(segment, 0, new, 9)
+        assert _allocated(segment) == kept
+        fd = segment.handout()
+        assert fd is not None
+        assert os.pread(fd, 2 * new, 0) == bytes([9]) * new
+        os.close(fd)
+        segment.close()
+
+    def test_not_from_whom_others_may_read(self) -> None:
+        """A descriptor can be anywhere by now; a view, too."""
+        handed_out = create(MIB)
+        fd = handed_out.handout()
+        assert fd is not None
+        assert not handed_out.become(MIB)
+        seen = create(MIB)
+        _fill(seen, 0, MIB, 3)
+        with seen.readable(0, 10) as view:
+            assert not seen.become(MIB)
+            assert view == b"\3" * 10
+        closed = create(MIB)
+        closed.close()
+        assert not closed.become(MIB)
+        assert not create(SMALL).become(SMALL)
+        os.close(fd)
+        handed_out.close()
+        seen.close()
+
+    def test_not_of_another_size_altogether(self) -> None:
+        """What is freed is freed on the spot, and a little is not worth it."""
+        segment = create(100 * MIB)
+        assert not segment.become(100 * MIB - MAX_EXCESS - 1)
+        assert not segment.become(200 * MIB + 1)
+        assert segment.become(100 * MIB - MAX_EXCESS)
+        segment.close()
+
+    def test_the_best_of_several(self) -> None:
+        """The shortest that is long enough, else the longest; never for what needs none."""
+        spare = [create(n * MIB) for n in (9, 4, 6, 5)]
+        closed = spare[1]
+        assert create(5 * MIB, spare=spare) is spare[3]
+        assert create(8 * MIB, spare=spare) is spare[0]
+        assert create(11 * MIB, spare=spare) is spare[0]
+        closed.close()
+        fresh = create(3 * MIB, spare=[closed])
+        assert fresh is not closed
+        assert not fresh.inherited
+        assert isinstance(create(SMALL, spare=spare), SmallContent)
+        for content in (*spare, fresh):
+            content.close()
 
 
 @linux

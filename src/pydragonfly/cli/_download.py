@@ -47,6 +47,9 @@ _ERRORS: Final[Mapping[str, type[DragonflyError]]] = {
 # by one are mapped at once: twice as fast from a segment to a file on ext4.
 _POPULATE_READ: Final = 22
 
+# Bytes written between two looks at whether the progress wants to be drawn.
+_STEP: Final = 16 << 20
+
 
 class Download:
     """One request to a daemon, and what has come of it.
@@ -73,6 +76,7 @@ class Download:
             "warning": self._on_warning,
             "started": self._on_started,
             "pieces": self._on_pieces,
+            "segment": self._on_segment,
             "content": self._on_content,
             "done": self._on_done,
             "error": self._on_error,
@@ -138,7 +142,7 @@ class Download:
             )
         self.task_id = _text(event, "task_id")
         if event.get("segment"):
-            self._segment = _map(self._connection.take_descriptor(), self.content_length)
+            self._take_segment()
         self._progress.started(self.length)
 
     def _on_pieces(self, event: dict[str, Any]) -> None:
@@ -175,6 +179,24 @@ class Download:
             ):
                 return number, offset, length, _SOURCES[source]
         raise RemoteProtocolError(f"the daemon named a piece that cannot be: {piece!r}")
+
+    def _on_segment(self, _event: dict[str, Any]) -> None:
+        """All of the part is here, and this is the memory that it lies in."""
+        self._must_be_started("segment")
+        if self._segment is not None or self._written:
+            raise RemoteProtocolError("the daemon sent the content in two ways")
+        segment = self._take_segment()
+        end = self.start + self.length
+        while self._written < self.length:
+            first = self.start + self._written
+            part = _view(segment, first, min(first + _STEP, end))
+            self._output.write(self._written, part)
+            self._written += len(part)
+            self._progress.tick()
+
+    def _take_segment(self) -> mmap.mmap:
+        self._segment = _map(self._connection.take_descriptor(), self.content_length)
+        return self._segment
 
     def _on_content(self, event: dict[str, Any]) -> None:
         self._must_be_started("content")

@@ -225,7 +225,7 @@ class Flight:
         """Tell a caller that the content is known, and make room for what it lacks."""
         try:
             download.begin(holding)
-            holding.reserve(download.missing)
+            holding.reserve(download.missing, early=download.request.early)
         except DragonflyError as error:
             download.fail(error)
 

@@ -190,7 +190,7 @@ class HandoffServer:
                     handed_out = await self._start(client, download, event)
                 else:
                     await _send_pieces(client, event)
-            if not handed_out:
+            if not handed_out and not await _send_segment(client, download):
                 await _send_content(client, download)
             await client.send({"event": "done"})
             await asyncio.shield(left)
@@ -221,6 +221,18 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
     pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
     for at in range(0, len(pieces), _PIECES_AT_ONCE):
         await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
+
+
+async def _send_segment(client: _Client, download: Download) -> bool:
+    """The segment, now that the part is here, if there is one to be had; whether there was."""
+    fd = None if download.holding is None else download.holding.handout()
+    if fd is None:
+        return False
+    try:
+        await client.send({"event": "segment"}, fd)
+    finally:
+        os.close(fd)
+    return True
 
 
 async def _send_content(client: _Client, download: Download) -> None:
@@ -324,6 +336,7 @@ def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
         kind=Kind.CACHE,
         request_header=header,
         filtered_query_params=tuple(filtered),
+        early=True,
         **given,
     )
 

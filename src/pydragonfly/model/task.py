@@ -30,7 +30,8 @@ class Traffic(IntEnum):
 class DownloadRequest:
     """One caller's wish: a content, or a range of it, and on what terms.
 
-    The fields are those of ``DownloadCacheTaskRequest`` and ``common.v2.Download``.
+    The fields are those of ``DownloadCacheTaskRequest`` and ``common.v2.Download``, but for the
+    last.
     """
 
     kind: Kind
@@ -55,6 +56,8 @@ class DownloadRequest:
     content_for_calculating_task_id: str | None = None
     remote_ip: str | None = None
     overwrite: bool = False
+    #: The caller wants to read the bytes where they lie before all are here (docs/handoff.md).
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,8 +231,16 @@ class Holding:
         if amount > ledger.capacity:
             raise OutOfSpace(amount, capacity=ledger.capacity, leased=ledger.leased)
 
-    def reserve(self, numbers: Iterable[int]) -> None:
+    def reserve(self, numbers: Iterable[int], *, early: bool = False) -> None:
         """Make room for pieces. Those that have room already cost nothing.
+
+        A content for all of which there is room takes over the memory of one that had to go for
+        it, if it can: receiving into that costs less than half.
+
+        Args:
+            numbers: Of the pieces.
+            early: Somebody wants a :meth:`handout` before all is here, for which memory that
+                was another content's is no good.
 
         Raises:
             OutOfSpace: They do not fit. Nothing has changed.
@@ -240,10 +248,19 @@ class Holding:
             Unavailable: The system has no memory for it.
         """
         new = set(numbers) - self._reserved
-        self._home.admit(self._account, sum(self.piece(n).length for n in new))
+        spare = self._home.admit(self._account, sum(self.piece(n).length for n in new))
         self._reserved |= new
-        if self._content is None and self.total:
-            self._content = memory.create(self.total, lock=self._home.lock_pages)
+        try:
+            if self._content is None and self.total:
+                self._content = memory.create(
+                    self.total,
+                    lock=self._home.lock_pages,
+                    spare=spare if self.fully_reserved and not early else (),
+                )
+        finally:
+            for content in spare:
+                if content is not self._content:
+                    self._home.dispose(content.close)
 
     @property
     def fully_reserved(self) -> bool:
@@ -288,9 +305,11 @@ class Holding:
         """A read-only descriptor of the whole content for another process, or None.
 
         None when the content has no descriptor, or when a reader of parts that are not here
-        could make it larger than what is accounted for.
+        could make it larger than what is accounted for, or would see another content there.
         """
         if self._content is None or not self.fully_reserved:
+            return None
+        if self._content.inherited and not self.complete:
             return None
         return self._content.handout()
 
@@ -302,7 +321,8 @@ class Holding:
         Raises:
             OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
-        self._home.admit(self._account, memory.GROWTH_STEP)
+        for content in self._home.admit(self._account, memory.GROWTH_STEP):
+            self._home.dispose(content.close)
         if self._growing is None:
             self._growing = memory.Growing()
         return self._growing.extend()
@@ -436,6 +456,11 @@ class Holding:
         if self.on_gone is not None:
             self.on_gone()
 
+    def surrender(self) -> memory.Content | None:
+        """Give up the bytes, which nobody uses any more, to :class:`Holdings`."""
+        content, self._content = self._content, None
+        return content
+
     def _free(self) -> None:
         for thing in (self._content, self._growing):
             if thing is not None:
@@ -514,10 +539,19 @@ class Holdings:
             self.metadata.download_finished(record.kind, record.id, self.now())
         return holding
 
-    def admit(self, account: Account, amount: int) -> None:
-        """Reserve bytes, evicting whom the ledger names. Raises as it does."""
+    def admit(self, account: Account, amount: int) -> list[memory.Content]:
+        """Reserve bytes, evicting whom the ledger names. Raises as it does.
+
+        Returns:
+            What the evicted held, to be used again or closed.
+        """
+        spare = []
         for victim in self.ledger.reserve(account, amount):
-            self._forget(self._of_account[victim], Reason.LRU, freed=True)
+            holding = self._of_account[victim]
+            if (content := holding.surrender()) is not None:
+                spare.append(content)
+            self._forget(holding, Reason.LRU, freed=True)
+        return spare
 
     def remove(self, holding: Holding, reason: Reason) -> None:
         """Delete a task: from here on nobody finds it. A second time does nothing."""

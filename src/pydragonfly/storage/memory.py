@@ -5,6 +5,10 @@ are first written, so a segment of which only a few pieces are wanted costs only
 up to :data:`SMALL` bytes is a plain ``bytearray``: ten thousand small tasks must not need ten
 thousand descriptors. Empty content is nothing at all.
 
+Touching a page for the first time costs more than receiving into it. Two things avoid it: content
+that has to go can hand its memory, still mapped, to the content that it makes room for; and where
+the system allows huge pages for shared memory, segments ask for them. docs/adr/0005 has figures.
+
 Where memfd does not exist (macOS) an unlinked temporary file stands in: it may be paged out to
 its disk, and as it cannot be sealed, no reader is given its descriptor.
 """
@@ -18,7 +22,7 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,6 +35,13 @@ SMALL: Final = 256 * 1024
 #: content length is a multiple of it.
 GROWTH_STEP: Final = 4 * 1024 * 1024
 
+#: A content takes over memory that is at most this much longer than itself, because the rest is
+#: freed on the spot; and at least half as long, or it is not worth it.
+MAX_EXCESS: Final = 64 * 1024 * 1024
+
+#: Content from this many bytes on asks for huge pages.
+HUGE_FROM: Final = 64 * 1024 * 1024
+
 _SEALS: Final = 0x2 | 0x4 | 0x10  # SHRINK, GROW, FUTURE_WRITE; the last is not in fcntl of 3.11
 _F_ADD_SEALS: Final = 1033
 _MLOCK_ONFAULT: Final = 1
@@ -40,6 +51,10 @@ class Content(Protocol):
     """The bytes of one task. Views stay valid after :meth:`close`, for those who hold them."""
 
     length: int
+
+    #: It lies in memory that was another content's: until all of it is here, whoever could read
+    #: anywhere in it would see what is none of theirs.
+    inherited: bool
 
     def writable(self, offset: int, length: int) -> memoryview:
         """A view to receive into."""
@@ -53,12 +68,20 @@ class Content(Protocol):
     def handout(self) -> int | None:
         """A new read-only descriptor of all the content, or None if there is none to give."""
 
+    def become(self, length: int) -> bool:
+        """Turn into other content of *length* bytes, with the same memory. Whether that worked.
+
+        What was in it is in it still. Only content that nobody uses any more may be asked.
+        """
+
     def close(self) -> None:
         """Free it, or as much of it as nobody has a view or descriptor of."""
 
 
 class SmallContent:
     """Content without a descriptor."""
+
+    inherited = False
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -77,6 +100,10 @@ class SmallContent:
     def handout(self) -> None:
         return None
 
+    def become(self, length: int) -> bool:
+        del length
+        return False
+
     def close(self) -> None:
         self._bytes = bytearray()
 
@@ -92,6 +119,7 @@ class Segment:
 
     def __init__(self, fd: int, length: int, *, lock: bool = False) -> None:
         self.length = length
+        self.inherited = False
         self._fd = fd
         self._sealed = False
         try:
@@ -99,6 +127,7 @@ class Segment:
             self._map = mmap.mmap(fd, length)
             if hasattr(mmap, "MADV_DONTDUMP"):
                 self._map.madvise(mmap.MADV_DONTDUMP)
+            _ask_for_huge_pages(self._map)
             if lock:
                 _lock_pages(self._map)
         except BaseException:  # whatever it is, the descriptor is ours to close
@@ -140,6 +169,22 @@ class Segment:
             self._sealed = True
         with _refusals_named():
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def become(self, length: int) -> bool:
+        # A sealed one may be in anybody's hands, for ever.
+        if self._sealed or self._fd < 0:
+            return False
+        if not self.length - MAX_EXCESS <= length <= 2 * self.length:
+            return False
+        try:
+            # Refused while a view is exported: nobody may be surprised by other bytes in it.
+            self._map.resize(length)
+            _ask_for_huge_pages(self._map)
+        except (BufferError, OSError, SystemError):  # SystemError: no mremap on this system
+            return False
+        self.length = length
+        self.inherited = True
+        return True
 
     def close(self) -> None:
         # Views of a reader who was cut off may still be exported; then the mapping goes with
@@ -195,14 +240,24 @@ class Growing:
             self._fd = -1
 
 
-def create(length: int, *, lock: bool = False) -> Content:
+def create(length: int, *, lock: bool = False, spare: Iterable[Content] = ()) -> Content:
     """Room for content of *length* bytes.
+
+    Args:
+        length: Bytes.
+        lock: As for :class:`Segment`.
+        spare: Contents that nobody uses any more. The one that fits best and can be had becomes
+            what is returned; the others are as they were, or fit for nothing but to be closed.
 
     Raises:
         Unavailable: The system has no memory for it, or no descriptor.
     """
     if length <= SMALL:
         return SmallContent(length)
+    # The shortest that is long enough, else the longest.
+    for content in sorted(spare, key=lambda c: (c.length < length, abs(c.length - length))):
+        if content.become(length):
+            return content
     with _refusals_named():
         return Segment(_anonymous_file(), length, lock=lock)
 
@@ -223,6 +278,17 @@ def _anonymous_file() -> int:
     fd, path = tempfile.mkstemp(prefix="pydragonfly-")
     Path(path).unlink()
     return fd
+
+
+def _ask_for_huge_pages(mapping: mmap.mmap) -> None:
+    """Have pages of 2 MiB where the system gives them to shared memory on demand.
+
+    It does if ``/sys/kernel/mm/transparent_hugepage/shmem_enabled`` says ``advise``. Not for
+    less than :data:`HUGE_FROM` bytes: the last page takes its 2 MiB, however little is in it.
+    """
+    if len(mapping) >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            mapping.madvise(mmap.MADV_HUGEPAGE)
 
 
 def _lock_pages(mapping: mmap.mmap) -> None:
