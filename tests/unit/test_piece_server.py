@@ -18,6 +18,7 @@ import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from pydragonfly.errors import ConfigError, InvalidRequest, NotFound, PieceNotFound, VortexCode
 from pydragonfly.model.digest import crc32, piece_digest
@@ -464,6 +465,28 @@ async def test_a_child_that_takes_a_little_now_and_then() -> None:
         assert got.result() == SMALL
         await _until(lambda: served.shelf.ended == [(1, "lost"), (0, "sent")])
         slow.reset()
+
+
+async def test_a_child_that_crawls() -> None:
+    """It takes something in time, but so little that others would wait for ever."""
+    loop = asyncio.get_running_loop()
+    async with serving(senders=1, stall=1.5, piece=3600) as served:
+        with capture_logs() as logs, socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+            slow.settimeout(0)
+            await loop.sock_connect(slow, (served.ip, served.port))
+            await loop.sock_sendall(slow, PieceRequest(Tag.DOWNLOAD_CACHE_PIECE, TASK, 1).encode())
+            await _until(lambda: served.server.busy == 1)
+            other = await served.connect()
+            other.ask(0)
+            got = asyncio.ensure_future(other.piece())
+            while not got.done():
+                assert await loop.sock_recv(slow, 6000)
+                await asyncio.sleep(0.1)
+            assert got.result() == SMALL
+            await _until(lambda: bool(logs))
+        assert [log["reason"] for log in logs] == ["child is too slow"]
+        assert served.shelf.ended == [(1, "lost"), (0, "sent")]
 
 
 @pytest.mark.parametrize("number", [1, 2])

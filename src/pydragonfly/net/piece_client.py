@@ -32,14 +32,10 @@ from pydragonfly.wire.vortex import (
     to_client,
 )
 
-from .sockets import hang_up, set_limit, tune
+from .sockets import MIN_RATE, hang_up, set_limit, tune
 
 #: Bytes received by one call and then hashed while they are still in the processor's cache.
 CHUNK: Final = 1 << 20
-
-#: A parent that brings less than this, bytes a second, is worse than none: after a grace of one
-#: stall limit the piece is asked of somebody else.
-MIN_RATE: Final = 64 * 1024
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds; as Dragonfly's client
 
@@ -299,6 +295,7 @@ class PieceFetch:
         if n < 0:
             raise ParentLost(f"parent {self._who}: nothing for {self._limits.stall:g} s {of}")
         now = time.monotonic()
+        # After a grace of one stall limit the piece is better asked of somebody else.
         slow = at < MIN_RATE * (now - started - self._limits.stall)
         if slow or now > deadline:
             raise ParentLost(f"parent {self._who}: too slow, given up {of}")

@@ -29,7 +29,7 @@ from pydragonfly.errors import (
 from pydragonfly.wire.vortex import TO_SERVER, Close, ErrorFrame, FrameDecoder, PieceContent
 from pydragonfly.wire.vortex import PieceRequest as Request
 
-from .sockets import hang_up, set_limit, tune
+from .sockets import MIN_RATE, hang_up, set_limit, tune
 
 logger = structlog.get_logger(__name__)
 
@@ -89,7 +89,8 @@ class PieceServer:
     Args:
         uploads: Where the pieces come from.
         senders: Threads that send.
-        stall: Seconds that a child may leave us without taking a byte.
+        stall: Seconds in which a child that is sent to must take something, and more than
+            :data:`~.sockets.MIN_RATE` asks for.
         piece: Seconds that it may take for a whole piece.
         idle: Seconds for which a connection may idle between requests.
         request: Seconds in which a request must be complete once it has begun.
@@ -275,7 +276,7 @@ class PieceServer:
         try:
             set_limit(sock, socket.SO_SNDTIMEO, self._stall)
             for part in parts:
-                _send_all(sock, part, deadline)
+                _send_all(sock, part, deadline, self._stall)
         except OSError as error:
             raise _Cut(f"child gone: {error}") from error
         finally:
@@ -287,12 +288,19 @@ class _Cut(TimedOut):
     """A child did not take a piece that was already on its way to it."""
 
 
-def _send_all(sock: socket.socket, view: memoryview, deadline: float) -> None:
-    at = 0
+def _send_all(sock: socket.socket, view: memoryview, deadline: float, stall: float) -> None:
+    """Send it all, or give up a child that would keep the thread from others.
+
+    Each call ends after *stall* seconds, the socket's limit, with what the child took till then.
+    """
+    at, now = 0, time.monotonic()
     while at < len(view):
+        before = now
         try:
-            at += sock.send(view[at : at + CHUNK])
+            sent = sock.send(view[at : at + CHUNK])
         except BlockingIOError:
             raise _Cut("child takes nothing") from None
-        if time.monotonic() > deadline and at < len(view):
+        at, now = at + sent, time.monotonic()
+        slow = now - before >= stall and sent < MIN_RATE * stall
+        if (slow or now > deadline) and at < len(view):
             raise _Cut("child is too slow")

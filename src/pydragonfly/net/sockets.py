@@ -11,8 +11,13 @@ import contextlib
 import math
 import socket
 import struct
+from typing import Final
 
 _TIMEVAL = struct.Struct("@ll")
+
+#: Bytes a second. A parent that brings less is worse than none, and a child that takes less keeps
+#: a thread from others.
+MIN_RATE: Final = 64 * 1024
 
 #: As Dragonfly's client sets them: a dead peer shows after 5 + 3 × 3 seconds.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3))
