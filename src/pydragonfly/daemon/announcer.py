@@ -148,9 +148,12 @@ class Announcer:
             scheduler = self._schedulers.pick(task_id)
             if scheduler is not None:  # it is there and did not take it: all of it again, soon
                 scheduler.behind = True
-        # Those who are away mislead nobody; when one returns, all is announced to it again.
+        # Those who are away mislead nobody. When one returns, it is to forget what left, and all
+        # that is here is announced to it again.
         for scheduler in self._schedulers:
-            scheduler.behind = scheduler.behind or not scheduler.available
+            if not scheduler.available:
+                scheduler.behind = True
+                scheduler.stale = scheduler.stale or not held
 
     async def _tell_held(self, holding: Holding) -> None:
         """Register as one who fetched all of it from the origin; that makes us a parent."""

@@ -66,7 +66,8 @@ class Scheduler:
         self.epoch: str | None = None
         #: While it was away, something was told that it has not heard.
         self.behind = False
-        self._met = False
+        #: It may believe that we hold what we do not: from before we were started, at first.
+        self.stale = True
         self._closed = False
         self._announced_at = float("-inf")
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
@@ -90,10 +91,9 @@ class Scheduler:
         Raises:
             DragonflyError: It did not take it.
         """
-        if not self._met:
-            # Whatever it remembers of this host is from before we were started.
+        if self.stale:
             await self.leave(host.id)
-            self._met = True
+            self.stale, self.behind = False, True
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         try:
             with self.speaking():

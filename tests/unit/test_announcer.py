@@ -1,0 +1,115 @@
+"""daemon/announcer.py: what schedulers believe of this host, across a network that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from pydragonfly.core.sched.states import PeerState
+from pydragonfly.daemon.app import Daemon
+from pydragonfly.model.task import DownloadRequest, Kind
+from pydragonfly.scheduler.app import Scheduler
+from pydragonfly.storage.holdings import Reason
+from pydragonfly.testing import inside
+from pydragonfly.testing.content import Pattern
+from pydragonfly.testing.origin import Origin
+
+
+class Wire:
+    """Forwards connections to a port of this machine, as long as it is whole."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def mend(self) -> None:
+        """Forward."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Drop what there is, and let nobody in."""
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs = await asyncio.open_connection("127.0.0.1", self._target)
+        async with asyncio.TaskGroup() as ways:
+            ways.create_task(self._pump(reader, theirs[1]))
+            ways.create_task(self._pump(theirs[0], writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass  # cut
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left in the end."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that has no event."""
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110  see above
+            await asyncio.sleep(0.01)
+
+
+async def fetch(daemon: Daemon, url: str) -> str:
+    """Have it download; the task's id."""
+    async with daemon.engine.download(DownloadRequest(Kind.CACHE, url)) as download:
+        async for _ in daemon.engine.events(download):
+            pass
+        return download.task_id
+
+
+def holders(scheduler: Scheduler) -> set[str]:
+    """Tasks that somebody is believed to hold."""
+    return {p.task.id for p in scheduler._world.peers.values() if p.state is PeerState.SUCCEEDED}
+
+
+async def test_what_left_while_a_scheduler_was_out_of_reach(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack
+) -> None:
+    """It learns of that, too, and believes no more than what is true."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    wire = Wire(scheduler.port)
+    await wire.mend()
+    stack.push_async_callback(wire.cut)
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=wire.port))
+    ids = []
+    for name in ("/stays", "/leaves"):
+        origin.put(name, Pattern(1000))
+        ids.append(await fetch(daemon, origin.url(name)))
+    stays, leaves = ids
+    await until(lambda: holders(scheduler) == {stays, leaves})
+
+    await wire.cut()
+    holding = daemon.holdings.get(Kind.CACHE, leaves)
+    assert holding is not None
+    daemon.holdings.remove(holding, Reason.DELETED)
+    origin.put("/comes", Pattern(1000))
+    comes = await fetch(daemon, origin.url("/comes"))
+    assert holders(scheduler) == {stays, leaves}
+    await wire.mend()
+
+    await until(lambda: holders(scheduler) == {stays, comes})
