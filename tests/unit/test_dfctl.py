@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.cli import dfctl
+from pydragonfly.model.pieces import pieces_for
 from pydragonfly.pb import common_pb2, dfdaemon_pb2, node_pb2
 
 ONE, TWO, GONE = "1" * 64, "2" * 64, "f" * 64
@@ -28,6 +30,7 @@ class _Daemon:
     def __init__(self) -> None:
         self.version = BUILD_VERSION
         self.asked: list[str] = []
+        self.pieces = [common_pb2.Piece(length=4 << 20)]
         self.tasks = [
             node_pb2.NodeTask(
                 id=ONE,
@@ -71,7 +74,7 @@ class _Daemon:
             piece_count=3,
             peer_count=2,
             has_available_peer=True,
-            pieces=[common_pb2.Piece(length=4 << 20)],
+            pieces=self.pieces,
             created_at=Timestamp(seconds=1_700_000_000),
         )
 
@@ -209,6 +212,34 @@ def test_stat(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "s3cret" not in text + out
 
 
+@pytest.mark.parametrize(
+    ("content", "asked", "shown"),
+    [
+        (0, 4 << 20, None),
+        (11_358, 4 << 20, 11_358),
+        (5 << 20, 16 << 20, 5 << 20),
+        (4 << 20, 4 << 20, 4 << 20),
+        (10 << 20, 4 << 20, 4 << 20),
+    ],
+)
+def test_ls_and_stat_agree(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], content: int, asked: int, shown: int | None
+) -> None:
+    """On how long the pieces are, whichever of them a stat lists; a single one is the content."""
+    pieces = [
+        [common_pb2.Piece(**asdict(piece))]
+        for piece in pieces_for(None, content_length=content, piece_length=asked)
+    ]
+    with _served(endpoint) as daemon:
+        daemon.tasks[0].content_length, daemon.tasks[0].piece_length = content, asked
+        assert _run("cache-task", "ls", "--json") == 0
+        (listed,) = json.loads(capsys.readouterr().out)["tasks"]
+        assert listed["piece_length"] == shown
+        for daemon.pieces in pieces or [[]]:
+            assert _run("cache-task", "stat", ONE, "--json") == 0
+            assert json.loads(capsys.readouterr().out)["piece_length"] == shown
+
+
 def test_what_is_not_there(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, and status 1."""
     with _served(endpoint):
@@ -241,6 +272,29 @@ def test_ids_are_checked_first(endpoint: Path, capsys: pytest.CaptureFixture[str
     for command in (["stat", "abc"], ["rm", ONE, "ABC"]):
         assert _run("cache-task", *command, "-e", str(endpoint)) == 2
         assert "64 lower-case hexadecimal digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("empty", ["", "unix:", "unix://"])
+def test_an_endpoint_that_is_empty(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], empty: str
+) -> None:
+    """Wrong usage, though the environment names another."""
+    with _served(endpoint):
+        assert _run("cache-task", "ls", "-e", empty) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "'--endpoint'" in line
+    assert f"{empty!r}: want the path of a socket" in line
+
+
+def test_an_endpoint_as_grpc_writes_it(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As dfget takes it; and an empty variable counts as unset."""
+    monkeypatch.setenv("DFCTL_DFDAEMON_ENDPOINT", "")
+    monkeypatch.setenv("DFCTL_ENDPOINT", f"unix://{endpoint}")
+    with _served(endpoint):
+        assert _run("cache-task", "ls") == 0
+    assert capsys.readouterr().out.endswith("1 task, 12.0 MiB of 1.0 GiB used\n")
 
 
 def test_a_stock_daemon_is_spared(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

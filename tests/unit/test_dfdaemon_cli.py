@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pydragonfly import BUILD_VERSION
+from pydragonfly.daemon.config import CATALOGUE, load
 from pydragonfly.paths import handoff_path_for
 
 
@@ -126,13 +127,80 @@ def test_check_hides_headers(tmp_path: Path) -> None:
     assert "hunter2" not in output
 
 
+EVERYTHING = """
+host: {idc: i, location: "a|b|ö 🐉", hostname: n, ip: 10.1.2.3, schedulerClusterID: 3}
+network: {enableIPv6: true}
+download:
+  server:
+    requestRateLimit: 1
+    requestBufferSize: 2
+    socketPath: /run/x/d.sock
+    socketMode: "0040"
+    handoffPath: /run/x/h.sock
+    allowUsers: [0, 1000]
+    allowOutputPath: false
+  bandwidthLimit: 1GiB
+  backToSourceBandwidthLimit: 2GB
+  pieceTimeout: 1h 1m 0.3s
+  pieceStallTimeout: 9ms
+  collectedPieceTimeout: 7ns
+  concurrentPieceCount: 3
+  cacheBypassSize: 4KiB
+upload:
+  server: {requestRateLimit: 4, requestBufferSize: 5, ip: "::1", port: 0}
+  disableShared: true
+  bandwidthLimit: 5MB
+scheduler:
+  addrs: ["10.0.0.1:1", "[::1]:2"]
+  announceInterval: 1d
+  scheduleTimeout: 1.1ms
+  maxScheduleCount: 6
+seedPeer: {enable: true, type: normal}
+dynconfig: {path: /d.yaml, refreshInterval: 19us}
+storage:
+  server: {ip: "fd00::1", tcpPort: 7}
+  dir: /data
+  keep: true
+  cacheCapacity: 1GiB
+  cacheLockPages: true
+backend:
+  maxRetries: 0
+  enableCacheTemporaryRedirect: false
+  cacheTemporaryRedirectTTL: 36500 days
+  caCert: /ca.pem
+  insecureSkipVerify: true
+  fileRoots: [/a, "/b c"]
+proxy: {prefetchBandwidthLimit: 8}
+gc: {interval: 100ms, policy: {cacheTaskTTL: 2w}}
+health: {enable: false, server: {ip: 10.0.0.1, port: 8}}
+metrics: {enable: false, server: {ip: 10.0.0.2, port: 9}}
+"""
+
+#: What cannot be set to anything else, and what is not printed.
+FIXED = {"download.protocol", "storage.cacheOverflow", "backend.requestHeader"}
+
+
+def test_check_can_be_read_again(tmp_path: Path) -> None:
+    """What is printed is a file that says the same, key by key."""
+    path, printed = tmp_path / "c.yaml", tmp_path / "printed.yaml"
+    path.write_text(EVERYTHING)
+    _, usual, _ = dfdaemon("--check")
+    _, output, _ = dfdaemon("--check", "-c", str(path))
+    said = CATALOGUE.keys() - CATALOGUE.ignored - CATALOGUE.refused.keys() - FIXED
+    same = {key for key in said if at(json.loads(output), key) == at(json.loads(usual), key)}
+    assert same == set()
+    for text, original in ((output, load(path)), (usual, load(None))):
+        printed.write_text(text)
+        assert load(printed) == original
+
+
 def test_personal(tmp_path: Path) -> None:
     """A personal daemon listens where only its user gets to."""
     settings = checked("--personal", XDG_RUNTIME_DIR=str(tmp_path))
     socket_path = f"{tmp_path}/pydragonfly/dfdaemon.sock"
     assert at(settings, "download.server.socketPath") == socket_path
     assert at(settings, "download.server.handoffPath") == handoff_path_for(socket_path)
-    assert at(settings, "download.server.socketMode") == 0o600
+    assert at(settings, "download.server.socketMode") == "0600"
     assert at(settings, "host.ip") == "127.0.0.1"
     for server in ("upload", "storage"):
         assert at(settings, f"{server}.server.ip") == "127.0.0.1"

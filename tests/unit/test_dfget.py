@@ -20,7 +20,10 @@ import pytest
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.cli import _personal, dfget
+from pydragonfly.cli._arguments import Options, parse
 from pydragonfly.cli._text import one_line, public_url
+from pydragonfly.errors import InvalidRequest
+from pydragonfly.model.digest import parse_digest
 from pydragonfly.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pydragonfly.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
 
@@ -77,7 +80,7 @@ def test_every_flag_is_passed_on(tmp_path: Path) -> None:
     status, (request,) = _run(
         tmp_path,
         serve(CONTENT),
-        *("--digest", "crc32:1", "--range", "5-", "--prefetch", "--tag", "t"),
+        *("--range", "5-", "--prefetch", "--tag", "t"),
         *("--application", "a", "-p", "3", "--piece-length", "8MiB", "--timeout", "1m"),
         *("-H", "Accept: */*", "-H", "X-Time: 10:30 ", "--disable-back-to-source"),
         *("--filtered-query-param", "a", "--filtered-query-param", "b"),
@@ -89,7 +92,6 @@ def test_every_flag_is_passed_on(tmp_path: Path) -> None:
         "op": "download",
         "kind": "CACHE",
         "url": URL,
-        "digest": "crc32:1",
         "range": "5-",
         "tag": "t",
         "application": "a",
@@ -101,6 +103,13 @@ def test_every_flag_is_passed_on(tmp_path: Path) -> None:
         "prefetch": True,
         "content_for_calculating_task_id": "c",
     }
+
+
+def test_a_digest_is_passed_on(tmp_path: Path) -> None:
+    """It cannot go with all the others."""
+    status, (request,) = _run(tmp_path, serve(CONTENT), "--digest", "crc32:1")
+    assert status == 0
+    assert request["digest"] == "crc32:1"
 
 
 def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +163,17 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ([URL, "--timeout", "0s"], "want more than 0"),
         ([URL, "--timeout", "8days"], "at most 7days"),
         ([URL, "-p", "7"], "'7': want 0 to 6"),
-        ([URL, "--digest", "md5:00"], "'md5:00': want crc32:"),
+        ([URL, "--digest", "md5:00"], "--digest: 'md5:00': want crc32:<decimal"),
+        ([URL, "--digest", "abc"], "--digest: 'abc': want crc32:<decimal"),
+        ([URL, "--digest", ""], "--digest: '': want crc32:<decimal"),
+        ([URL, "--digest", "sha256:zz"], "'sha256:zz': want crc32:<decimal"),
+        ([URL, "--digest", "crc32:4294967296"], "up to 4294967295>, sha256:<64"),
+        ([URL, "--digest", f"sha256:{'A' * 64}"], "sha256:<64 lower-case hex digits>"),
+        ([URL, "--digest", "crc32:1", "--range", "0-5"], "--digest is of the whole content"),
+        ([URL, "--digest", "crc32:1", "-H", "range: bytes=0-"], "--range or a Range header"),
+        ([URL, "-O", ""], "-O/--output: '': want a file's name, or - for stdout"),
+        ([URL, "-e", ""], "-e/--endpoint: '': want the path of a socket, such as /var/run/"),
+        ([URL, "-e", "unix://"], "-e/--endpoint: 'unix://': want the path of a socket"),
         ([URL, "-H", "Good: yes", "-H", "Bearer s3cret"], "header 2 (Bearer …) has no colon"),
         ([URL, "-H", "s3cret"], "header 1 has no colon"),
         ([URL, "-H", ": s3cret"], "header 1 has no proper name"),
@@ -169,9 +188,47 @@ def test_wrong_usage(arguments: list[str], words: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as caught:
         dfget.run(["--cache", "-O", "out", *arguments])
     assert caught.value.code == 2
-    error = capsys.readouterr().err
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: dfget")
     assert words in error
     assert "s3cret" not in error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("crc32:0", "crc32:0000000007", "crc32:4294967295", "crc32:4294967296", "crc32:-1"),
+        *("crc32:", "crc32:00000000001", "crc32:1a", "crc32:\u0661", "CRC32:1", "crc32", "1", ":"),
+        *(f"sha256:{'0f' * 32}", f"sha256:{'0f' * 32}\n", f"sha256:{'0F' * 32}", "sha256:"),
+        *(f"sha512:{'0f' * 64}", f"sha512:{'0f' * 32}", f"sha256:{'0f' * 64}", "md5:00", ""),
+    ],
+)
+def test_a_digest_is_read_as_the_daemon_reads_it(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What dfget refuses a daemon would refuse, and the other way round, in the same words."""
+    theirs = ours = None
+    try:
+        parse_digest(text)
+    except InvalidRequest as error:
+        theirs = str(error)
+    try:
+        assert parse([URL, "-O", "out", "--digest", text], {}).digest == text
+    except SystemExit:
+        line = capsys.readouterr().err.splitlines()[-1]
+        ours = line.removeprefix("dfget: error: argument --").replace(": ", " ", 1)
+    assert ours == theirs
+
+
+def test_a_content_that_is_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is no wrong usage: the digest was one."""
+
+    def script(talk: Conversation) -> None:
+        talk.send(event="error", code="DATA_LOSS", message="digest mismatch")
+
+    status, _ = _run(tmp_path, script, "--digest", f"sha256:{'0' * 64}")
+    assert status == 1
+    assert capsys.readouterr().err.endswith(": digest mismatch\n")
 
 
 def test_a_switch_in_the_environment_that_is_none(
@@ -182,6 +239,21 @@ def test_a_switch_in_the_environment_that_is_none(
     with pytest.raises(SystemExit):
         dfget.run(["--cache", URL, "-O", "out"])
     assert "DFGET_OVERWRITE: want true or false, not 'maybe'" in capsys.readouterr().err
+
+
+def test_an_empty_variable_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if it were not set; one that has a scheme and no path is wrong usage."""
+    arguments = [URL, "-O", "out"]
+    names = {*Options.__annotations__, "dfdaemon_endpoint", "log_level", "console"}
+    empty = {f"DFGET_{name.upper()}": "" for name in names}
+    assert vars(parse(arguments, empty)) == vars(parse(arguments, {}))
+    monkeypatch.setenv("DFGET_DFDAEMON_ENDPOINT", "unix://")
+    with pytest.raises(SystemExit) as caught:
+        dfget.run(arguments)
+    assert caught.value.code == 2
+    assert "-e/--endpoint: 'unix://': want the path" in capsys.readouterr().err
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

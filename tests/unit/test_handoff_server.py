@@ -237,24 +237,39 @@ async def test_info(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk",
+    ("junk", "words"),
     [
-        pytest.param(b"\0\0\0\0", id="an empty frame"),
-        pytest.param(b"\xff\xff\xff\xff{", id="a frame of 4 GiB"),
-        pytest.param(b"\0\0\0\2[]", id="no object"),
-        pytest.param(b"\0\0\0\3abc", id="no JSON"),
-        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="another protocol"),
-        pytest.param(b"\0\0", id="half a frame"),
-        pytest.param(b"", id="nothing"),
+        pytest.param(b"\0\0\0\0", "a frame of 0 bytes, want 1 to 1048576", id="an empty frame"),
+        pytest.param(b"\xff\xff\xff\xff{", "a frame of 4294967295 bytes", id="a frame of 4 GiB"),
+        pytest.param(b"\0\x10\0\1{", "a frame of 1048577 bytes", id="a byte too long"),
+        pytest.param(b"\0\0\0\2[]", "want a JSON object, not list", id="no object"),
+        pytest.param(b"\0\0\0\3abc", "not JSON in UTF-8", id="no JSON"),
+        pytest.param(b'\0\0\0\3"\xff"', "not JSON in UTF-8", id="no UTF-8"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", "a frame of 119", id="another protocol"),
     ],
 )
-async def test_garbage(daemon: Daemon, junk: bytes) -> None:
-    """It is refused or hung up on; the next one is served."""
+async def test_garbage(daemon: Daemon, junk: bytes, words: str) -> None:
+    """It is refused in words, and hung up on; the next one is served."""
     with Client(daemon) as client:
         client.sock.sendall(junk)
+        event = await client.event()
+        assert (event["event"], event["code"]) == ("error", "INVALID_ARGUMENT")
+        assert event["message"].startswith(f"cannot read the request: {words}")
+        assert await client.end() == b""
+    with Client(daemon) as client:
+        client.send({"op": "info"})
+        assert (await client.event())["event"] == "info"
+
+
+@pytest.mark.parametrize(
+    "begun", [pytest.param(b"\0\0", id="half a frame"), pytest.param(b"", id="nothing")]
+)
+async def test_no_request(daemon: Daemon, begun: bytes) -> None:
+    """It is hung up on; the next one is served."""
+    with Client(daemon) as client:
+        client.sock.sendall(begun)
         client.sock.shutdown(socket.SHUT_WR)
-        answer = await client.end()
-        assert answer == b"" or b'"code":"INTERNAL"' in answer
+        assert await client.end() == b""
     with Client(daemon) as client:
         client.send({"op": "info"})
         assert (await client.event())["event"] == "info"

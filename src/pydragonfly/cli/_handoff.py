@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from pydragonfly.errors import FeatureOff, Forbidden, RemoteProtocolError, TimedOut, Unavailable
-from pydragonfly.paths import handoff_path_for
+from pydragonfly.paths import DEFAULT_SOCKET, handoff_path_for
 from pydragonfly.wire.handoff import HandoffDecoder, encode
 
 # A socket whose queue is full has a daemon behind it that is busy; it need not be for long.
@@ -147,6 +147,18 @@ class Connection:
         self.answered = True
         self._decoder.feed(data)
         return True
+
+
+def socket_path(text: str) -> str:
+    """The path in what a user gives for ``--endpoint``, which may have gRPC's ``unix:`` before it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    path = text.removeprefix("unix://").removeprefix("unix:")
+    if not path:
+        raise ValueError(f"{text!r}: want the path of a socket, such as {DEFAULT_SOCKET}")
+    return path
 
 
 def connect(endpoint: str) -> Connection:

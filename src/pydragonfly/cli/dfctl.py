@@ -26,7 +26,7 @@ from pydragonfly.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2
 from pydragonfly.rpc.status import from_rpc_error
 from pydragonfly.rpc.transport import channel_options
 
-from ._handoff import dial
+from ._handoff import dial, socket_path
 from ._text import one_line, public_url
 
 # Seconds. A daemon answers from memory; removing and asking involve its scheduler.
@@ -125,14 +125,18 @@ _Row = Mapping[str, Any]
 
 
 def _row(task: node_pb2.NodeTask) -> _Row:
-    """*task* as ``--json`` has it: numbers are bytes, times are RFC 3339 or null."""
+    """*task* as ``--json`` has it: numbers are bytes, times are RFC 3339 or null.
+
+    A piece is never longer than the content, whatever was asked for: of a single piece
+    :func:`_stat_row` could not tell more. Without a piece there is no length.
+    """
     return {
         "id": task.id,
         "type": common_pb2.TaskType.Name(task.type),
         "url": public_url(task.url),
         "tag": task.tag if task.HasField("tag") else None,
         "application": task.application if task.HasField("application") else None,
-        "piece_length": task.piece_length,
+        "piece_length": min(task.piece_length, task.content_length) or None,
         "content_length": task.content_length,
         "piece_count": task.piece_count,
         "finished_piece_count": task.finished_piece_count,
@@ -155,7 +159,7 @@ def _stat_row(task: common_pb2.CacheTask) -> _Row:
         "application": task.application if task.HasField("application") else None,
         "digest": task.digest if task.HasField("digest") else None,
         "state": task.state,
-        "piece_length": task.pieces[0].length if task.pieces else None,
+        "piece_length": _piece_length(task),
         "content_length": task.content_length,
         "piece_count": task.piece_count,
         "peer_count": task.peer_count,
@@ -163,6 +167,15 @@ def _stat_row(task: common_pb2.CacheTask) -> _Row:
         "created_at": _time(task.created_at, there=task.HasField("created_at")),
         "updated_at": _time(task.updated_at, there=task.HasField("updated_at")),
     }
+
+
+def _piece_length(task: common_pb2.CacheTask) -> int | None:
+    """Bytes in every piece but the last; None if *task* lists no piece to tell it from."""
+    if not task.pieces:
+        return None
+    # It may be the last, which is shorter: where it begins tells how long those before it are.
+    piece = task.pieces[0]
+    return piece.offset // piece.number if piece.number else piece.length
 
 
 def _time(stamp: Timestamp, *, there: bool) -> str | None:
@@ -244,12 +257,21 @@ app = typer.Typer(
 _cache_task = typer.Typer(help="Tasks whose content lies in memory.", no_args_is_help=True)
 app.add_typer(_cache_task, name="cache-task")
 
+
+def _endpoint(text: str) -> str:
+    try:
+        return socket_path(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 _Endpoint = Annotated[
     str | None,
     typer.Option(
         "-e",
         "--endpoint",
         metavar="SOCKET",
+        parser=_endpoint,
         envvar=["DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT"],
         help=f"The daemon's gRPC socket. Default: {DEFAULT_SOCKET}, or the personal daemon's.",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import logging.handlers
 import socket
@@ -42,6 +43,9 @@ Examples:
   dfdaemon -c my.yaml --cache-capacity 8GiB  flags win over the file
   dfdaemon -c my.yaml --check                show what would be used, and stop
 """
+
+#: Seconds in each unit that a duration is printed in; the first one that is exact.
+_UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 Number = TypeVar("Number", int, float)
 
@@ -219,8 +223,26 @@ def _settings(given: Mapping[str, Any]) -> DaemonConfig:
 
 
 def _as_json(config: DaemonConfig) -> str:
-    """As in YAML, but for headers, which may hold passwords."""
-    return config.model_dump_json(by_alias=True, indent=2, exclude={"backend": {"request_header"}})
+    """As a file may say it, but for headers, which may hold passwords."""
+    hidden = {"backend": {"request_header"}}
+    tree = config.model_dump(mode="json", by_alias=True, exclude=hidden)
+    tree["download"]["server"]["socketMode"] = f"{config.download.server.socket_mode:04o}"
+    return json.dumps(_with_units(tree), indent=2, ensure_ascii=False)
+
+
+def _with_units(value: Any) -> Any:
+    """Durations as text; of all settings they alone are fractional numbers."""
+    if isinstance(value, dict):
+        return {key: _with_units(below) for key, below in value.items()}
+    if not isinstance(value, float):
+        return value
+    # 9 ms in seconds is read as a number that differs in its last bit.
+    texts = [_decimal(value / size) + unit for unit, size in _UNITS.items()]
+    return next((text for text in texts if parse_duration(text) == value), texts[0])
+
+
+def _decimal(number: float) -> str:
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def _parse(given: Mapping[str, Any], name: str, parse: Callable[[str], Number]) -> Number:

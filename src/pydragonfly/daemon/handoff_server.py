@@ -132,7 +132,7 @@ class HandoffServer:
                 await self._carry_out(client, request)
             except DragonflyError as error:
                 await client.send(_failure(error))
-        except (OSError, TimeoutError, RemoteProtocolError) as error:
+        except (OSError, TimeoutError) as error:
             logger.debug("hand-off client gone", why=str(error))
         except Exception:  # a bug with one client must not leave it waiting
             logger.exception("unexpected error on the hand-off socket")
@@ -256,7 +256,7 @@ class _Client:
         self._loop = asyncio.get_running_loop()
 
     async def request(self) -> dict[str, Any]:
-        """The one request. Raises RemoteProtocolError, TimedOut, or OSError when there is none."""
+        """The one request. Raises InvalidRequest, TimedOut, or OSError when there is none."""
         decoder = HandoffDecoder()
         try:
             async with asyncio.timeout(_CLIENT_LIMIT):
@@ -267,6 +267,9 @@ class _Client:
                     decoder.feed(data)
         except TimeoutError:
             raise TimedOut(f"no request within {_CLIENT_LIMIT:g} s") from None
+        except RemoteProtocolError as error:
+            # To us a peer's fault; to the client, what it asks for makes no sense.
+            raise InvalidRequest(f"cannot read the request: {error}") from error
         return found
 
     async def wait_until_gone(self) -> None:
