@@ -174,6 +174,9 @@ class Conversation(Protocol):
 class SchedulerLink(Protocol):
     """The schedulers of this daemon; the ring decides which one a task belongs to."""
 
+    def __len__(self) -> int:
+        """How many are known, whether they answer or not."""
+
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """What the swarm knows; None when no usable holder lives, or no scheduler answers."""
 
@@ -227,6 +230,13 @@ class ParentLink(Protocol):
 
         Raises:
             ParentLost: It could not be reached, broke off, or was silent for too long.
+        """
+
+    def weights(self, parent: Candidate) -> AsyncIterator[float]:
+        """What *parent*'s host can still give, bits a second, above 0; told about once a second.
+
+        Raises:
+            ParentLost: It could not be reached, or broke off.
         """
 
     async def fetch(

@@ -39,6 +39,7 @@ class Script:
     def __init__(self) -> None:
         self.version: str | None = "%22v%2F1%22"
         self.answers: list[Any] = []
+        self.networks: list[common_pb2.Network] = []
         self.error: Exception | None = None
         self.pause = asyncio.Event()
         self.pause.set()
@@ -57,6 +58,18 @@ class Script:
         try:
             for answer in self.answers:
                 yield answer
+            await self.pause.wait()
+        finally:
+            self.left.set()
+        if self.error is not None:
+            raise self.error
+
+    async def SyncHost(self, request: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
+        """Tell what was prepared, as :meth:`SyncCachePieces`."""
+        self.heard.append(request)
+        try:
+            for network in self.networks:
+                yield common_pb2.Host(network=network)
             await self.pause.wait()
         finally:
             self.left.set()
@@ -355,3 +368,41 @@ async def test_a_piece_of_many_megabytes(
     data = bytes(20 << 20)
     script.piece = piece(data, length=len(data), digest=piece_digest(crc32(data)))
     assert await fetch(parents, parent, replace(WANTED, length=len(data))) == data
+
+
+# -- weights -------------------------------------------------------------------------------------
+
+
+async def test_weights(parents: GrpcParents, parent: Candidate, script: Script) -> None:
+    """What is free, never less than a tenth; the stock figure of who says nothing."""
+    script.networks = [
+        common_pb2.Network(max_tx_bandwidth=1000, tx_bandwidth=300),
+        common_pb2.Network(max_tx_bandwidth=1000, tx_bandwidth=2000),
+        common_pb2.Network(max_tx_bandwidth=1000),
+        common_pb2.Network(),
+    ]
+    assert [weight async for weight in parents.weights(parent)] == [700, 100, 1000, 10e9]
+    (heard,) = script.heard
+    assert heard.host_id == "me"
+    assert heard.peer_id
+
+
+async def test_a_parent_that_tells_no_weight(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """The other errors are those of every stream."""
+    script.error = TaskNotFound("x")
+    with pytest.raises(ParentLost, match=parent.address):
+        await anext(parents.weights(parent))
+
+
+async def test_a_child_that_needs_no_weights_any_more(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """The parent learns that it may stop."""
+    script.networks = [common_pb2.Network(max_tx_bandwidth=1)]
+    script.pause.clear()
+    async with aclosing(parents.weights(parent)) as weights:
+        assert await anext(weights) == 1
+    async with asyncio.timeout(20):
+        await script.left.wait()

@@ -33,6 +33,7 @@ from pydragonfly.core.transfer import (
     ToldEmpty,
     Transfer,
     Wanted,
+    Weighed,
 )
 
 # -- what must hold after every event ------------------------------------------------------------
@@ -459,6 +460,24 @@ def test_fast_and_idle_parents_are_preferred() -> None:
     assert 0.55 < share < 0.75
 
 
+def test_a_parent_says_what_it_can_give() -> None:
+    """What counts is its last word; strangers have none."""
+    tr = Transfer(random.Random(1), max_in_flight=1000)
+    tr.handle(wanted(*range(1000)))
+    at_first = tr.has_backlog
+    tr.handle(wanted(*range(1001)))
+    assert (at_first, tr.has_backlog) == (False, True)
+    tr.handle(Scheduled({"a": 1.0, "b": 1.0}))
+    assert [*tr.handle(Weighed("a", 1e9)), *tr.handle(Weighed("stranger", 1e9))] == []
+    for number in range(1000):
+        tr.offers[number] = ["a", "b"]
+        tr._queue(number)
+    tr.handle(Closed("nobody"))
+
+    assert list(tr.in_flight.values()).count("a") > 990
+    assert tr.parents.keys() == {"a", "b"}
+
+
 def test_pieces_are_chosen_at_random() -> None:
     """Children that start together must not all want the same piece of the same parent."""
     firsts = set()
@@ -524,6 +543,11 @@ class AnyStory(RuleBasedStateMachine):
     def scheduled(self, parents: dict[str, float]) -> None:
         """Asked for or not."""
         self.stage.handle(Scheduled(parents))
+
+    @rule(name=NAMES, weight=st.floats(0.1, 10))
+    def weighed(self, name: str, weight: float) -> None:
+        """Known or not."""
+        self.stage.handle(Weighed(name, weight))
 
     @rule(answer=st.sampled_from([ToldBackToSource(), ToldEmpty(), SchedulerLost()]))
     def answered(self, answer: Event) -> None:

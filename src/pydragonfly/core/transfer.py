@@ -75,6 +75,14 @@ class Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """What a parent can give has changed; the weight is as in :class:`Scheduled`."""
+
+    parent: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class ToldBackToSource:
     """The scheduler wants this node to ask the origin."""
 
@@ -123,6 +131,7 @@ class Lost:
 Event = (
     Wanted
     | Scheduled
+    | Weighed
     | ToldBackToSource
     | ToldEmpty
     | SchedulerLost
@@ -273,6 +282,11 @@ class Transfer:
             return []
         return self._learn(event) + self._proceed()
 
+    @property
+    def has_backlog(self) -> bool:
+        """More is wanted than may be fetched at once."""
+        return len(self.wanted) > self.max_in_flight
+
     # -- learning ------------------------------------------------------------------------------
 
     def _learn(self, event: Event) -> list[Command]:
@@ -282,6 +296,9 @@ class Transfer:
                 commands = self._want(pieces)
             case Scheduled() | ToldBackToSource() | ToldEmpty():
                 commands = self._take_answer(event)
+            case Weighed(parent, weight):
+                if parent in self.parents:
+                    self.parents[parent].weight = weight
             case SchedulerLost():
                 self.talk = Talk.ALONE
             case Offered(parent, number):

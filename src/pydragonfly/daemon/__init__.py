@@ -9,6 +9,7 @@
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.transport`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
+- :mod:`.weights`: what the hosts of parents can still give
 - :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it
 - :mod:`.uploads`: pieces for other nodes
 - :mod:`.announcer`: who we are and what we hold, to the schedulers
@@ -19,5 +20,6 @@
 - :mod:`.dynconfig`: where the schedulers are
 - :mod:`.endpoints`: metrics and health over HTTP
 - :mod:`.metrics`: the only module that knows Prometheus
+- :mod:`.tasks`: background work with an owner
 - :mod:`.sockets`: unix sockets that nobody can steal
 """

@@ -37,7 +37,7 @@ from .fetching import PIECE_LIMIT
 from .handoff_server import HandoffServer
 from .hostinfo import HostFacts
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
-from .node import Node, Tasks
+from .node import Node
 from .services import (
     DOWNLOAD_SERVICE,
     NODE_SERVICE,
@@ -48,6 +48,7 @@ from .services import (
     UploadService,
 )
 from .sockets import HostName, SocketPath, private
+from .tasks import Tasks
 from .uploads import NodeUploads
 
 logger = structlog.get_logger(__name__)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +20,8 @@ from pydragonfly.storage.holdings import Holding, Holdings
 
 from .config import DaemonConfig
 from .metrics import Metrics
+from .tasks import Tasks
+from .weights import Weights
 
 logger = structlog.get_logger(__name__)
 
@@ -46,40 +47,6 @@ class Limiters:
         self.source = Bucket(config.download.back_to_source_bandwidth_limit)
         self.prefetch = Bucket(config.proxy.prefetch_bandwidth_limit)
         self.upload = Bucket(config.upload.bandwidth_limit)
-
-
-class Tasks:
-    """Background tasks with an owner: they are awaited in the end.
-
-    Args:
-        on_error: Told of an exception that one of them raised. None: it is logged.
-    """
-
-    def __init__(self, on_error: Callable[[BaseException], None] | None = None) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._on_error = on_error
-
-    def start(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
-        """Run *work* until it ends or :meth:`cancel` does it."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if self._on_error is not None:
-                self._on_error(error)
-            else:
-                logger.error("background task failed", task=task.get_name(), exc_info=error)
-
-    async def cancel(self) -> None:
-        """Cancel all and wait until they have ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Announcements(Protocol):
@@ -116,6 +83,7 @@ class Node:
         self.connections = Connections()
         self.limiters = Limiters(config)
         self.tasks = Tasks()
+        self.weights = Weights(parents, self.tasks)
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
         #: Threads that receive pieces; each is bound by the piece's time limits.
         self.workers = workers

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
@@ -22,9 +24,10 @@ from pydragonfly.storage.holdings import Holding
 
 from .callers import Callers
 from .fetching import Fetcher
-from .node import Node, Tasks
+from .node import Node
 from .origin import Origin
 from .origins import Origins
+from .tasks import Tasks
 
 logger = structlog.get_logger(__name__)
 
@@ -63,6 +66,8 @@ class Transport:
         self._handling = False
         self._tasks = Tasks(self._break)
         self._follows: dict[str, asyncio.Task[None]] = {}
+        #: Ends the watch on a parent's weight, for each that is watched.
+        self._unwatch: dict[str, Callable[[], None]] = {}
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._talk: Conversation | None = None
         self._trouble: DragonflyError | None = None
@@ -104,6 +109,8 @@ class Transport:
                 self._end.cancel()
             if self._talk is not None:
                 self._talk.finish()
+            for end in self._unwatch.values():
+                end()
             await self._tasks.cancel()
             self.holding.on_gone = None
             self.holding.coming = frozenset()
@@ -230,7 +237,8 @@ class Transport:
                 self.want()
         except DragonflyError as error:
             if not self.over:
-                logger.info("scheduler lost", task=self.holding.id, why=str(error))
+                if schedulers:  # a daemon that has none at all has lost none
+                    logger.info("scheduler lost", task=self.holding.id, why=str(error))
                 self._trouble = error
         finally:
             self._talk = None
@@ -248,7 +256,21 @@ class Transport:
                 for candidate in candidates:
                     self._fetcher.candidates[candidate.peer_id] = candidate
                 self.on(t.Scheduled({c.peer_id: c.weight for c in candidates}))
+                self._watch_weights()
             case GoToSource():
                 self.on(t.ToldBackToSource())
             case Empty():
                 self.on(t.ToldEmpty())
+
+    def _watch_weights(self) -> None:
+        """Hear what parents can give, where there is a choice to make that is not made yet."""
+        candidates = self._fetcher.candidates
+        if self.over or len(candidates) < 2 or not self._transfer.has_backlog:
+            return
+        for name, candidate in candidates.items():
+            if name not in self._unwatch:
+                tell = functools.partial(self._weighed, name)
+                self._unwatch[name] = self._node.weights.watch(candidate, tell)
+
+    def _weighed(self, name: str, weight: float) -> None:
+        self.on(t.Weighed(name, weight))

@@ -32,6 +32,9 @@ _SAME_FLAGS: Final = (
     "need_piece_content",
 )
 
+#: Weight of a host that says nothing of its bandwidth, as Dragonfly's client.
+_DEFAULT_WEIGHT: Final = 10e9
+
 
 class _HasFields(Protocol):
     def HasField(self, name: str, /) -> bool: ...  # noqa: N802  protobuf's name
@@ -40,6 +43,15 @@ class _HasFields(Protocol):
 def optional(message: _HasFields, name: str) -> Any:
     """A field's value, or None when it is unset."""
     return getattr(message, name) if message.HasField(name) else None
+
+
+def weight_of(network: common_pb2.Network) -> float:
+    """What a host can still send, bits a second: above 0, however busy it says it is.
+
+    A tenth of all is left to every host, as Dragonfly's client has it.
+    """
+    most, used = network.max_tx_bandwidth, network.tx_bandwidth
+    return float(max(most - used, most / 10)) if most else _DEFAULT_WEIGHT
 
 
 def duration(seconds: float) -> Duration:

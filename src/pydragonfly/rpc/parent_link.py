@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -16,11 +17,11 @@ import grpc.aio
 from pydragonfly.errors import DigestMismatch, NotFound, ParentLost, RemoteProtocolError
 from pydragonfly.model.digest import crc32, piece_digest, piece_metadata_digest
 from pydragonfly.model.task import Kind
-from pydragonfly.pb import dfdaemon_pb2_grpc
+from pydragonfly.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
 from pydragonfly.ports import Candidate, Offer
 
 from . import status
-from .convert import optional
+from .convert import optional, weight_of
 from .dialects import dialect_of
 from .transport import channel_options
 
@@ -96,6 +97,26 @@ class GrpcParents:
             ) from error
         except TimeoutError:
             raise ParentLost(f"parent {parent.address}: silent for {gap:g} s") from None
+        finally:
+            self._use(parent.address, -1)
+
+    async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
+        """See :class:`~pydragonfly.ports.ParentLink`."""
+        self._use(parent.address, 1)
+        try:
+            stub = await self._stub(parent.address)
+            message = dfdaemon_pb2.SyncHostRequest(host_id=self._host_id, peer_id=str(uuid.uuid4()))
+            call = stub.SyncHost(message)
+            try:
+                # Pings end it when the parent hangs.
+                while (host := await call.read()) is not grpc.aio.EOF:
+                    yield weight_of(host.network)
+            finally:
+                call.cancel()
+        except grpc.aio.AioRpcError as error:
+            raise ParentLost(
+                str(status.from_rpc_error(error, f"parent {parent.address}"))
+            ) from error
         finally:
             self._use(parent.address, -1)
 

@@ -33,7 +33,7 @@ from pydragonfly.ports import (
 )
 
 from . import status
-from .convert import duration, fill_register, piece_message
+from .convert import duration, fill_register, piece_message, weight_of
 from .dialects import Dialect, dialect_of
 from .transport import channel_options
 
@@ -46,9 +46,6 @@ _UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
 _STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
 _MAX_TEXT: Final = 1024  # characters of a description
 _END_LIMIT: Final = 10.0  # seconds for the scheduler to end a talk that is over
-
-#: Weight of a parent that says nothing of its bandwidth, as Dragonfly's client.
-_DEFAULT_WEIGHT: Final = 10e9
 
 
 async def _nothing() -> None:
@@ -388,6 +385,4 @@ def _candidate(peer: Any) -> Candidate | None:
     if not peer.id or not host.ip or not 0 < host.port < 65536:
         return None
     ip = f"[{host.ip}]" if ":" in host.ip else host.ip
-    most, used = host.network.max_tx_bandwidth, host.network.tx_bandwidth
-    weight = max(most - used, most / 10) if most else _DEFAULT_WEIGHT
-    return Candidate(peer.id, host.id, f"{ip}:{host.port}", float(weight))
+    return Candidate(peer.id, host.id, f"{ip}:{host.port}", weight_of(host.network))

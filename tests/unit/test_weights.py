@@ -1,0 +1,144 @@
+"""daemon/weights.py: one stream a host, as long as somebody listens; and what it is good for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydragonfly.daemon.tasks import Tasks
+from pydragonfly.daemon.weights import Weights
+from pydragonfly.errors import ParentLost
+from pydragonfly.model.task import DownloadRequest, Kind
+from pydragonfly.ports import Candidate
+from pydragonfly.testing import inside
+from pydragonfly.testing.content import Pattern
+from pydragonfly.testing.origin import Origin
+
+
+class Hosts:
+    """Whoever is asked tells what is put into its queue; None is its end."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, asyncio.Queue[float | None]] = {}
+        self.asked: list[str] = []
+
+    async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
+        """As :class:`pydragonfly.ports.ParentLink`."""
+        self.asked.append(parent.host_id)
+        queue = self.queues[parent.host_id] = asyncio.Queue()
+        try:
+            while (weight := await queue.get()) is not None:
+                yield weight
+        finally:
+            del self.queues[parent.host_id]
+        raise ParentLost("it broke off")
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left in the end."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that has no event."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  see above
+            await asyncio.sleep(0.005)
+
+
+def candidate(peer: str, host: str) -> Candidate:
+    """A peer on a host."""
+    return Candidate(peer, host, "127.0.0.1:1", 1.0)
+
+
+async def test_one_stream_a_host() -> None:
+    """However many listen; it ends with the last, and begins anew with the next."""
+    hosts, tasks = Hosts(), Tasks()
+    made: Any = Weights(hosts, tasks)  # type: ignore[arg-type]  # the part that it uses
+    first: list[float] = []
+    second: list[float] = []
+    end_first = made.watch(candidate("p", "h"), first.append)
+    end_second = made.watch(candidate("q", "h"), second.append)
+    await until(lambda: "h" in hosts.queues)
+    hosts.queues["h"].put_nowait(1.0)
+    await until(lambda: first == second == [1.0])
+    end_first()
+    hosts.queues["h"].put_nowait(2.0)
+    await until(lambda: second == [1.0, 2.0])
+    end_second()
+    await until(lambda: not hosts.queues)
+    assert (first, len(made), hosts.asked) == ([1.0], 0, ["h"])
+
+    end = made.watch(candidate("p", "h"), first.append)
+    await until(lambda: "h" in hosts.queues)
+    assert hosts.asked == ["h", "h"]
+    end()
+    await tasks.cancel()
+
+
+async def test_a_host_that_breaks_off() -> None:
+    """Others are told of; it is not asked again and again."""
+    hosts, tasks = Hosts(), Tasks()
+    made: Any = Weights(hosts, tasks)  # type: ignore[arg-type]  # the part that it uses
+    heard: list[float] = []
+    ends = [made.watch(candidate(name, name), heard.append) for name in ("h", "i")]
+    await until(lambda: len(hosts.queues) == 2)
+    hosts.queues["h"].put_nowait(None)
+    await until(lambda: "h" not in hosts.queues)
+    hosts.queues["i"].put_nowait(3.0)
+    await until(lambda: heard == [3.0])
+    assert hosts.asked == ["h", "i"]
+    for end in ends:
+        end()
+    await until(lambda: not hosts.queues)
+    await tasks.cancel()
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+async def test_a_download_with_a_choice(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack, at_once: int
+) -> None:
+    """Parents are listened to while there is more to fetch than at once, and not after."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    parents = [
+        await stack.enter_async_context(inside.daemon(tmp_path, name, port=scheduler.port))
+        for name in "ab"
+    ]
+    child = await stack.enter_async_context(
+        inside.daemon(tmp_path, "c", port=scheduler.port, download__concurrentPieceCount=at_once)
+    )
+    told: list[tuple[str, float]] = []
+    watch = child.node.weights.watch
+
+    def spy(parent: Candidate, listener: Callable[[float], None]) -> Callable[[], None]:
+        def tell(weight: float) -> None:
+            told.append((parent.host_id, weight))
+            listener(weight)
+
+        return watch(parent, tell)
+
+    child.node.weights.watch = spy  # type: ignore[method-assign]  # to look on
+    origin.put("/f", Pattern(40 << 20))
+    for daemon in (*parents, child):
+        request = DownloadRequest(Kind.CACHE, origin.url("/f"))
+        if daemon is child:
+            for parent in parents:  # slow enough to be heard
+                parent.node.limiters.upload._rate = 20 << 20
+                parent.node.limiters.upload._burst = 4 << 20
+                parent.node.limiters.upload._tokens = 0.0
+        async with daemon.engine.download(request) as download:
+            async for _ in daemon.engine.events(download):
+                pass
+            assert download.holding is not None
+            assert bytes(download.holding.view(download.part)) == Pattern(40 << 20).read()
+
+    await until(lambda: len(child.node.weights) == 0)
+    assert {host for host, _ in told} == {p.config.host_id for p in parents}
+    assert all(weight > 0 for _, weight in told)
