@@ -141,9 +141,20 @@ async def test_close_ends_open_connections() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_port_taken() -> None:
-    """The message names the address and the key."""
+@pytest.mark.parametrize(
+    ("ip", "shown", "why"),
+    [
+        ("127.0.0.1", "127.0.0.1", "Address already in use"),
+        ("2001:db8::1", "[2001:db8::1]", "Cannot assign requested address"),
+    ],
+)
+async def test_port_taken(ip: str, shown: str, why: str) -> None:
+    """The message names the address, the reason and the key, once each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"127.0.0.1 port {port}.*metrics.server.port"):
-            await metrics_endpoint(Metrics().render, CONTENT_TYPE).start("127.0.0.1", port)
+        with pytest.raises(ConfigError) as caught:
+            await metrics_endpoint(Metrics().render, CONTENT_TYPE).start(ip, port)
+    assert str(caught.value) == (
+        f"cannot listen on {shown}:{port}: {why}; "
+        "set metrics.server.port to another port, or to 0 for any free one"
+    )

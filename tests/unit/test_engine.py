@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from pydragonfly.daemon.app import Daemon
 from pydragonfly.daemon.download import Arrived, Download, Growing, Started
@@ -105,6 +107,25 @@ async def test_cold_then_hot(lone: Daemon, origin: Origin, url: str) -> None:
     assert asked == 4, "a probe, and three pieces"
     assert held(lone).lease_count == 0
     assert lone.holdings.figures().used == SIZE
+
+
+async def test_a_scheduler_that_is_missing(
+    lone: Daemon, tmp_path: Path, stack: AsyncExitStack, url: str
+) -> None:
+    """Is spoken of where there should be one, and only there."""
+    nobody = stack.enter_context(socket.socket())
+    nobody.bind(("127.0.0.1", 0))
+    port = nobody.getsockname()[1]
+    left = await stack.enter_async_context(inside.daemon(tmp_path, "left", port=port))
+    for daemon, expected in (
+        (lone, set()),
+        (left, {"scheduler lost", "could not tell what is held"}),
+    ):
+        with capture_logs() as lines:
+            assert await get(daemon, url) == WHOLE
+            await idle(daemon)
+            await daemon.announcer._tell(Kind.CACHE, held(daemon).id, held=True)
+        assert {line["event"] for line in lines if "task" in line} == expected
 
 
 async def test_what_a_caller_is_told(lone: Daemon, url: str) -> None:

@@ -506,14 +506,24 @@ async def test_a_child_that_goes_away(served: Served, number: int) -> None:
 # -- start and stop ------------------------------------------------------------------------------
 
 
-async def test_a_port_that_is_taken(served: Served) -> None:
-    """The message says what to set."""
+@pytest.mark.parametrize(
+    ("ip", "shown", "why"),
+    [
+        ("127.0.0.1", "127.0.0.1", "Address already in use"),
+        ("2001:db8::1", "[2001:db8::1]", "Cannot assign requested address"),
+    ],
+)
+async def test_a_port_that_is_not_to_be_had(served: Served, ip: str, shown: str, why: str) -> None:
+    """The message says which, why, and what to set."""
     with ThreadPoolExecutor(1) as executor:
         server = PieceServer(Shelf(), executor, stall=1, piece=1)
-        expected = rf"cannot listen on 127\.0\.0\.1:{served.port}: .*storage\.server\.tcpPort"
-        with pytest.raises(ConfigError, match=expected):
-            await server.start("127.0.0.1", served.port)
+        with pytest.raises(ConfigError) as caught:
+            await server.start(ip, served.port)
         await server.stop(0.0)
+    assert str(caught.value) == (
+        f"cannot listen on {shown}:{served.port}: {why}; "
+        "set storage.server.tcpPort to another port, or to 0 for any free one"
+    )
 
 
 async def test_stopping_lets_pieces_end() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -13,12 +14,13 @@ from typer.testing import CliRunner
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.cli.dfscheduler import _app
-from pydragonfly.errors import ConfigError
+from pydragonfly.errors import ConfigError, NotFound
 from pydragonfly.logs import setup_logging
 from pydragonfly.pb import common_pb2
 from pydragonfly.scheduler.background import Background
 from pydragonfly.scheduler.metrics import Metrics, size_level
 from pydragonfly.scheduler.waiters import Waiters
+from pydragonfly.testing import inside
 from pydragonfly.testing.stage import Stage
 
 
@@ -140,11 +142,42 @@ def test_families_and_labels() -> None:
 
 
 def test_a_taken_metrics_address_is_named() -> None:
-    """With the key that decides it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"{address}.*metrics\.addr"):
-            Metrics().serve(address)
+    """With the key that decides it; no host is every interface."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        for address, shown in ((f"127.0.0.1:{port}", "127.0.0.1"), (f":{port}", "0.0.0.0")):
+            with pytest.raises(ConfigError) as caught:
+                Metrics().serve(address)
+            assert str(caught.value) == (
+                f"cannot listen on {shown}:{port}: Address already in use; "
+                "set metrics.addr to another port, or to :0 for any free one"
+            )
+
+
+async def test_a_goodbye_before_the_first_hello(tmp_path: Path) -> None:
+    """A daemon that starts says it for its life before: no failure, known here or not."""
+    text = ""
+    async with (
+        inside.scheduler() as scheduler,
+        inside.daemon(tmp_path, port=scheduler.port),
+        asyncio.timeout(20),
+    ):
+        while "dragonfly_scheduler_leave_host_total 1.0" not in text:
+            await asyncio.sleep(0.005)
+            text = generate_latest(scheduler._metrics.registry).decode()
+    assert "dragonfly_scheduler_leave_host_failure_total 0.0" in text
+
+
+def test_what_is_a_failure() -> None:
+    """All that is refused or broke, but for that goodbye."""
+    metrics = Metrics()
+    for method in ("DeleteHost", "StatCacheTask"):
+        metrics.observe(method, NotFound("nobody knows it"))
+        metrics.observe(method, ValueError())
+    text = generate_latest(metrics.registry).decode()
+    assert "dragonfly_scheduler_leave_host_total 2.0" in text
+    assert "dragonfly_scheduler_leave_host_failure_total 1.0" in text
+    assert "dragonfly_scheduler_stat_task_failure_total 2.0" in text
 
 
 def test_the_command_line() -> None:

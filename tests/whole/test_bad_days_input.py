@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import signal
 import socket
 import struct
@@ -29,22 +30,14 @@ WRONG = "sha256:" + "0" * 64
 
 
 @pytest.mark.parametrize(
-    ("digest", "code", "words"),
-    [
-        ("md5:d41d8cd98f00b204e9800998ecf8427e", 2, "want crc32:…, sha256:… or sha512:…"),
-        ("sha256", 2, "want crc32:…, sha256:… or sha512:…"),
-        ("sha256:xyz", 1, "sha256"),
-        ("crc32:-1", 1, "crc32"),
-    ],
+    "digest", ["md5:d41d8cd98f00b204e9800998ecf8427e", "sha256", "sha256:xyz", "crc32:-1"]
 )
-def test_a_malformed_digest(
-    cluster: Cluster, origin: Origin, digest: str, code: int, words: str
-) -> None:
+def test_a_malformed_digest(cluster: Cluster, origin: Origin, digest: str) -> None:
     """Refused before anybody is asked for a byte."""
     origin.put("/f", CONTENT)
     got = cluster.get(cluster.daemon("a"), origin.url("/f"), "--digest", digest)
-    assert got.code == code
-    assert words in got.stderr.splitlines()[-1]
+    assert got.code == 2
+    assert f"'{digest}': want crc32:<decimal" in got.stderr.splitlines()[-1]
     assert not origin.count()
     assert not got.path.exists()
 
@@ -174,8 +167,11 @@ def test_a_port_that_is_taken(cluster: Cluster, name: str, key: str) -> None:
     first = cluster.daemon("a")
     port = str(first.ports[name])
     line = _refused(cluster.daemon("b", f"--{name}-port", port, wait=False))
-    assert port in line
-    assert key in line
+    assert re.fullmatch(
+        rf"dfdaemon: cannot listen on [\d.]+:{port}: Address already in use; "
+        rf"set {re.escape(key)} to another port, or to 0 for any free one",
+        line,
+    )
     assert not list(cluster.directory.glob("b*.sock"))
 
 

@@ -139,7 +139,7 @@ class Announcer:
         # What counts is what is true now: it may have come or gone again since.
         holding = self._holdings.get(kind, task_id)
         try:
-            if held and holding is not None and holding.complete:
+            if held and self._schedulers and holding is not None and holding.complete:
                 await self._tell_held(holding)
             elif not held and holding is None:
                 await self._schedulers.delete_task(kind, task_id)

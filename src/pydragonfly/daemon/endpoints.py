@@ -6,6 +6,7 @@ They answer one GET a connection and close it. Nothing here is worth more than t
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -55,9 +56,12 @@ class Endpoint:
         try:
             self._server = await asyncio.start_server(self._serve, ip, port, limit=_MAX_HEAD)
         except OSError as exc:
+            host = f"[{ip}]" if ":" in ip else ip
+            # The words of asyncio, if it has a number for them, would name the address again.
+            why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc
             raise ConfigError(
-                f"cannot listen on {ip} port {port}: {exc.strerror or exc}; "
-                f"set {self._key}.port to another, or to 0 to let the system choose"
+                f"cannot listen on {host}:{port}: {why}; "
+                f"set {self._key}.port to another port, or to 0 for any free one"
             ) from exc
         return int(self._server.sockets[0].getsockname()[1])
 

@@ -140,8 +140,9 @@ class PieceServer:
             sock.listen(BACKLOG)
         except OSError as error:
             sock.close()
+            host = f"[{ip}]" if family is socket.AF_INET6 else ip
             raise ConfigError(
-                f"cannot listen on {ip}:{port}: {error.strerror}; "
+                f"cannot listen on {host}:{port}: {error.strerror}; "
                 "set storage.server.tcpPort to another port, or to 0 for any free one"
             ) from error
         sock.settimeout(0)

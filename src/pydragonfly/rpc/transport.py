@@ -105,7 +105,7 @@ def _probe(address: str, setting: str) -> None:
 def _refusal(address: str, setting: str, why: str) -> str:
     if address.startswith("unix:"):
         return f"cannot listen on {address}: check the directory, or set {setting}"
-    taken = f"port {address.rpartition(':')[2]} is taken" if "in use" in why else why
     return (
-        f"cannot listen on {address}: {taken}; set {setting} to another, or to 0 for any free port"
+        f"cannot listen on {address}: {why}; "
+        f"set {setting} to another port, or to 0 for any free one"
     )

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, start_
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.core.sched.entities import Host, Peer
-from pydragonfly.errors import ConfigError
+from pydragonfly.errors import ConfigError, NotFound
 from pydragonfly.pb import common_pb2
 
 _PREFIX: Final = "dragonfly_scheduler_"
@@ -44,6 +44,10 @@ _METHODS: Final = {
     "ListHosts": "list_hosts",
     "DeleteHost": "leave_host",
 }
+
+#: What is no failure, by method. A daemon that starts says goodbye for its life before, of which
+#: a scheduler need not know.
+_HARMLESS: Final = {"DeleteHost": NotFound}
 
 #: Where task size levels 2, 3 … begin, in MiB, as in Dragonfly's scheduler; it has no 2 GiB.
 _LEVELS: Final = (
@@ -103,7 +107,7 @@ class Metrics:
         if method in _METHODS:
             calls, failures = self._calls[_METHODS[method]]
             calls.inc()
-            if error is not None:
+            if error is not None and not isinstance(error, _HARMLESS.get(method, ())):
                 failures.inc()
 
     def session_opened(self) -> None:
@@ -154,11 +158,14 @@ class Metrics:
             ConfigError: The address is taken, or makes no sense.
         """
         host, _, port = address.rpartition(":")
+        host = host or "0.0.0.0"
         try:
-            server, thread = start_http_server(int(port), host or "0.0.0.0", self.registry)
+            server, thread = start_http_server(int(port), host, self.registry)
         except (OSError, ValueError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
             raise ConfigError(
-                f"cannot serve metrics on {address}: {error}; set metrics.addr to another host:port"
+                f"cannot listen on {host}:{port}: {why}; "
+                "set metrics.addr to another port, or to :0 for any free one"
             ) from error
 
         def close() -> None:
