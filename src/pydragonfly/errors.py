@@ -23,8 +23,7 @@
     │   ├── LocalProtocolError      our bug
     │   └── RemoteProtocolError     the peer's fault
     ├── Corrupt                     bytes are not what they should be
-    │   ├── DigestMismatch
-    │   └── ShortRead
+    │   └── DigestMismatch
     ├── SourceFailed
     │   └── SourceChanged
     └── InvalidTransition           a state machine got an event it has no row for
@@ -224,10 +223,6 @@ class DigestMismatch(Corrupt):
         super().__init__(f"digest mismatch of {what}: expected {want}, actual {got}")
         self.want = want
         self.got = got
-
-
-class ShortRead(Corrupt):
-    """Fewer bytes came than were promised."""
 
 
 class SourceFailed(DragonflyError):

@@ -87,7 +87,6 @@ LocalProtocolError   INTERNAL             INTERNAL
 RemoteProtocolError  INTERNAL             INVALID_ARGUMENT
 Corrupt              DATA_LOSS            INTERNAL
 DigestMismatch       DATA_LOSS            INTERNAL
-ShortRead            DATA_LOSS            INTERNAL
 SourceFailed         INTERNAL             INTERNAL
 SourceChanged        ABORTED              INTERNAL
 InvalidTransition    INTERNAL             INTERNAL

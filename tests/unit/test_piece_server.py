@@ -99,12 +99,7 @@ class Served:
         self.server = server
         self.ip = ip
         self.port = port
-        self.sent = 0
         self.children: list[Child] = []
-        server.on_sent = self._count
-
-    def _count(self, size: int) -> None:
-        self.sent += size
 
     async def connect(self) -> Child:
         """A child of any sort, which is gone in the end."""
@@ -214,7 +209,6 @@ async def test_our_own_children(served: Served, connections: Connections) -> Non
     for number in (1, 0, 1):
         assert await served.fetch(number, connections) == served.shelf.pieces[number]
     assert len(connections) == len(served.server._connections) == 1
-    await _until(lambda: served.sent == 2 * len(LARGE) + len(SMALL))
     await _until(lambda: served.shelf.ended == [(1, "sent"), (0, "sent"), (1, "sent")])
 
 
@@ -449,7 +443,6 @@ async def test_a_child_that_takes_nothing() -> None:
         other.ask(0)
         assert await other.piece() == SMALL
         await _until(lambda: served.shelf.ended == [(1, "lost"), (0, "sent")])
-        assert served.sent == len(SMALL)
 
 
 async def test_a_child_that_takes_a_little_now_and_then() -> None:

@@ -24,7 +24,6 @@ class Callers:
     """The downloads of one flight, those that are over included."""
 
     def __init__(self, first: Download) -> None:
-        self.first = first
         self._downloads = [first]
         #: The origin may be asked at all.
         self._from_source = policy_of(first.request.kind).from_source

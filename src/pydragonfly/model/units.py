@@ -96,22 +96,3 @@ def format_size(size: float) -> str:
         if size < 1023.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1024:.1f} PiB"
-
-
-def format_duration(seconds: float) -> str:
-    """*seconds* for people, in the two largest units that matter.
-
-    >>> format_duration(0.25), format_duration(3.04), format_duration(5400)
-    ('250ms', '3.0s', '1h 30m')
-    """
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f}s"
-    rest = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count}{unit}" if count else "")
-    return " ".join(part for part in parts[:2] if part)

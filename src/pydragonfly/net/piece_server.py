@@ -121,7 +121,6 @@ class PieceServer:
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.on_sent: Callable[[int], None] = lambda _size: None
 
     async def start(self, ip: str, port: int) -> int:
         """Listen.
@@ -231,7 +230,6 @@ class PieceServer:
         try:
             async with self._uploads.upload(request) as upload:
                 await self._deliver(sock, upload)
-                self.on_sent(upload.content.length)
         except DragonflyError as error:
             if isinstance(error, _Cut):
                 raise ConnectionAbortedError(str(error)) from error
