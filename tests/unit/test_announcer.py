@@ -11,12 +11,14 @@ import pytest
 
 from pydragonfly.core.sched.states import PeerState
 from pydragonfly.daemon.app import Daemon
+from pydragonfly.errors import Busy
 from pydragonfly.model.task import DownloadRequest, Kind
+from pydragonfly.rpc.scheduler_link import Scheduler as Link
 from pydragonfly.scheduler.app import Scheduler
 from pydragonfly.storage.holdings import Reason
 from pydragonfly.testing import inside
 from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Origin
+from pydragonfly.testing.origin import Fault, Origin
 
 
 class Wire:
@@ -113,3 +115,72 @@ async def test_what_left_while_a_scheduler_was_out_of_reach(
     await wire.mend()
 
     await until(lambda: holders(scheduler) == {stays, comes})
+
+
+async def test_a_scheduler_that_is_slow_once(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack
+) -> None:
+    """It is not to forget a download under way because of something that left meanwhile."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(
+        inside.daemon(tmp_path, port=scheduler.port, download__concurrentPieceCount=1)
+    )
+    origin.put("/leaves", Pattern(1000))
+    leaves = await fetch(daemon, origin.url("/leaves"))
+    await until(lambda: holders(scheduler) == {leaves})
+    origin.put("/f", Pattern(12 << 20))
+    origin.fault("/f", Fault(rate=8 << 20))
+    async with asyncio.TaskGroup() as tasks:
+        fetching = tasks.create_task(fetch(daemon, origin.url("/f")))
+        await until(lambda: any(h.pieces for h in daemon.holdings if h.id != leaves))
+        (link,) = daemon.schedulers
+        link.available = False  # as after an answer that came too late
+        holding = daemon.holdings.get(Kind.CACHE, leaves)
+        assert holding is not None
+        daemon.holdings.remove(holding, Reason.DELETED)
+        await until(lambda: bool(link.left))
+        await daemon.announcer.announce_host()
+        assert holders(scheduler) == set()
+        assert [p.state for p in scheduler._world.peers.values()] == [PeerState.BACK_TO_SOURCE]
+    await until(lambda: holders(scheduler) == {fetching.result()})
+
+
+async def test_a_scheduler_that_refuses(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told again with the next announcement, and that is the end of it."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    origin.put("/leaves", Pattern(1000))
+    leaves = await fetch(daemon, origin.url("/leaves"))
+    await until(lambda: holders(scheduler) == {leaves})
+    (link,) = daemon.schedulers
+    tell = link.delete_task
+
+    async def refuse(*_: object) -> None:
+        raise Busy("too many requests")
+
+    monkeypatch.setattr(link, "delete_task", refuse)
+    holding = daemon.holdings.get(Kind.CACHE, leaves)
+    assert holding is not None
+    daemon.holdings.remove(holding, Reason.DELETED)
+    await until(lambda: bool(link.left))
+    await daemon.announcer.announce_host()
+    assert (list(link.left), holders(scheduler)) == ([(Kind.CACHE, leaves)], {leaves})
+    monkeypatch.setattr(link, "delete_task", tell)
+    await daemon.announcer.announce_host()
+    assert (list(link.left), holders(scheduler)) == ([], set())
+
+
+def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten."""
+    monkeypatch.setattr("pydragonfly.rpc.scheduler_link._MAX_LEFT", 2)
+
+    async def play() -> None:
+        link = Link("127.0.0.1:1")
+        for name in "abac":
+            link.note_left(Kind.CACHE, name)
+        assert list(link.left) == [(Kind.CACHE, "b"), (Kind.CACHE, "c")]
+        await link.close()
+
+    asyncio.run(play())

@@ -441,6 +441,47 @@ def test_memory_that_does_not_pass_on(store: Store, why: str) -> None:
         os.close(early)
 
 
+_LOCKED = """
+import os, resource
+from pydragonfly.model.task import Kind, TaskRecord, Traffic
+from pydragonfly.storage.holdings import Holdings
+from pydragonfly.storage.metadata import MemoryMetadata
+
+class Busy:
+    # As the one that frees memory may be: it gets round to nothing.
+    submit = staticmethod(lambda close: None)
+
+MIB = 1 << 20
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (8 * MIB, 8 * MIB))
+if os.geteuid() == 0:
+    os.setuid(65534)  # who may lock as much as the limit says, and no more
+for early in (False, True):
+    for old, new in ((4, 4), (8, 16), (16, 2), (5, 6)):
+        old, new = old * MIB // 2, new * MIB // 2
+        store = Holdings(
+            8 * MIB, MemoryMetadata(), clock=lambda: 1.0, lock_pages=True, executor=Busy()
+        )
+        for name in [*"abcd"[: 8 * MIB // old], "new"]:
+            length = new if name == "new" else old
+            record = TaskRecord(
+                kind=Kind.CACHE, id=name, url="u", created_at=1.0, updated_at=1.0,
+                content_length=length, piece_length=length,
+            )
+            holding = store.open(record)
+            holding.reserve([0], early=early)
+            claim = holding.claim(0)
+            claim.view[:] = bytes(length)
+            claim.publish("crc32:0", parent_id=None, traffic=Traffic.REMOTE_PEER)
+        store.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks nothing elsewhere")
+def test_locked_memory_within_a_limit_of_the_capacity() -> None:
+    """What is evicted no longer counts when its successor comes, inherited or not."""
+    subprocess.run([sys.executable, "-c", _LOCKED], check=True, timeout=60)
+
+
 def test_a_failed_download_in_memory_of_another(store: Store) -> None:
     """What did not come is given back, and is nothing of the other's after."""
     store.fill("old", 60 * MIB)

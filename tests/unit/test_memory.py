@@ -23,6 +23,7 @@ from pydragonfly.storage.memory import (
     Segment,
     SmallContent,
     create,
+    heir_for,
 )
 from pydragonfly.testing.store_contract import ContentContract
 
@@ -199,17 +200,14 @@ class TestInheritance:
     def test_the_best_of_several(self) -> None:
         """The shortest that is long enough, else the longest; never for what needs none."""
         spare = [create(n * MIB) for n in (9, 4, 6, 5)]
-        closed = spare[1]
-        assert create(5 * MIB, spare=spare) is spare[3]
-        assert create(8 * MIB, spare=spare) is spare[0]
-        assert create(11 * MIB, spare=spare) is spare[0]
-        closed.close()
-        fresh = create(3 * MIB, spare=[closed])
-        assert fresh is not closed
-        assert not fresh.inherited
-        assert isinstance(create(SMALL, spare=spare), SmallContent)
-        for content in (*spare, fresh):
+        assert heir_for(5 * MIB, spare) is spare[3]
+        assert heir_for(7 * MIB, spare) is spare[0]
+        assert heir_for(11 * MIB, spare) is spare[0]
+        assert heir_for(19 * MIB, spare) is None
+        assert heir_for(SMALL, spare) is None
+        for content in spare:
             content.close()
+        assert heir_for(5 * MIB, spare) is None
 
 
 @linux

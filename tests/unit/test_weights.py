@@ -84,7 +84,7 @@ async def test_one_stream_a_host() -> None:
 
 
 async def test_a_host_that_breaks_off() -> None:
-    """Others are told of; it is not asked again and again."""
+    """Others are told of; it is asked again when the next one wants to hear of it."""
     hosts, tasks = Hosts(), Tasks()
     made: Any = Weights(hosts, tasks)  # type: ignore[arg-type]  # the part that it uses
     heard: list[float] = []
@@ -95,6 +95,11 @@ async def test_a_host_that_breaks_off() -> None:
     hosts.queues["i"].put_nowait(3.0)
     await until(lambda: heard == [3.0])
     assert hosts.asked == ["h", "i"]
+    again: list[float] = []
+    ends.append(made.watch(candidate("q", "h"), again.append))
+    await until(lambda: "h" in hosts.queues)
+    hosts.queues["h"].put_nowait(4.0)
+    await until(lambda: again == [4.0])
     for end in ends:
         end()
     await until(lambda: not hosts.queues)

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from pydragonfly.core.transfer import Note, Tell
-from pydragonfly.errors import DragonflyError
+from pydragonfly.errors import DragonflyError, NotFound
 from pydragonfly.model.task import DownloadRequest, Kind
 from pydragonfly.pb import common_pb2
 from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Registration
@@ -82,6 +82,7 @@ class Announcer:
         except DragonflyError as error:
             logger.warning("scheduler does not answer", error=str(error))
             return
+        await self._tell_left(scheduler)
         if is_new:
             logger.info("announced", scheduler=scheduler.address)
             for holding in self._holdings:
@@ -138,6 +139,11 @@ class Announcer:
     async def _tell(self, kind: Kind, task_id: str, *, held: bool) -> None:
         # What counts is what is true now: it may have come or gone again since.
         holding = self._holdings.get(kind, task_id)
+        scheduler = self._schedulers.pick(task_id)
+        if not held and holding is None:
+            for other in self._schedulers:
+                if not other.available:
+                    other.note_left(kind, task_id)
         try:
             if held and self._schedulers and holding is not None and holding.complete:
                 await self._tell_held(holding)
@@ -145,15 +151,28 @@ class Announcer:
                 await self._schedulers.delete_task(kind, task_id)
         except DragonflyError as error:
             logger.info("could not tell what is held", task=task_id, error=str(error))
-            scheduler = self._schedulers.pick(task_id)
-            if scheduler is not None:  # it is there and did not take it: all of it again, soon
+            if scheduler is not None:  # it did not take it: all of it again, next time
                 scheduler.behind = True
-        # Those who are away mislead nobody. When one returns, it is to forget what left, and all
-        # that is here is announced to it again.
-        for scheduler in self._schedulers:
-            if not scheduler.available:
-                scheduler.behind = True
-                scheduler.stale = scheduler.stale or not held
+                if not held:
+                    scheduler.note_left(kind, task_id)
+        # Those who are away mislead nobody; when one returns, all is announced to it again.
+        for other in self._schedulers:
+            other.behind = other.behind or not other.available
+
+    async def _tell_left(self, scheduler: Scheduler) -> None:
+        """Tell one that listens again what it has missed of what left."""
+        while scheduler.left:
+            (kind, task_id), _ = scheduler.left.popitem(last=False)
+            if self._holdings.get(kind, task_id) is not None:
+                continue
+            try:
+                await scheduler.delete_task(self._host_id, kind, task_id)
+            except NotFound:
+                continue
+            except DragonflyError as error:
+                logger.info("could not tell what left", task=task_id, error=str(error))
+                scheduler.note_left(kind, task_id)
+                return
 
     async def _tell_held(self, holding: Holding) -> None:
         """Register as one who fetched all of it from the origin; that makes us a parent."""

@@ -25,6 +25,7 @@ from pydragonfly.errors import (
     RemoteProtocolError,
     SourceFailed,
     TimedOut,
+    Unavailable,
 )
 from pydragonfly.model.task import DownloadRequest, Kind
 from pydragonfly.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
@@ -225,7 +226,9 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
 
 async def _send_segment(client: _Client, download: Download) -> bool:
     """The segment, now that the part is here, if there is one to be had; whether there was."""
-    fd = None if download.holding is None else download.holding.handout()
+    fd = None
+    with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
+        fd = None if download.holding is None else download.holding.handout()
     if fd is None:
         return False
     try:

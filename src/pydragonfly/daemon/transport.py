@@ -120,6 +120,7 @@ class Transport:
         wanted = self._callers.wanted()
         self.holding.coming = frozenset(wanted.pieces)
         self.on(wanted)
+        self._watch_weights()
 
     def _gone(self) -> None:
         self._break(TaskDeleted(f"task {self.holding.id} was deleted while it was downloaded"))
@@ -162,6 +163,8 @@ class Transport:
                 self._follows[parent] = self._tasks.start(work, f"offers of {parent}")
             case t.Drop(parent):
                 self._unfollow(parent)
+                if parent in self._unwatch:
+                    self._unwatch.pop(parent)()
             case t.Tell():
                 self._tell(command)
             case t.Refuse(pieces):
@@ -228,7 +231,10 @@ class Transport:
             except NotFound:
                 # It has been started anew since we announced ourselves.
                 await schedulers.introduce()
-                await self._talk_once(schedulers.talk(registration))
+                if not self.over:
+                    await self._talk_once(schedulers.talk(registration))
+                elif self.holding.complete and not self.holding.gone:
+                    self._node.announcements.announce(self.holding)
         except SourceFailed as error:
             # The origin has failed so many others that the scheduler sends nobody there.
             self._trouble = error

@@ -41,12 +41,12 @@ class Weights:
         """Tell *listener* what *parent*'s host can give, again and again.
 
         Returns:
-            Ends it; to be called once. A host that tells nothing any more is not asked again
-            before all its listeners have gone.
+            Ends it; to be called once. A host that tells nothing any more is asked again for the
+            next listener.
         """
         host = parent.host_id
         self._listeners.setdefault(host, set()).add(listener)
-        if host not in self._streams:
+        if host not in self._streams or self._streams[host].done():
             work = self._follow(parent)
             self._streams[host] = self._tasks.start(work, f"weight of {host}")
 

@@ -243,18 +243,21 @@ class PieceServer:
 
     async def _deliver(self, sock: socket.socket, upload: Upload) -> None:
         head = memoryview(upload.content.encode())
+        patience = _Patience(len(head) + len(upload.view), self._stall, self._piece)
         if upload.pace is None:
-            await self._in_thread(sock, head, upload.view)
+            await self._in_thread(sock, patience, head, upload.view)
             return
-        await self._in_thread(sock, head)
+        await self._in_thread(sock, patience, head)
         for at in range(0, len(upload.view), PACE):
             with upload.view[at : at + PACE] as part:
                 await upload.pace(len(part))
-                await self._in_thread(sock, part)
+                await self._in_thread(sock, patience, part)
 
-    async def _in_thread(self, sock: socket.socket, *parts: memoryview) -> None:
+    async def _in_thread(
+        self, sock: socket.socket, patience: _Patience, *parts: memoryview
+    ) -> None:
         loop = asyncio.get_running_loop()
-        sending = loop.run_in_executor(self._senders, self._send, sock, parts)
+        sending = loop.run_in_executor(self._senders, self._send, sock, patience, parts)
         try:
             await asyncio.shield(sending)
         except asyncio.CancelledError:
@@ -264,18 +267,19 @@ class PieceServer:
             sending.exception()  # that we hung up
             raise
 
-    def _send(self, sock: socket.socket, parts: tuple[memoryview, ...]) -> None:
+    def _send(
+        self, sock: socket.socket, patience: _Patience, parts: tuple[memoryview, ...]
+    ) -> None:
         """Send bytes, in a thread.
 
         With ``send`` and not ``sendfile``: after that returns, memory that is used again would
         still change what the child receives.
         """
-        deadline = time.monotonic() + self._piece
         sock.settimeout(None)
         try:
             set_limit(sock, socket.SO_SNDTIMEO, self._stall)
             for part in parts:
-                _send_all(sock, part, deadline, self._stall)
+                _send_all(sock, part, patience)
         except OSError as error:
             raise _Cut(f"child gone: {error}") from error
         finally:
@@ -287,11 +291,40 @@ class _Cut(TimedOut):
     """A child did not take a piece that was already on its way to it."""
 
 
-def _send_all(sock: socket.socket, view: memoryview, deadline: float, stall: float) -> None:
-    """Send it all, or give up a child that would keep the thread from others.
+class _Patience:
+    """With a child that takes a piece: it must not keep the thread that sends from others.
 
-    Each call ends after *stall* seconds, the socket's limit, with what the child took till then.
+    What counts is the time spent sending; waiting for bandwidth is no fault of the child.
+
+    Args:
+        size: Bytes that it is to take.
+        stall: Seconds over which it must be faster than :data:`~.sockets.MIN_RATE`.
+        piece: Seconds for the whole piece.
     """
+
+    def __init__(self, size: int, stall: float, piece: float) -> None:
+        self._missing = size
+        self._stall = stall
+        self._left = piece
+        self._seconds = 0.0
+        self._bytes = 0
+
+    def took(self, size: int, seconds: float) -> None:
+        """The child took *size* bytes in *seconds*. Raises when that is too slow."""
+        self._missing -= size
+        self._left -= seconds
+        self._seconds += seconds
+        self._bytes += size
+        slow = self._left < 0
+        if self._seconds >= self._stall:
+            slow = slow or self._bytes < MIN_RATE * self._seconds
+            self._seconds, self._bytes = 0.0, 0
+        if slow and self._missing:
+            raise _Cut("child is too slow")
+
+
+def _send_all(sock: socket.socket, view: memoryview, patience: _Patience) -> None:
+    """Each call ends after the socket's limit, with what the child took till then."""
     at, now = 0, time.monotonic()
     while at < len(view):
         before = now
@@ -300,6 +333,4 @@ def _send_all(sock: socket.socket, view: memoryview, deadline: float, stall: flo
         except BlockingIOError:
             raise _Cut("child takes nothing") from None
         at, now = at + sent, time.monotonic()
-        slow = now - before >= stall and sent < MIN_RATE * stall
-        if (slow or now > deadline) and at < len(view):
-            raise _Cut("child is too slow")
+        patience.took(sent, now - before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ EPOCH_KEY: Final = "pydragonfly-epoch"
 _UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
 _STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
 _MAX_TEXT: Final = 1024  # characters of a description
+_MAX_LEFT: Final = 4096  # tasks; of one that is forgotten here, children are told by us
 _END_LIMIT: Final = 10.0  # seconds for the scheduler to end a talk that is over
 
 
@@ -63,8 +65,9 @@ class Scheduler:
         self.epoch: str | None = None
         #: While it was away, something was told that it has not heard.
         self.behind = False
-        #: It may believe that we hold what we do not: from before we were started, at first.
-        self.stale = True
+        #: Tasks of which it may believe that we hold them, because it was not told otherwise.
+        self.left: OrderedDict[tuple[Kind, str], None] = OrderedDict()
+        self._met = False
         self._closed = False
         self._announced_at = float("-inf")
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
@@ -88,9 +91,10 @@ class Scheduler:
         Raises:
             DragonflyError: It did not take it.
         """
-        if self.stale:
+        if not self._met:
+            # Whatever it remembers of this host is from before we were started.
             await self.leave(host.id)
-            self.stale, self.behind = False, True
+            self._met = True
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         try:
             with self.speaking():
@@ -116,6 +120,17 @@ class Scheduler:
         with contextlib.suppress(NotFound):
             message = scheduler_pb2.DeleteHostRequest(host_id=host_id)
             await self.call("DeleteHost", message, limit)
+
+    def note_left(self, kind: Kind, task_id: str) -> None:
+        """It is to be told, when it listens again, that we hold a task no longer."""
+        self.left[kind, task_id] = None
+        if len(self.left) > _MAX_LEFT:
+            self.left.popitem(last=False)
+
+    async def delete_task(self, host_id: str, kind: Kind, task_id: str) -> None:
+        """Say that a host holds a task no longer. Raises DragonflyError."""
+        method, request = dialect_of(kind).delete
+        await self.call(method, request(host_id=host_id, task_id=task_id))
 
     async def call(self, method: str, message: Any, limit: float = _UNARY_LIMIT) -> Any:
         """A unary call. Raises DragonflyError."""
@@ -237,8 +252,7 @@ class Schedulers:
         """Say that this host holds a task no longer. Raises DragonflyError."""
         scheduler = self.pick(task_id)
         if scheduler is not None:
-            method, request = dialect_of(kind).delete
-            await scheduler.call(method, request(host_id=self._host_id, task_id=task_id))
+            await scheduler.delete_task(self._host_id, kind, task_id)
 
     async def delete_host(self, limit: float) -> None:
         """Say goodbye to every scheduler that knows us."""

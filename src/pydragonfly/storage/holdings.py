@@ -250,17 +250,21 @@ class Holding:
         new = set(numbers) - self._reserved
         spare = self._home.admit(self._account, sum(self.piece(n).length for n in new))
         self._reserved |= new
-        try:
-            if self._content is None and self.total:
-                self._content = memory.create(
-                    self.total,
-                    lock=self._home.lock_pages,
-                    spare=spare if self.fully_reserved and not early else (),
-                )
-        finally:
-            for content in spare:
-                if content is not self._content:
-                    self._home.dispose(content.close)
+        if self._content is None and self.total:
+            self._content = self._make_content(spare, early=early)
+        else:
+            self._home.discard(spare)
+
+    def _make_content(self, spare: list[memory.Content], *, early: bool) -> memory.Content:
+        heir = None
+        if self.fully_reserved and not early:
+            heir = memory.heir_for(self.total, spare)
+        self._home.discard(content for content in spare if content is not heir)
+        if heir is not None:
+            if heir.become(self.total):
+                return heir
+            self._home.discard([heir])
+        return memory.create(self.total, lock=self._home.lock_pages)
 
     @property
     def fully_reserved(self) -> bool:
@@ -321,8 +325,7 @@ class Holding:
         Raises:
             OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
-        for content in self._home.admit(self._account, memory.GROWTH_STEP):
-            self._home.dispose(content.close)
+        self._home.discard(self._home.admit(self._account, memory.GROWTH_STEP))
         if self._growing is None:
             self._growing = memory.Growing()
         return self._growing.extend()
@@ -576,6 +579,14 @@ class Holdings:
         for holding in dead:
             self.remove(holding, Reason.TTL)
         return len(dead)
+
+    def discard(self, contents: Iterable[memory.Content]) -> None:
+        """Free what the evicted held."""
+        for content in contents:
+            if self.lock_pages:  # they count against the limit on locked memory until they go
+                content.close()
+            else:
+                self.dispose(content.close)
 
     def dispose(self, close: Callable[[], None]) -> None:
         """Free memory without keeping the loop waiting."""

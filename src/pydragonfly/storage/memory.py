@@ -68,6 +68,9 @@ class Content(Protocol):
     def handout(self) -> int | None:
         """A new read-only descriptor of all the content, or None if there is none to give."""
 
+    def can_become(self, length: int) -> bool:
+        """Whether :meth:`become` is worth trying."""
+
     def become(self, length: int) -> bool:
         """Turn into other content of *length* bytes, with the same memory. Whether that worked.
 
@@ -100,9 +103,12 @@ class SmallContent:
     def handout(self) -> None:
         return None
 
-    def become(self, length: int) -> bool:
+    def can_become(self, length: int) -> bool:
         del length
         return False
+
+    def become(self, length: int) -> bool:
+        return self.can_become(length)
 
     def close(self) -> None:
         self._bytes = bytearray()
@@ -170,17 +176,20 @@ class Segment:
         with _refusals_named():
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def become(self, length: int) -> bool:
+    def can_become(self, length: int) -> bool:
         # A sealed one may be in anybody's hands, for ever.
         if self._sealed or self._fd < 0:
             return False
-        if not self.length - MAX_EXCESS <= length <= 2 * self.length:
+        return self.length - MAX_EXCESS <= length <= 2 * self.length
+
+    def become(self, length: int) -> bool:
+        if not self.can_become(length):
             return False
         try:
             # Refused while a view is exported: nobody may be surprised by other bytes in it.
             self._map.resize(length)
             _ask_for_huge_pages(self._map)
-        except (BufferError, OSError, SystemError):  # SystemError: no mremap on this system
+        except (BufferError, OSError, SystemError, AttributeError):  # the last two: no mremap here
             return False
         self.length = length
         self.inherited = True
@@ -240,24 +249,23 @@ class Growing:
             self._fd = -1
 
 
-def create(length: int, *, lock: bool = False, spare: Iterable[Content] = ()) -> Content:
-    """Room for content of *length* bytes.
+def heir_for(length: int, spare: Iterable[Content]) -> Content | None:
+    """Of *spare*, the one whose memory suits content of *length* bytes best, if any may.
 
-    Args:
-        length: Bytes.
-        lock: As for :class:`Segment`.
-        spare: Contents that nobody uses any more. The one that fits best and can be had becomes
-            what is returned; the others are as they were, or fit for nothing but to be closed.
+    The shortest that is long enough, else the longest.
+    """
+    able = (content for content in spare if length > SMALL and content.can_become(length))
+    return min(able, key=lambda c: (c.length < length, abs(c.length - length)), default=None)
+
+
+def create(length: int, *, lock: bool = False) -> Content:
+    """Room for content of *length* bytes.
 
     Raises:
         Unavailable: The system has no memory for it, or no descriptor.
     """
     if length <= SMALL:
         return SmallContent(length)
-    # The shortest that is long enough, else the longest.
-    for content in sorted(spare, key=lambda c: (c.length < length, abs(c.length - length))):
-        if content.become(length):
-            return content
     with _refusals_named():
         return Segment(_anonymous_file(), length, lock=lock)
 
