@@ -259,6 +259,29 @@ def test_a_lost_seed_does_not_stop_anybody() -> None:
     assert isinstance(stage.decide(peer), ToSource)
 
 
+def test_a_seed_that_comes_of_itself_does_not_wait_for_itself() -> None:
+    """It was asked for a task that somebody on it wants just now: the two are one download."""
+    stage = Stage(Limits(start=10))
+    stage.host("seed", type=1)
+    child = stage.register("a")
+    assert isinstance(stage.decide(child), AskSeed)
+    own = stage.register("seed")
+    assert isinstance(stage.decide(own), ToSource)
+    stage.world.start_back_to_source(own, stage.now)
+    assert ids(stage.decide(child)) == {own.id}
+
+
+def test_a_seed_that_was_of_no_use_is_not_asked_again_for_the_same_peer() -> None:
+    """It says that it is done, and cannot be this one's parent."""
+    stage = Stage()
+    stage.host("seed", type=1)
+    peer = stage.register("a")
+    assert isinstance(stage.decide(peer), AskSeed)
+    stage.world.block(peer, stage.holder("seed").id)
+    stage.world.end_trigger(peer.task, no_seed_before=0.0)
+    assert isinstance(stage.decide(peer), ToSource)
+
+
 def test_seeds_do_not_ask_seeds() -> None:
     """A seed's own download goes to the origin."""
     stage = Stage()
@@ -311,7 +334,7 @@ def _no_child_of_itself(stage: Stage, child: Peer) -> None:
 
 
 def test_who_is_never_offered() -> None:
-    """Blocked, not sharing, same host, busy, stuck, another content, a descendant."""
+    """Blocked, not sharing, same host, busy, another content."""
     stage = Stage(Limits(uploads=1))
     blocked = stage.holder("a", "blocked")
     child = stage.register("z", "blocked")
@@ -331,14 +354,62 @@ def test_who_is_never_offered() -> None:
     found = find_candidates(stage.world.limits, child, set(), stage.rng)
     assert "c" not in {parent.host.id for parent in found}
 
-    stuck = stage.source("f", "stuck")
-    for cost in (1.0, 100.0):
-        stage.world.piece(stuck, cost, None, stage.now)
-    _no_child_of_itself(stage, stage.register("z", "stuck"))
-
     stage.source("g", "shape", content_length=MIB)
     other = stage.register("h", "shape", content_length=2 * MIB, need_back_to_source=True)
     assert find_candidates(stage.world.limits, other, set(), stage.rng) == []
+
+
+def test_a_stuck_parent_comes_last_and_is_better_than_the_origin() -> None:
+    """Its last piece took more than twenty times as long as those before."""
+    stage = Stage(Limits(candidates=2))
+    stage.host("stuck", idc="x")
+    stage.host("z", idc="x")
+    stuck = stage.source("stuck")
+    for cost in (1.0, 1.0, 21.0):
+        assert ids(stage.decide(stage.register("y"))) == {stuck.id}
+        stage.world.piece(stuck, cost, None, stage.now)
+    assert ids(stage.decide(stage.register("y"))) == {stuck.id}
+    other = stage.holder("far")
+    decision = stage.decide(stage.register("z"))
+    assert isinstance(decision, Parents)
+    assert [parent.id for parent in decision.parents] == [other.id, stuck.id]
+    stage.world.finish(stuck, stage.now)  # what was slow has come
+    decision = stage.decide(stage.register("z"))
+    assert isinstance(decision, Parents)
+    assert [parent.id for parent in decision.parents] == [stuck.id, other.id]
+
+
+def test_no_circles_of_hosts() -> None:
+    """Two that hold different parts, and now both want everything, do not wait for each other."""
+    stage = Stage()
+    stage.holder("a", range=ByteRange(0, 4 * MIB))
+    stage.holder("b", range=ByteRange(4 * MIB, 4 * MIB))
+    first, second = stage.register("a"), stage.register("b")
+    assert {peer.host.id for peer in _parents(stage.decide(first))} == {"b"}
+    stage.world.start(first, stage.now)
+    assert second.hosts_below() == {first.host}
+    assert isinstance(stage.decide(second), ToSource)
+    # One that wants what nobody waits for may have it from there.
+    apart = stage.register("b", range=ByteRange(0, 4 * MIB))
+    assert apart.hosts_below() == {first.host}
+    stage.world.finish(first, stage.now)
+    assert {peer.host.id for peer in _parents(stage.decide(apart))} == {"a"}
+
+
+def test_hosts_that_read_different_parts_serve_each_other() -> None:
+    """Neither waits for what the other is waiting for."""
+    stage = Stage()
+    stage.holder("a", range=ByteRange(0, 4 * MIB))
+    stage.holder("b", range=ByteRange(4 * MIB, 4 * MIB))
+    one = stage.child("a", range=ByteRange(4 * MIB, 4 * MIB))
+    other = stage.child("b", range=ByteRange(0, 4 * MIB))
+    assert [edge.parent.host.id for edge in one.parents.values()] == ["b"]
+    assert [edge.parent.host.id for edge in other.parents.values()] == ["a"]
+
+
+def _parents(decision: Decision) -> tuple[Peer, ...]:
+    assert isinstance(decision, Parents), decision
+    return decision.parents
 
 
 def test_no_circles() -> None:
@@ -352,7 +423,7 @@ def test_no_circles() -> None:
     stage.world.link([below], far)
     stage.world.start(far, stage.now)
     stage.world.remove_peer(top)
-    assert child.descendants() == {below.id, far.id}
+    assert child.hosts_below() == {below.host, far.host}
     assert isinstance(stage.decide(child), ToSource)
     stage.check()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pydragonfly.core.sched.entities import Host, HostFacts
-from pydragonfly.core.sched.evaluate import evaluate, is_bad, load_quality
-from pydragonfly.core.sched.states import PeerEvent, PeerState
+from pydragonfly.core.sched.evaluate import evaluate, load_quality
 from pydragonfly.testing.stage import Stage
 
 GIB = 1024**3
@@ -98,38 +97,3 @@ def test_host_type() -> None:
     stage.world.finish(seed, stage.now)
     assert evaluate(seed, child) == 0
     assert evaluate(stage.holder("n"), child) == pytest.approx(0.05)
-
-
-@pytest.mark.parametrize("state", PeerState)
-def test_bad_states(state: PeerState) -> None:
-    """Only who runs, is at the origin or has succeeded has anything to give."""
-    path = {
-        PeerState.RECEIVED_EMPTY: [PeerEvent.REGISTER_EMPTY],
-        PeerState.RECEIVED_TINY: [PeerEvent.REGISTER_TINY],
-        PeerState.RECEIVED_SMALL: [PeerEvent.REGISTER_SMALL],
-        PeerState.RECEIVED_NORMAL: [PeerEvent.REGISTER_NORMAL],
-        PeerState.RUNNING: [PeerEvent.REGISTER_NORMAL, PeerEvent.DOWNLOAD],
-        PeerState.BACK_TO_SOURCE: [PeerEvent.REGISTER_NORMAL, PeerEvent.DOWNLOAD_BACK_TO_SOURCE],
-        PeerState.SUCCEEDED: [PeerEvent.REGISTER_NORMAL, PeerEvent.SUCCEED],
-        PeerState.FAILED: [PeerEvent.FAIL],
-        PeerState.LEAVE: [PeerEvent.LEAVE],
-        PeerState.PENDING: [],
-    }[state]
-    stage = Stage()
-    peer = stage.register("a")
-    machine = type(peer.machine)("x", peer.task.rules.peers, PeerState.PENDING)
-    for event in path:
-        machine.fire(event)
-    peer.machine = machine
-    good = state in (PeerState.RUNNING, PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)
-    assert is_bad(peer) is not good
-
-
-def test_a_stuck_parent_is_bad() -> None:
-    """Its last piece took more than twenty times as long as those before."""
-    stage = Stage()
-    peer = stage.source("a")
-    for cost in (1.0, 1.0, 21.0):
-        assert not is_bad(peer)
-        stage.world.piece(peer, cost, None, stage.now)
-    assert is_bad(peer)

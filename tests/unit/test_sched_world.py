@@ -256,7 +256,7 @@ def test_pieces_keep_alive_and_clear_names() -> None:
     parent = stage.holder("a")
     accuser, child = stage.child("b"), stage.child("c")
     stage.world.piece_failed(accuser, parent.id, stage.now)
-    assert parent.accusers == {accuser.id}
+    assert parent.accusers == {accuser.host.id}
     stage.now += 7
     stage.world.piece(child, 0.5, parent.id, stage.now)
     assert parent.accusers == set()
@@ -267,12 +267,14 @@ def test_pieces_keep_alive_and_clear_names() -> None:
 
 
 def test_several_children_condemn_a_parent() -> None:
-    """One child often, or itself, does not."""
+    """One host often, or the parent itself, does not."""
     stage = Stage(Limits(accusers=3))
     parent = stage.holder("z")
     children = [stage.child(name) for name in "abc"]
     for _ in range(5):
-        stage.world.piece_failed(children[0], parent.id, stage.now)
+        again = stage.register("a")
+        stage.world.link([parent], again)
+        stage.world.piece_failed(again, parent.id, stage.now)
     stage.world.piece_failed(children[1], parent.id, stage.now)
     stage.world.piece_failed(parent, parent.id, stage.now)
     assert parent in parent.task.holders
@@ -312,18 +314,54 @@ def test_an_announcement_replaces_the_one_before() -> None:
 
 
 def test_what_a_host_tells_twice_counts_once() -> None:
-    """The older of two equal holders goes; not one that has more, nor one with children."""
+    """The latest speaks for all that the host has; but one with children stays."""
     stage = Stage()
     whole = stage.holder("a")
     part = stage.holder("a", range=ByteRange(0, MIB))
-    assert set(whole.task.peers.values()) == {whole, part}
+    assert set(whole.task.peers.values()) == {part}
+    assert part.range is None
     child = stage.child("b")
     latest = stage.holder("a")
-    assert set(child.parents) <= {whole.id, part.id}
-    assert latest in latest.task.holders
+    assert set(child.parents) == {part.id}
+    assert set(whole.task.peers.values()) == {part, child, latest}
     stage.world.finish(child, stage.now)
     final = stage.holder("a")
     assert {p for p in whole.task.peers.values() if p.host is final.host} == {final}
+    stage.check()
+
+
+def test_parts_of_one_host_grow_together() -> None:
+    """In whole pieces, where they touch; a thousand of them are one peer, and all is the whole."""
+    stage = Stage()
+    size = 400 * MIB
+    for start in range(1, 99, 2):
+        stage.holder("a", range=ByteRange(start * 4 * MIB + 5, 7), content_length=size)
+    task = next(iter(stage.world.tasks.values()))
+    assert len(task.peers) == 49
+    for start in range(0, 98, 2):
+        last = stage.holder("a", range=ByteRange(start * 4 * MIB, 1), content_length=size)
+    assert set(task.peers.values()) == {last}
+    assert last.range == ByteRange(0, 98 * 4 * MIB)
+    other = stage.holder("b", range=ByteRange(0, 1), content_length=size)
+    assert set(task.peers.values()) == {last, other}
+    final = stage.holder("a", range=ByteRange(98 * 4 * MIB, 8 * MIB), content_length=size)
+    assert final.range is None
+    assert set(task.peers.values()) == {final, other}
+    stage.check()
+
+
+def test_a_task_is_what_its_holders_have() -> None:
+    """Of two versions the one that is left, when nobody holds the other any more."""
+    stage = Stage()
+    old, other_old = stage.holder("a"), stage.holder("b")
+    new = stage.holder("c", content_length=12 * MIB)
+    assert new.task.shape.content_length == 10 * MIB
+    stage.world.remove_peer(old)
+    assert new.task.shape.content_length == 10 * MIB
+    stage.world.remove_peer(other_old)
+    assert new.task.shape.content_length == 12 * MIB
+    assert list(stage.child("d", content_length=12 * MIB).parents) == [new.id]
+    stage.world.remove_peer(new)
     stage.check()
 
 

@@ -285,6 +285,37 @@ async def test_the_next_seed_is_asked() -> None:
             await asyncio.wait_for(daemon.requests.get(), LIMIT)
 
 
+async def test_a_seed_that_says_it_is_done_and_is_not_is_left_alone() -> None:
+    """Its answer ends well, and nobody holds the task: the peer goes itself, no one asks again."""
+    async with swarm() as s, seed(s, "seed") as daemon:
+        daemon.says_only = True
+        await s.hosts("a", "b")
+        first = s.peer("a")
+        await first.register()
+        await first.to_source()
+        await first.source_failed()
+        second = s.peer("b")
+        await second.register()
+        await second.to_source()
+        assert daemon.requests.qsize() == 1
+
+
+async def test_a_seed_without_room_for_one_task_is_asked_for_others() -> None:
+    """It is full, not dead."""
+    async with swarm() as s, seed(s, "seed") as daemon:
+        daemon.fail_with = grpc.StatusCode.RESOURCE_EXHAUSTED, "no room", None
+        await s.hosts("a")
+        big = s.peer("a", "big")
+        await big.register()
+        await big.to_source()
+        daemon.fail_with = None
+        daemon.release.set()
+        small = s.peer("a")
+        await small.register()
+        assert len(await small.parents()) == 1
+        assert daemon.requests.qsize() == 2
+
+
 async def test_an_origin_that_failed_the_seed_is_left_to_the_peer() -> None:
     """The seed's credentials are its own: the peer is sent, and the seed not asked again."""
     async with swarm() as s, seed(s, "seed") as daemon:

@@ -25,6 +25,10 @@ from .dialects import Side
 _MAX_ID: Final = 1024
 #: Bytes of a message of which something is kept for long: URL and tags, or a host's figures.
 _MAX_KEPT: Final = 64 * 1024
+#: Pieces are numbered in 32 bits on the wire.
+_MAX_PIECES: Final = 2**32 - 1
+#: Parts of an announcement that are sent when they have changed.
+_MAY_BE_LEFT_OUT: Final = ("cpu", "memory", "network", "disk", "build")
 #: Of pieces at once; what a host is charged for must stay within reason.
 _MAX_CONCURRENT: Final = 1024
 
@@ -40,15 +44,30 @@ def check_id(text: str, name: str) -> str:
     return text
 
 
-def host_facts(message: scheduler_pb2.AnnounceHostRequest) -> HostFacts:
+def host_facts(
+    message: scheduler_pb2.AnnounceHostRequest, before: HostFacts | None = None
+) -> HostFacts:
     """What a host announces.
+
+    Args:
+        message: The announcement.
+        before: What the same host said last; what it leaves out now still holds.
 
     Raises:
         InvalidRequest: Something that is needed is missing or makes no sense.
     """
-    host, network = message.host, message.host.network
+    host = message.host
     check_id(host.id, "host id")
     _check_size(message, "an announcement")
+    interval = max(0.0, seconds(message.interval))
+    if before is not None:
+        known = common_pb2.Host.FromString(before.announced)
+        for name in _MAY_BE_LEFT_OUT:
+            if known.HasField(name) and not host.HasField(name):
+                getattr(host, name).CopyFrom(getattr(known, name))
+        if not message.HasField("interval"):
+            interval = before.interval
+    network = host.network
     if not host.ip or not 0 < host.port < 65536:
         raise InvalidRequest(f"host {host.id}: ip {host.ip!r}, port {host.port}: cannot be called")
     return HostFacts(
@@ -64,7 +83,7 @@ def host_facts(message: scheduler_pb2.AnnounceHostRequest) -> HostFacts:
         tx_bandwidth=network.tx_bandwidth,
         max_tx_bandwidth=network.max_tx_bandwidth,
         version=host.build.git_version,
-        interval=max(0.0, seconds(message.interval)),
+        interval=interval,
         announced=host.SerializeToString(),
     )
 
@@ -88,6 +107,10 @@ def registration(side: Side, message: Any, download: Any) -> Registration:
     if download.HasField("digest") and download.digest:
         parse_digest(download.digest)
     _piece_length(download, "piece_length")
+    content_length = optional(download, "actual_content_length")
+    piece_length = _piece_length(download, "actual_piece_length")
+    if (content_length or 0) > _MAX_PIECES * (piece_length or MIN_PIECE_LENGTH):
+        raise InvalidRequest(f"a content of {content_length} bytes: more pieces than can be named")
     pieces = optional(download, "concurrent_piece_count") or DEFAULT_CONCURRENT_PIECES
     return Registration(
         kind=side.kind,
@@ -103,8 +126,8 @@ def registration(side: Side, message: Any, download: Any) -> Registration:
         need_back_to_source=download.need_back_to_source,
         disable_back_to_source=download.disable_back_to_source,
         concurrent_pieces=min(pieces, _MAX_CONCURRENT),
-        content_length=optional(download, "actual_content_length"),
-        piece_length=_piece_length(download, "actual_piece_length"),
+        content_length=content_length,
+        piece_length=piece_length,
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from pydragonfly.core.sched.entities import Host, Task, Trigger
 from pydragonfly.core.sched.world import World
-from pydragonfly.errors import DragonflyError, SourceFailed, TimedOut, Unavailable
+from pydragonfly.errors import DragonflyError, SourceFailed, Unavailable
 from pydragonfly.pb import dfdaemon_pb2_grpc
 from pydragonfly.rpc.status import from_rpc_error
 from pydragonfly.rpc.transport import channel_options
@@ -65,11 +65,12 @@ class SeedCaller:
                     no_seed_for = limits.seed_bar
                     return
                 except DragonflyError as error:
-                    if isinstance(error, Unavailable):  # others may be luckier with their tasks
+                    if type(error) is Unavailable:  # not Busy, and not a task that was deleted
                         self._world.seeds.leave_out(seed, time.monotonic() + _REST)
                     logger.warning("seed failed", task=task.id, seed=seed.id, error=str(error))
                 else:
-                    no_seed_for = 0.0
+                    if self._world.is_held_by(seed, task):
+                        no_seed_for = 0.0
                     return
         finally:
             self._world.end_trigger(task, no_seed_before=time.monotonic() + no_seed_for)
@@ -89,6 +90,6 @@ class SeedCaller:
                 async for _ in call:
                     pass
             except TimeoutError:
-                raise TimedOut(f"seed {seed.id}: silent for {_HELLO_LIMIT:g} s") from None
+                raise Unavailable(f"seed {seed.id}: silent for {_HELLO_LIMIT:g} s") from None
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error, f"seed {seed.id}") from error

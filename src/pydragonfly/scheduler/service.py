@@ -69,8 +69,9 @@ class Service:
         self, request: scheduler_pb2.AnnounceHostRequest, context: _Context
     ) -> Empty:
         """A host is there, or still there."""
-        facts = convert.host_facts(request)
-        if facts.id not in self._world.hosts:
+        known = self._world.hosts.get(request.host.id)
+        facts = convert.host_facts(request, known.facts if known is not None else None)
+        if known is None:
             logger.info("host", host=facts.id, seed=facts.is_seed, address=facts.address)
         self._world.announce(facts, time.monotonic())
         context.set_trailing_metadata(((EPOCH_KEY, self._epoch),))

@@ -35,8 +35,15 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 #: Characters kept of what a peer says of its failure.
 _MAX_DESCRIPTION: Final = 500
 
-#: The arm by which a peer tells of a piece that its origin failed; every kind has it.
-_SOURCE_PIECE_FAILED: Final = "download_piece_back_to_source_failed_request"
+#: Of single pieces.
+_PIECES: Final = frozenset(
+    {
+        Note.PIECE_FINISHED,
+        Note.PIECE_FAILED,
+        Note.SOURCE_PIECE_FINISHED,
+        Note.SOURCE_PIECE_FAILED,
+    }
+)
 
 #: After these the scheduler ends the stream; a daemon waits for that.
 _LAST: Final = frozenset({Note.FINISHED, Note.FAILED, Note.SOURCE_FINISHED, Note.SOURCE_FAILED})
@@ -104,6 +111,7 @@ class Session:
             Note.PIECE_FINISHED: self._piece,
             Note.SOURCE_PIECE_FINISHED: self._piece,
             Note.PIECE_FAILED: self._piece_failed,
+            Note.SOURCE_PIECE_FAILED: self._source_piece_failed,
         }
 
     async def handle(self, message: Any) -> Any:
@@ -117,11 +125,13 @@ class Session:
             raise InvalidRequest("the message has no request in it")
         if arm == self._side.talk.register_arm:
             return await self._register(message, getattr(message, arm))
-        peer = self._known(message.peer_id)
-        if arm == _SOURCE_PIECE_FAILED:
-            self._all.metrics.piece_failed(peer, from_source=True)
-            return None
         note = self._side.notes[arm]
+        try:
+            peer = self._known(message.peer_id)
+        except NotFound:
+            if note in _PIECES:  # news of a peer that was deleted meanwhile are no reason to part
+                return None
+            raise
         self.is_over = note in _LAST
         return await self._handlers[note](peer, getattr(message, arm))
 
@@ -140,6 +150,8 @@ class Session:
     async def _register(self, message: Any, download: Any) -> Any:
         registration = convert.registration(self._side, message, download)
         check_priority(registration)
+        if self._peer is not None:
+            raise InvalidRequest("a stream is one download: its peer has registered already")
         peer = self._world.register(registration, time.monotonic())
         self._peer, self._download = peer, download
         self._all.metrics.peer_event("register_peer", peer)
@@ -223,6 +235,10 @@ class Session:
     async def _piece_failed(self, peer: Peer, arm: Any) -> None:
         self._world.piece_failed(peer, arm.parent_id, time.monotonic())
         self._all.metrics.piece_failed(peer, from_source=False)
+
+    async def _source_piece_failed(self, peer: Peer, _: Any) -> None:
+        self._world.touch(peer, time.monotonic())
+        self._all.metrics.piece_failed(peer, from_source=True)
 
     def _log_failure(self, peer: Peer, description: str) -> None:
         why = description[:_MAX_DESCRIPTION]

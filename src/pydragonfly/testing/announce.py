@@ -303,6 +303,8 @@ class Seed:
         self.requests: asyncio.Queue[dfdaemon_pb2.DownloadCacheTaskRequest] = asyncio.Queue()
         self.release = asyncio.Event()
         self.fail_with: tuple[grpc.StatusCode, str, bytes | None] | None = None
+        #: It says that it is done, and does nothing.
+        self.says_only = False
         self.peer: Peer | None = None
 
     async def DownloadCacheTask(  # noqa: N802  the contract's name
@@ -313,6 +315,8 @@ class Seed:
         if self.fail_with is not None:
             code, text, details = self.fail_with
             await context.abort(code, text, ((DETAILS_KEY, details),) if details else ())
+        if self.says_only:
+            return
         await self.release.wait()
         self.peer = self.swarm.peer(self.name)
         assert is_to_source(await self.peer.asked(need_back_to_source=True))

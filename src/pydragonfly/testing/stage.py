@@ -103,12 +103,23 @@ class Stage:
             assert peer.key == key
             assert peer.task.peers[peer.id] is peer
             assert peer.host.peers[peer.task.key][peer.id] is peer
-            assert peer.id not in peer.descendants()
+            assert not _is_below_itself(peer)
             for parent_id, edge in peer.parents.items():
                 assert (edge.parent.id, edge.child) == (parent_id, peer)
                 assert edge.parent.children[peer.id] is edge
                 assert self.world.peers[edge.parent.key] is edge.parent
             assert not peer.parents or peer.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING)
+
+
+def _is_below_itself(peer: Peer) -> bool:
+    seen: set[str] = set()
+    todo = [peer]
+    while todo:
+        for child_id, edge in todo.pop().children.items():
+            if child_id not in seen:
+                seen.add(child_id)
+                todo.append(edge.child)
+    return peer.id in seen
 
 
 def _check_task(world: World, task: Task) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 from pydragonfly.errors import Forbidden, NoProvider, NotFound, SourceFailed
 
 from .entities import AT_WORK, OVER, Host, Peer, Registration, Task, Trigger
-from .evaluate import evaluate, is_bad
+from .evaluate import evaluate
 from .rules import Limits
 from .sample import Chance
 from .states import PeerState
@@ -91,7 +91,7 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
     world.link([], peer)
     if peer.registration.need_back_to_source or peer.state not in _MAY_HAVE_PARENTS:
         return _to_source(world, peer, now, "the peer asked for it")
-    below = peer.descendants()
+    below = peer.hosts_below()
     parents = find_candidates(world.limits, peer, below, chance)
     if parents:
         world.link(parents, peer)
@@ -105,15 +105,16 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
     return _alone(world, peer, below, now)
 
 
-def find_candidates(limits: Limits, peer: Peer, below: set[str], chance: Chance) -> list[Peer]:
+def find_candidates(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> list[Peer]:
     """The best parents for *peer* of a random sample of those that fit, best first.
 
-    Parents that will have all that it wants come before those that have a part.
+    Parents that will have all that it wants come before those that have a part, and those that
+    are stuck come last.
 
     Args:
         limits: How many to compare and to return.
         peer: The child.
-        below: Its descendants, which would make a circle.
+        below: Hosts that wait for its own, which would make a circle.
         chance: For the sample.
     """
     return _ranked(limits, peer, below, chance)[: limits.candidates]
@@ -123,26 +124,30 @@ def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | No
     """The best parent for a running *peer* that has everything already; None if there is none."""
     if peer.state is not PeerState.RUNNING:
         return None
-    ranked = _ranked(limits, peer, peer.descendants(), chance)
+    ranked = _ranked(limits, peer, peer.hosts_below(), chance)
     return next((parent for parent in ranked if parent.state is PeerState.SUCCEEDED), None)
 
 
-def _ranked(limits: Limits, peer: Peer, below: set[str], chance: Chance) -> list[Peer]:
+def _ranked(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> list[Peer]:
     """A sample of the parents that fit, one of a host, best first."""
     sample: dict[str, Peer] = {}
     for parent in peer.task.holders.shuffled(chance):
-        if _fits(parent, peer, below) and parent.host.is_free and not is_bad(parent):
+        if _fits(parent, peer, below) and parent.host.is_free:
             sample.setdefault(parent.host.id, parent)
             if len(sample) == limits.sample:
                 break
     return sorted(
         sample.values(),
-        key=lambda parent: (parent.covers(peer), evaluate(parent, peer)),
+        key=lambda parent: (
+            parent.covers(peer),
+            not parent.costs.last_stands_out(),
+            evaluate(parent, peer),
+        ),
         reverse=True,
     )
 
 
-def _fits(parent: Peer, child: Peer, below: set[str]) -> bool:
+def _fits(parent: Peer, child: Peer, below: set[Host]) -> bool:
     """Whether *parent*, once it has content, could serve *child*."""
     return (
         parent.id not in child.blocked
@@ -150,15 +155,17 @@ def _fits(parent: Peer, child: Peer, below: set[str]) -> bool:
         and not parent.host.facts.disable_shared
         and parent.shape == child.shape
         and parent.overlaps(child)
-        and parent.id not in below
+        and parent.host not in below
     )
 
 
-def _somebody_coming(world: World, peer: Peer, below: set[str], now: float) -> float | None:
+def _somebody_coming(world: World, peer: Peer, below: set[Host], now: float) -> float | None:
     """Until when it is worth waiting for one who is on the way; None: for nobody."""
-    task = peer.task
-    if task.trigger is not None and not _has_shown_up(world, task, task.trigger):
-        until = task.trigger.asked_at + world.limits.seed_start
+    task, trigger = peer.task, peer.task.trigger
+    # A seed that was asked and comes of itself is the one that the others wait for.
+    promised = trigger is not None and trigger.host_id != peer.host.id
+    if trigger is not None and promised and not _has_shown_up(world, task, trigger):
+        until = trigger.asked_at + world.limits.seed_start
         if until > now:
             return until
     for other_id, until in task.expected.items():
@@ -178,17 +185,18 @@ def _has_shown_up(world: World, task: Task, trigger: Trigger) -> bool:
     )
 
 
-def _alone(world: World, peer: Peer, below: set[str], now: float) -> Decision:
+def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
     """Nobody is coming: steps 4 to 6."""
     priority, task, limits = peer.registration.priority, peer.task, world.limits
     if _waits_for_a_place(peer, below, limits, now):
         return Wait(now + _LOOK_AGAIN)
     if priority == _ONLY_PEERS:
         raise NotFound(f"task {task.id}: priority LEVEL2 allows only peers, and none has it")
-    if priority != _NO_SEED and not peer.host.facts.is_seed and task.trigger is None:
+    if priority != _NO_SEED and not peer.host.facts.is_seed and not peer.has_asked_seed:
         seeds = _free_seeds(world, task, now)
-        if seeds:
+        if seeds and task.trigger is None:
             task.trigger = Trigger(seeds[0].id, now)
+            peer.has_asked_seed = True
             return AskSeed(seeds)
     obstacle = _obstacle(peer, limits, now)
     if obstacle is None:
@@ -196,7 +204,7 @@ def _alone(world: World, peer: Peer, below: set[str], now: float) -> Decision:
     return _be_patient(peer, limits, now, obstacle)
 
 
-def _waits_for_a_place(peer: Peer, below: set[str], limits: Limits, now: float) -> bool:
+def _waits_for_a_place(peer: Peer, below: set[Host], limits: Limits, now: float) -> bool:
     """Whether all parents are busy, and *peer* has not waited long for one of them."""
     full = any(
         not parent.host.is_free and parent.covers(peer) and _fits(parent, peer, below)

@@ -233,6 +233,8 @@ class Peer:
     machine: Machine[PeerState, PeerEvent]
     registration: Registration
     shape: Shape
+    #: The part of the content that it wants, or has; None: everything.
+    range: ByteRange | None
     created_at: float
     #: Its last move, or piece.
     updated_at: float
@@ -242,13 +244,15 @@ class Peer:
     children: dict[str, Edge] = field(default_factory=dict)
     #: Peers that it must not be given as parents: itself, and those that failed it.
     blocked: set[str] = field(default_factory=set)
-    #: Children that it failed, since the last that it served.
+    #: Hosts whose peers it failed, since the last that it served.
     accusers: set[str] = field(default_factory=set)
     #: There were too many of them: no child is given to it any more.
     distrusted: bool = False
     costs: Costs = field(default_factory=Costs)
     #: Seconds from registration to success; None before.
     cost: float | None = None
+    #: A seed was asked on its behalf: if that was of no use to it, neither is asking again.
+    has_asked_seed: bool = False
     #: Since when it has waited without anybody on the way to it.
     waiting_since: float | None = None
 
@@ -261,11 +265,6 @@ class Peer:
     def state(self) -> PeerState:
         """Where its life is."""
         return self.machine.state
-
-    @property
-    def range(self) -> ByteRange | None:
-        """The part of the content that it wants; None: everything."""
-        return self.registration.range
 
     def covers(self, child: Peer) -> bool:
         """Whether it will have all that *child* wants."""
@@ -281,13 +280,42 @@ class Peer:
             return True
         return mine.start < wanted.end and wanted.start < mine.end
 
-    def descendants(self) -> set[str]:
-        """Ids of its children, their children, and so on."""
-        found: set[str] = set()
-        todo = [self]
+    def absorb(self, other: Peer) -> bool:
+        """Count what *other* of the same host has as its own, where that makes one range.
+
+        Returns:
+            Whether it did. It does, too, where *other* had another version, which is no more.
+        """
+        if self.shape != other.shape:
+            return True
+        (start, end), (other_start, other_end) = self._span(), other._span()
+        if end < other_start or other_end < start:
+            return False
+        start, end = min(start, other_start), max(end, other_end)
+        whole = (start, end) == (0, self.shape.content_length)
+        self.range = None if whole else ByteRange(start, end - start)
+        return True
+
+    def _span(self) -> tuple[int, int]:
+        """First byte and end of what it has: whole pieces."""
+        content, piece = self.shape
+        if self.range is None or not piece:
+            return 0, content
+        return self.range.start // piece * piece, min(-(-self.range.end // piece) * piece, content)
+
+    def hosts_below(self) -> set[Host]:
+        """Hosts that may be waiting for its host to bring what it wants itself.
+
+        Not peers: a host gives away what any of its peers has and waits for what any of them
+        brings. Two hosts that read different parts may serve each other.
+        """
+        found: set[Host] = set()
+        todo = [self.host]
         while todo:
-            for child_id, edge in todo.pop().children.items():
-                if child_id not in found:
-                    found.add(child_id)
-                    todo.append(edge.child)
+            for peer in todo.pop().peers.get(self.task.key, {}).values():
+                for edge in peer.children.values():
+                    host = edge.child.host
+                    if host not in found and edge.child.overlaps(self):
+                        found.add(host)
+                        todo.append(host)
         return found

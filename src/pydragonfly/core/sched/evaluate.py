@@ -19,12 +19,6 @@ _PIECE_BITS: Final = 16 * 1024 * 1024 * 8
 _FULL_DURATION: Final = 60
 _MAX_ELEMENTS: Final = 5
 
-_BAD: Final = frozenset(PeerState) - {
-    PeerState.RUNNING,
-    PeerState.BACK_TO_SOURCE,
-    PeerState.SUCCEEDED,
-}
-
 
 def evaluate(parent: Peer, child: Peer) -> float:
     """The score of *parent* for *child*."""
@@ -46,11 +40,6 @@ def load_quality(host: Host) -> float:
     peak = max(0.0, 1 - host.tx_bandwidth / link)
     duration = max(0.0, 1 - host.upload_content_length * 8 / link / _FULL_DURATION)
     return 0.5 * peak + 0.3 * duration + 0.2 * _concurrency(link, host.concurrent_pieces)
-
-
-def is_bad(parent: Peer) -> bool:
-    """Whether a parent must not be offered at all: nothing to give, or stuck of late."""
-    return parent.state in _BAD or parent.costs.last_stands_out()
 
 
 def _concurrency(link: int, pieces: int) -> float:

@@ -69,7 +69,8 @@ class Limits:
         seed_start: How long a seed may take from being asked to its own registration.
         seed_bar: A task whose origin refused a seed is not given to seeds for so long.
         seed_pause: Nor is one, for so long, whose seeds could not be reached.
-        accusers: A peer that failed so many children, one after another, is no parent any more.
+        accusers: A peer that failed children on so many hosts, and served none in between, is no
+            parent any more.
         uploads: Children of one host at most.
         seed_uploads: Likewise of a seed.
         piece_timeout: A download that gets no piece for so long is over.

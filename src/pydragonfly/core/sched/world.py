@@ -12,6 +12,7 @@ from pydragonfly.core.fsm import Machine
 from pydragonfly.errors import InvalidRequest, NoProvider, NotFound, TaskNotFound
 from pydragonfly.model.task import Kind
 
+from .costs import Costs
 from .edges import connect, disconnect, disconnect_parents
 from .entities import (
     OVER,
@@ -108,6 +109,10 @@ class World:
         for peer in list(host.peers.get(key, {}).values()):
             self.remove_peer(peer)
 
+    def is_held_by(self, host: Host, task: Task) -> bool:
+        """Whether *host* can be a parent for *task*."""
+        return any(peer in task.holders for peer in host.peers.get(task.key, {}).values())
+
     def end_trigger(self, task: Task, *, no_seed_before: float) -> None:
         """The answer of the seed that was asked for *task* has ended, well or badly."""
         task.trigger = None
@@ -168,13 +173,12 @@ class World:
         """A peer has all that it wanted."""
         self._fire(peer, PeerEvent.SUCCEED, now)
         peer.cost = now - peer.created_at
+        peer.costs = Costs()  # that its last piece was slow says nothing any more
         task = peer.task
         task.origin_failures.clear()
         if peer.range is None and task.state is not TaskState.SUCCEEDED:
             task.machine.fire(TaskEvent.SUCCEED)
-        for other in list(peer.host.peers[task.key].values()):
-            if other is not peer and _is_spare(other, peer):
-                self.remove_peer(other)
+        self._merge(peer)
 
     def fail(self, peer: Peer, now: float, *, origin: str | None = None) -> None:
         """A peer has given up, or is gone. No event for one that is over.
@@ -228,18 +232,22 @@ class World:
             parent.updated_at = parent.host.updated_at = now
             parent.accusers.clear()
 
+    def touch(self, peer: Peer, now: float) -> None:
+        """A peer is still there."""
+        peer.updated_at = peer.task.updated_at = now
+
     def piece_failed(self, peer: Peer, parent_id: str, now: float) -> None:
         """A parent failed a peer, which shall not get it again.
 
-        A parent that failed several is taken for one that has lost the content: no child gets
-        it any more. Its own download may go on.
+        A parent that failed several hosts is taken for one that has lost the content: no child
+        gets it any more. Its own download may go on.
         """
         peer.updated_at = peer.task.updated_at = now
         parent = self.block(peer, parent_id)
         if parent is None or parent is peer:
             return
         parent.host.upload_failed_count += 1
-        parent.accusers.add(peer.id)
+        parent.accusers.add(peer.host.id)
         if len(parent.accusers) >= self.limits.accusers:
             parent.distrusted = True
             self._refresh(parent)
@@ -311,6 +319,7 @@ class World:
             machine=Machine(f"peer {registration.peer_id}", task.rules.peers, PeerState.PENDING),
             registration=registration,
             shape=_shape(registration, task.shape),
+            range=registration.range,
             created_at=now,
             updated_at=now,
             piece_at=now,
@@ -358,7 +367,23 @@ class World:
             task.holders.add(peer)
         else:
             task.holders.discard(peer)
+            self._reshape(task)
         self._on_change(task)
+
+    def _reshape(self, task: Task) -> None:
+        """Describe *task* as those describe it who hold it: there may be two versions."""
+        if not any(holder.shape == task.shape for holder in task.holders):
+            task.shape = next((holder.shape for holder in task.holders), task.shape)
+
+    def _merge(self, peer: Peer) -> None:
+        """One peer, which has just finished, speaks for what its host had before, too.
+
+        Of a host that read a thousand parts there would be a thousand peers to choose from.
+        """
+        for other in list(peer.host.peers[peer.task.key].values()):
+            idle = other.state is PeerState.SUCCEEDED and not other.children
+            if other is not peer and idle and peer.absorb(other):
+                self.remove_peer(other)
 
 
 def _shape(registration: Registration, default: Shape) -> Shape:
@@ -376,8 +401,3 @@ def _holds(peer: Peer) -> bool:
     if peer.state is PeerState.RUNNING:
         return peer.host.facts.is_seed or bool(peer.parents)
     return peer.state in (PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)
-
-
-def _is_spare(old: Peer, new: Peer) -> bool:
-    """Whether *old*, on the same host, adds nothing to *new*, which has just finished."""
-    return old.state is PeerState.SUCCEEDED and not old.children and new.covers(old)
