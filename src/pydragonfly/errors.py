@@ -11,6 +11,8 @@
     │   ├── FeatureOff
     │   ├── OutputExists
     │   └── ConfigError
+    │       ├── UsageError
+    │       └── CannotListen
     ├── Unavailable                 not now; perhaps later, perhaps elsewhere
     │   ├── Busy
     │   ├── OutOfSpace
@@ -37,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from typing import ClassVar
 
 
@@ -137,6 +140,41 @@ class OutputExists(Refused):
 
 class ConfigError(Refused):
     """A setting is unknown or makes no sense; the message names it."""
+
+
+class UsageError(ConfigError):
+    """The command line says what it must not; the message names the flag."""
+
+
+class CannotListen(ConfigError):
+    """An address is taken, or is not one of this machine.
+
+    Args:
+        address: ``host:port``.
+        why: What the system said, in words.
+        number: And its ``errno``, if it has one; negative when a name does not resolve.
+        ip_key: The setting that says on which IP to listen.
+        port_key: The setting that says on which port.
+        any_port: What that one is set to for any free port.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        why: str,
+        number: int | None,
+        *,
+        ip_key: str,
+        port_key: str,
+        any_port: str = "0",
+    ) -> None:
+        foreign = number is not None and (number < 0 or number in {EADDRNOTAVAIL, EAFNOSUPPORT})
+        advice = (
+            f"set {ip_key} to an address of this machine"
+            if foreign
+            else f"set {port_key} to another port, or to {any_port} for any free one"
+        )
+        super().__init__(f"cannot listen on {address}: {why}; {advice}")
 
 
 class Unavailable(DragonflyError):

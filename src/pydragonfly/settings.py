@@ -20,7 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 from .model.units import parse_duration, parse_size
 
 #: Parts of keys that camelCase leaves in capitals, as Dragonfly writes them.
@@ -28,6 +28,12 @@ _CAPITALS: Final = {"dns": "DNS", "id": "ID", "ip": "IP", "ipv6": "IPv6", "ttl":
 
 #: How alike two keys must be for one to be suggested instead of the other; 1 is equal.
 _ALIKE: Final = 0.6
+
+#: What pydantic calls what YAML has other words for, by the type of the error.
+_WORDS: Final = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping of keys to values",
+}
 
 #: Seconds. Waits longer than this overflow the clocks of the operating system.
 _CENTURY: Final = 100 * 365 * 24 * 3600
@@ -134,6 +140,8 @@ def read_settings(
     path: Path | None,
     overrides: Mapping[str, object] | None = None,
     dependent: Callable[[Callable[[str], object]], Mapping[str, object]] = lambda _: {},
+    *,
+    flags: Mapping[str, str] | None = None,
 ) -> tuple[ModelT, tuple[str, ...]]:
     """Settings from *path* and the command line.
 
@@ -143,12 +151,14 @@ def read_settings(
         overrides: Values from the command line by dotted key; they win over the file.
         dependent: Defaults that follow from other keys, by dotted key. It gets a function
             that gives the unchecked value of a key, None if it is not set.
+        flags: By the keys of *overrides*, the flags that they come from, for messages.
 
     Returns:
         The settings, and the keys that were set but have no effect, sorted.
 
     Raises:
         ConfigError: The file cannot be read, or says what it must not. One line for each problem.
+        UsageError: Flags alone are at fault.
     """
     tree = {} if path is None else read_yaml(path)
     for key, value in (overrides or {}).items():
@@ -156,7 +166,8 @@ def read_settings(
     for key, value in dependent(partial(_get, tree)).items():
         _put(tree, key, value, replace=False)
     source = "settings" if path is None else str(path)
-    return _Reader(catalogue, source, frozenset(overrides or ())).read(tree)
+    names = {key: (flags or {}).get(key, "") for key in overrides or ()}
+    return _Reader(catalogue, source, names).read(tree)
 
 
 def if_present(path: Path) -> Path | None:
@@ -232,14 +243,21 @@ def _put(tree: dict[str, Any], dotted: str, value: object, *, replace: bool) -> 
 
 
 class _Reader(Generic[ModelT]):
-    """Reads one tree of settings; collects what is wrong with it."""
+    """Reads one tree of settings; collects what is wrong with it.
+
+    Args:
+        catalogue: What may be said.
+        source: Where the tree is from, for messages.
+        overridden: Keys that are not from there, and the flags that they are from, if from any.
+    """
 
     def __init__(
-        self, catalogue: Catalogue[ModelT], source: str, overridden: frozenset[str]
+        self, catalogue: Catalogue[ModelT], source: str, overridden: Mapping[str, str]
     ) -> None:
         self._catalogue = catalogue
         self._source = source
         self._overridden = overridden
+        self._only_flags = True
         self._leaves = catalogue.keys()
         self._sections = frozenset(_sections(self._leaves))
         self._problems: list[str] = []
@@ -253,7 +271,8 @@ class _Reader(Generic[ModelT]):
             for error in exc.errors(include_url=False, include_context=False):
                 self._report_value(error)
         if self._problems:
-            raise ConfigError("\n".join(self._problems))
+            kind = UsageError if self._only_flags else ConfigError
+            raise kind("\n".join(self._problems))
         return settings, tuple(sorted(self._without_effect))
 
     def _keep(self, tree: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
@@ -278,6 +297,7 @@ class _Reader(Generic[ModelT]):
         return kept
 
     def _report(self, key: str, words: str) -> None:
+        self._only_flags = False
         source = "command line" if key in self._overridden else self._source
         self._problems.append(f"{source}: {words}")
 
@@ -293,11 +313,17 @@ class _Reader(Generic[ModelT]):
             (k for n in range(len(path), 0, -1) if (k := ".".join(path[:n])) in self._leaves), key
         )
         words = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        words = _WORDS.get(error["type"], words)
         shown = (
             isinstance(error["input"], str | int | float) and known not in self._catalogue.secret
         )
         said = repr(error["input"])[:100] if shown else ""
-        value = f" = {said}" if said and said not in words else ""
+        if said in words:
+            said = ""
+        if flag := self._overridden.get(known):
+            self._problems.append(f"{flag}: {said}: {words}" if said else f"{flag}: {words}")
+            return
+        value = f" = {said}" if said else ""
         self._report(known, f"{key}{value}: {words}" if key else words)
 
 

@@ -294,10 +294,16 @@ def test_secrets_stay_secret(tmp_path: Path) -> None:
     config = load(write(tmp_path, "backend: {requestHeader: {Authorization: Bearer hunter2}}"))
     assert "hunter2" not in repr(config)
     (line,) = problems(write(tmp_path, "backend: {requestHeader: Bearer hunter2}"))
-    assert line == "backend.requestHeader: expected a valid dictionary"
+    assert line == "backend.requestHeader: expected a mapping of keys to values"
     (line,) = problems(write(tmp_path, "backend: {requestHeader: {Pin: 4711}}"))
     assert line == "backend.requestHeader.Pin: expected a valid string"
     assert "hunter2" not in problems(write(tmp_path, "backend: {a: 'hunter2"))[0]
+
+
+def test_a_list_is_called_one(tmp_path: Path) -> None:
+    """Not by the name that Python has for it."""
+    (line,) = problems(write(tmp_path, "scheduler: {addrs: '1.2.3.4:8002'}"))
+    assert line == "scheduler.addrs = '1.2.3.4:8002': expected a list"
 
 
 @pytest.mark.parametrize(

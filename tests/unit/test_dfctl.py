@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -284,6 +286,9 @@ def test_an_endpoint_that_is_empty(
     line = capsys.readouterr().err.splitlines()[-1]
     assert "'--endpoint'" in line
     assert f"{empty!r}: want the path of a socket" in line
+    assert "[" not in line  # no Python
+    assert _run("cache-task", "ls", "--help") == 0
+    assert "DFCTL_ENDPOINT" in capsys.readouterr().out
 
 
 def test_an_endpoint_as_grpc_writes_it(
@@ -319,6 +324,52 @@ def test_no_daemon(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == (
         f"dfctl: no daemon at {endpoint}: start dfdaemon, or name its socket with --endpoint\n"
     )
+
+
+@contextlib.contextmanager
+def _foreign(path: Path, answer: bytes) -> Iterator[None]:
+    """A program at *path* that is no daemon; without an *answer* it holds the line."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        held = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # it is shut down
+                while True:
+                    client, _ = listener.accept()
+                    held.append(client)
+                    if answer:
+                        client.recv(1000)
+                        client.sendall(answer)
+                        client.shutdown(socket.SHUT_RDWR)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for client in held:
+                client.close()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_a_socket_of_another_program(
+    endpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+) -> None:
+    """Said in words, and what to do; not what gRPC thinks of its frames."""
+    monkeypatch.setattr(dfctl, "_SHORT", 0.5)
+    with _foreign(endpoint, answer):
+        assert _run("cache-task", "ls") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"dfctl: no daemon answers at {endpoint}: ")
+    assert "the socket is another program's; name that of a daemon with --endpoint" in line
+    assert "HTTP/2" not in line
 
 
 def test_the_personal_daemon_is_found(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.daemon.config import CATALOGUE, load
@@ -119,12 +120,31 @@ def test_kubernetes_variables() -> None:
 
 
 def test_check_hides_headers(tmp_path: Path) -> None:
-    """Passwords for origins are not printed; what has no effect is."""
+    """Passwords for origins are not printed, which is said; as is what has no effect."""
     path = tmp_path / "c.yaml"
     path.write_text("backend: {requestHeader: {Authorization: hunter2}}\nproxy: {prefetch: true}")
     status, output, errors = dfdaemon("--check", "-c", str(path))
-    assert (status, errors) == (0, "dfdaemon: proxy.prefetch has no effect\n")
+    assert status == 0
+    assert errors.splitlines() == [
+        "dfdaemon: backend.requestHeader is not shown: it may hold passwords",
+        "dfdaemon: proxy.prefetch has no effect",
+    ]
     assert "hunter2" not in output
+
+
+def test_check_reads_the_authorities(tmp_path: Path) -> None:
+    """As a start would; what is wrong with them is said by both."""
+    for text, words in ((None, "No such file or directory"), ("x", "no certificate in PEM")):
+        authorities, path = tmp_path / "ca.pem", tmp_path / "c.yaml"
+        path.write_text(f"backend: {{caCert: {authorities}}}")
+        if text is not None:
+            authorities.write_text(text)
+        flags = ("-c", str(path), "--socket", str(tmp_path / "d.sock"))
+        for arguments in (flags, ("--check", *flags)):
+            status, output, errors = dfdaemon(*arguments)
+            assert (status, output) == (1, "")
+            assert errors.startswith(f"dfdaemon: backend.caCert: {authorities}: ")
+            assert words in errors.splitlines()[-1]
 
 
 EVERYTHING = """
@@ -167,7 +187,7 @@ backend:
   maxRetries: 0
   enableCacheTemporaryRedirect: false
   cacheTemporaryRedirectTTL: 36500 days
-  caCert: /ca.pem
+  caCert: {authorities}
   insecureSkipVerify: true
   fileRoots: [/a, "/b c"]
 proxy: {prefetchBandwidthLimit: 8}
@@ -183,7 +203,9 @@ FIXED = {"download.protocol", "storage.cacheOverflow", "backend.requestHeader"}
 def test_check_can_be_read_again(tmp_path: Path) -> None:
     """What is printed is a file that says the same, key by key."""
     path, printed = tmp_path / "c.yaml", tmp_path / "printed.yaml"
-    path.write_text(EVERYTHING)
+    authorities = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authorities))
+    path.write_text(EVERYTHING.replace("{authorities}", str(authorities)))
     _, usual, _ = dfdaemon("--check")
     _, output, _ = dfdaemon("--check", "-c", str(path))
     said = CATALOGUE.keys() - CATALOGUE.ignored - CATALOGUE.refused.keys() - FIXED
@@ -221,24 +243,39 @@ def test_personal_with_a_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["-c", "/none.yaml"], "dfdaemon: /none.yaml: cannot be read: No such file or directory"),
-        (
-            ["--upload-port", "70000"],
-            "dfdaemon: command line: upload.server.port = 70000: expected less than",
-        ),
-        (["--personal", "--idle-timeout", "5"], "dfdaemon: --idle-timeout: '5' is not a duration"),
-        (["--personal", "--idle-timeout", "0s"], "dfdaemon: --idle-timeout: 0 would end"),
-        (["--log-max-file-size", "x"], "dfdaemon: --log-max-file-size: 'x' is not a size"),
-        (["-l", "loud"], "dfdaemon: log level 'loud' is unknown"),
-        (["--log-dir", "/proc/none"], "dfdaemon: --log-dir: /proc/none: No such file"),
-        (["--personal", "--scheduler", "a:1"], "dfdaemon: --personal has a scheduler of its own"),
+        (["-c", "/none.yaml"], "/none.yaml: cannot be read: No such file or directory"),
+        (["--log-dir", "/proc/none"], "--log-dir: /proc/none: No such file"),
     ],
 )
 def test_mistakes(arguments: list[str], expected: str) -> None:
     """Each is one line, and status 1."""
     status, output, errors = dfdaemon(*arguments)
     assert (status, output, errors.count("\n")) == (1, "", 1)
-    assert errors.startswith(expected)
+    assert errors.startswith(f"dfdaemon: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--upload-port", "70000"], "--upload-port: 70000: expected less than"),
+        (["--ip", "foo"], "--ip: 'foo': expected an IP address"),
+        (["--cache-capacity", "abc"], "--cache-capacity: 'abc' is not a size"),
+        (["--scheduler", "a:1", "--scheduler", "foo"], "--scheduler: 'foo': expected host:port"),
+        (["--personal", "--idle-timeout", "5"], "--idle-timeout: '5' is not a duration"),
+        (["--personal", "--idle-timeout", "0s"], "--idle-timeout: 0 would end"),
+        (["--idle-timeout", "5m"], "--idle-timeout is for a daemon that is --personal"),
+        (["--log-max-file-size", "x"], "--log-max-file-size: 'x' is not a size"),
+        (["--log-max-file-size", "0"], "--log-max-file-size: 0 would let the file grow"),
+        (["-l", "loud"], "--log-level: 'loud': want one of trace, debug"),
+        (["--personal", "--scheduler", "a:1"], "--personal has a scheduler of its own"),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_wrong_usage(arguments: list[str], expected: str, check: bool) -> None:  # noqa: FBT001  a parameter of the test
+    """One line that names the flag, and status 2; ``--check`` finds the same."""
+    status, output, errors = dfdaemon(*arguments, *(["--check"] if check else []))
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"dfdaemon: {expected}")
 
 
 def test_several_mistakes(tmp_path: Path) -> None:
@@ -251,6 +288,11 @@ def test_several_mistakes(tmp_path: Path) -> None:
         f"dfdaemon: {path}: unknown key a",
         f"dfdaemon: {path}: storage.dir = 'x': expected an absolute path",
     ]
+    status, _, errors = dfdaemon("-c", str(path), "--ip", "x")
+    assert status == 1  # flags alone are not at fault
+    assert "dfdaemon: --ip: 'x': expected an IP address" in errors.splitlines()
+    status, _, errors = dfdaemon("--upload-port", "-1", "--ip", "x")
+    assert (status, errors.count("\n")) == (2, 2)
 
 
 @pytest.mark.parametrize("console", [False, True])
@@ -261,7 +303,7 @@ import structlog
 from pathlib import Path
 from pydragonfly.cli.dfdaemon import _start_logging
 _start_logging({{"console": {console}, "log_dir": Path({str(tmp_path)!r}) / "a" / "b",
-    "log_level": "info", "log_max_files": 2, "log_max_file_size": "1KiB"}})
+    "log_level": "info", "log_max_files": 2}}, 1024)
 for n in range(50):
     structlog.stdlib.get_logger("x").info("hello", n=n)
 """

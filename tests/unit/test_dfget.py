@@ -156,6 +156,16 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ([URL, "--range", "-0"], "'-0': want A-B"),
         ([URL, "--range", "1-2-3"], "'1-2-3': want A-B"),
         ([URL, "--range", "a-b"], "'a-b': want A-B"),
+        ([URL, "--range", f"0-{'9' * 26}"], f"'0-{'9' * 26}': want at most 20 digits"),
+        ([URL, "--range", f"{'9' * 5000}-"], "want at most 20 digits"),
+        ([URL, "--tag", "\udcff"], "--tag: '\\udcff': want UTF-8"),
+        ([URL, "--application", "\udcff"], "--application: '\\udcff': want UTF-8"),
+        ([URL, "--filtered-query-param", "\udcff"], "-param: '\\udcff': want UTF-8"),
+        ([URL, "--content-for-calculating-task-id", "\udcff"], "-id: '\\udcff': want UTF-8"),
+        ([URL, "-H", "X: \udcff"], "header X has a value that is not UTF-8"),
+        ([URL, "-H", "Host: x"], "header Host is not sent on to origins"),
+        ([URL, "-H", "transfer-encoding: chunked"], "header transfer-encoding is not sent on"),
+        ([URL, "-H", "Proxy-Authorization: s3cret"], "header Proxy-Authorization is not sent"),
         ([URL, "--prefetch"], "--prefetch fetches the rest after a --range"),
         ([URL, "--piece-length", "1MiB"], "'1MiB': want 4MiB to 64MiB"),
         ([URL, "--piece-length", "x"], "'x' is not a size"),
@@ -253,7 +263,25 @@ def test_an_empty_variable_is_none(
     with pytest.raises(SystemExit) as caught:
         dfget.run(arguments)
     assert caught.value.code == 2
-    assert "-e/--endpoint: 'unix://': want the path" in capsys.readouterr().err
+    assert "DFGET_DFDAEMON_ENDPOINT: 'unix://': want the path" in capsys.readouterr().err
+
+
+def test_a_variable_that_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+    """Is named, unless a flag beats it."""
+    arguments = [URL, "-O", "out"]
+    for name, value, words in (
+        ("TIMEOUT", "5", "'5' is not a duration"),
+        ("PRIORITY", "9", "'9': want 0 to 6"),
+        ("TAG", "\udcff", "want UTF-8"),
+    ):
+        environ = {f"DFGET_{name}": value}
+        with pytest.raises(SystemExit) as caught:
+            parse(arguments, environ)
+        assert caught.value.code == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"dfget: error: DFGET_{name}: ")
+        assert words in line
+    assert parse([*arguments, "--timeout", "1s"], {"DFGET_TIMEOUT": "5"}).timeout == 1
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -383,6 +411,29 @@ def test_nobody_waits_forever(
     assert status == 1
     assert "gave up after the time that --timeout allows" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_the_timeout_is_passed_on_as_it_was_put(tmp_path: Path) -> None:
+    """However short: the daemon names it when it is over."""
+    for text, seconds in (("1ms", 0.001), ("90s", 90.0)):
+        _, (request,) = _run(tmp_path, _refuse, "--timeout", text)
+        assert request["timeout"] == seconds
+        (tmp_path / "dfdaemon.handoff.sock").unlink()
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    """Said so, of the output that was to be in it."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *PROGRAM, "--cache", URL, "-O", "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=gone,
+    )
+    line = "dfget: cannot write out: the working directory is gone\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_a_terminal_gets_progress_and_a_summary(tmp_path: Path) -> None:

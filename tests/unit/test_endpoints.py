@@ -87,8 +87,15 @@ async def test_health() -> None:
     ],
 )
 async def test_status(hello: int, line: str, expected: int) -> None:
-    """One page, one method, one protocol."""
+    """One page, two methods, one protocol."""
     assert await status(hello, line) == expected
+
+
+async def test_head(hello: int) -> None:
+    """What a GET brings, less the body."""
+    whole = await ask(hello, b"GET /hello HTTP/1.1\r\n\r\n")
+    assert await ask(hello, b"HEAD /hello HTTP/1.1\r\n\r\n") + b"hi" == whole
+    assert await status(hello, "HEAD / HTTP/1.1") == 404
 
 
 async def test_head_in_small_parts(hello: int) -> None:
@@ -142,19 +149,22 @@ async def test_close_ends_open_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "shown", "why"),
+    ("ip", "shown", "why", "advice"),
     [
-        ("127.0.0.1", "127.0.0.1", "Address already in use"),
-        ("2001:db8::1", "[2001:db8::1]", "Cannot assign requested address"),
+        (
+            *("127.0.0.1", "127.0.0.1", "Address already in use"),
+            "set metrics.server.port to another port, or to 0 for any free one",
+        ),
+        (
+            *("2001:db8::1", "[2001:db8::1]", "Cannot assign requested address"),
+            "set metrics.server.ip to an address of this machine",
+        ),
     ],
 )
-async def test_port_taken(ip: str, shown: str, why: str) -> None:
+async def test_port_taken(ip: str, shown: str, why: str, advice: str) -> None:
     """The message names the address, the reason and the key, once each."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError) as caught:
             await metrics_endpoint(Metrics().render, CONTENT_TYPE).start(ip, port)
-    assert str(caught.value) == (
-        f"cannot listen on {shown}:{port}: {why}; "
-        "set metrics.server.port to another port, or to 0 for any free one"
-    )
+    assert str(caught.value) == f"cannot listen on {shown}:{port}: {why}; {advice}"

@@ -432,6 +432,22 @@ def test_where_nobody_is(tmp_path: Path) -> None:
     left.close()
     with pytest.raises(Unavailable, match="left from one that has ended"):
         connect(str(endpoint))
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file"):
+        with pytest.raises(Unavailable, match=f"no daemon at {place}: {place} is no socket; "):
+            connect(str(place))
+
+
+def test_a_socket_of_another_program(tmp_path: Path) -> None:
+    """Which one, and what to do; not only that its frames are odd."""
+
+    def script(talk: Conversation) -> None:
+        talk.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        talk.wait_closed()
+
+    message = _error(tmp_path, script)
+    assert message.startswith(f"no pydragonfly daemon talks at {tmp_path}/dfdaemon.handoff.sock (")
+    assert message.endswith("): name the socket of one with --endpoint")
 
 
 def test_a_daemon_that_is_not_ours(tmp_path: Path) -> None:
@@ -451,7 +467,7 @@ def test_a_path_that_no_socket_can_have(tmp_path: Path) -> None:
 
 
 def test_a_socket_behind_a_closed_door(tmp_path: Path) -> None:
-    """In words, with what to do about it."""
+    """In words, with what to do about it: what is named there works."""
     program = (
         "import os, sys\n"
         "from pydragonfly.cli._handoff import dial\n"
@@ -466,8 +482,14 @@ def test_a_socket_behind_a_closed_door(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     tmp_path.chmod(0)
     done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"},
     )
     tmp_path.chmod(0o700)
     assert done.stdout.startswith(f"no permission to use {path}: "), done.stderr
-    assert "--endpoint" in done.stdout
+    assert "start 'dfdaemon --personal', and use that with --endpoint " in done.stdout
+    uid = os.geteuid() or 65534
+    assert done.stdout.endswith(f"/tmp/pydragonfly-{uid}/dfdaemon.sock\n")  # noqa: S108  the documented place

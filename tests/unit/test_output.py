@@ -55,6 +55,29 @@ def test_its_mode_is_the_umasks(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("nameless", [True, False])
+def test_its_mode_is_that_of_the_file_it_replaces(
+    tmp_path: Path,
+    nameless: bool,  # noqa: FBT001  a parameter of the test
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody gets to read it, nor what is there of it meanwhile, who could not before."""
+    if not nameless:
+        monkeypatch.setattr(_output, "_NAMELESS", 0)
+    path = tmp_path / "out"
+    for mode in (0o600, 0o777, 0o4640):
+        path.touch()
+        path.chmod(mode)
+
+        def look(mode: int = mode) -> None:
+            for part in tmp_path.glob(".out.*"):
+                assert stat.S_IMODE(part.stat().st_mode) == mode & 0o777
+
+        _put(path, look, overwrite=True)
+        assert path.read_text() == "new"
+        assert stat.S_IMODE(path.stat().st_mode) == mode & 0o777
+
+
 def test_what_is_not_committed_leaves_no_trace(tmp_path: Path) -> None:
     """The former file stays as it was."""
     path = tmp_path / "out"

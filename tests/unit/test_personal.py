@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -108,6 +109,26 @@ def test_one_that_never_listens(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TimedOut, match=r"does not answer after 2.5 s: see .*dfdaemon.log"):
         connect_personal()
     assert len(_started(home)) == 1
+
+
+def test_variables_for_the_machines_daemon(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Are not for this one, but for the one that names a file; that is seen from here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DFDAEMON_CONFIG", "mine.yaml")
+    for name in ("DYNCONFIG", "LOG_DIR", "LOG_LEVEL", "LOG_MAX_FILES", "CONSOLE"):
+        monkeypatch.setenv(f"DFDAEMON_{name}", "nonsense")
+    look = (
+        "import json, os, sys\n"
+        "seen = {k: v for k, v in os.environ.items() if k.startswith('DFDAEMON_')}\n"
+        "open(sys.argv[1] + '.seen', 'w').write(json.dumps(seen))\n"
+    )
+    _daemon_is(monkeypatch, look + _DAEMON)
+    connection, _ = connect_personal()
+    with connection:
+        seen = json.loads((home / "dfdaemon.sock.seen").read_text())
+    assert seen == {"DFDAEMON_CONFIG": str(tmp_path / "mine.yaml")}
 
 
 def test_a_relative_search_path_still_holds(

@@ -508,23 +508,28 @@ async def test_a_child_that_goes_away(served: Served, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "shown", "why"),
+    ("ip", "shown", "why", "advice"),
     [
-        ("127.0.0.1", "127.0.0.1", "Address already in use"),
-        ("2001:db8::1", "[2001:db8::1]", "Cannot assign requested address"),
+        (
+            *("127.0.0.1", "127.0.0.1", "Address already in use"),
+            "set storage.server.tcpPort to another port, or to 0 for any free one",
+        ),
+        (
+            *("2001:db8::1", "[2001:db8::1]", "Cannot assign requested address"),
+            "set storage.server.ip to an address of this machine",
+        ),
     ],
 )
-async def test_a_port_that_is_not_to_be_had(served: Served, ip: str, shown: str, why: str) -> None:
+async def test_a_port_that_is_not_to_be_had(
+    served: Served, ip: str, shown: str, why: str, advice: str
+) -> None:
     """The message says which, why, and what to set."""
     with ThreadPoolExecutor(1) as executor:
         server = PieceServer(Shelf(), executor, stall=1, piece=1)
         with pytest.raises(ConfigError) as caught:
             await server.start(ip, served.port)
         await server.stop(0.0)
-    assert str(caught.value) == (
-        f"cannot listen on {shown}:{served.port}: {why}; "
-        "set storage.server.tcpPort to another port, or to 0 for any free one"
-    )
+    assert str(caught.value) == f"cannot listen on {shown}:{served.port}: {why}; {advice}"
 
 
 async def test_stopping_lets_pieces_end() -> None:

@@ -187,6 +187,21 @@ def test_a_range_that_makes_no_sense(text: str) -> None:
         parse_range(text, 100)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bytes=5-2", "range 'bytes=5-2': ends before it begins"),
+        (f"0-{'9' * 21}", f"range '0-{'9' * 21}': want at most 20 digits"),
+        (f"{'9' * 5000}-", "want at most 20 digits"),
+    ],
+)
+def test_what_is_wrong_with_a_range(text: str, words: str) -> None:
+    """In the words of whoever asked for it."""
+    with pytest.raises(RangeNotSatisfiable) as caught:
+        parse_range(text, 100)
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["bytes=0-", "bytes=0-0", "bytes=-1"])
 def test_an_empty_content_satisfies_no_range(text: str) -> None:
     """There is no first byte."""

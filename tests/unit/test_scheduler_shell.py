@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import json
 import logging
 import socket
@@ -152,6 +154,25 @@ def test_a_taken_metrics_address_is_named() -> None:
                 f"cannot listen on {shown}:{port}: Address already in use; "
                 "set metrics.addr to another port, or to :0 for any free one"
             )
+    for host, why in (("192.0.2.1", "Cannot assign requested address"), ("a..b", "")):
+        with pytest.raises(ConfigError) as caught:
+            Metrics().serve(f"{host}:0")
+        assert str(caught.value).startswith(f"cannot listen on {host}:0: {why}")
+        assert str(caught.value).endswith("; set metrics.addr to an address of this machine")
+
+
+def test_metrics_over_http() -> None:
+    """HEAD tells of the page what GET brings."""
+    port, close = Metrics().serve("127.0.0.1:0")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
+        client.request("GET", "/metrics")
+        got = client.getresponse()
+        page, content_type = got.read(), got.headers["Content-Type"]
+        client.request("HEAD", "/metrics")
+        told = client.getresponse()
+        assert (told.status, told.headers["Content-Type"]) == (200, content_type)
+        assert (told.headers["Content-Length"], told.read()) == (str(len(page)), b"")
+    close()
 
 
 async def test_a_goodbye_before_the_first_hello(tmp_path: Path) -> None:
@@ -187,9 +208,8 @@ def test_the_command_line() -> None:
     assert (version.exit_code, version.output) == (0, f"dfscheduler {BUILD_VERSION}\n")
     assert "Examples" in runner.invoke(_app, ["--help"]).output
     wrong = runner.invoke(_app, ["--listen-ip", "nowhere"])
-    assert wrong.exit_code == 1
-    assert wrong.output.startswith("dfscheduler: command line: server.listenIP")
-    assert len(wrong.output.splitlines()) == 1
+    assert wrong.exit_code == 2
+    assert wrong.output == "dfscheduler: --listen-ip: 'nowhere': expected an IP address\n"
     missing = runner.invoke(_app, ["--config", "/nonexistent.yaml"])
     assert missing.exit_code == 1
     assert "/nonexistent.yaml" in missing.output

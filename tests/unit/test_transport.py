@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -38,12 +39,22 @@ async def test_a_taken_port_is_refused() -> None:
     )
 
 
-async def test_a_foreign_address_is_refused() -> None:
-    """An address of another machine is an error that says so."""
+@pytest.mark.parametrize("port", [0, 9])
+async def test_a_foreign_address_is_refused(port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """An address of another machine is an error that says so, and what to set; gRPC is silent."""
     server = grpc.aio.server(options=server_options())
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9: Cannot assign.*server\.port"):
-        bind(server, "192.0.2.1:9")
+    for keys, named in (
+        ({"setting": "upload.server.port"}, "upload.server.ip"),
+        ({"ip_setting": "server.listenIP"}, "server.listenIP"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            bind(server, f"192.0.2.1:{port}", **keys)
+        assert str(caught.value) == (
+            f"cannot listen on 192.0.2.1:{port}: Cannot assign requested address; "
+            f"set {named} to an address of this machine"
+        )
     await server.stop(None)
+    assert capfd.readouterr().err == ""
 
 
 async def test_a_socket_without_directory_is_refused(tmp_path: Path) -> None:
@@ -59,6 +70,24 @@ def test_unix_channels_name_localhost() -> None:
     authority = ("grpc.default_authority", "localhost")
     assert authority in channel_options("unix:/run/x.sock")
     assert authority not in channel_options("127.0.0.1:1")
+
+
+async def test_the_environments_proxy_is_for_origins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel goes straight to its target."""
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = grpc.aio.server(options=server_options())
+    target = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
+    await server.start()
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        async with grpc.aio.insecure_channel(target, options=list(channel_options(target))) as one:
+            async with asyncio.timeout(20):
+                await one.channel_ready()
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    await server.stop(None)
 
 
 def test_sizes_are_unlimited() -> None:

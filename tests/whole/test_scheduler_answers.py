@@ -20,6 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from pydragonfly import BUILD_VERSION
 from pydragonfly.pb import common_pb2, errordetails_pb2, scheduler_pb2
 from pydragonfly.testing.announce import LIMIT, is_to_source, refusal, swarm, until
 from pydragonfly.testing.stage import MIB, task_id
@@ -111,6 +112,64 @@ async def test_a_changed_content_is_not_mixed_with_the_old() -> None:
         fresh = s.peer("b")
         assert is_to_source(await fresh.asked(length=12 * MIB))
         assert (await s.stat()).content_length == 12 * MIB
+
+
+async def test_news_of_pieces_of_a_deleted_peer_do_not_end_the_talk() -> None:
+    """Only what it says of itself does."""
+    async with swarm() as s:
+        await s.hosts("a")
+        peer = await s.source("a")
+        await s.stub.DeleteCachePeer(scheduler_pb2.DeleteCachePeerRequest(peer_id=peer.id))
+        await peer.piece(0)
+        await peer.piece(1, "somebody")
+        await peer.piece_failed("somebody")
+        request = scheduler_pb2.DownloadPieceBackToSourceFailedRequest()
+        await peer.tell(download_piece_back_to_source_failed_request=request)
+        await peer.source_started()
+        assert "register it first" in await peer.ends(grpc.StatusCode.NOT_FOUND)
+
+
+async def test_a_stream_has_one_peer() -> None:
+    """A second registration ends it, and with it the first."""
+    async with swarm() as s:
+        await s.hosts("a", "b")
+        peer = await s.source("a")
+        first = dict(peer.ids)
+        peer.ids["peer_id"] = "another"
+        await peer.register()
+        await peer.ends(grpc.StatusCode.INVALID_ARGUMENT)
+        assert (await s.stat_peer(first["peer_id"])).state == "Failed"
+        assert await refusal(s.stat_peer("another")) is grpc.StatusCode.NOT_FOUND
+        assert is_to_source(await s.peer("b").asked())
+
+
+async def test_a_length_that_no_number_of_pieces_can_have() -> None:
+    """Is refused at the door; the contract numbers pieces in 32 bits."""
+    async with swarm() as s:
+        await s.hosts("a")
+        peer = s.peer("a")
+        await peer.register(length=2**63)
+        assert "more pieces" in await peer.ends(grpc.StatusCode.INVALID_ARGUMENT)
+        assert await refusal(s.stat()) is grpc.StatusCode.NOT_FOUND
+        peer = s.peer("a")
+        await peer.register(length=(2**32 - 1) * 4 * MIB)
+        await peer.to_source()
+        assert (await s.stat()).piece_count == 2**32 - 1
+
+
+async def test_what_an_announcement_leaves_out_still_holds() -> None:
+    """As Dragonfly's scheduler has it: parts come when they have changed."""
+    async with swarm() as s:
+        await s.host("a", idc="here", location="there")
+        host = common_pb2.Host(id="a", hostname="a", ip="127.0.0.1", port=4001, download_port=4001)
+        await s.stub.AnnounceHost(scheduler_pb2.AnnounceHostRequest(host=host))
+        (listed,) = (await s.stub.ListHosts(scheduler_pb2.ListHostsRequest())).hosts
+        assert (listed.port, listed.network.idc, listed.memory.total) == (4001, "here", 1)
+        assert (listed.network.location, listed.build.git_version) == ("there", BUILD_VERSION)
+        host.network.idc = "elsewhere"
+        await s.stub.AnnounceHost(scheduler_pb2.AnnounceHostRequest(host=host))
+        (listed,) = (await s.stub.ListHosts(scheduler_pb2.ListHostsRequest())).hosts
+        assert (listed.network.idc, listed.network.location) == ("elsewhere", "")
 
 
 async def test_holders_may_announce_again_and_again() -> None:
@@ -317,8 +376,9 @@ async def test_health_and_reflection() -> None:
     """The empty name is SERVING, a named service unknown; grpcurl can list the service."""
     async with swarm() as s:
         health = health_pb2_grpc.HealthStub(s.channel)
-        answer = await health.Check(health_pb2.HealthCheckRequest())
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        for service in ("", "scheduler.v2.Scheduler"):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
         named = health.Check(health_pb2.HealthCheckRequest(service="scheduler.v2.Other"))
         assert await refusal(named) is grpc.StatusCode.NOT_FOUND
         for version in ("v1", "v1alpha"):

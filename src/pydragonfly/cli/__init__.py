@@ -5,6 +5,11 @@
 - :mod:`.dfdaemon`: run the daemon of a machine
 - :mod:`.dfscheduler`: run a scheduler
 
+What all of them share:
+
+- :mod:`._process`: standard streams that are there, and take any text
+- :mod:`._text`: errors, URLs and flags fit for a terminal
+
 What ``dfget`` is made of; each imports as little as it can:
 
 - :mod:`._arguments`: its command line and environment
@@ -13,5 +18,10 @@ What ``dfget`` is made of; each imports as little as it can:
 - :mod:`._output`: a file that appears whole or not at all, or a stream
 - :mod:`._personal`: a daemon of one's own where the machine has none
 - :mod:`._progress`: one line that tells how far it is
-- :mod:`._text`: errors and URLs fit for a terminal
 """
+
+import os
+
+# gRPC's core reads this when it is imported, and would write lines of its own between those of
+# the log. What it has to say, we learn from its errors.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

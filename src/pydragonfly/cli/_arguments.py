@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from pydragonfly.model.headers import NOT_THE_CALLERS
 from pydragonfly.paths import DEFAULT_SOCKET
 
 from ._handoff import socket_path
@@ -16,6 +17,7 @@ from ._handoff import socket_path
 _TIMEOUT: Final = 2 * 3600.0
 _MAX_TIMEOUT: Final = 7 * 86400.0
 _MAX_CRC: Final = 2**32 - 1
+_MAX_DIGITS: Final = 20  # of a number in a range, as in model/pieces.py, which is slow to import
 
 _FALSE: Final = frozenset({"0", "false", "no", "off", "n", "f"})
 _TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
@@ -66,6 +68,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     """
     parser = _parser({name: value for name, value in environ.items() if value})
     options = parser.parse_args(argv, namespace=Options())
+    for name, value in list(vars(options).items()):
+        if isinstance(value, _Variable):
+            setattr(options, name, value.read(parser))
     try:
         options.request_header = _headers(options.headers or [])
     except ValueError as error:
@@ -135,12 +140,13 @@ def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value("--digest", type=_digest, meta="ALG:HEX", help="sha256:…, sha512:… or crc32:…")
     add.value("--range", type=_range, meta="A-B", help="bytes A to B; A-: from A; -N: the last N")
     add.switch("--prefetch", "with --range: let the daemon fetch the rest afterwards", env=False)
-    add.value("--tag", env="TAG", help="part of the content's identity")
-    add.value("--application", env="APPLICATION", help="part of the content's identity")
+    add.value("--tag", env="TAG", type=_text, help="part of the content's identity")
+    add.value("--application", env="APPLICATION", type=_text, help="part of the content's identity")
     add.value("--piece-length", env="PIECE_LENGTH", type=_piece_length, help="4MiB to 64MiB")
     parser.add_argument(
         "--filtered-query-param",
         dest="filtered_query_params",
+        type=_text,
         action="append",
         metavar="NAME",
         help="query parameter that is no part of the identity, repeatable; by default those "
@@ -149,6 +155,7 @@ def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value(
         "--content-for-calculating-task-id",
         env="CONTENT_FOR_CALCULATING_TASK_ID",
+        type=_text,
         meta="TEXT",
         help="identity of the content, in place of URL, tag and the like",
     )
@@ -182,8 +189,8 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value(
         "-e",
         "--endpoint",
+        env="DFDAEMON_ENDPOINT" if "DFGET_DFDAEMON_ENDPOINT" in environ else "ENDPOINT",
         type=_endpoint,
-        default=environ.get("DFGET_DFDAEMON_ENDPOINT") or environ.get("DFGET_ENDPOINT"),
         meta="SOCKET",
         help=f"the daemon's gRPC socket, default {DEFAULT_SOCKET}",
     )
@@ -193,6 +200,22 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value("-l", "--log-level", env="LOG_LEVEL", help="accepted; the daemon has the log")
     add.switch("--console", "accepted; the daemon has the log")
     parser.add_argument("-V", "--version", action="version", version=f"dfget {BUILD_VERSION}")
+
+
+class _Variable:
+    """What the environment gives for a flag; looked at only where that is absent."""
+
+    def __init__(self, name: str, text: str, type: Callable[[str], object]) -> None:
+        self._name = name
+        self._text = text
+        self._type = type
+
+    def read(self, parser: argparse.ArgumentParser) -> object:
+        """The value; one that makes no sense is wrong usage."""
+        try:
+            return self._type(self._text)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{self._name}: {error}")
 
 
 class _Adder:
@@ -211,9 +234,10 @@ class _Adder:
         default: object = None,
         meta: str | None = None,
     ) -> None:
-        # argparse puts a text from the environment through the type as if it were typed.
-        found = self._environ.get(f"DFGET_{env}", default) if env else default
-        self._parser.add_argument(*flags, type=type, default=found, metavar=meta, help=help)
+        name = f"DFGET_{env}"
+        if env and name in self._environ:
+            default = _Variable(name, self._environ[name], type)
+        self._parser.add_argument(*flags, type=type, default=default, metavar=meta, help=help)
 
     def switch(self, flag: str, help: str, *, env: bool = True) -> None:
         name = "DFGET_" + flag.removeprefix("--").replace("-", "_").upper()
@@ -231,6 +255,17 @@ def _url(text: str) -> str:
     if not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError("a space or control character in it: write %20 or so")
     return text
+
+
+def _text(text: str) -> str:
+    if not _is_utf8(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: want UTF-8")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether *text* was UTF-8 when it was given to us: Python keeps other bytes as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _digest(text: str) -> str:
@@ -254,6 +289,8 @@ def _output(text: str) -> str:
 
 def _range(text: str) -> str:
     first, dash, last = text.partition("-")
+    if max(len(first), len(last)) > _MAX_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:150]!r}: want at most {_MAX_DIGITS} digits")
     numbers = [int(part) for part in (first, last) if part.isascii() and part.isdigit()]
     given = [part for part in (first, last) if part]
     empty = (len(numbers) == 2 and numbers[0] > numbers[1]) or (not first and numbers == [0])
@@ -317,5 +354,9 @@ def _headers(entries: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"header {position} has no proper name before its colon")
         if any(mark in value for mark in "\r\n\0"):
             raise ValueError(f"header {name} has a line break in its value")
+        if not _is_utf8(value):
+            raise ValueError(f"header {name} has a value that is not UTF-8")
+        if name.lower() in NOT_THE_CALLERS - {"range"}:
+            raise ValueError(f"header {name} is not sent on to origins: leave it out")
         headers[name] = value
     return headers

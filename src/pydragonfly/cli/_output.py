@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from errno import EBADF
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -70,8 +71,11 @@ def output_for(path: str, *, overwrite: bool) -> Output:
         OutputExists: It is an existing file, and *overwrite* is not set.
     """
     if path == "-":
-        return StreamOutput("stdout", 1)
-    real = os.path.realpath(path)
+        return StreamOutput("standard output", 1)
+    try:
+        real = os.path.realpath(path)
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"cannot write {path}: the working directory is gone") from error
     try:
         # Not of the real path: where /dev/stdout is a pipe, that exists in name only.
         mode = os.stat(path).st_mode
@@ -117,6 +121,8 @@ class FileOutput:
         self._named = self._fd < 0
         if self._named:
             self._open(self._temporary)
+        if self._overwrite:
+            self._keep_mode()
         return self
 
     def _open(self, temporary: str) -> None:
@@ -126,6 +132,13 @@ class FileOutput:
         except OSError as error:
             self._temporary = None
             raise _cannot_write(self._name, error) from error
+
+    def _keep_mode(self) -> None:
+        """Let nobody read the new file, not even while it grows, who may not read the old one."""
+        with suppress(OSError):  # nothing to replace; or no modes here (FAT), nor before
+            mode = os.stat(self._path).st_mode
+            if stat.S_ISREG(mode):
+                os.fchmod(self._fd, mode & 0o777)
 
     def __exit__(
         self,
@@ -248,7 +261,8 @@ def _open_nameless(directory: str) -> int:
 
 
 def _cannot_write(name: str, error: OSError) -> Unavailable:
-    return Unavailable(f"cannot write {name}: {error.strerror}")
+    why = "it is closed" if error.errno == EBADF else error.strerror
+    return Unavailable(f"cannot write {name}: {why}")
 
 
 def _remove(path: str) -> None:

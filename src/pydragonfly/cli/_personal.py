@@ -23,6 +23,9 @@ _START_TIMEOUT: Final = 15.0
 _POLL: Final = 0.02
 _LOG_TAIL: Final = 4096
 
+# Names the file of its settings. All other variables of a daemon's are for the machine's.
+_CONFIG: Final = "DFDAEMON_CONFIG"
+
 # -P: not whatever lies in the current directory. The socket's path follows.
 _COMMAND: Final = (sys.executable, "-P", "-m", "pydragonfly.cli.dfdaemon", "--personal", "--socket")
 
@@ -86,11 +89,6 @@ def _start(endpoint: str, log: Path) -> subprocess.Popen[bytes]:
     # Appending, so that a daemon that cannot get the socket does not overwrite the other's
     # lines; from empty, so that it does not grow over the weeks.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    environment = dict(os.environ)
-    if search := environment.get("PYTHONPATH"):
-        # It is started in another directory than ours.
-        parts = [str(Path(part).absolute()) for part in search.split(os.pathsep)]
-        environment["PYTHONPATH"] = os.pathsep.join(parts)
     with os.fdopen(os.open(log, flags, 0o600), "wb") as output:
         return subprocess.Popen(  # noqa: S603  our own interpreter and module
             [*_COMMAND, endpoint],
@@ -98,9 +96,24 @@ def _start(endpoint: str, log: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             cwd="/",
-            env=environment,
+            env=_environment(),
             start_new_session=True,
         )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, as it is good for a daemon that starts in another directory."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name == _CONFIG or not name.startswith("DFDAEMON_")
+    }
+    if search := environment.get("PYTHONPATH"):
+        parts = [str(Path(part).absolute()) for part in search.split(os.pathsep)]
+        environment["PYTHONPATH"] = os.pathsep.join(parts)
+    if config := environment.get(_CONFIG):
+        environment[_CONFIG] = str(Path(config).absolute())
+    return environment
 
 
 def _last_line(log: Path) -> str:

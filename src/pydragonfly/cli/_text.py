@@ -1,6 +1,8 @@
-"""Errors and URLs fit for a terminal, a log and other people's eyes."""
+"""Errors, URLs and flags, fit for a terminal and other people's eyes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 def one_line(text: str) -> str:
@@ -22,3 +24,12 @@ def public_url(url: str) -> str:
         rest = rest.partition(mark)[0]
     authority, slash, path = rest.partition("/")
     return scheme + separator + authority.rpartition("@")[2] + slash + path
+
+
+def flag_names(keys: Mapping[str, str]) -> dict[str, str]:
+    """Flags by the settings that they set, from *keys*: settings by the names of parameters.
+
+    >>> flag_names({"log_level": "server.logLevel"})
+    {'server.logLevel': '--log-level'}
+    """
+    return {key: f"--{name.replace('_', '-')}" for name, key in keys.items()}

@@ -27,11 +27,18 @@ from pydragonfly.rpc.status import from_rpc_error
 from pydragonfly.rpc.transport import channel_options
 
 from ._handoff import dial, socket_path
+from ._process import program
 from ._text import one_line, public_url
 
 # Seconds. A daemon answers from memory; removing and asking involve its scheduler.
 _SHORT: Final = 5.0
 _LONG: Final = 30.0
+
+#: What a daemon may be doing that gives no answer, though it takes connections.
+_NO_ANSWER: Final = {
+    grpc.StatusCode.UNAVAILABLE: "is about to end",
+    grpc.StatusCode.DEADLINE_EXCEEDED: f"is stuck (nothing came in {_SHORT:g} s)",
+}
 
 _URL_SHOWN: Final = 40
 
@@ -58,8 +65,15 @@ class _Daemon:
         try:
             info = self.node.Info(node_pb2.InfoRequest(), timeout=_SHORT)
         except grpc.RpcError as error:
-            if _async(error).code() is grpc.StatusCode.UNIMPLEMENTED:
+            status = _async(error).code()
+            if status is grpc.StatusCode.UNIMPLEMENTED:
                 raise other from error
+            if status in _NO_ANSWER:
+                # The words of gRPC are about the frames of HTTP/2.
+                raise Unavailable(
+                    f"no daemon answers at {endpoint}: it {_NO_ANSWER[status]}, or the socket is "
+                    "another program's; name that of a daemon with --endpoint"
+                ) from error
             raise from_rpc_error(_async(error), self._who) from error
         if not info.version.startswith("pydragonfly/"):
             raise other
@@ -265,6 +279,8 @@ def _endpoint(text: str) -> str:
         raise typer.BadParameter(str(error)) from error
 
 
+_ENDPOINT_VARIABLES: Final = ["DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT"]
+
 _Endpoint = Annotated[
     str | None,
     typer.Option(
@@ -272,8 +288,10 @@ _Endpoint = Annotated[
         "--endpoint",
         metavar="SOCKET",
         parser=_endpoint,
-        envvar=["DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT"],
-        help=f"The daemon's gRPC socket. Default: {DEFAULT_SOCKET}, or the personal daemon's.",
+        envvar=_ENDPOINT_VARIABLES,
+        show_envvar=False,  # it would be shown as Python writes a list
+        help=f"The daemon's gRPC socket; {' or '.join(_ENDPOINT_VARIABLES)} stands in for it. "
+        f"Default: {DEFAULT_SOCKET}, or the personal daemon's.",
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -370,7 +388,8 @@ def rm(
 
 def main() -> None:
     """The program."""
-    app()
+    with program("dfctl"):
+        app()
 
 
 if __name__ == "__main__":

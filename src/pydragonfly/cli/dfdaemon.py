@@ -16,11 +16,14 @@ import typer
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.daemon.config import DEFAULT_PATH, DaemonConfig, load
-from pydragonfly.errors import ConfigError, DragonflyError
-from pydragonfly.logs import setup_logging
+from pydragonfly.errors import ConfigError, DragonflyError, UsageError
+from pydragonfly.logs import LEVELS, setup_logging
 from pydragonfly.model.units import parse_duration, parse_size
 from pydragonfly.paths import make_runtime_dir, personal_socket
 from pydragonfly.settings import if_present
+
+from ._process import program
+from ._text import flag_names
 
 #: Settings of a personal daemon: nothing that other machines, or other users, can reach.
 _PERSONAL: Final[dict[str, object]] = {
@@ -43,6 +46,9 @@ Examples:
   dfdaemon -c my.yaml --cache-capacity 8GiB  flags win over the file
   dfdaemon -c my.yaml --check                show what would be used, and stop
 """
+
+#: When a personal daemon quits, unless it is told otherwise.
+_IDLE: Final = "5m"
 
 #: Seconds in each unit that a duration is printed in; the first one that is exact.
 _UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -116,7 +122,10 @@ _Personal = Annotated[
         "--personal", help="For this user alone: with its own scheduler, until it is idle."
     ),
 ]
-_Idle = Annotated[str, typer.Option(metavar="TIME", help="When a personal daemon quits.")]
+_Idle = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help=f"When a personal daemon quits. Default: {_IDLE}."),
+]
 _Check = Annotated[bool, typer.Option("--check", help="Print the settings as JSON, and stop.")]
 _Version = Annotated[
     bool,
@@ -148,7 +157,7 @@ def _command(
     log_max_file_size: _LogSize = "1GiB",
     console: _Console = False,
     personal: _Personal = False,
-    idle_timeout: _Idle = "5m",
+    idle_timeout: _Idle = None,
     check: _Check = False,
     version: _Version = False,
 ) -> None:
@@ -177,16 +186,15 @@ _KEYS: Final = {
 def _main(given: Mapping[str, Any]) -> int:
     """Do what the command line says; return the exit status."""
     try:
-        idle = _parse(given, "idle_timeout", parse_duration) if given["personal"] else None
-        if idle == 0:
-            raise ConfigError("--idle-timeout: 0 would end the daemon before its first request")
+        idle, log_size = _idle_timeout(given), _log_size(given)
+        if given["log_level"].lower() not in LEVELS:
+            wanted = ", ".join(LEVELS)
+            raise UsageError(f"--log-level: {given['log_level']!r}: want one of {wanted}")
         config = _settings(given)
         if given["check"]:
-            typer.echo(_as_json(config))
-            for key in config.ignored:
-                typer.echo(f"dfdaemon: {key} has no effect", err=True)
+            _check(config)
             return 0
-        _start_logging(given)
+        _start_logging(given, log_size)
         if config.ignored:
             _log.warning("settings without effect", keys=config.ignored)
         from pydragonfly.daemon import app  # noqa: PLC0415  slow, and --help needs none of it
@@ -195,31 +203,66 @@ def _main(given: Mapping[str, Any]) -> int:
     except DragonflyError as error:
         for line in str(error).splitlines():
             typer.echo(f"dfdaemon: {line}", err=True)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _idle_timeout(given: Mapping[str, Any]) -> float | None:
+    """Seconds; None: it goes on until it is told to stop."""
+    if not given["personal"]:
+        if given["idle_timeout"] is not None:
+            raise UsageError("--idle-timeout is for a daemon that is --personal: no other quits")
+        return None
+    seconds = _parse(given, "idle_timeout", parse_duration, _IDLE)
+    if seconds == 0:
+        raise UsageError("--idle-timeout: 0 would end the daemon before its first request")
+    return seconds
+
+
+def _log_size(given: Mapping[str, Any]) -> int:
+    size = _parse(given, "log_max_file_size", parse_size)
+    if size == 0:
+        raise UsageError("--log-max-file-size: 0 would let the file grow without end")
+    return size
 
 
 def _settings(given: Mapping[str, Any]) -> DaemonConfig:
     # A flag that was not given is None, [] or False; a port may be given as 0.
-    flags = {
+    values = {
         key: str(value.absolute()) if isinstance(value, Path) else value
         for name, key in _KEYS.items()
         if (value := given[name]) is not None and value is not False and value != []
     }
     path: Path | None = given["config"]
     if not given["personal"]:
-        return load(path or if_present(DEFAULT_PATH), flags)
-    if flags.keys() & {"scheduler.addrs", "dynconfig.path"}:
-        raise ConfigError(
+        return load(path or if_present(DEFAULT_PATH), values, flag_names(_KEYS))
+    if values.keys() & {"scheduler.addrs", "dynconfig.path"}:
+        raise UsageError(
             "--personal has a scheduler of its own: leave out --scheduler, --dynconfig"
         )
     if given["socket"] is None:
         make_runtime_dir()
-        flags["download.server.socketPath"] = personal_socket()
+        values["download.server.socketPath"] = personal_socket()
     # Every socket is a daemon, and one machine may have many users.
-    name = hashlib.sha256(str(flags["download.server.socketPath"]).encode()).hexdigest()[:12]
+    name = hashlib.sha256(str(values["download.server.socketPath"]).encode()).hexdigest()[:12]
     unique = {"host.hostname": f"{socket.gethostname()}-personal-{name}"}
     # The machine's file is for the machine's daemon.
-    return load(path, _PERSONAL | unique | flags)
+    return load(path, _PERSONAL | unique | values, flag_names(_KEYS))
+
+
+def _check(config: DaemonConfig) -> None:
+    """Print *config*, after what only a start would find out about it."""
+    if config.backend.ca_cert is not None:
+        from pydragonfly.sources.http import (  # noqa: PLC0415  slow, and few name authorities
+            HttpSettings,
+            HttpSource,
+        )
+
+        HttpSource(HttpSettings(ca_cert=config.backend.ca_cert)).close()
+    typer.echo(_as_json(config))
+    if config.backend.request_header:
+        typer.echo("dfdaemon: backend.requestHeader is not shown: it may hold passwords", err=True)
+    for key in config.ignored:
+        typer.echo(f"dfdaemon: {key} has no effect", err=True)
 
 
 def _as_json(config: DaemonConfig) -> str:
@@ -245,17 +288,23 @@ def _decimal(number: float) -> str:
     return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
-def _parse(given: Mapping[str, Any], name: str, parse: Callable[[str], Number]) -> Number:
+def _parse(
+    given: Mapping[str, Any], name: str, parse: Callable[[str], Number], default: str = ""
+) -> Number:
     try:
-        return parse(given[name])
+        return parse(default if given[name] is None else given[name])
     except ValueError as error:
-        raise ConfigError(f"--{name.replace('_', '-')}: {error}") from None
+        raise UsageError(f"--{name.replace('_', '-')}: {error}") from None
 
 
-def _start_logging(given: Mapping[str, Any]) -> None:
-    """To standard error; or, with ``--log-dir`` and without ``--console``, to a rolling file."""
+def _start_logging(given: Mapping[str, Any], size: int) -> None:
+    """To standard error; or, with ``--log-dir`` and without ``--console``, to a rolling file.
+
+    Args:
+        given: The command line.
+        size: Bytes of one file.
+    """
     folder: Path | None = None if given["console"] else given["log_dir"]
-    size = _parse(given, "log_max_file_size", parse_size)
     setup_logging(given["log_level"], json=folder is not None)
     if folder is None:
         return
@@ -275,7 +324,8 @@ def _start_logging(given: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """The program."""
-    _app(prog_name="dfdaemon")
+    with program("dfdaemon"):
+        _app(prog_name="dfdaemon")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from ._arguments import Options, parse, request_of
 from ._download import Download
 from ._handoff import Connection, connect, connect_if_there
 from ._output import Output, output_for
+from ._process import OutputLost, program
 from ._progress import Progress
 from ._text import one_line, public_url
 
@@ -44,7 +45,8 @@ class Stopped(BaseException):
 
 def main() -> int:
     """The program: :func:`run` with this process's arguments."""
-    status = run(sys.argv[1:])
+    with program("dfget"):
+        status = run(sys.argv[1:])
     # The interpreter's last search for garbage would take 3 ms, a tenth of it all; the kernel
     # is about to take everything anyway.
     gc.freeze()
@@ -73,12 +75,12 @@ def _fetch(options: Options) -> dict[str, Any]:
     """Download what is wanted; return what ``--json`` prints of it."""
     if not options.cache:
         raise FeatureOff("only --cache downloads are available in this version: add --cache")
-    deadline = time.monotonic() + options.timeout + _GRACE
+    begun = time.monotonic()
     shown = not (options.no_progress or options.json) and sys.stderr.isatty()
     progress = Progress(sys.stderr, shown=shown)
     with output_for(options.output, overwrite=options.overwrite) as output:
         try:
-            download = _download(options, output, progress, deadline)
+            download = _download(options, output, progress, begun)
             output.commit()
         finally:
             progress.clear()
@@ -98,16 +100,17 @@ def _fetch(options: Options) -> dict[str, Any]:
     }
 
 
-def _download(options: Options, output: Output, progress: Progress, deadline: float) -> Download:
+def _download(options: Options, output: Output, progress: Progress, begun: float) -> Download:
     """Carry the download out, by a second daemon if a personal one was just about to quit."""
     request = request_of(options)
     for first in (True, False):
         with _connect(options.endpoint, progress) as connection:
-            # As the user put it, but for what a first try has used up of it.
-            request["timeout"] = max(round(deadline - _GRACE - time.monotonic(), 1), 0.1)
+            spent = time.monotonic() - begun
+            if spent > _GRACE / 2:  # else it shall stand in messages as the user put it
+                request["timeout"] = max(round(options.timeout - spent, 1), 0.1)
             download = Download(connection, output, progress)
             try:
-                download.run(request, deadline=deadline)
+                download.run(request, deadline=begun + options.timeout + _GRACE)
             except Unavailable as error:
                 personal = options.endpoint is None and connection.endpoint != DEFAULT_SOCKET
                 lost = not connection.answered and not isinstance(error, TimedOut)
@@ -169,7 +172,7 @@ def _time_out(_number: int, _frame: FrameType | None) -> None:
 def _fail(options: Options, message: str, code: str, error: BaseException) -> int:
     message = one_line(message)
     sys.stderr.write(f"dfget: {message}\n")
-    if options.json:
+    if options.json and not isinstance(error, OutputLost):
         status_code = error.status_code if isinstance(error, SourceFailed) else None
         _print_json({"error": {"code": code, "message": message, "status_code": status_code}})
     return 1

@@ -9,10 +9,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from pydragonfly import BUILD_VERSION
-from pydragonfly.errors import DragonflyError
+from pydragonfly.errors import DragonflyError, UsageError
 from pydragonfly.logs import setup_logging
 from pydragonfly.scheduler.config import DEFAULT_PATH, SchedulerConfig, load
 from pydragonfly.settings import if_present
+
+from ._process import program
+from ._text import flag_names
 
 _EPILOG: Final = """
 Examples:
@@ -91,18 +94,19 @@ def _main(given: Mapping[str, Any]) -> int:
     except DragonflyError as error:
         for line in str(error).splitlines():
             typer.echo(f"dfscheduler: {line}", err=True)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return 0
 
 
 def _settings(given: Mapping[str, Any]) -> SchedulerConfig:
-    flags = {key: given[name] for name, key in _KEYS.items() if given[name] is not None}
-    return load(given["config"] or if_present(DEFAULT_PATH), flags)
+    values = {key: given[name] for name, key in _KEYS.items() if given[name] is not None}
+    return load(given["config"] or if_present(DEFAULT_PATH), values, flag_names(_KEYS))
 
 
 def main() -> None:
     """The program."""
-    _app(prog_name="dfscheduler")
+    with program("dfscheduler"):
+        _app(prog_name="dfscheduler")
 
 
 if __name__ == "__main__":

@@ -370,18 +370,22 @@ CATALOGUE: Final = Catalogue(
 )
 
 
-def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> DaemonConfig:
+def load(
+    path: Path | None,
+    overrides: Mapping[str, object] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> DaemonConfig:
     """The settings of a daemon.
 
     Args:
-        path: A YAML file. None: built-in defaults, but for *overrides*.
-        overrides: Values that win over the file, by dotted key as in YAML, such as
-            ``{"storage.cacheCapacity": "2GiB", "upload.server.port": 0}``.
+        path: As for :func:`.read_settings`, like the others.
+        overrides: Such as ``{"storage.cacheCapacity": "2GiB", "upload.server.port": 0}``.
+        flags: Where *overrides* come from.
 
     Raises:
         ConfigError: One line for each thing that is wrong, naming file, key and value.
     """
-    config, ignored = read_settings(CATALOGUE, path, overrides, _dependent_defaults)
+    config, ignored = read_settings(CATALOGUE, path, overrides, _dependent_defaults, flags=flags)
     config._ignored = ignored  # noqa: SLF001  the model's own module
     return config
 

@@ -1,6 +1,6 @@
 """Two small HTTP servers: metrics for monitors, health for orchestrators.
 
-They answer one GET a connection and close it. Nothing here is worth more than that.
+They answer one GET or HEAD a connection and close it. Nothing here is worth more than that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from pydragonfly.errors import ConfigError
+from pydragonfly.errors import CannotListen
 
 #: Bytes of a request's head. Monitors send a few hundred; a browser's cookies fit.
 _MAX_HEAD: Final = 16 << 10
@@ -51,17 +51,20 @@ class Endpoint:
         """Listen; return the port, which the system chooses if *port* is 0.
 
         Raises:
-            ConfigError: The address is taken, or not one of this machine.
+            CannotListen: The address is taken, or not one of this machine.
         """
         try:
             self._server = await asyncio.start_server(self._serve, ip, port, limit=_MAX_HEAD)
         except OSError as exc:
             host = f"[{ip}]" if ":" in ip else ip
             # The words of asyncio, if it has a number for them, would name the address again.
-            why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {why}; "
-                f"set {self._key}.port to another port, or to 0 for any free one"
+            why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
+            raise CannotListen(
+                f"{host}:{port}",
+                why,
+                exc.errno,
+                ip_key=f"{self._key}.ip",
+                port_key=f"{self._key}.port",
             ) from exc
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -83,7 +86,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_encode(self._answer(head)))
+                writer.write(self._answer(head))
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -92,25 +95,29 @@ class Endpoint:
             self._open.discard(writer)
             writer.transport.abort()  # harmless when it is closed already
 
-    def _answer(self, head: bytes) -> Page:
+    def _answer(self, head: bytes) -> bytes:
         method, target, version = (*head.partition(b"\r\n")[0].split(b" "), b"", b"", b"")[:3]
+        page = self._chosen(method, target, version)
+        return _head(page) + (b"" if method == b"HEAD" else page.body)
+
+    def _chosen(self, method: bytes, target: bytes, version: bytes) -> Page:
         if not version.startswith(b"HTTP/1."):
             return Page(status=HTTPStatus.BAD_REQUEST)
         if target.partition(b"?")[0] != self._path.encode():
             return Page(status=HTTPStatus.NOT_FOUND)
-        if method != b"GET":
+        if method not in (b"GET", b"HEAD"):
             return Page(status=HTTPStatus.METHOD_NOT_ALLOWED)
         return self._page()
 
 
-def _encode(page: Page) -> bytes:
+def _head(page: Page) -> bytes:
     head = (
         f"HTTP/1.1 {page.status.value} {page.status.phrase}\r\n"
         f"Content-Type: {page.content_type}\r\n"
         f"Content-Length: {len(page.body)}\r\n"
         "Connection: close\r\n\r\n"
     )
-    return head.encode() + page.body
+    return head.encode()
 
 
 def metrics_endpoint(render: Callable[[], bytes], content_type: str) -> Endpoint:

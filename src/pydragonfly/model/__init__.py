@@ -4,6 +4,7 @@
 - :mod:`.digest`: ``crc32:…`` and ``sha256:…`` as values
 - :mod:`.pieces`: piece length, which pieces cover a range
 - :mod:`.filtered`: query parameters that are no part of an identity
+- :mod:`.headers`: headers that no caller decides
 - :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece
 - :mod:`.units`: sizes and durations as people write them
 """

@@ -24,7 +24,9 @@ MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 _PIECES_WANTED: Final = 500
 
 # 20 digits hold any 64-bit number; more would only serve to make us multiply.
-_RANGE: Final = re.compile(r"([0-9]{0,20})-([0-9]{0,20})")
+_MAX_DIGITS: Final = 20
+
+_RANGE: Final = re.compile(r"([0-9]*)-([0-9]*)")
 _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) +([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)")
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) +\*/([0-9]{1,20})")
 
@@ -161,6 +163,10 @@ def parse_range(text: str, content_length: int) -> ByteRange:
     if found is None or first == "-" or (equals and unit.lower() != "bytes"):
         raise RangeNotSatisfiable(f"range {text[:100]!r}: want bytes=a-b, bytes=a- or bytes=-n")
     head, tail = found.groups()
+    if max(len(head), len(tail)) > _MAX_DIGITS:
+        raise RangeNotSatisfiable(f"range {text[:100]!r}: want at most {_MAX_DIGITS} digits")
+    if head and tail and int(tail) < int(head):
+        raise RangeNotSatisfiable(f"range {text[:100]!r}: ends before it begins")
     if not head:
         length = min(int(tail), content_length)
         return resolve_range(ByteRange(content_length - length, length), content_length)

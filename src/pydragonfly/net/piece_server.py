@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import structlog
 
 from pydragonfly.errors import (
-    ConfigError,
+    CannotListen,
     DragonflyError,
     RemoteProtocolError,
     TimedOut,
@@ -129,7 +129,7 @@ class PieceServer:
             The port in use.
 
         Raises:
-            ConfigError: The port is taken.
+            CannotListen: The port is taken, or the address is not one of this machine.
         """
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -140,9 +140,12 @@ class PieceServer:
         except OSError as error:
             sock.close()
             host = f"[{ip}]" if family is socket.AF_INET6 else ip
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {error.strerror}; "
-                "set storage.server.tcpPort to another port, or to 0 for any free one"
+            raise CannotListen(
+                f"{host}:{port}",
+                error.strerror or str(error),
+                error.errno,
+                ip_key="storage.server.ip",
+                port_key="storage.server.tcpPort",
             ) from error
         sock.settimeout(0)
         self._sock = sock

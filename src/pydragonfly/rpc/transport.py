@@ -8,7 +8,7 @@ from typing import Final
 
 import grpc.aio
 
-from pydragonfly.errors import ConfigError
+from pydragonfly.errors import CannotListen, ConfigError
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -51,6 +51,8 @@ def channel_options(target: str, *, keepalive: float = 300.0) -> Options:
         ("grpc.keepalive_time_ms", round(keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
+        # A proxy in the environment is for origins. The machines of a cluster meet directly.
+        ("grpc.enable_http_proxy", 0),
     )
     if target.startswith("unix:"):
         # The default authority is the escaped path, which Dragonfly's daemon takes for a
@@ -59,35 +61,48 @@ def channel_options(target: str, *, keepalive: float = 300.0) -> Options:
     return options
 
 
-def bind(server: grpc.aio.Server, address: str, *, setting: str = "server.port") -> int:
+def bind(
+    server: grpc.aio.Server,
+    address: str,
+    *,
+    setting: str = "server.port",
+    ip_setting: str | None = None,
+) -> int:
     """Make *server* listen on *address*.
 
     Args:
         server: A server made with :func:`server_options`, not started yet.
         address: ``"host:port"``, ``"[v6]:port"``, or ``"unix:path"``. Port 0 chooses one.
-        setting: The configuration key that decides the address, for the error message.
+        setting: The configuration key that decides the port or path, for the error message.
+        ip_setting: Likewise for the host. None: ``ip`` in the section of *setting*.
 
     Returns:
         The port in use; 1 for a unix socket.
 
     Raises:
-        ConfigError: The address is taken, or is not one of this machine's.
+        CannotListen: The address is taken, or is not one of this machine's.
+        ConfigError: The path cannot be listened on.
     """
-    _probe(address, setting)
+    if ip_setting is None:
+        ip_setting = f"{setting.rpartition('.')[0]}.ip"
+    _probe(address, setting, ip_setting)
     try:
         port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(_refusal(address, setting, "gRPC refuses it")) from error
-    if port == 0:
-        raise ConfigError(_refusal(address, setting, "gRPC refuses it"))
-    return port
+    except RuntimeError:
+        port = 0
+    if port != 0:
+        return port
+    if address.startswith("unix:"):
+        raise ConfigError(f"cannot listen on {address}: check the directory, or set {setting}")
+    why = "gRPC refuses it"
+    raise CannotListen(address, why, None, ip_key=ip_setting, port_key=setting)
 
 
-def _probe(address: str, setting: str) -> None:
-    """Bind and let go: the system says why it refuses, while gRPC only fills the log."""
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or int(port) == 0:
+def _probe(address: str, setting: str, ip_setting: str) -> None:
+    """Bind and let go: the system says why it refuses, while gRPC says that it does."""
+    if address.startswith("unix:"):
         return
+    host, _, port = address.rpartition(":")
     try:
         for family, kind, protocol, _, where in socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM
@@ -96,16 +111,8 @@ def _probe(address: str, setting: str) -> None:
                 # As gRPC does: connections that have just ended do not stand in the way.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(where)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            _refusal(address, setting, getattr(error, "strerror", None) or str(error))
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotListen(
+            address, why, error.errno, ip_key=ip_setting, port_key=setting
         ) from error
-
-
-def _refusal(address: str, setting: str, why: str) -> str:
-    if address.startswith("unix:"):
-        return f"cannot listen on {address}: check the directory, or set {setting}"
-    return (
-        f"cannot listen on {address}: {why}; "
-        f"set {setting} to another port, or to 0 for any free one"
-    )

@@ -12,7 +12,7 @@ from random import Random
 
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.core.bucket import Bucket
@@ -71,11 +71,12 @@ class Scheduler:
         """
         async with self._exit:
             self._exit.push_async_callback(self._background.close)
-            server = self._make_server()
+            server = await self._make_server()
             self._exit.push_async_callback(server.stop, None)
             ip = self._config.server.listen_ip
             host = f"[{ip}]" if ":" in ip else ip
-            self._port = bind(server, f"{host}:{self._config.server.port}")
+            address = f"{host}:{self._config.server.port}"
+            self._port = bind(server, address, ip_setting="server.listenIP")
             self._serve_metrics()
             await server.start()
             self._sweep_from_now_on()
@@ -98,7 +99,7 @@ class Scheduler:
         await self._exit.aclose()
         logger.info("stopped")
 
-    def _make_server(self) -> grpc.aio.Server:
+    async def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=server_options())
         seeds = SeedCaller(
             self._world, self._background, self._config.seed_peer.task_download_timeout
@@ -109,7 +110,9 @@ class Scheduler:
         add_service(
             server, SERVICE, service.methods(), admit=self._admit, observe=self._metrics.observe
         )
-        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+        servicer = health.aio.HealthServicer()
+        await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         add_reflection(server, (SERVICE,))
         return server
 

@@ -179,17 +179,23 @@ CATALOGUE: Final = Catalogue(
 )
 
 
-def load(path: Path | None, overrides: Mapping[str, object] | None = None) -> SchedulerConfig:
+def load(
+    path: Path | None,
+    overrides: Mapping[str, object] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> SchedulerConfig:
     """The settings of a scheduler.
 
     Args:
         path: A YAML file. None: built-in defaults, but for *overrides*.
         overrides: Values that win over the file, by dotted key as in YAML, such as
             ``{"server.port": 0, "server.listenIP": "127.0.0.1"}``.
+        flags: By the keys of *overrides*, the flags that they come from.
 
     Raises:
         ConfigError: One line for each thing that is wrong, naming file, key and value.
+        UsageError: Flags alone are at fault.
     """
-    config, ignored = read_settings(CATALOGUE, path, overrides)
+    config, ignored = read_settings(CATALOGUE, path, overrides, flags=flags)
     config._ignored = ignored  # noqa: SLF001  the model's own module
     return config

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_right
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Summary,
+    make_wsgi_app,
+    start_http_server,
+)
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.core.sched.entities import Host, Peer
-from pydragonfly.errors import ConfigError, NotFound
+from pydragonfly.errors import CannotListen, NotFound
 from pydragonfly.pb import common_pb2
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _PREFIX: Final = "dragonfly_scheduler_"
 
@@ -146,7 +156,7 @@ class Metrics:
         self._piece_failures.labels(traffic, *_labels(peer)).inc()
 
     def serve(self, address: str) -> tuple[int, Callable[[], None]]:
-        """Answer ``GET /metrics``.
+        """Answer ``GET /metrics``, and ``HEAD``.
 
         Args:
             address: ``host:port``; no host means every interface, port 0 any free port.
@@ -155,18 +165,23 @@ class Metrics:
             The port, and a function that ends it.
 
         Raises:
-            ConfigError: The address is taken, or makes no sense.
+            CannotListen: The address is taken, or not one of this machine.
         """
         host, _, port = address.rpartition(":")
         host = host or "0.0.0.0"
         try:
             server, thread = start_http_server(int(port), host, self.registry)
-        except (OSError, ValueError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {why}; "
-                "set metrics.addr to another port, or to :0 for any free one"
+        except (OSError, ValueError) as error:  # a ValueError: the host is no name at all
+            raise CannotListen(
+                f"{host}:{port}",
+                getattr(error, "strerror", None) or str(error),
+                getattr(error, "errno", -1),
+                ip_key="metrics.addr",
+                port_key="metrics.addr",
+                any_port=":0",
             ) from error
+
+        server.set_app(_with_head(make_wsgi_app(self.registry)))
 
         def close() -> None:
             server.shutdown()
@@ -189,6 +204,26 @@ class Metrics:
         Gauge(f"{_PREFIX}version", "This program.", tuple(labels), registry=self.registry).labels(
             **labels
         ).set(1)
+
+
+def _with_head(app: WSGIApplication) -> WSGIApplication:
+    """*app*, which knows GET only, with HEAD beside it."""
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return app(environ, start)
+        said: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def note(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[..., object]:
+            said.append((status, headers))
+            return lambda _: None
+
+        length = sum(len(part) for part in app({**environ, "REQUEST_METHOD": "GET"}, note))
+        status, headers = said[0]
+        start(status, [*headers, ("Content-Length", str(length))])
+        return ()
+
+    return answer
 
 
 def _labels(peer: Peer) -> tuple[str, str]:
