@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,6 +25,42 @@ class SourceRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     start: int | None = None
     length: int | None = None
+
+
+class Abort:
+    """How one thread gives up what another waits for, whatever that is just then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = threading.Event()
+        self._wake: Callable[[], object] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """The work is to end."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Have the work end soon. Any thread may call this at any time."""
+        with self._lock:
+            self._asked.set()
+            if self._wake is not None:
+                self._wake()
+
+    def by(self, wake: Callable[[], object] | None) -> None:
+        """From here on *wake*, which must not block, wakes the work; None: nothing need do so.
+
+        It is called at once when the work is to end already. Once this has returned, the one
+        before is not called any more.
+        """
+        with self._lock:
+            self._wake = wake
+            if wake is not None and self._asked.is_set():
+                wake()
+
+    def wait(self, seconds: float) -> bool:
+        """Let *seconds* pass; True, and sooner, when the work is to end."""
+        return self._asked.wait(seconds)
 
 
 class SourceBody(Protocol):
@@ -62,12 +99,21 @@ class SourceBody(Protocol):
 class Source(Protocol):
     """An origin client for one or more URL schemes."""
 
-    def open(self, request: SourceRequest, *, timeout: float) -> SourceBody:
+    def open(
+        self,
+        request: SourceRequest,
+        *,
+        timeout: float,
+        answer: float | None = None,
+        abort: Abort | None = None,
+    ) -> SourceBody:
         """Ask; return once the answer's headers are here. Blocks.
 
         Args:
             request: What to ask for.
-            timeout: Seconds for connecting and for each wait for bytes.
+            timeout: Seconds for connecting, and for each wait for bytes of the body.
+            answer: Seconds until the headers are here, further tries included. None: *timeout*.
+            abort: Ends this early, with SourceFailed. For the body there is its own ``abort``.
 
         Raises:
             SourceFailed: Refused, unreachable, or not the range that was asked for.

@@ -400,6 +400,45 @@ async def test_deleted_while_it_is_downloaded(lone: Daemon, origin: Origin, url:
     assert await get(lone, url) == WHOLE
 
 
+async def test_deleted_while_the_origin_is_silent(lone: Daemon, origin: Origin, url: str) -> None:
+    """Nobody waits for its answers any more."""
+    origin.fault("/f", Fault(), times=1)
+    origin.fault("/f", Fault(delay=3600))
+    getting = asyncio.ensure_future(get(lone, url))
+    await until(lambda: origin.count() >= 4)
+    lone.holdings.remove(held(lone), Reason.DELETED)
+    with pytest.raises(TaskDeleted, match="was deleted while it was downloaded"):
+        await getting
+    await idle(lone)
+    assert lone.holdings.figures().used == 0
+
+
+async def test_stopping_when_nobody_waits(lone: Daemon, origin: Origin, url: str) -> None:
+    """What nobody waits for has no time at all, also if its last caller leaves only now."""
+    origin.put("/g", CONTENT)
+    for path in ("/f", "/g"):
+        origin.fault(path, Fault(delay=3600))
+    request = DownloadRequest(kind=Kind.CACHE, url=origin.url("/g"))
+    async with lone.engine.download(DownloadRequest(kind=Kind.CACHE, url=url)):
+        async with lone.engine.download(request):
+            await until(lambda: origin.count() >= 2)
+        draining = asyncio.ensure_future(lone.engine.drain(3600.0))
+        await until(lambda: lone.engine.busy == 2)
+    await until(draining.done)
+
+
+async def test_an_answer_that_takes_its_time(
+    tmp_path: Path, stack: AsyncExitStack, origin: Origin, url: str
+) -> None:
+    """It may take as long as a piece, and longer than any wait for bytes."""
+    daemon = await stack.enter_async_context(
+        inside.daemon(tmp_path, download__pieceStallTimeout="200ms", download__pieceTimeout="1m")
+    )
+    origin.fault("/f", Fault(delay=1.0))
+    assert await get(daemon, url) == WHOLE
+    assert origin.count() == 4
+
+
 async def test_requests_that_make_no_sense(lone: Daemon, origin: Origin, url: str) -> None:
     """Each is refused before anything begins."""
     for wishes, expected in (

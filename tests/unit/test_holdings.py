@@ -113,7 +113,7 @@ def store() -> Iterator[Store]:
     store = Store()
     yield store
     store.close()
-    assert (store.ledger.used, len(store)) == (0, 0)
+    assert (store.ledger.used, store.ledger.records, len(store)) == (0, 0, 0)
 
 
 # -- pieces --------------------------------------------------------------------------------------
@@ -374,6 +374,27 @@ def test_eviction_is_one_act(store: Store) -> None:
     assert store.removed == [("c", Reason.LRU), ("b", Reason.LRU)]
     assert sorted(h.id for h in store) == ["a", "d", "e"]
     assert store.ledger.used == 52 * MIB
+
+
+def test_tasks_without_bytes_are_evicted_too(store: Store) -> None:
+    """What is known of them has its limit; those in use stay, and their bytes are not concerned."""
+    store.fill("whole", 64 * MIB)
+    used = store.add("used", 0)
+    lease = used.lease()
+    headers = {"X": "v" * 100_000}
+    for number in range(1000):
+        store.open(replace(record(f"{number}", 0), response_header=headers))
+        if store.removed:
+            break
+
+    assert store.removed == [("whole", Reason.LRU), ("0", Reason.LRU)]
+    assert 100 < number < 200
+    store.open(replace(record("next", 0), response_header=headers))
+    assert store.removed[2:] == [("1", Reason.LRU)]
+    assert not used.gone
+    assert store.ledger.used == 0
+    lease.end()
+    assert store.fill("all", 64 * MIB).complete
 
 
 def test_memory_passes_from_the_evicted_to_the_evictor(store: Store) -> None:

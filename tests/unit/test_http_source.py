@@ -344,7 +344,7 @@ class TestWords:
                 client.connect_ex(full.getsockname())
             port = full.getsockname()[1]
             with pytest.raises(SourceFailed, match=r"silent for 0\.2 s") as caught:
-                fetch(source, f"http://127.0.0.1:{port}/", timeout=0.2)
+                fetch(source, f"http://127.0.0.1:{port}/", timeout=0.2, answer=60)
         assert caught.value.transient
 
     def test_logs(self, source: HttpSource, caplog: pytest.LogCaptureFixture) -> None:
@@ -575,6 +575,60 @@ class TestProxies:
         monkeypatch.setenv("all_proxy", "http://nowhere.invalid:1")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         assert fetch(source, origin.url("/x")).data == DATA
+
+    @pytest.mark.parametrize(
+        ("no_proxy", "direct"),
+        [
+            ("10.0.0.0/8, 127.0.0.0/8", True),
+            ("127.0.0.9/8", True),
+            ("10.0.0.0/8,::/0", False),
+            ("/,127.0.0.1/99,127.0.0.0/8/8", False),
+        ],
+    )
+    def test_networks(
+        self,
+        origin: Origin,
+        source: HttpSource,
+        monkeypatch: pytest.MonkeyPatch,
+        no_proxy: str,
+        direct: bool,  # noqa: FBT001  a parameter of the test
+    ) -> None:
+        """An address in one of them is asked directly."""
+        monkeypatch.setenv("http_proxy", origin.url())
+        monkeypatch.setenv("no_proxy", no_proxy)
+        fetch(source, origin.url("/x"))
+        assert (origin.requests[0].target == "/x") is direct
+
+    def test_names_are_in_no_network(
+        self, origin: Origin, source: HttpSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever their addresses: it is the proxy that looks them up."""
+        monkeypatch.setenv("http_proxy", origin.url())
+        monkeypatch.setenv("no_proxy", "0.0.0.0/0,::/0")
+        fetch(source, "http://nowhere.invalid/x")
+        assert origin.requests[0].target == "http://nowhere.invalid/x"
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_a_proxy_that_wants_a_password(
+        self, scheme: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The proxy is blamed, not the origin; and it is not asked again."""
+        refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+        with answering(refusal) as proxy, asking(HttpSettings(max_retries=3)) as source:
+            monkeypatch.setenv(f"{scheme}_proxy", proxy)
+            with pytest.raises(SourceFailed) as caught:
+                fetch(source, f"{scheme}://h/x")
+        assert str(caught.value).startswith("the proxy to h: it wants authentication (407); ")
+        assert caught.value.status_code is None
+
+    def test_an_origin_that_takes_itself_for_a_proxy(
+        self, origin: Origin, source: HttpSource
+    ) -> None:
+        """Without a proxy it is the origin's answer."""
+        origin.fault("/x", Fault(status=407))
+        with pytest.raises(SourceFailed) as caught:
+            fetch(source, origin.url("/x"))
+        assert caught.value.status_code == 407
 
     def test_a_proxy_that_refuses(
         self, origin: Origin, source: HttpSource, monkeypatch: pytest.MonkeyPatch

@@ -170,7 +170,29 @@ def test_repr_is_a_status_line() -> None:
     assert repr(ledger) == "<Ledger 30/100 bytes, 30 leased, 1 live, 1 doomed>"
 
 
+def test_records_have_a_limit_of_their_own() -> None:
+    """For them empty tasks go as well, the least recently used first, and no more than it takes."""
+    ledger = Ledger(100, records=10)
+    empty, full, used, last = (ledger.open(key) for key in ("empty", "full", "used", "last"))
+    ledger.reserve(full, 100)
+    ledger.lease(used)
+    for account in (used, empty, full):
+        assert ledger.note(account, 3) == []
+
+    assert ledger.note(last, 4) == [empty]
+    assert (ledger.records, ledger.used, len(ledger)) == (10, 100, 3)
+    assert ledger.note(last, 10) == [full]
+    assert (ledger.records, ledger.used) == (13, 0)
+    ledger.doom(used)
+    assert ledger.records == 13
+    ledger.release(used)
+    assert ledger.records == 10
+    assert ledger.note(last, 11) == []
+    assert not last.doomed
+
+
 CAPACITY = 100
+RECORDS = 50
 
 
 @dataclass(eq=False)
@@ -179,6 +201,7 @@ class Entry:
 
     account: Account
     size: int = 0
+    record: int = 0
     leases: int = 0
 
 
@@ -187,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(CAPACITY)
+        self.ledger = Ledger(CAPACITY, records=RECORDS)
         #: Least recently used first.
         self.live: list[Entry] = []
         self.doomed: list[Entry] = []
@@ -228,6 +251,21 @@ class LedgerMachine(RuleBasedStateMachine):
         self.live = [other for other in self.live if other not in victims]
         entry.size += amount
         self._use(entry)
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), record=st.integers(0, RECORDS))
+    def note(self, data: st.DataObject, record: int) -> None:
+        """The oldest unleased ones go until there is room, or none is left."""
+        entry = self._pick(data, self.live)
+        entry.record = record
+        victims, short = [], sum(e.record for e in self.live + self.doomed) - RECORDS
+        for other in self.live:
+            if short > 0 and other is not entry and not other.leases:
+                victims.append(other)
+                short -= other.record
+
+        assert self.ledger.note(entry.account, record) == [v.account for v in victims]
+        self.live = [other for other in self.live if other not in victims]
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
@@ -294,6 +332,7 @@ class LedgerMachine(RuleBasedStateMachine):
         everybody = self.live + self.doomed
         assert self.ledger.used == self._used() <= CAPACITY
         assert self.ledger.leased == sum(e.size for e in everybody if e.leases)
+        assert self.ledger.records == sum(e.record for e in everybody)
         assert len(self.ledger) == len(self.live)
         assert list(self.ledger._live.values()) == [e.account for e in self.live]
         assert self.ledger._doomed == {e.account for e in self.doomed}

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pydragonfly.daemon.origin import CHUNK, Origin, SourceFetch, StreamFetch
+from pydragonfly.daemon.origin import CHUNK, Origin, Probe, SourceFetch, StreamFetch
 from pydragonfly.errors import SourceChanged, SourceFailed
 from pydragonfly.model.digest import crc32, piece_digest
 from pydragonfly.model.pieces import Piece, pieces_for
@@ -60,7 +60,7 @@ def data(piece: Piece) -> bytes:
 def test_a_probe_asks_for_one_byte(make: Make, origin: web.Origin) -> None:
     """And learns what the content is."""
     found = make()
-    found.probe()
+    Probe(found).run()
 
     assert (found.total, found.in_order) == (SIZE, False)
     assert CONTENT.etag.strip('"') in found.version
@@ -74,7 +74,7 @@ def test_an_empty_content(make: Make, origin: web.Origin) -> None:
     """Of which there is no first byte."""
     origin.put("/f", b"")
     found = make()
-    found.probe()
+    Probe(found).run()
     assert found.total == 0
 
 
@@ -83,7 +83,7 @@ def test_an_origin_that_refuses(make: Make, origin: web.Origin, fault: Fault) ->
     """Its answer is quoted."""
     origin.fault("/f", fault)
     with pytest.raises(SourceFailed, match=str(fault.status)) as caught:
-        make().probe()
+        Probe(make()).run()
     assert caught.value.status_code == fault.status
 
 
@@ -91,7 +91,7 @@ def test_an_origin_that_is_away(make: Make, origin: web.Origin) -> None:
     """Nobody listens."""
     origin.pause()
     with pytest.raises(SourceFailed, match="refused"):
-        make().probe()
+        Probe(make()).run()
 
 
 # -- pieces --------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_an_origin_that_is_away(make: Make, origin: web.Origin) -> None:
 def test_piece_by_piece(make: Make, origin: web.Origin) -> None:
     """In any order; not a byte more than they have."""
     found = make()
-    found.probe()
+    Probe(found).run()
     for piece in reversed(PIECES):
         assert get(found, piece) == data(piece)
     assert origin.sent() <= SIZE + 1
@@ -109,7 +109,7 @@ def test_piece_by_piece(make: Make, origin: web.Origin) -> None:
 def test_several_at_once(make: Make) -> None:
     """Each from a connection of its own."""
     found = make()
-    found.probe()
+    Probe(found).run()
     with ThreadPoolExecutor(len(PIECES)) as executor:
         assert list(executor.map(lambda piece: get(found, piece), PIECES)) == [
             data(piece) for piece in PIECES
@@ -119,7 +119,7 @@ def test_several_at_once(make: Make) -> None:
 def test_a_transfer_that_breaks_is_taken_up_where_it_broke(make: Make, origin: web.Origin) -> None:
     """But for less than a chunk, what has come need not come again."""
     found = make(retries=2)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(cut_after=2 * CHUNK + 1000), times=1)
     origin.fault("/f", Fault(cut_after=CHUNK), times=1)
     assert get(found, PIECES[1]) == data(PIECES[1])
@@ -135,7 +135,7 @@ def test_a_transfer_that_breaks_is_taken_up_where_it_broke(make: Make, origin: w
 def test_a_transfer_that_breaks_too_often(make: Make, origin: web.Origin) -> None:
     """There is an end to patience."""
     found = make(retries=1)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(cut_after=10))
     with pytest.raises(SourceFailed):
         get(found, PIECES[0])
@@ -145,7 +145,7 @@ def test_a_transfer_that_breaks_too_often(make: Make, origin: web.Origin) -> Non
 def test_a_slow_origin_is_not_a_broken_one(make: Make, origin: web.Origin) -> None:
     """One that brings something each time may break as often as it likes."""
     found = make(retries=1)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(cut_after=CHUNK), times=3)
     assert get(found, PIECES[0]) == data(PIECES[0])
 
@@ -153,7 +153,7 @@ def test_a_slow_origin_is_not_a_broken_one(make: Make, origin: web.Origin) -> No
 def test_what_will_not_pass_is_not_tried_again(make: Make, origin: web.Origin) -> None:
     """A 404 stays one."""
     found = make(retries=5)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(status=404))
     with pytest.raises(SourceFailed, match="404"):
         get(found, PIECES[0])
@@ -163,7 +163,7 @@ def test_what_will_not_pass_is_not_tried_again(make: Make, origin: web.Origin) -
 def test_a_stalled_origin(make: Make, origin: web.Origin) -> None:
     """It is given up after the time that it may be silent."""
     found = make(timeout=0.2)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(stall_after=5000))
     with pytest.raises(SourceFailed):
         get(found, PIECES[0])
@@ -178,7 +178,7 @@ def test_a_stalled_origin(make: Make, origin: web.Origin) -> None:
 def test_a_content_that_changes(make: Make, origin: web.Origin, other: Pattern) -> None:
     """Other bytes, another length, or none where the piece was: never a mix."""
     found = make(retries=5)
-    found.probe()
+    Probe(found).run()
     origin.put("/f", other)
     into = memoryview(bytearray(PIECES[1].length))
     with pytest.raises(SourceChanged):
@@ -189,7 +189,7 @@ def test_a_content_that_changes(make: Make, origin: web.Origin, other: Pattern) 
 def test_a_content_that_changes_in_the_middle_of_a_piece(make: Make, origin: web.Origin) -> None:
     """A broken transfer is not taken up with other bytes."""
     found = make(retries=5)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(cut_after=2000), times=1)
     origin.fault("/f", Fault(content=Pattern(SIZE, seed=1)))
     with pytest.raises(SourceChanged, match="the origin's content changed"):
@@ -219,7 +219,7 @@ def test_read_from_front_to_back(make: Make, origin: web.Origin) -> None:
     """Once: what it sends when it is probed is the download's beginning."""
     origin.fault("/f", Fault(no_range=True))
     found = make()
-    found.probe()
+    Probe(found).run()
     assert (found.total, found.in_order) == (SIZE, True)
     for piece in PIECES:
         assert get(found, piece) == data(piece)
@@ -230,7 +230,7 @@ def test_a_piece_in_between_is_passed_over(make: Make, origin: web.Origin) -> No
     """Going back takes another reading."""
     origin.fault("/f", Fault(no_range=True))
     found = make()
-    found.probe()
+    Probe(found).run()
     assert get(found, PIECES[2]) == data(PIECES[2])
     assert origin.count() == 1
     assert get(found, PIECES[0]) == data(PIECES[0])
@@ -243,7 +243,7 @@ def test_it_breaks_off(make: Make, origin: web.Origin) -> None:
     origin.fault("/f", Fault(no_range=True, cut_after=5_000_000), times=1)
     origin.fault("/f", Fault(no_range=True))
     found = make(retries=1)
-    found.probe()
+    Probe(found).run()
     for piece in PIECES:
         assert get(found, piece) == data(piece)
     assert origin.count() == 2
@@ -264,7 +264,7 @@ def test_it_changes_between_two_readings(make: Make, origin: web.Origin) -> None
     """It is held to its word as any other."""
     origin.fault("/f", Fault(no_range=True))
     found = make()
-    found.probe()
+    Probe(found).run()
     get(found, PIECES[1])
     origin.put("/f", Pattern(SIZE, seed=1))
     with pytest.raises(SourceChanged):
@@ -285,7 +285,7 @@ def test_a_stream(make: Make, origin: web.Origin, fault: Fault) -> None:
     """Read to its end, which is known when it is there."""
     origin.fault("/f", fault)
     found = make()
-    found.probe()
+    Probe(found).run()
     assert (found.total, found.in_order) == (None, True)
     body = found.take_stream()
     received = b""
@@ -327,7 +327,7 @@ def test_giving_up(make: Make, origin: web.Origin, *, in_order: bool) -> None:
 def test_giving_up_before_it_begins(make: Make) -> None:
     """Nothing comes."""
     found = make(retries=5)
-    found.probe()
+    Probe(found).run()
     into = memoryview(bytearray(PIECE))
     fetch = SourceFetch(found, PIECES[0], into)
     fetch.abort()
@@ -339,7 +339,7 @@ def test_giving_up_before_it_begins(make: Make) -> None:
 def test_giving_up_between_two_tries(make: Make, origin: web.Origin) -> None:
     """It does not wait for the pause to end."""
     found = make(retries=60)
-    found.probe()
+    Probe(found).run()
     origin.fault("/f", Fault(cut_after=0))
     fetch = SourceFetch(found, PIECES[0], memoryview(bytearray(PIECE)))
     timer = threading.Timer(0.7, fetch.abort)
@@ -354,7 +354,7 @@ def test_giving_up_a_stream(make: Make, origin: web.Origin) -> None:
     """Likewise."""
     origin.fault("/f", Fault(chunked=True, no_range=True, stall_after=5000))
     found = make()
-    found.probe()
+    Probe(found).run()
     body = found.take_stream()
     fetch = StreamFetch(body, memoryview(bytearray(PIECE)))
     with ThreadPoolExecutor(1) as executor:
@@ -369,7 +369,7 @@ def test_closing_ends_what_nobody_reads(make: Make, origin: web.Origin) -> None:
     """The stream that a probe began; the origin can end, too."""
     origin.fault("/f", Fault(no_range=True, stall_after=5000))
     found = make()
-    found.probe()
+    Probe(found).run()
     found.close()
     found.close()
     origin.release()

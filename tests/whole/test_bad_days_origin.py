@@ -56,7 +56,8 @@ def programs(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Origin]]
         cluster.capacity = "16MiB"
         if request.param == "swarm":
             cluster.scheduler()
-        cluster.daemon("a", config={"download": {"pieceStallTimeout": "1s"}})
+        times = {"pieceStallTimeout": "1s", "pieceTimeout": "3s"}
+        cluster.daemon("a", config={"download": times})
         yield cluster, origin
 
 
@@ -113,14 +114,18 @@ def test_it_dies_in_the_middle(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [Fault(delay=60), Fault(stall_after=1000), Fault(stall_after=1000, no_range=True)],
+    ("fault", "seconds"),
+    [
+        (Fault(delay=60), 3),
+        (Fault(stall_after=1000), 1),
+        (Fault(stall_after=1000, no_range=True), 1),
+    ],
     ids=["headers", "ranges", "one pass"],
 )
-def test_it_hangs(place: Place, fault: Fault) -> None:
+def test_it_hangs(place: Place, fault: Fault, seconds: int) -> None:
     """An origin that says nothing more is given up, and the user reads why."""
     place.put(CONTENT, (fault, None))
-    assert f"127.0.0.1:{place.origin.port}: silent for 1 s" in place.get().refusal
+    assert f"127.0.0.1:{place.origin.port}: silent for {seconds} s" in place.get().refusal
 
 
 def test_a_deadline(place: Place) -> None:

@@ -8,7 +8,8 @@
 
 An account is one task's share. Reserving picks victims among live accounts without leases, least
 recently used first; a doomed account counts until its last lease ends, because its bytes are
-still in somebody's hands.
+still in somebody's hands. What is known of a task takes room as well, if it is empty or tiny most
+of all: records have a limit of their own, beyond which tasks go in the same order.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ class Account:
     Attributes:
         key: The task's id, for messages and look-up.
         size: Bytes reserved.
+        record: Bytes that its records take, about.
         leases: Users who rely on the bytes now.
         doomed: Deleted; it lives on for its leases only.
     """
 
     key: str
     size: int = 0
+    record: int = 0
     leases: int = 0
     doomed: bool = False
 
@@ -41,10 +44,14 @@ class Ledger:
 
     Args:
         capacity: Bytes the store may hold.
+        records: Bytes that records may take besides. None: any number.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, records: int | None = None) -> None:
         self.capacity = capacity
+        self._records_limit = records
+        #: Sum of the records of live and doomed accounts.
+        self.records = 0
         #: All and only the live accounts, least recently used first.
         self._live: OrderedDict[str, Account] = OrderedDict()
         #: All and only the doomed accounts that still have leases.
@@ -102,6 +109,26 @@ class Ledger:
         self.touch(account)
         return victims
 
+    def note(self, account: Account, record: int) -> list[Account]:
+        """The records of *account* take *record* bytes now.
+
+        Returns:
+            The accounts that had to go for it, already closed; those in use stay in any case.
+        """
+        self.records += record - account.record
+        account.record = record
+        victims: list[Account] = []
+        short = 0 if self._records_limit is None else self.records - self._records_limit
+        for other in self._live.values():
+            if short <= 0:
+                break
+            if not other.leases and other is not account:
+                victims.append(other)
+                short -= other.record
+        for victim in victims:
+            self.doom(victim)
+        return victims
+
     def give_back(self, account: Account, amount: int) -> None:
         """Take *amount* bytes off *account*: they turned out not to be needed."""
         if not 0 <= amount <= account.size:
@@ -144,7 +171,7 @@ class Ledger:
         if not account.doomed:
             return False
         self._doomed.remove(account)
-        self.used -= account.size
+        self._forget(account)
         return True
 
     def doom(self, account: Account) -> bool:
@@ -161,5 +188,9 @@ class Ledger:
         if account.leases:
             self._doomed.add(account)
             return False
-        self.used -= account.size
+        self._forget(account)
         return True
+
+    def _forget(self, account: Account) -> None:
+        self.used -= account.size
+        self.records -= account.record

@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pydragonfly.errors import ConfigError
 from pydragonfly.model.task import Kind
 from pydragonfly.net.piece_server import PieceServer
-from pydragonfly.ports import Source, SourceBody, SourceRequest
+from pydragonfly.ports import Abort, Source, SourceBody, SourceRequest
 from pydragonfly.rpc.parent_link import GrpcParents
 from pydragonfly.rpc.scheduler_link import Schedulers
 from pydragonfly.rpc.service import add_reflection, add_service
@@ -37,7 +37,7 @@ from .fetching import PIECE_LIMIT
 from .handoff_server import HandoffServer
 from .hostinfo import HostFacts
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
-from .node import Node
+from .node import Node, OriginThreads
 from .services import (
     DOWNLOAD_SERVICE,
     NODE_SERVICE,
@@ -53,11 +53,20 @@ from .uploads import NodeUploads
 
 logger = structlog.get_logger(__name__)
 
-#: Threads that receive pieces. Each flight uses as many as it may fetch at once; beyond this,
-#: fetches wait for a thread.
+#: Threads that receive pieces from parents. Each flight uses as many as it may fetch at once;
+#: beyond this, fetches wait for a thread.
 RECEIVERS: Final = 256
 
-#: Threads for probing origins, checksums and the like, which slow transfers must not hold up.
+#: Threads that receive from origins, and how many of them from one host: sixteen flights of eight
+#: pieces. Four hosts may be slow before others have to wait.
+READERS: Final = 512
+READERS_OF_ONE: Final = 128
+
+#: Threads that ask origins what a content is, and how many of them ask one host.
+PROBERS: Final = 128
+PROBERS_OF_ONE: Final = 32
+
+#: Threads for checksums and the like, which no transfer must hold up.
 HELPERS: Final = 16
 
 #: Threads that send pieces; a child that reads slowly keeps one.
@@ -86,6 +95,8 @@ class Daemon:
         self._tasks = Tasks()
         self._receivers = ThreadPoolExecutor(RECEIVERS, "receive")
         self._senders = ThreadPoolExecutor(SENDERS, "send")
+        self._readers = OriginThreads("read", count=READERS, share=READERS_OF_ONE)
+        self._probers = OriginThreads("probe", count=PROBERS, share=PROBERS_OF_ONE)
         self._helpers = ThreadPoolExecutor(HELPERS, "help")
         self._disposer = ThreadPoolExecutor(1, "free")
         self._facts: HostFacts | None = None
@@ -108,6 +119,8 @@ class Daemon:
             sources=_sources(config, self.metrics),
             metrics=self.metrics,
             workers=self._receivers,
+            readers=self._readers,
+            probers=self._probers,
             helpers=self._helpers,
         )
         self.engine = Engine(self.node)
@@ -173,6 +186,8 @@ class Daemon:
             stack.callback(self._disposer.shutdown, wait=False)
             stack.callback(self._receivers.shutdown, wait=False, cancel_futures=True)
             stack.callback(self._senders.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._readers.pool.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._probers.pool.shutdown, wait=False, cancel_futures=True)
             stack.callback(self._helpers.shutdown, wait=False, cancel_futures=True)
             stack.callback(self.holdings.close)
             server = self.config.download.server
@@ -393,11 +408,18 @@ class MeteredSource:
         self._scheme = scheme
         self._metrics = metrics
 
-    def open(self, request: SourceRequest, *, timeout: float) -> SourceBody:
+    def open(
+        self,
+        request: SourceRequest,
+        *,
+        timeout: float,
+        answer: float | None = None,
+        abort: Abort | None = None,
+    ) -> SourceBody:
         """See :meth:`pydragonfly.ports.Source.open`."""
         started, ok = time.monotonic(), False
         try:
-            body = self._source.open(request, timeout=timeout)
+            body = self._source.open(request, timeout=timeout, answer=answer, abort=abort)
             ok = True
         finally:
             seconds = time.monotonic() - started

@@ -113,6 +113,7 @@ class Engine:
         flight = self._flights.get((download.request.kind, download.task_id))
         if flight is not None:
             flight.left()
+            self._give_up_orphans()
 
     def _begin(self, download: Download) -> None:
         key = download.request.kind, download.task_id
@@ -259,12 +260,20 @@ class Engine:
     async def drain(self, grace: float) -> None:
         """Begin nothing new; give what is under way *grace* seconds, then fail it."""
         self._stopping = True
+        self._give_up_orphans()
         if await self._is_idle_within(grace):
             return
         logger.info("gave up waiting", downloads=self._open, flights=len(self._flights))
         for flight in self._flights.values():
             flight.give_up()
         await self._is_idle_within(_LAST_WORDS)
+
+    def _give_up_orphans(self) -> None:
+        """What nobody waits for serves nobody once we stop."""
+        if self._stopping:
+            for flight in self._flights.values():
+                if not flight.is_waited_for:
+                    flight.give_up()
 
     async def _is_idle_within(self, seconds: float) -> bool:
         try:

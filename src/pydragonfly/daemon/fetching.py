@@ -190,7 +190,8 @@ class Fetcher:
         try:
             await take(self._node.limiters.source, claim.piece.length)
             await take(self._node.limiters.download, claim.piece.length)
-            digest = await self._node.run(SourceFetch(origin, claim.piece, claim.view))
+            job = SourceFetch(origin, claim.piece, claim.view)
+            digest = await self._node.run_for(origin.url, job, self._node.readers)
             if not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
         except (SourceFailed, InvalidRequest) as error:

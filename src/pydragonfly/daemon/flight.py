@@ -76,14 +76,18 @@ class Flight:
         """Some caller needs nothing more."""
         self._look_orphaned()
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Some caller is still there."""
+        return self._callers.is_waited_for
+
     def _look_orphaned(self) -> None:
         """Go on without anybody who waits, but not for ever."""
         if self._closed or self._patience.expired():
             return
-        waited_for = self._callers.is_waited_for
         now = asyncio.get_running_loop().time()
         with contextlib.suppress(RuntimeError):  # it has not begun, or is at its end
-            self._patience.reschedule(None if waited_for else now + ORPHAN_LIMIT)
+            self._patience.reschedule(None if self.is_waited_for else now + ORPHAN_LIMIT)
 
     async def run(self) -> None:
         """Bring the task, or fail every caller. Never raises but when cancelled."""
@@ -192,13 +196,14 @@ class Flight:
         """Stream a content whose length shows at its end, then cut it into pieces."""
         holding = self._hold(self._record(None, None, origin))
         loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(self._node.helpers, origin.take_stream)
+        body = origin.take_stream()
         received = 0
         try:
             while True:
                 view = holding.extend()
                 await take(self._node.limiters.source, len(view))
-                count = await self._node.run(StreamFetch(body, view))
+                job = StreamFetch(body, view)
+                count = await self._node.run_for(origin.url, job, self._node.readers)
                 received += count
                 self._node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
                 for download in self._callers.active():

@@ -8,6 +8,8 @@ import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -37,6 +39,33 @@ class Job(Protocol[T_co]):
 
     def abort(self) -> None:
         """Make :meth:`run` fail soon, from any thread."""
+
+
+class OriginThreads:
+    """Threads that wait for origins. One host gets a share, so that others are served meanwhile.
+
+    Args:
+        name: Of the threads.
+        count: Of the threads.
+        share: How many may wait for one host.
+    """
+
+    def __init__(self, name: str, *, count: int, share: int) -> None:
+        self.pool = ThreadPoolExecutor(count, name)
+        self._share = share
+        #: Of each host for which somebody waits.
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def turn(self, url: str) -> asyncio.Semaphore:
+        """What to hold while a thread waits for the host of *url*."""
+        try:
+            host = urlsplit(url).netloc.rpartition("@")[2].lower()
+        except ValueError:  # the source will say what is wrong with it
+            host = ""
+        turn = self._turns.get(host)
+        if turn is None:
+            turn = self._turns[host] = asyncio.Semaphore(self._share)
+        return turn
 
 
 class Limiters:
@@ -71,6 +100,8 @@ class Node:
         sources: Registry,
         metrics: Metrics,
         workers: ThreadPoolExecutor,
+        readers: OriginThreads,
+        probers: OriginThreads,
         helpers: ThreadPoolExecutor,
     ) -> None:
         self.config = config
@@ -85,9 +116,13 @@ class Node:
         self.tasks = Tasks()
         self.weights = Weights(parents, self.tasks)
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
-        #: Threads that receive pieces; each is bound by the piece's time limits.
+        #: Threads that receive pieces from parents; each is bound by the piece's time limits.
         self.workers = workers
-        #: Threads for what must not wait for slow peers and origins: probes, checksums.
+        #: Threads that receive from origins.
+        self.readers = readers
+        #: Threads that ask origins what a content is; those who receive must not hold them up.
+        self.probers = probers
+        #: Threads for what needs only this machine: checksums and the like.
         self.helpers = helpers
 
     def new_peer_id(self) -> str:
@@ -110,6 +145,11 @@ class Node:
                 job.abort()
                 await _certainly(future)
             raise
+
+    async def run_for(self, url: str, job: Job[T], threads: OriginThreads) -> T:
+        """The same in one of *threads*, when it is the turn of those who ask the host of *url*."""
+        async with threads.turn(url):
+            return await self.run(job, threads.pool)
 
 
 async def _certainly(future: asyncio.Future[Any]) -> None:

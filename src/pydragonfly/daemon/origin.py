@@ -12,7 +12,7 @@ from typing import Final
 from pydragonfly.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
 from pydragonfly.model.digest import crc32, piece_digest
 from pydragonfly.model.pieces import Piece
-from pydragonfly.ports import Source, SourceBody, SourceRequest
+from pydragonfly.ports import Abort, Source, SourceBody, SourceRequest
 
 #: Bytes read and then hashed while they are still in the processor's cache.
 CHUNK: Final = 1 << 20
@@ -29,11 +29,19 @@ class Origin:
         url: What to ask for.
         headers: What to ask with.
         timeout: Seconds for connecting, and for each wait for bytes.
+        answer: Seconds until an answer's headers are here. None: *timeout*.
         retries: How often a transfer that broke off is taken up again.
     """
 
     def __init__(
-        self, source: Source, url: str, headers: dict[str, str], *, timeout: float, retries: int
+        self,
+        source: Source,
+        url: str,
+        headers: dict[str, str],
+        *,
+        timeout: float,
+        answer: float | None = None,
+        retries: int,
     ) -> None:
         self.url = url
         self.headers = headers
@@ -47,6 +55,7 @@ class Origin:
         self.in_order = False
         self._source = source
         self._timeout = timeout
+        self._answer = answer
         self._known = False
         self._lock = threading.Lock()
         self._stream: tuple[SourceBody, int] | None = None  # and where it is
@@ -55,7 +64,7 @@ class Origin:
         """Hold the answers to what is known of the content from elsewhere."""
         self.total, self.version, self._known = total, version, True
 
-    def probe(self) -> None:
+    def probe(self, abort: Abort) -> None:
         """Learn the content's length. Blocks.
 
         What an origin that ignores ranges sends meanwhile is the download's beginning.
@@ -63,7 +72,7 @@ class Origin:
         Raises:
             SourceFailed: It refused, or cannot be reached.
         """
-        body = self._open(0, 1)
+        body = self._open(0, 1, abort)
         if not body.ranged and body.total != 0:
             self.in_order = True
             self._keep(body)
@@ -71,31 +80,34 @@ class Origin:
             body.close()
         if body.ranged and body.total is None:
             self.in_order = True
-            self._keep(self._open(None, None))
+            self._keep(self._open(None, None, abort))
 
     def take_stream(self) -> SourceBody:
-        """The body that the probe began, or one like it: all of the content from its start."""
-        return self._resume(0)[0]
+        """The body that the probe began: all of a content of unknown length. Once."""
+        stream = self._take()
+        if stream is None:
+            raise ValueError("no probe has begun to read the content")
+        return stream[0]
 
-    def reader(self, offset: int, length: int) -> tuple[SourceBody, int]:
+    def reader(self, offset: int, length: int, abort: Abort) -> tuple[SourceBody, int]:
         """A body that starts at *offset* or before, and where. Blocks.
 
         Hand it to :meth:`done_with` afterwards.
         """
         if self.in_order:
-            return self._resume(offset)
-        body = self._open(offset, length)
+            return self._resume(offset, abort)
+        body = self._open(offset, length, abort)
         self.in_order = not body.ranged
         return body, body.start
 
-    def _resume(self, offset: int) -> tuple[SourceBody, int]:
+    def _resume(self, offset: int, abort: Abort) -> tuple[SourceBody, int]:
         """The stream, if it has not passed *offset* yet, else a new one; and where it is."""
         stream = self._take()
         if stream is not None:
             if stream[1] <= offset:
                 return stream
             stream[0].close()
-        return self._open(None, None), 0
+        return self._open(None, None, abort), 0
 
     def done_with(self, body: SourceBody, at: int) -> None:
         """Keep or close a body of which everything before *at* was read."""
@@ -121,10 +133,12 @@ class Origin:
             stream, self._stream = self._stream, None
         return stream
 
-    def _open(self, start: int | None, length: int | None) -> SourceBody:
+    def _open(self, start: int | None, length: int | None, abort: Abort) -> SourceBody:
         request = SourceRequest(self.url, self.headers, start, length)
         try:
-            body = self._source.open(request, timeout=self._timeout)
+            body = self._source.open(
+                request, timeout=self._timeout, answer=self._answer, abort=abort
+            )
         except RangeNotSatisfiable as error:
             # We only ask for what was there a moment ago.
             raise SourceChanged(f"the origin's content became shorter: {error}") from error
@@ -152,6 +166,22 @@ class Origin:
         self.version = self.version or body.version
 
 
+class Probe:
+    """Asks an origin what its content is."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._abort = Abort()
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+        self._abort.ask()
+
+    def run(self) -> None:
+        """See :meth:`Origin.probe`."""
+        self._origin.probe(self._abort)
+
+
 class SourceFetch:
     """One piece from the origin, straight into its place.
 
@@ -167,16 +197,11 @@ class SourceFetch:
         self._into = into
         self._at = 0
         self._crc = 0
-        self._lock = threading.Lock()
-        self._body: SourceBody | None = None
-        self._aborted = threading.Event()
+        self._abort = Abort()
 
     def abort(self) -> None:
         """Make :meth:`run` fail soon, from any thread."""
-        self._aborted.set()
-        with self._lock:
-            if self._body is not None:
-                self._body.abort()
+        self._abort.ask()
 
     def run(self) -> str:
         """Fetch it, going on where a broken transfer stopped; its digest.
@@ -190,13 +215,13 @@ class SourceFetch:
             try:
                 self._read()
             except SourceFailed as error:
-                if self._aborted.is_set() or not error.transient:
+                if self._abort.asked or not error.transient:
                     raise
                 # An origin that brings something each time is slow, not broken.
                 failures = 1 if self._at - before >= CHUNK else failures + 1
                 if failures > self._origin.retries:
                     raise
-                if self._aborted.wait(BACKOFF * 2 ** (failures - 1)):
+                if self._abort.wait(BACKOFF * 2 ** (failures - 1)):
                     raise
             else:
                 return piece_digest(self._crc)
@@ -204,11 +229,8 @@ class SourceFetch:
     def _read(self) -> None:
         piece = self._piece
         start = piece.offset + self._at
-        body, at = self._origin.reader(start, piece.length - self._at)
-        with self._lock:
-            self._body = body
-            if self._aborted.is_set():
-                body.abort()
+        body, at = self._origin.reader(start, piece.length - self._at, self._abort)
+        self._abort.by(body.abort)
         good = False
         try:
             _skip(body, start - at)
@@ -225,8 +247,7 @@ class SourceFetch:
                 self._at += n
             good = True
         finally:
-            with self._lock:
-                self._body = None
+            self._abort.by(None)
             if good:
                 self._origin.done_with(body, piece.offset + piece.length)
             else:

@@ -8,7 +8,7 @@ from pydragonfly.errors import DragonflyError, InvalidRequest, NoProvider, Sourc
 
 from .callers import Callers, Credentials, credentials
 from .node import Node
-from .origin import Origin
+from .origin import Origin, Probe
 
 
 class Origins:
@@ -50,6 +50,7 @@ class Origins:
                 url,
                 dict(headers),
                 timeout=self._node.config.download.piece_stall_timeout,
+                answer=self._node.config.download.piece_timeout,
                 retries=self._node.config.backend.max_retries,
             )
             if self._expected is not None:
@@ -69,20 +70,14 @@ class Origins:
             SourceFailed: The last one was refused, too.
             NoProvider: Nobody may ask.
         """
-        loop = asyncio.get_running_loop()
         while True:
             origin = self.current()
-            future = loop.run_in_executor(self._node.helpers, origin.probe)
             try:
-                await asyncio.shield(future)
+                await self._node.run_for(origin.url, Probe(origin), self._node.probers)
             except (SourceFailed, InvalidRequest) as error:
                 self.failed(origin, error)
                 if self._callers.sponsor() is None:
                     raise
-            except asyncio.CancelledError:
-                # It ends by itself, and must before the origin is closed.
-                await asyncio.wait([future])
-                raise
             else:
                 return origin
 

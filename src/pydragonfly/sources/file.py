@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from pydragonfly.errors import Forbidden, InvalidRequest, SourceChanged, SourceFailed
 from pydragonfly.model.pieces import ByteRange, resolve_range
-from pydragonfly.ports import SourceBody, SourceRequest
+from pydragonfly.ports import Abort, SourceBody, SourceRequest
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -37,7 +37,14 @@ class FileSource:
     def __init__(self, allowed_roots: tuple[Path, ...] = ()) -> None:
         self._roots = allowed_roots
 
-    def open(self, request: SourceRequest, *, timeout: float) -> SourceBody:  # noqa: ARG002  the port's; files do not stall
+    def open(
+        self,
+        request: SourceRequest,
+        *,
+        timeout: float,  # noqa: ARG002  the port's; files do not stall
+        answer: float | None = None,  # noqa: ARG002  likewise
+        abort: Abort | None = None,  # noqa: ARG002  likewise
+    ) -> SourceBody:
         """Open; see :meth:`pydragonfly.ports.Source.open`. Headers mean nothing here.
 
         Raises:

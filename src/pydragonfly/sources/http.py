@@ -9,6 +9,7 @@ sent, what an answer means and where a redirect leads is decided in the modules 
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import logging
 import random
 import ssl
@@ -17,21 +18,23 @@ import time
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 
 from pydragonfly import BUILD_VERSION
 from pydragonfly.errors import ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
 from pydragonfly.model.pieces import parse_unsatisfied
-from pydragonfly.ports import SourceBody, SourceRequest
+from pydragonfly.ports import Abort, SourceBody, SourceRequest
 
 from .http_answer import Head
 from .http_body import HttpBody, chunked, settle
-from .http_failure import failure
+from .http_connection import Opening, adopt
+from .http_failure import failure, proxy_refusal
 from .http_target import REDIRECTS, Target, first_target
 
 # It logs URLs with their queries, which may be signed.
@@ -75,7 +78,7 @@ class HttpSettings:
 class HttpSource:
     """A :class:`~pydragonfly.ports.Source` for http and https. Any thread may use it.
 
-    Proxies come from the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``). Bodies are
+    Proxies come from the environment (docs/operate.md says from which variables). Bodies are
     never decompressed: a content is what the origin sends. A 307's target may be remembered,
     other redirects are followed anew each time.
 
@@ -95,7 +98,14 @@ class HttpSource:
         self._pools: dict[str | None, urllib3.PoolManager] = {}
         self._redirects = RedirectCache(self._settings.redirect_ttl)
 
-    def open(self, request: SourceRequest, *, timeout: float) -> SourceBody:
+    def open(
+        self,
+        request: SourceRequest,
+        *,
+        timeout: float,
+        answer: float | None = None,
+        abort: Abort | None = None,
+    ) -> SourceBody:
         """Ask; see :meth:`pydragonfly.ports.Source.open`.
 
         Raises:
@@ -106,15 +116,17 @@ class HttpSource:
         """
         _check_range(request)
         target = first_target(request.url, request.headers, defaults=self._defaults)
-        for attempt in range(self._settings.max_retries):
-            try:
-                return self._open(target, request, timeout)
-            except SourceFailed as exc:
-                pause = _pause(attempt, exc)
-                if pause is None:
-                    raise
-            time.sleep(pause)
-        return self._open(target, request, timeout)
+        answer, abort = timeout if answer is None else answer, abort or Abort()
+        with Opening(stall=timeout, answer=answer, abort=abort) as opening:
+            for attempt in range(self._settings.max_retries):
+                try:
+                    return self._open(target, request, opening)
+                except SourceFailed as exc:
+                    pause = _pause(attempt, exc)
+                    if pause is None or pause >= opening.left:
+                        raise
+                abort.wait(pause)
+            return self._open(target, request, opening)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -123,19 +135,19 @@ class HttpSource:
         for pool in pools.values():
             pool.clear()
 
-    def _open(self, target: Target, request: SourceRequest, timeout: float) -> SourceBody:
+    def _open(self, target: Target, request: SourceRequest, opening: Opening) -> SourceBody:
         shortcuts: list[Target] = []
         try:
-            return self._follow(target, request, timeout, shortcuts)
+            return self._follow(target, request, opening, shortcuts)
         except SourceFailed:
             if not shortcuts:
                 raise
             # What we remember may have ceased to be so: signed URLs expire.
             self._redirects.forget(shortcuts)
-        return self._follow(target, request, timeout, [])
+        return self._follow(target, request, opening, [])
 
     def _follow(
-        self, target: Target, request: SourceRequest, timeout: float, shortcuts: list[Target]
+        self, target: Target, request: SourceRequest, opening: Opening, shortcuts: list[Target]
     ) -> SourceBody:
         """Ask *target*, or whom it sends us to; the hops we knew beforehand go to *shortcuts*."""
         first = target
@@ -145,10 +157,10 @@ class HttpSource:
                 shortcuts.append(target)
                 target = known
                 continue
-            response = self._ask(target, request, timeout)
+            response = self._ask(target, request, opening)
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or location is None:
-                return self._accept(response, target, request, timeout)
+                return self._accept(response, target, request, opening)
             settle(response)
             following = target.redirected(location)
             if response.status == 307:
@@ -161,7 +173,7 @@ class HttpSource:
         response: urllib3.BaseHTTPResponse,
         target: Target,
         request: SourceRequest,
-        timeout: float,
+        opening: Opening,
     ) -> SourceBody:
         head = Head(target.name, response.status, response.headers, chunked(response))
         try:
@@ -173,26 +185,28 @@ class HttpSource:
             if request.start != 0 and unsatisfied != 0:
                 raise
             whole = replace(request, start=None, length=None)
-            return self._follow(target, whole, timeout, [])
+            return self._follow(target, whole, opening, [])
         except SourceFailed:
             settle(response)
             raise
-        return HttpBody(response, answer, host=target.host, timeout=timeout)
+        return HttpBody(response, answer, host=target.host, timeout=opening.stall)
 
     def _ask(
-        self, target: Target, request: SourceRequest, timeout: float
+        self, target: Target, request: SourceRequest, opening: Opening
     ) -> urllib3.BaseHTTPResponse:
+        if opening.abort.asked:
+            raise SourceFailed(f"{target.host}: given up here")
         headers = dict(target.headers)
         if request.start is not None:
             last = "" if request.length is None else request.start + request.length - 1
             headers["Range"] = f"bytes={request.start}-{last}"
         pool = self._pool(target)
         try:
-            return pool.urlopen(
+            response = pool.urlopen(
                 "GET",
                 target.url,
                 headers=headers,
-                timeout=urllib3.Timeout(connect=timeout, read=timeout),
+                timeout=opening.limits,
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -200,7 +214,17 @@ class HttpSource:
         except urllib3.exceptions.LocationValueError as exc:
             raise InvalidRequest(f"{target.name}: the host makes no sense") from exc
         except (urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as exc:
-            raise failure(exc, host=target.host, timeout=timeout) from exc
+            if opening.abort.asked:
+                raise SourceFailed(f"{target.host}: given up here") from exc
+            failed = failure(exc, host=target.host, timeout=opening.patience)
+            # Whoever has not answered in all that time is not asked again.
+            failed.transient = failed.transient and opening.left > 0
+            raise failed from exc
+        # To an https origin leads a tunnel: what comes through that is the origin's own.
+        if response.status == 407 and pool.proxy is not None and target.origin.startswith("http:"):
+            settle(response)
+            raise proxy_refusal(target.host)
+        return response
 
     def _pool(self, target: Target) -> urllib3.PoolManager:
         """The connections to use: those of the proxy that the environment names, or direct ones."""
@@ -218,12 +242,14 @@ class HttpSource:
             "ssl_context": self._tls,
         }
         if proxy is None:
-            return urllib3.PoolManager(**kept)
+            return adopt(urllib3.PoolManager(**kept))
         try:
             auth = unquote(urllib3.util.parse_url(proxy).auth or "")
             headers = urllib3.make_headers(proxy_basic_auth=auth) if auth else None
-            return urllib3.ProxyManager(
-                proxy, proxy_headers=headers, proxy_ssl_context=self._tls, **kept
+            return adopt(
+                urllib3.ProxyManager(
+                    proxy, proxy_headers=headers, proxy_ssl_context=self._tls, **kept
+                )
             )
         except urllib3.exceptions.LocationValueError:
             # The proxy is left out: its URL may hold a password, which would be printed.
@@ -301,7 +327,10 @@ def _tls_context(settings: HttpSettings) -> ssl.SSLContext:
         try:
             context.load_verify_locations(settings.ca_cert)
         except OSError as exc:  # ssl.SSLError is one
-            raise ConfigError(f"backend.caCert: {settings.ca_cert}: {exc}") from exc
+            why = exc.strerror or exc
+            if isinstance(exc, ssl.SSLError):
+                why = "it holds no certificate in PEM"
+            raise ConfigError(f"backend.caCert: {settings.ca_cert}: {why}") from exc
     if settings.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -315,7 +344,25 @@ def _proxy(target: Target) -> str | None:
     proxy = proxies.get(target.url.partition(":")[0]) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(target.host):
         return None
+    if _in_a_network(urlsplit(target.origin).hostname or "", proxies.get("no", "")):
+        return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _in_a_network(host: str, no_proxy: str) -> bool:
+    """Whether *host* is an address in one of the networks of *no_proxy*, as ``10.0.0.0/8``.
+
+    urllib knows names and single addresses only.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False  # a name; whose address it has is the proxy's business
+    for entry in no_proxy.split(","):
+        with suppress(ValueError):  # another entry, which urllib has looked at
+            if "/" in entry and address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+    return False
 
 
 def _check_range(request: SourceRequest) -> None:

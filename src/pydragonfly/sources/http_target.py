@@ -12,28 +12,11 @@ from urllib.parse import unquote_to_bytes
 import ada_url
 
 from pydragonfly.errors import InvalidRequest, SourceFailed
+from pydragonfly.model.headers import NOT_THE_CALLERS
 
 #: Redirects that we follow; a GET stays a GET with all of them.
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-# They belong to one connection or to one message (RFC 9110, 7.6.1), or we decide them ourselves.
-_NEVER_FORWARDED: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "range",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 # They are for the server that they were meant for, and for no other.
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "cookie2", "www-authenticate"})
 
@@ -135,7 +118,7 @@ def _target(url: ada_url.URL, headers: Mapping[str, str]) -> Target:
 
 def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """*headers* less those that are not ours to forward."""
-    dropped = set(_NEVER_FORWARDED)
+    dropped = set(NOT_THE_CALLERS)
     for name, value in headers.items():
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             # Without the value: it may be a secret.

@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from pydragonfly.core.ledger import Account, Ledger
 from pydragonfly.core.reclaim import expired
@@ -27,6 +27,15 @@ from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
 
 from . import memory
 from .metadata import MetadataStore
+
+#: What is known of tasks may take this part of the capacity besides; or so many bytes, if that is
+#: more: some four thousand tasks with ordinary headers.
+_RECORDS_PART: Final = 8
+_RECORDS_LEAST: Final = 16 << 20
+
+#: Bytes that a task takes even if it is empty, and a response header besides its text. Measured.
+_TASK_COST: Final = 4096
+_HEADER_COST: Final = 128
 
 
 class Reason(StrEnum):
@@ -491,7 +500,8 @@ class Holdings:
         lock_pages: bool = False,
         executor: Executor | None = None,
     ) -> None:
-        self.ledger = Ledger(capacity)
+        records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
+        self.ledger = Ledger(capacity, records=records)
         self.metadata = metadata
         self.now = clock
         self.lock_pages = lock_pages
@@ -537,9 +547,11 @@ class Holdings:
             account = self.ledger.open(f"{record.kind.name}/{record.id}")
             holding = Holding(self, record, account)
             self._holdings[record.kind, record.id] = self._of_account[account] = holding
-        self.metadata.download_started(record)
+        known = self.metadata.download_started(record)
         if record.content_length == 0:
             self.metadata.download_finished(record.kind, record.id, self.now())
+        account = holding._account  # noqa: SLF001  the two are one
+        self.discard(self._evict(self.ledger.note(account, _cost(known))))
         return holding
 
     def admit(self, account: Account, amount: int) -> list[memory.Content]:
@@ -548,8 +560,12 @@ class Holdings:
         Returns:
             What the evicted held, to be used again or closed.
         """
+        return self._evict(self.ledger.reserve(account, amount))
+
+    def _evict(self, victims: Iterable[Account]) -> list[memory.Content]:
+        """Part with tasks whose accounts are closed; what they held."""
         spare = []
-        for victim in self.ledger.reserve(account, amount):
+        for victim in victims:
             holding = self._of_account[victim]
             if (content := holding.surrender()) is not None:
                 spare.append(content)
@@ -599,6 +615,13 @@ class Holdings:
         """Free everything. Leases end as their holders let go."""
         for holding in self:
             self.remove(holding, Reason.DELETED)
+
+
+def _cost(record: TaskRecord) -> int:
+    """Bytes that a record and what belongs to it take, about."""
+    headers = sum(len(k) + len(v) + _HEADER_COST for k, v in record.response_header.items())
+    texts = (record.url, record.tag, record.application, record.version)
+    return _TASK_COST + headers + sum(len(text or "") for text in texts)
 
 
 def _agree(old: TaskRecord, new: TaskRecord) -> bool:

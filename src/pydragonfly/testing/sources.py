@@ -24,6 +24,7 @@ def fetch(
     length: int | None = None,
     headers: Mapping[str, str] | None = None,
     timeout: float = 10.0,
+    answer: float | None = None,
 ) -> Fetched:
     """Open *url* and read it to its end.
 
@@ -34,9 +35,10 @@ def fetch(
         length: Bytes; None: to the end.
         headers: To send.
         timeout: Seconds for each wait.
+        answer: Seconds until the headers are here; None: *timeout*.
     """
     request = SourceRequest(url, headers or {}, start, length)
-    body = source.open(request, timeout=timeout)
+    body = source.open(request, timeout=timeout, answer=answer)
     return Fetched(body, read_all(body))
 
 
