@@ -233,8 +233,8 @@ class SchedulerLink(Protocol):
             SchedulerLost: No scheduler is available.
         """
 
-    async def introduce(self) -> None:
-        """Announce this host again, now, to schedulers that do not know it."""
+    async def introduce(self, task_id: str) -> None:
+        """Announce this host again, now: the scheduler of a task does not know it."""
 
 
 # -- parents -----------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ async def test_keys_of_others(path: Path) -> None:
         ("scheduler: {addr: 10.0.0.1}", "scheduler.addr = '10.0.0.1': expected host:port"),
         ("scheduler: 10.0.0.1:8002", "scheduler: expected a section"),
         ("scheduler: {adr: 'a:1'}", "unknown key scheduler.adr; did you mean scheduler.addr?"),
-        ("scheduler: {addrs: 'a:1'}", "scheduler.addrs = 'a:1': expected a valid tuple"),
+        ("scheduler: {addrs: 'a:1'}", "scheduler.addrs = 'a:1': expected a list"),
         ("- a:1", "expected a mapping"),
     ],
 )

@@ -185,6 +185,8 @@ def test_absent_and_null_mean_the_same() -> None:
         ({"priority": -1}, "'priority' must be 0 to 6"),
         ({"timeout": 0}, "'timeout' must be above 0"),
         ({"timeout": float("nan")}, "'timeout' must be above 0"),
+        ({"timeout": float("inf")}, "at most 3.2e\\+09 seconds"),
+        ({"timeout": 10**400}, "at most 3.2e\\+09 seconds"),
         ({"timeout": "5s"}, "'timeout' must be int or float, not str"),
         ({"prefetch": 1}, "'prefetch' must be bool, not int"),
         ({"request_header": {"a": 1}}, "'request_header' must be an object of strings"),

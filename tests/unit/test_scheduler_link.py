@@ -259,6 +259,19 @@ async def test_a_scheduler_that_goes_away(stack: AsyncExitStack, script: Script)
                     await asyncio.sleep(0.05)
 
 
+async def test_a_scheduler_that_is_missed_by_a_call(schedulers: Schedulers, script: Script) -> None:
+    """However it shows that it is away: somebody must go and look for it, once."""
+    trouble: list[None] = []
+    schedulers.on_trouble = lambda: trouble.append(None)
+    (link,) = schedulers
+    for error in (Busy("not away"), Unavailable("away"), Unavailable("away still")):
+        script.error = error
+        with pytest.raises(DragonflyError):
+            await link.delete_task("h", Kind.CACHE, TASK)
+    assert len(trouble) == 1
+    assert schedulers.pick(TASK) is None
+
+
 async def test_which_scheduler(stack: AsyncExitStack, script: Script) -> None:
     """The same for each task, of those that are there; the list may change."""
     other = Script()
@@ -367,9 +380,9 @@ async def test_introducing() -> None:
         called.append(None)
 
     schedulers = Schedulers("h", schedule_timeout=20.0)
-    await schedulers.introduce()
+    await schedulers.introduce(TASK)
     schedulers.on_unknown = announce
-    await schedulers.introduce()
+    await schedulers.introduce(TASK)
     assert len(called) == 1
 
 

@@ -317,7 +317,7 @@ def test_a_shared_download_asks_the_origin_for_some_only() -> None:
         ),
         (
             Stored(0),
-            [Tell(Note.SOURCE_PIECE_FINISHED, 0), Tell(Note.SOURCE_FAILED), Finish()],
+            [Tell(Note.SOURCE_PIECE_FINISHED, 0), Tell(Note.FAILED), Finish()],
         ),
     )
 
@@ -405,7 +405,7 @@ def test_a_caller_fails() -> None:
         (Lost(0), [Fetch(1, None)]),
         (
             Stored(1),
-            [Tell(Note.SOURCE_PIECE_FINISHED, 1), Tell(Note.SOURCE_FAILED), Finish()],
+            [Tell(Note.SOURCE_PIECE_FINISHED, 1), Tell(Note.FAILED), Finish()],
         ),
     )
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from pydragonfly.daemon.app import Daemon
-from pydragonfly.errors import InvalidRequest, PieceNotFound, TaskDeleted, TaskNotFound
+from pydragonfly.errors import (
+    InvalidRequest,
+    PieceNotFound,
+    TaskDeleted,
+    TaskNotFound,
+    Unavailable,
+)
 from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
 from pydragonfly.storage.holdings import Claim, Holding, Reason
 from pydragonfly.testing import inside
@@ -229,13 +235,21 @@ async def test_deleted_while_it_is_offered(daemon: Daemon, holding: Holding) -> 
 
 
 async def test_the_version(daemon: Daemon, holding: Holding) -> None:
-    """As it is known; there is nothing to wait for where pieces are here, or none come."""
+    """As it is known; there is nothing to wait for where pieces are here, or none come.
+
+    Where nothing is here nothing is said: it might turn out to be another.
+    """
     assert await daemon.uploads.version(holding) == ""
     holding.learn_version("1")
     holding.learn_version("2")
     assert await daemon.uploads.version(holding) == "1"
     empty = daemon.holdings.open(replace(RECORD, id="b" * 64))
+    with pytest.raises(Unavailable, match="not known yet"):
+        await daemon.uploads.version(empty)
+    empty.learn_version("")
     assert await daemon.uploads.version(empty) == ""
+    empty.learn_version("3")
+    assert await daemon.uploads.version(empty) == "3"
 
 
 async def test_a_version_that_comes_with_the_first_piece(daemon: Daemon) -> None:
@@ -247,3 +261,15 @@ async def test_a_version_that_comes_with_the_first_piece(daemon: Daemon) -> None
     assert not asking.done()
     empty.learn_version("1")
     assert await asking == "1"
+
+
+async def test_a_version_that_an_origin_does_not_name(daemon: Daemon) -> None:
+    """It is known that there is none long before the first piece is here."""
+    empty = daemon.holdings.open(RECORD)
+    empty.coming = frozenset({0})
+    asking = asyncio.ensure_future(daemon.uploads.version(empty))
+    await asyncio.sleep(0)
+    assert not asking.done()
+    empty.learn_version("")
+    async with asyncio.timeout(1):
+        assert await asking == ""

@@ -80,6 +80,8 @@ def test_a_refusal(place: Place, status: int, words: str) -> None:
     got = place.get()
     assert got.refusal.startswith(f"origin answered {words}")
     assert got.result["error"]["status_code"] == status
+    told = [e["why"] for e in place.node.events if e.get("event") == "origin failed"]
+    assert words in told[-1]
     place.origin.heal(place.path)
     assert place.get().bytes() == CONTENT.read()
 

@@ -315,6 +315,34 @@ def test_holders_of_parts_without_an_origin(cluster: Cluster, origin: Origin) ->
         assert got.bytes() == CONTENT.read()
 
 
+def test_holders_of_parts_who_both_want_the_rest(cluster: Cluster, origin: Origin) -> None:
+    """They do not wait for each other, whoever has registered first."""
+    cluster.scheduler()
+    nodes = cluster.daemons("a", "b")
+    for number in range(3):
+        path = f"/{number}"
+        origin.put(path, CONTENT)
+        for node in nodes:
+            assert cluster.get(node, origin.url(path), "--range", "0-9").code == 0
+        begun = [cluster.begin(node, origin.url(path), "--timeout", "30s") for node in nodes]
+        for download in begun:
+            assert cluster.finish(*download).bytes() == CONTENT.read()
+
+
+def test_a_slow_origin_that_names_no_version(cluster: Cluster, origin: Origin) -> None:
+    """Nodes wait for the first piece however long it takes; the origin is read once."""
+    cluster.scheduler()
+    seed, *nodes = cluster.daemon("s", seed=True), *cluster.daemons("a", "b")
+    content = Pattern(5 * MIB, seed=9)
+    origin.put("/f", content, headers={"ETag": "", "Last-Modified": ""})
+    origin.fault("/f", Fault(rate=0.6 * MIB))
+    begun = [cluster.begin(node, origin.url("/f")) for node in nodes]
+    for download in begun:
+        assert cluster.finish(*download).bytes() == content.read()
+    assert origin.sent("/f") < 1.1 * content.size
+    assert len(seed.tasks()) == 1
+
+
 def test_a_content_that_changed_since(cluster: Cluster, origin: Origin) -> None:
     """Holders keep what they have alive; when the last has gone, the new one moves in."""
     cluster.scheduler()

@@ -121,3 +121,113 @@ def test_a_daemon_says_goodbye(cluster: Cluster, origin: Origin) -> None:
     assert got.bytes() == CONTENT.read()
     assert got.result["bytes_from_origin"] == CONTENT.size
     assert "connection refused" not in child.log
+
+
+def test_it_forgets_who_holds_a_part(cluster: Cluster, origin: Origin) -> None:
+    """Parts are announced as wholes are; a seed that has one already gives it at once."""
+    scheduler = cluster.scheduler()
+    seed = cluster.daemon("s", seed=True)
+    node = cluster.daemon("a")
+    origin.put("/f", CONTENT)
+    url = origin.url("/f")
+    assert cluster.get(seed, url, "--range", "0-9").code == 0
+    scheduler.kill()
+    cluster.scheduler(port=cluster.scheduler_port)
+    origin.pause()
+
+    def known() -> Got | None:
+        got = cluster.get(node, url, "--range", "5-99", "--disable-back-to-source")
+        return got if got.code == 0 else None
+
+    got = until(known, "the part found", PATIENCE / 3)
+    assert got.bytes() == CONTENT.read(5, 95)
+    assert got.result["bytes_from_peers"] == 95
+
+
+def test_another_takes_over_for_good(cluster: Cluster, origin: Origin) -> None:
+    """What belonged to a scheduler that is gone is announced to the one that is left."""
+    first = cluster.scheduler()
+    one = f"127.0.0.1:{cluster.scheduler_port}"
+    second = cluster.scheduler()
+    holder = cluster.daemon("a", "--scheduler", one)
+    child = cluster.daemon("b", "--scheduler", one)
+    for number in range(8):
+        origin.put(f"/{number}", Pattern(1000, seed=number))
+        assert cluster.get(holder, origin.url(f"/{number}")).code == 0
+
+    def served(program: Program) -> int:
+        return sum(event.get("event") == "to the origin" for event in program.events)
+
+    assert served(first) + served(second) == 8
+    (first if served(first) >= served(second) else second).kill()
+    origin.pause()
+    for number in range(8):
+        got = _from_peers(cluster, child, origin.url(f"/{number}"))
+        assert got.bytes() == Pattern(1000, seed=number).read()
+
+
+def test_one_that_was_away_hears_what_came_meanwhile(cluster: Cluster, origin: Origin) -> None:
+    """It hung while its neighbour was told; when it answers again, it is told, too."""
+    first = cluster.scheduler()
+    one = f"127.0.0.1:{cluster.scheduler_port}"
+    cluster.scheduler()
+    holder = cluster.daemon("a", "--scheduler", one)
+    child = cluster.daemon("b", "--scheduler", one)
+    first.signal(signal.SIGSTOP)
+    for number in range(6):
+        origin.put(f"/{number}", Pattern(1000, seed=number))
+        assert cluster.get(holder, origin.url(f"/{number}")).code == 0
+    first.signal(signal.SIGCONT)
+    origin.pause()
+    for number in range(6):
+        got = _from_peers(cluster, child, origin.url(f"/{number}"))
+        assert got.bytes() == Pattern(1000, seed=number).read()
+
+
+def test_deleting_is_not_held_against_the_origin(cluster: Cluster, origin: Origin) -> None:
+    """However many nodes delete what they fetch: the others are sent to the origin all the same."""
+    scheduler = cluster.scheduler()
+    nodes = cluster.daemons(*(f"n{number}" for number in range(6)))
+    origin.put("/f", CONTENT)
+    origin.fault("/f", Fault(rate=MIB))
+    begun = {node.socket: cluster.begin(node, origin.url("/f")) for node in nodes}
+    deleted: list[Node] = []
+
+    def elected() -> Node | None:
+        names = [e["peer"] for e in scheduler.events if e.get("event") == "to the origin"]
+        node = next(n for n in nodes if f"-{n.socket.stem}." in names[-1]) if names else None
+        return None if node in deleted or node is None or not node.tasks() else node
+
+    for _ in range(5):
+        node = until(elected, "one elected")
+        node.delete(next(iter(node.tasks())))
+        deleted.append(node)
+        assert "deleted" in cluster.finish(*begun.pop(node.socket)).refusal
+    origin.heal("/f")
+    ((_, last),) = begun.items()
+    assert cluster.finish(*last).bytes() == CONTENT.read()
+
+
+def test_it_forgets_who_is_at_the_origin(cluster: Cluster, origin: Origin) -> None:
+    """A download under way makes itself known again: nobody else goes there."""
+    scheduler = cluster.scheduler()
+    seed = cluster.daemon("s", seed=True)
+    nodes = cluster.daemons("a", "b")
+    origin.put("/f", CONTENT)
+    origin.fault("/f", Fault(rate=0.1 * MIB))
+    begun = [cluster.begin(nodes[0], origin.url("/f"))]
+    until(seed.tasks, "the seed at work")
+    scheduler.kill()
+    scheduler = cluster.scheduler(port=cluster.scheduler_port)
+
+    def known() -> bool:
+        return any(e.get("why") == "the peer asked for it" for e in scheduler.events)
+
+    until(known, "it to be known again")
+    begun.append(cluster.begin(nodes[1], origin.url("/f")))
+    until(nodes[1].tasks, "the other at work")
+    origin.heal("/f")
+    origin.release()
+    for download in begun:
+        assert cluster.finish(*download).bytes() == CONTENT.read()
+    assert not any("nobody" in e.get("why", "") for e in scheduler.events)

@@ -522,6 +522,7 @@ class Transfer:
         self.over = True
         if self.talk is Talk.ALONE:
             return [Finish()]
-        if self.talk is Talk.SOURCE:
-            return [Tell(Note.SOURCE_FAILED if self.gave_up else Note.SOURCE_FINISHED), Finish()]
-        return [Tell(Note.FAILED if self.gave_up else Note.FINISHED), Finish()]
+        if self.gave_up:  # its callers left: no fault of the origin's
+            return [Tell(Note.FAILED), Finish()]
+        done = Note.SOURCE_FINISHED if self.talk is Talk.SOURCE else Note.FINISHED
+        return [Tell(done), Finish()]

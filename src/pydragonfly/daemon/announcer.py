@@ -11,17 +11,21 @@ import structlog
 
 from pydragonfly.core.transfer import Note, Tell
 from pydragonfly.errors import DragonflyError, NotFound
+from pydragonfly.model.pieces import ByteRange
 from pydragonfly.model.task import DownloadRequest, Kind
 from pydragonfly.pb import common_pb2
 from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Registration
 from pydragonfly.rpc.convert import public_url
-from pydragonfly.rpc.scheduler_link import Scheduler, Schedulers
+from pydragonfly.rpc.scheduler_link import Scheduler, Schedulers, owner
 from pydragonfly.storage.holdings import Holding, Holdings, Reason
 
 logger = structlog.get_logger(__name__)
 
 #: Seconds until the next try while some scheduler does not answer; doubled up to the last.
 _RETRY: Final = (0.5, 15.0)
+
+#: Parts of one task that are spoken of, the longest first.
+_MAX_PARTS: Final = 16
 
 #: Tasks announced or withdrawn at once. A full cache may have thousands to speak of.
 _AT_ONCE: Final = 16
@@ -58,6 +62,10 @@ class Announcer:
         self._new_peer_id = new_peer_id
         self._interval = interval
         self._concurrent_piece_count = concurrent_piece_count
+        #: Schedulers that do not know what is held here.
+        self._unaware: set[str] = set()
+        #: Those among which the tasks were shared out when last they were spoken of.
+        self._known_to: frozenset[str] = frozenset()
         #: Every scheduler has been tried once.
         self.first_round = asyncio.Event()
         self._soon = asyncio.Event()
@@ -75,6 +83,7 @@ class Announcer:
         async with self._round:
             host = self._host()
             await asyncio.gather(*(self._announce_to(s, host) for s in self._schedulers))
+            self._announce_where_unknown()
 
     async def _announce_to(self, scheduler: Scheduler, host: common_pb2.Host) -> None:
         try:
@@ -85,9 +94,18 @@ class Announcer:
         await self._tell_left(scheduler)
         if is_new:
             logger.info("announced", scheduler=scheduler.address)
-            for holding in self._holdings:
-                if holding.complete:
-                    self.announce(holding)
+            self._unaware.add(scheduler.address)
+
+    def _announce_where_unknown(self) -> None:
+        """Speak of all that is held to schedulers that do not know, or that inherit others'."""
+        available = self._schedulers.available
+        if not available:
+            return
+        for holding in self._holdings:
+            mine = owner(holding.id, available)
+            if mine in self._unaware or mine != owner(holding.id, self._known_to):
+                self.announce(holding)
+        self._unaware, self._known_to = set(), available
 
     async def run(self) -> None:
         """Announce this host for ever; soon again while somebody does not answer."""
@@ -112,8 +130,12 @@ class Announcer:
     # -- what we hold --------------------------------------------------------------------------
 
     def announce(self, holding: Holding) -> None:
-        """Say that all of a task is here, soon."""
+        """Say what of a task is here, soon."""
         self._note(holding.kind, holding.id, held=True)
+
+    async def announce_now(self, holding: Holding) -> None:
+        """Say it, and return when it was heard, or could not be said."""
+        await self._tell(holding.kind, holding.id, held=True)
 
     def withdraw(self, holding: Holding, reason: Reason) -> None:
         """Say that a task is here no longer, soon."""
@@ -145,7 +167,7 @@ class Announcer:
                 if not other.available:
                     other.note_left(kind, task_id)
         try:
-            if held and self._schedulers and holding is not None and holding.complete:
+            if held and self._schedulers and holding is not None:
                 await self._tell_held(holding)
             elif not held and holding is None:
                 await self._schedulers.delete_task(kind, task_id)
@@ -175,7 +197,16 @@ class Announcer:
                 return
 
     async def _tell_held(self, holding: Holding) -> None:
-        """Register as one who fetched all of it from the origin; that makes us a parent."""
+        """Register as one who fetched what is here from the origin; that makes us a parent."""
+        if holding.complete:
+            await self._tell_part(holding, None)
+            return
+        parts = sorted(holding.parts(), key=lambda part: part.length, reverse=True)
+        for part in parts[:_MAX_PARTS]:
+            if not holding.gone:
+                await self._tell_part(holding, part)
+
+    async def _tell_part(self, holding: Holding, part: ByteRange | None) -> None:
         record = holding.record
         registration = Registration(
             host_id=self._host_id,
@@ -187,6 +218,7 @@ class Announcer:
                 tag=record.tag,
                 application=record.application,
                 need_back_to_source=True,
+                range=part,
             ),
             content_length=record.content_length or 0,
             piece_length=record.piece_length or 0,

@@ -16,7 +16,13 @@ from typing import Final
 
 import structlog
 
-from pydragonfly.errors import DragonflyError, SourceChanged, TimedOut, Unavailable
+from pydragonfly.errors import (
+    DragonflyError,
+    SourceChanged,
+    SourceFailed,
+    TimedOut,
+    Unavailable,
+)
 from pydragonfly.model.digest import piece_digest
 from pydragonfly.model.pieces import piece_count, piece_length_for, pieces_for
 from pydragonfly.model.task import DownloadRequest, TaskRecord, Traffic
@@ -161,11 +167,17 @@ class Flight:
 
     async def _describe_by_origin(self) -> Holding:
         """The content as the origin has it. If it is of unknown length, all of it."""
-        origin = await self._origins.probe()
+        try:
+            origin = await self._origins.probe()
+        except SourceFailed as error:
+            logger.warning("origin failed", task=self._task_id, why=str(error))
+            raise
         if origin.total is None:
             return await self._grow(origin)
         length = piece_length_for(origin.total, self._request.piece_length)
-        return self._hold(self._record(origin.total, length, origin))
+        holding = self._hold(self._record(origin.total, length, origin))
+        holding.learn_version(origin.version)
+        return holding
 
     def _record(
         self, total: int | None, piece_length: int | None, origin: Origin | None = None
@@ -237,16 +249,16 @@ class Flight:
     async def _carry(self, holding: Holding) -> None:
         for download in self._callers.active():
             self._admit(holding, download)
-        told_all = False
+        told = False
         # Where nothing is missing, or nobody found room, there is nothing to talk about.
         if self._callers.active():
-            told_all = await self._transport_to(holding)
-        # Whoever holds all of it is announced as such, unless the talk has done so.
-        if holding.complete and not holding.gone and not told_all:
+            told = await self._transport_to(holding)
+        # Others shall know of what is here, unless the talk has told it.
+        if not told and not holding.gone:
             self._node.announcements.announce(holding)
 
     async def _transport_to(self, holding: Holding) -> bool:
-        """Fetch what is wanted; whether the scheduler knows that all of it is here."""
+        """Fetch what is wanted; whether the scheduler knows what is here now."""
         registration = self._registration(holding)
         self._transport = Transport(
             self._node,
@@ -256,8 +268,9 @@ class Flight:
             registration,
         )
         await self._transport.run()
-        whole = registration is not None and registration.request.range is None
-        return whole and self._transport.told_finished
+        if registration is None or not self._transport.told_finished:
+            return False
+        return registration.request.range is None or not holding.complete
 
     def _registration(self, holding: Holding) -> Registration | None:
         """How to introduce ourselves; None for content so small that it is not worth it."""

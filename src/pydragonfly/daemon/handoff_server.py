@@ -39,6 +39,9 @@ logger = structlog.get_logger(__name__)
 #: Seconds for a client to send its request, or to take a frame.
 _CLIENT_LIMIT: Final = 60.0
 
+#: Seconds that a client may ask for at most; a century and less than any clock's range.
+_MAX_TIMEOUT: Final = 3.2e9
+
 #: Connections at once; each may hold a lease.
 _MAX_CONNECTIONS: Final = 4096
 
@@ -198,7 +201,7 @@ class HandoffServer:
 
     async def _start(self, client: _Client, download: Download, event: Started) -> bool:
         """Say what comes; whether the client has the segment now."""
-        fd = None if download.holding is None else download.holding.handout()
+        fd = _descriptor(download)
         message = {
             "event": "started",
             "task_id": download.task_id,
@@ -224,11 +227,15 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
         await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
 
 
+def _descriptor(download: Download) -> int | None:
+    with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
+        return None if download.holding is None else download.holding.handout()
+    return None
+
+
 async def _send_segment(client: _Client, download: Download) -> bool:
     """The segment, now that the part is here, if there is one to be had; whether there was."""
-    fd = None
-    with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
-        fd = None if download.holding is None else download.holding.handout()
+    fd = _descriptor(download)
     if fd is None:
         return False
     try:
@@ -336,8 +343,8 @@ def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
         header["Range"] = f"bytes={part}"
     if not 0 <= given.get("priority", 0) <= 6:
         raise InvalidRequest("'priority' must be 0 to 6")
-    if not given.get("timeout", 1) > 0:
-        raise InvalidRequest("'timeout' must be above 0")
+    if not 0 < given.get("timeout", 1) <= _MAX_TIMEOUT:
+        raise InvalidRequest(f"'timeout' must be above 0, and at most {_MAX_TIMEOUT:g} seconds")
     return DownloadRequest(
         kind=Kind.CACHE,
         request_header=header,

@@ -82,7 +82,10 @@ class Announcements(Protocol):
     """Telling the swarm what this node holds."""
 
     def announce(self, holding: Holding) -> None:
-        """Say that all of a task is here, soon."""
+        """Say what of a task is here, soon."""
+
+    async def announce_now(self, holding: Holding) -> None:
+        """Say it, and return when it was heard, or could not be said."""
 
 
 class Node:

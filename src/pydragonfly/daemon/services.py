@@ -222,8 +222,8 @@ class UploadService(_TaskService):
     async def _after(self, download: Download) -> None:
         # A scheduler asks for what it believes nobody has; it may have forgotten that we do.
         holding = download.holding
-        if download.was_here and holding is not None and holding.complete and not holding.gone:
-            self._node.announcements.announce(holding)
+        if download.was_here and holding is not None and not holding.gone:
+            await self._node.announcements.announce_now(holding)
 
     @sends_headers
     async def SyncCachePieces(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name

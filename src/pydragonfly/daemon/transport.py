@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -17,6 +20,7 @@ from pydragonfly.errors import (
     SourceChanged,
     SourceFailed,
     TaskDeleted,
+    Unavailable,
 )
 from pydragonfly.model.task import PieceRecord
 from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Parents, Registration
@@ -30,6 +34,15 @@ from .origins import Origins
 from .tasks import Tasks
 
 logger = structlog.get_logger(__name__)
+
+
+#: Seconds between two looks whether a scheduler is there again.
+_LOOK_AGAIN: Final = 1.0
+
+
+def _say_it_comes(talk: Conversation, answer: Answer) -> None:
+    if isinstance(answer, GoToSource):
+        talk.tell(t.Tell(t.Note.SOURCE_STARTED))
 
 
 class Transport:
@@ -131,8 +144,10 @@ class Transport:
 
     def _say_failed(self, error: BaseException) -> None:
         if self._talk is not None and not self._transfer.over:
+            # After a few failures of an origin nobody is sent there: ours must not count as such.
             at_source = self._transfer.talk is t.Talk.SOURCE
-            note = t.Note.SOURCE_FAILED if at_source else t.Note.FAILED
+            blamed = isinstance(error, SourceFailed) and not isinstance(error, SourceChanged)
+            note = t.Note.SOURCE_FAILED if at_source and blamed else t.Note.FAILED
             why = error if isinstance(error, DragonflyError) else None
             self._talk.tell(t.Tell(note), error=why)
 
@@ -230,10 +245,10 @@ class Transport:
                 await self._talk_once(schedulers.talk(registration))
             except NotFound:
                 # It has been started anew since we announced ourselves.
-                await schedulers.introduce()
+                await schedulers.introduce(self.holding.id)
                 if not self.over:
                     await self._talk_once(schedulers.talk(registration))
-                elif self.holding.complete and not self.holding.gone:
+                elif not self.holding.gone:
                     self._node.announcements.announce(self.holding)
         except SourceFailed as error:
             # The origin has failed so many others that the scheduler sends nobody there.
@@ -245,10 +260,26 @@ class Transport:
             if not self.over:
                 if schedulers:  # a daemon that has none at all has lost none
                     logger.info("scheduler lost", task=self.holding.id, why=str(error))
+                    if isinstance(error, Unavailable):
+                        self._tasks.start(self._reappear(registration), "talk after the talk")
                 self._trouble = error
         finally:
             self._talk = None
             self.on(t.SchedulerLost())  # whatever ended the talk, the download must go on
+
+    async def _reappear(self, registration: Registration) -> None:
+        """Have a scheduler that is there again know that the content is on its way to this node.
+
+        It would send others to the origin. We go on without its advice; when we are through, what
+        is here is announced.
+        """
+        request = replace(registration.request, need_back_to_source=True)
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN)
+            words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
+            with contextlib.suppress(DragonflyError):
+                talk = self._node.schedulers.talk(words)
+                await talk.run(functools.partial(_say_it_comes, talk))
 
     async def _talk_once(self, talk: Conversation) -> None:
         self._talk = talk

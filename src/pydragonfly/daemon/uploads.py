@@ -100,17 +100,21 @@ class NodeUploads:
                     holding.touch()
 
     async def version(self, holding: Holding) -> str:
-        """The version of what is held; ``""`` when nobody knows it.
+        """The version of what is held; ``""`` when it has none.
 
-        Waits a little while the first piece is on its way: whoever sends that tells it.
+        Waits a little while that is to be learnt: whoever answers the flight first tells it.
+
+        Raises:
+            Unavailable: It is not known yet, and no piece is here. What is told cannot be taken
+                back, and pieces of two versions must not be mixed.
         """
         with holding.watch() as news, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_VERSION_LIMIT):
-                while not (holding.record.version or holding.pieces or holding.gone):
+                while not (holding.version_is_settled or holding.pieces or holding.gone):
                     if not holding.coming:
                         break
                     await news.get()
-        if holding.coming and not (holding.record.version or holding.pieces):
+        if not (holding.version_is_settled or holding.pieces or holding.gone):
             raise Unavailable(f"task {holding.id}: which version it will be is not known yet")
         return holding.record.version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
@@ -54,11 +55,27 @@ async def _nothing() -> None:
     """Nobody announces."""
 
 
-class Scheduler:
-    """One scheduler, by address."""
+@functools.lru_cache(maxsize=16)
+def _ring(addresses: frozenset[str]) -> HashRing:
+    return HashRing(addresses)
 
-    def __init__(self, address: str) -> None:
+
+def owner(task_id: str, addresses: frozenset[str]) -> str | None:
+    """Which of the schedulers at *addresses* a task belongs to; None when there are none."""
+    return _ring(addresses).pick(task_id) if addresses else None
+
+
+class Scheduler:
+    """One scheduler, by address.
+
+    Args:
+        address: Where it is.
+        on_lost: Called when it turns out to be away, however that shows.
+    """
+
+    def __init__(self, address: str, on_lost: Callable[[], None] = lambda: None) -> None:
         self.address = address
+        self._on_lost = on_lost
         #: It has answered the last announcement, so this host is known to it.
         self.available = False
         #: What it called itself at the last announcement; None for a stock one.
@@ -82,7 +99,7 @@ class Scheduler:
         A scheduler that is away is not asked again before it has answered an announcement.
         """
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            self.available = False
+            self._is_away()
         return status.from_rpc_error(error, f"scheduler {self.address}")
 
     async def announce(self, host: common_pb2.Host, interval: float) -> bool:
@@ -153,7 +170,12 @@ class Scheduler:
                 raise
             raise SchedulerLost(f"scheduler {self.address} is not ours any longer") from None
 
-    async def watch(self, on_lost: Callable[[], None]) -> None:
+    def _is_away(self) -> None:
+        if self.available:
+            self.available = False
+            self._on_lost()
+
+    async def watch(self) -> None:
         """Notice that the connection broke, long before the next announcement would.
 
         A scheduler that comes back knows nothing; whoever notices at once loses a moment only.
@@ -162,9 +184,8 @@ class Scheduler:
             state = self._channel.get_state()
             if state is grpc.ChannelConnectivity.SHUTDOWN:
                 return
-            if self.available and state is not grpc.ChannelConnectivity.READY:
-                self.available = False
-                on_lost()
+            if state is not grpc.ChannelConnectivity.READY:
+                self._is_away()
             await self._channel.wait_for_state_change(state)
 
     async def close(self) -> None:
@@ -201,9 +222,8 @@ class Schedulers:
         """Talk to these from now on. New ones are used once they have been announced to."""
         wanted = set(addresses)
         for address in wanted - self._all.keys():
-            scheduler = self._all[address] = Scheduler(address)
-            watch = scheduler.watch(self._lost)
-            self._watches[address] = asyncio.get_running_loop().create_task(watch)
+            scheduler = self._all[address] = Scheduler(address, self._lost)
+            self._watches[address] = asyncio.get_running_loop().create_task(scheduler.watch())
         for address in self._all.keys() - wanted:
             watching = self._watches.pop(address)
             watching.cancel()
@@ -217,10 +237,15 @@ class Schedulers:
         """Close all channels."""
         await self.set_addresses(())
 
+    @property
+    def available(self) -> frozenset[str]:
+        """Addresses of those that answer."""
+        return frozenset(s.address for s in self._all.values() if s.available)
+
     def pick(self, task_id: str) -> Scheduler | None:
         """The scheduler of a task, among those that are available."""
-        available = [s.address for s in self._all.values() if s.available]
-        return self._all[HashRing(available).pick(task_id)] if available else None
+        address = owner(task_id, self.available)
+        return None if address is None else self._all[address]
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """See :class:`~pydragonfly.ports.SchedulerLink`."""
@@ -268,10 +293,16 @@ class Schedulers:
         scheduler = self.pick(registration.task_id)
         if scheduler is None:
             raise SchedulerLost("no scheduler is available")
+        at_home = owner(registration.task_id, frozenset(self._all))
+        if at_home is not None and not self._all[at_home].available:
+            self._all[at_home].behind = True  # it does not hear this; when it is back, it shall
         return Talk(scheduler, registration, self._schedule_timeout)
 
-    async def introduce(self) -> None:
+    async def introduce(self, task_id: str) -> None:
         """See :class:`~pydragonfly.ports.SchedulerLink`."""
+        scheduler = self.pick(task_id)
+        if scheduler is not None:  # it has forgotten what this host holds, too
+            scheduler.behind = True
         await self.on_unknown()
 
 

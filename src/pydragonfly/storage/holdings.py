@@ -126,6 +126,8 @@ class Holding:
         self._watchers: set[asyncio.Queue[int | None]] = set()
         #: Pieces that a flight on this node will bring, if all goes well.
         self._coming: frozenset[int] = frozenset()
+        #: Somebody who knows has said which version it is, or that it has none.
+        self.version_is_settled = bool(record.version)
         #: Called once when the task is deleted under somebody's feet.
         self.on_gone: Callable[[], None] | None = None
 
@@ -178,19 +180,36 @@ class Holding:
         return self._content
 
     def learn_version(self, version: str) -> None:
-        """Somebody says what the content's version is. What is known of it stays."""
-        if version and not self.gone and not self.record.version:
+        """The origin or a parent says what the content's version is; ``""``: it has none.
+
+        What is known of it stays.
+        """
+        if self.gone or (self.version_is_settled and (not version or self.record.version)):
+            return
+        self.version_is_settled = True
+        if version and not self.record.version:
             now = self._home.now()
             self._home.metadata.download_started(
                 replace(self.record, version=version, updated_at=now)
             )
-            self._notify(None)
+        self._notify(None)
 
     @property
     def complete(self) -> bool:
         """Every piece is here."""
         count = self.record.piece_count
         return count is not None and len(self.pieces) == count
+
+    def parts(self) -> list[ByteRange]:
+        """The parts of which every piece is here, in order, each as long as can be."""
+        parts: list[ByteRange] = []
+        for _, piece in sorted(self.pieces.items()):
+            if parts and parts[-1].end == piece.offset:
+                last = parts.pop()
+                parts.append(ByteRange(last.start, last.length + piece.length))
+            else:
+                parts.append(ByteRange(piece.offset, piece.length))
+        return parts
 
     @property
     def reserved_bytes(self) -> int:
