@@ -15,7 +15,7 @@ from pydragonfly.errors import Busy
 from pydragonfly.model.task import DownloadRequest, Kind
 from pydragonfly.rpc.scheduler_link import Scheduler as Link
 from pydragonfly.scheduler.app import Scheduler
-from pydragonfly.storage.holdings import Reason
+from pydragonfly.storage.holding import Reason
 from pydragonfly.testing import inside
 from pydragonfly.testing.content import Pattern
 from pydragonfly.testing.origin import Fault, Origin

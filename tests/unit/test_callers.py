@@ -13,7 +13,8 @@ from pydragonfly.daemon.download import Download
 from pydragonfly.errors import DragonflyError, NoProvider, SourceFailed
 from pydragonfly.model.pieces import ByteRange
 from pydragonfly.model.task import DownloadRequest, Kind, TaskRecord
-from pydragonfly.storage.holdings import Holding, Holdings
+from pydragonfly.storage.holding import Holding
+from pydragonfly.storage.holdings import Holdings
 from pydragonfly.storage.metadata import MemoryMetadata
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")

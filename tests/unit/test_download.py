@@ -17,7 +17,8 @@ from pydragonfly.errors import (
 )
 from pydragonfly.model.pieces import ByteRange, Piece
 from pydragonfly.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.storage.holdings import Holding, Holdings, Reason
+from pydragonfly.storage.holding import Holding, Reason
+from pydragonfly.storage.holdings import Holdings
 from pydragonfly.storage.metadata import MemoryMetadata
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")

@@ -31,7 +31,7 @@ from pydragonfly.errors import (
 )
 from pydragonfly.model.pieces import ByteRange
 from pydragonfly.model.task import DownloadRequest, Kind, Traffic
-from pydragonfly.storage.holdings import Holding, Reason
+from pydragonfly.storage.holding import Holding, Reason
 from pydragonfly.testing import inside
 from pydragonfly.testing.content import Pattern
 from pydragonfly.testing.inside import get

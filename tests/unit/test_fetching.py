@@ -21,7 +21,7 @@ from pydragonfly.pb import common_pb2, dfdaemon_pb2
 from pydragonfly.ports import Candidate
 from pydragonfly.rpc.parent_link import VERSION_KEY
 from pydragonfly.rpc.service import add_service, sends_headers
-from pydragonfly.storage.holdings import Holding, Reason
+from pydragonfly.storage.holding import Holding, Reason
 from pydragonfly.testing import inside
 
 TASK = "a" * 64

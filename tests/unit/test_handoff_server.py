@@ -23,7 +23,7 @@ from pydragonfly.daemon.app import Daemon
 from pydragonfly.daemon.handoff_server import parse_download
 from pydragonfly.errors import FeatureOff, InvalidRequest
 from pydragonfly.model.task import DownloadRequest, Kind
-from pydragonfly.storage.holdings import Reason
+from pydragonfly.storage.holding import Reason
 from pydragonfly.testing import inside
 from pydragonfly.testing.content import Pattern
 from pydragonfly.testing.origin import Fault, Origin

@@ -1,4 +1,4 @@
-"""storage/holdings.py: bytes, records and users of a task are one thing."""
+"""storage/holding.py and holdings.py: bytes, records and users of a task are one thing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from pydragonfly.errors import (
 )
 from pydragonfly.model.pieces import ByteRange
 from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.storage.holdings import Figures, Holding, Holdings, Lease, Reason
+from pydragonfly.storage.holding import Holding, Lease, Reason
+from pydragonfly.storage.holdings import Figures, Holdings
 from pydragonfly.storage.memory import GROWTH_STEP, Segment
 from pydragonfly.storage.metadata import MemoryMetadata
 

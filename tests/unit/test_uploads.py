@@ -18,7 +18,7 @@ from pydragonfly.errors import (
     Unavailable,
 )
 from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.storage.holdings import Claim, Holding, Reason
+from pydragonfly.storage.holding import Claim, Holding, Reason
 from pydragonfly.testing import inside
 from pydragonfly.wire.vortex import PieceContent, PieceRequest, Tag
 

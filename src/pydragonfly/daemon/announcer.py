@@ -17,7 +17,8 @@ from pydragonfly.pb import common_pb2
 from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Registration
 from pydragonfly.rpc.convert import public_url
 from pydragonfly.rpc.scheduler_link import Scheduler, Schedulers, owner
-from pydragonfly.storage.holdings import Holding, Holdings, Reason
+from pydragonfly.storage.holding import Holding, Reason
+from pydragonfly.storage.holdings import Holdings
 
 logger = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from pydragonfly.errors import DragonflyError, InvalidRequest, TimedOut
 from pydragonfly.model.digest import parse_digest
 from pydragonfly.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
 from pydragonfly.model.task import DownloadRequest, PieceRecord, Traffic
-from pydragonfly.storage.holdings import Holding, Lease
+from pydragonfly.storage.holding import Holding, Lease
 
 
 @dataclass(frozen=True, slots=True)

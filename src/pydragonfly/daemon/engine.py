@@ -22,7 +22,7 @@ from pydragonfly.model.digest import Digest, hasher
 from pydragonfly.model.ids import task_id
 from pydragonfly.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pydragonfly.model.task import DownloadRequest, Kind
-from pydragonfly.storage.holdings import Holding
+from pydragonfly.storage.holding import Holding
 
 from .download import Download, Event
 from .flight import Flight

@@ -22,7 +22,7 @@ from pydragonfly.errors import (
 from pydragonfly.model.task import PieceRecord, Traffic
 from pydragonfly.net.piece_client import Address, Limits, PieceFetch
 from pydragonfly.ports import Candidate, Offer
-from pydragonfly.storage.holdings import Claim, Holding
+from pydragonfly.storage.holding import Claim, Holding
 from pydragonfly.wire.vortex import PieceRequest, Tag
 
 from .node import Node, take

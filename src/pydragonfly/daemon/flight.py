@@ -27,7 +27,7 @@ from pydragonfly.model.digest import piece_digest
 from pydragonfly.model.pieces import piece_count, piece_length_for, pieces_for
 from pydragonfly.model.task import DownloadRequest, TaskRecord, Traffic
 from pydragonfly.ports import KnownTask, Registration
-from pydragonfly.storage.holdings import Holding, Lease, Reason
+from pydragonfly.storage.holding import Holding, Lease, Reason
 
 from .callers import Callers
 from .download import Download

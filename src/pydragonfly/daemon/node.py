@@ -18,7 +18,8 @@ from pydragonfly.model.ids import peer_id
 from pydragonfly.net.piece_client import Connections
 from pydragonfly.ports import ParentLink, SchedulerLink
 from pydragonfly.sources.registry import Registry
-from pydragonfly.storage.holdings import Holding, Holdings
+from pydragonfly.storage.holding import Holding
+from pydragonfly.storage.holdings import Holdings
 
 from .config import DaemonConfig
 from .metrics import Metrics

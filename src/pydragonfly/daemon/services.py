@@ -33,7 +33,7 @@ from pydragonfly.rpc.convert import (
 from pydragonfly.rpc.parent_link import CLOCK_KEY, VERSION_KEY
 from pydragonfly.rpc.scheduler_link import Schedulers
 from pydragonfly.rpc.service import sends_headers
-from pydragonfly.storage.holdings import Holding, Reason
+from pydragonfly.storage.holding import Holding, Reason
 
 from . import output
 from .download import Arrived, Download, Started

@@ -24,7 +24,7 @@ from pydragonfly.errors import (
 )
 from pydragonfly.model.task import PieceRecord
 from pydragonfly.ports import Answer, Conversation, Empty, GoToSource, Parents, Registration
-from pydragonfly.storage.holdings import Holding
+from pydragonfly.storage.holding import Holding
 
 from .callers import Callers
 from .fetching import Fetcher

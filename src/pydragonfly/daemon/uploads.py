@@ -13,7 +13,7 @@ from pydragonfly.errors import InvalidRequest, TaskDeleted, TaskNotFound, Unavai
 from pydragonfly.model.pieces import ByteRange
 from pydragonfly.model.task import Kind, PieceRecord, Traffic
 from pydragonfly.net.piece_server import Upload
-from pydragonfly.storage.holdings import Holding
+from pydragonfly.storage.holding import Holding
 from pydragonfly.wire.vortex import PieceContent, PieceRequest, content_tag
 
 from .node import Node, take

@@ -2,5 +2,6 @@
 
 - :mod:`.memory`: content in memory: one segment per task
 - :mod:`.metadata`: records of tasks and pieces
-- :mod:`.holdings`: the two together with the ledger: reserve, lease, claim, publish, evict
+- :mod:`.holding`: one task, the two together: reserve, lease, claim, publish
+- :mod:`.holdings`: all tasks, with the ledger: admit, evict, expire, delete
 """
