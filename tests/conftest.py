@@ -29,3 +29,11 @@ def origin() -> Iterator[Origin]:
     """A real HTTP origin."""
     with Origin() as origin:
         yield origin
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine's stands between."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

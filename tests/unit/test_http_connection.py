@@ -25,20 +25,14 @@ from pydragonfly.testing.cluster import until
 from pydragonfly.testing.origin import Fault, Origin
 from pydragonfly.testing.sources import fetch, read_all
 
+pytestmark = pytest.mark.usefixtures("direct")
+
 HOUR = 3600.0
 DATA = bytes(range(256)) * 40
 #: Of what a test waits for.
 SOON = 20.0
 
 Speak = Callable[[socket.socket], None]
-
-
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy of the machine's stands between."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
@@ -100,7 +94,7 @@ def trickling(first: bytes, count: int = 1_000_000) -> Speak:
         connection.sendall(first)
         for _ in range(count):
             connection.sendall(b"x")
-            time.sleep(0.02)
+            time.sleep(0.02)  # the trickle: fifty bytes a second
 
     return speak
 
@@ -300,7 +294,7 @@ class TestTrickling:
         into = memoryview(bytearray(4))
         for _ in range(8):
             assert body.readinto(into) == 4
-            time.sleep(0.05)
+            time.sleep(0.05)  # the reader, for as long as an origin may be silent
         assert read_all(body) == DATA[32:]
 
 

@@ -22,17 +22,11 @@ from pydragonfly.sources.http_target import first_target
 from pydragonfly.testing.origin import Fault, Origin, Pattern
 from pydragonfly.testing.sources import fetch
 
+pytestmark = pytest.mark.usefixtures("direct")
+
 DATA = bytes(range(256)) * 40
 NO_RETRY = HttpSettings(max_retries=0)
 SOON = {"Retry-After": "0"}
-
-
-@pytest.fixture(autouse=True)
-def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy of the machine's stands between."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

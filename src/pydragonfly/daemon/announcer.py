@@ -178,9 +178,6 @@ class Announcer:
                 scheduler.behind = True
                 if not held:
                     scheduler.note_left(kind, task_id)
-        # Those who are away mislead nobody; when one returns, all is announced to it again.
-        for other in self._schedulers:
-            other.behind = other.behind or not other.available
 
     async def _tell_left(self, scheduler: Scheduler) -> None:
         """Tell one that listens again what it has missed of what left."""

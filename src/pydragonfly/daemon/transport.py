@@ -277,7 +277,7 @@ class Transport:
         while True:
             await asyncio.sleep(_LOOK_AGAIN)
             words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
-            with contextlib.suppress(DragonflyError):
+            with contextlib.suppress(DragonflyError):  # it is away still, or again
                 talk = self._node.schedulers.talk(words)
                 await talk.run(functools.partial(_say_it_comes, talk))
 

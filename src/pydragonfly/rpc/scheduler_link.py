@@ -290,12 +290,12 @@ class Schedulers:
 
     def talk(self, registration: Registration) -> Talk:
         """See :class:`~pydragonfly.ports.SchedulerLink`."""
-        scheduler = self.pick(registration.task_id)
-        if scheduler is None:
-            raise SchedulerLost("no scheduler is available")
         at_home = owner(registration.task_id, frozenset(self._all))
         if at_home is not None and not self._all[at_home].available:
             self._all[at_home].behind = True  # it does not hear this; when it is back, it shall
+        scheduler = self.pick(registration.task_id)
+        if scheduler is None:
+            raise SchedulerLost("no scheduler is available")
         return Talk(scheduler, registration, self._schedule_timeout)
 
     async def introduce(self, task_id: str) -> None:

@@ -42,8 +42,8 @@ class FileSource:
         request: SourceRequest,
         *,
         timeout: float,  # noqa: ARG002  the port's; files do not stall
-        answer: float | None = None,  # noqa: ARG002  likewise
-        abort: Abort | None = None,  # noqa: ARG002  likewise
+        answer: float | None = None,  # noqa: ARG002  the port's; nobody has to answer
+        abort: Abort | None = None,  # noqa: ARG002  the port's; there is no wait to end
     ) -> SourceBody:
         """Open; see :meth:`pydragonfly.ports.Source.open`. Headers mean nothing here.
 

@@ -91,7 +91,8 @@ class Holding:
 
     def __init__(self, home: Holdings, record: TaskRecord, account: Account) -> None:
         self._home = home
-        self._account = account
+        #: Its share of the store, for :class:`Holdings`.
+        self.account = account
         self._content: memory.Content | None = None
         self._growing: memory.Growing | None = None
         self._last: tuple[TaskRecord, Mapping[int, PieceRecord]] | None = None
@@ -108,7 +109,7 @@ class Holding:
         self.on_gone: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Holding {self.id[:8]} {len(self.pieces)} pieces, {self._account}>"
+        return f"<Holding {self.id[:8]} {len(self.pieces)} pieces, {self.account}>"
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class Holding:
     @property
     def gone(self) -> bool:
         """Deleted or evicted; what is left is for those who hold leases."""
-        return self._account.doomed
+        return self.account.doomed
 
     @property
     def record(self) -> TaskRecord:
@@ -190,12 +191,12 @@ class Holding:
     @property
     def reserved_bytes(self) -> int:
         """Bytes that count against the capacity."""
-        return self._account.size
+        return self.account.size
 
     @property
     def lease_count(self) -> int:
         """Users who rely on the bytes now."""
-        return self._account.leases
+        return self.account.leases
 
     def piece(self, number: int) -> Piece:
         """Where piece *number* lies. Raises InvalidRequest when there is no such piece."""
@@ -214,17 +215,17 @@ class Holding:
         Raises:
             TaskDeleted: It takes no new users.
         """
-        self._home.ledger.lease(self._account)
+        self._home.ledger.lease(self.account)
         return Lease(self)
 
     def touch(self) -> None:
         """It was used."""
         if not self.gone:
-            self._home.ledger.touch(self._account)
+            self._home.ledger.touch(self.account)
             self._home.metadata.touch(*self._key, self._home.now())
 
     def _lease_ended(self) -> None:
-        if self._home.ledger.release(self._account):
+        if self._home.ledger.release(self.account):
             self._free()
 
     # -- bytes ---------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ class Holding:
             Unavailable: The system has no memory for it.
         """
         new = set(numbers) - self._reserved
-        spare = self._home.admit(self._account, sum(self.piece(n).length for n in new))
+        spare = self._home.admit(self.account, sum(self.piece(n).length for n in new))
         self._reserved |= new
         if self._content is None and self.total:
             self._content = self._make_content(spare, early=early)
@@ -287,7 +288,7 @@ class Holding:
             untouched = self._content is None or isinstance(self._content, memory.SmallContent)
             if untouched or self.content.punch(piece.offset, piece.length):
                 self._reserved.discard(number)
-                self._home.ledger.give_back(self._account, piece.length)
+                self._home.ledger.give_back(self.account, piece.length)
         if not self.pieces and self.record.content_length != 0:
             self._home.remove(self, Reason.FAILED)
 
@@ -329,7 +330,7 @@ class Holding:
         Raises:
             OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
-        self._home.discard(self._home.admit(self._account, memory.GROWTH_STEP))
+        self._home.discard(self._home.admit(self.account, memory.GROWTH_STEP))
         if self._growing is None:
             self._growing = memory.Growing()
         return self._growing.extend()
@@ -346,7 +347,7 @@ class Holding:
         if self.gone:
             raise TaskDeleted(f"task {self.id} was deleted")
         growing, self._growing = self._growing, None
-        self._home.ledger.give_back(self._account, self._account.size - length)
+        self._home.ledger.give_back(self.account, self.account.size - length)
         if growing is not None:
             if length:
                 self._content = growing.finish(length, lock=self._home.lock_pages)
@@ -454,7 +455,7 @@ class Holding:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def _removed(self, *, freed: bool) -> None:
+    def removed(self, *, freed: bool) -> None:
         """Called by :class:`Holdings` when the account is doomed and before records go."""
         self._last = self.record, dict(self.pieces)
         self._notify(None)

@@ -113,8 +113,7 @@ class Holdings:
         known = self.metadata.download_started(record)
         if record.content_length == 0:
             self.metadata.download_finished(record.kind, record.id, self.now())
-        account = holding._account  # noqa: SLF001  the two are one
-        self.discard(self._evict(self.ledger.note(account, _cost(known))))
+        self.discard(self._evict(self.ledger.note(holding.account, _cost(known))))
         return holding
 
     def admit(self, account: Account, amount: int) -> list[memory.Content]:
@@ -138,13 +137,13 @@ class Holdings:
     def remove(self, holding: Holding, reason: Reason) -> None:
         """Delete a task: from here on nobody finds it. A second time does nothing."""
         if not holding.gone:
-            freed = self.ledger.doom(holding._account)  # noqa: SLF001  the two are one
+            freed = self.ledger.doom(holding.account)
             self._forget(holding, reason, freed=freed)
 
     def _forget(self, holding: Holding, reason: Reason, *, freed: bool) -> None:
         del self._holdings[holding.kind, holding.id]
-        del self._of_account[holding._account]  # noqa: SLF001  the two are one
-        holding._removed(freed=freed)  # noqa: SLF001  the two are one
+        del self._of_account[holding.account]
+        holding.removed(freed=freed)
         self.metadata.delete(holding.kind, holding.id)
         self.on_removed(holding, reason)
 
