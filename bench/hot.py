@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from pydragonfly.model.units import parse_size
-from pydragonfly.testing.cluster import Cluster
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Origin
+from pantala.model.units import parse_size
+from pantala.testing.cluster import Cluster
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Origin
 
 
 def clock(command: list[str], env: dict[str, str]) -> float:
@@ -40,7 +40,7 @@ def measure(size: int, rounds: int) -> dict[str, list[float]]:
             node = cluster.daemon("hot")
             # Compiled modules are what an installed program has.
             env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-            get = [sys.executable, "-m", "pydragonfly.cli.dfget", "--cache", origin.url("/hot")]
+            get = [sys.executable, "-m", "pantala.cli.dfget", "--cache", origin.url("/hot")]
             get += ["-O", str(Path(directory) / "out"), "-e", str(node.socket), "--overwrite"]
             nothing = [sys.executable, "-c", "pass"]
             for command in (get, nothing):

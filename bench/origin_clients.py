@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="clients at once")
     options = parser.parse_args()
     size = options.mib << 20
-    command = [sys.executable, "-m", "pydragonfly.testing.origin", "--pattern", f"/x={size}"]
+    command = [sys.executable, "-m", "pantala.testing.origin", "--pattern", f"/x={size}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as origin:
         try:
             port = (origin.stdout.readline() if origin.stdout else "").strip()

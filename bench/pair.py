@@ -28,12 +28,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pydragonfly.cli._handoff import connect
-from pydragonfly.model.units import format_size, parse_size
-from pydragonfly.pb import dfdaemon_pb2
-from pydragonfly.testing.cluster import Cluster, Node
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Origin
+from pantala.cli._handoff import connect
+from pantala.model.units import format_size, parse_size
+from pantala.pb import dfdaemon_pb2
+from pantala.testing.cluster import Cluster, Node
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Origin
 
 CHUNK = 1 << 20
 PATIENCE = 600.0

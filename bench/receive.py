@@ -27,7 +27,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from pydragonfly.model.units import format_size, parse_size
+from pantala.model.units import format_size, parse_size
 
 CHUNK = 1 << 20
 STEP = 4 << 20

@@ -25,11 +25,11 @@ from typing import Any, Final
 import grpc.aio
 import psutil
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
-from pydragonfly.rpc.transport import channel_options
-from pydragonfly.testing.cluster import Cluster
-from pydragonfly.testing.stage import MIB, task_id
+from pantala import BUILD_VERSION
+from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.rpc.transport import channel_options
+from pantala.testing.cluster import Cluster
+from pantala.testing.stage import MIB, task_id
 
 _AT_ONCE: Final = 64
 _CHANNELS: Final = 10  # a daemon of Dragonfly opens as many to each scheduler

@@ -19,16 +19,16 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from pydragonfly.model.units import format_size, parse_size
-from pydragonfly.testing.cluster import Cluster, Node
-from pydragonfly.testing.content import Pattern
+from pantala.model.units import format_size, parse_size
+from pantala.testing.cluster import Cluster, Node
+from pantala.testing.content import Pattern
 
 
 class Origin:
     """An HTTP origin as a process of its own."""
 
     def __init__(self, size: int, rate: int | None) -> None:
-        command = [sys.executable, "-m", "pydragonfly.testing.origin", "--pattern", f"/file={size}"]
+        command = [sys.executable, "-m", "pantala.testing.origin", "--pattern", f"/file={size}"]
         if rate:
             command += ["--rate", str(rate)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Write src/pydragonfly/pb from proto/, or check that it is what proto/ would give.
+"""Write src/pantala/pb from proto/, or check that it is what proto/ would give.
 
     python scripts/gen_proto.py            write
     python scripts/gen_proto.py --check    exit 1, naming the files, where they differ
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = Path("pydragonfly/pb")
+PACKAGE = Path("pantala/pb")
 TARGET = ROOT / "src" / PACKAGE
 
 
@@ -69,7 +69,7 @@ def write(wanted: dict[str, bytes]) -> None:
 
 def main() -> int:
     """Run as the module's docstring says."""
-    parser = argparse.ArgumentParser(description="Generate src/pydragonfly/pb from proto/.")
+    parser = argparse.ArgumentParser(description="Generate src/pantala/pb from proto/.")
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 on a difference")
     check: bool = parser.parse_args().check
     wanted, found = generate(), present()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.testing.cluster import Cluster
-from pydragonfly.testing.origin import Origin
+from pantala.testing.cluster import Cluster
+from pantala.testing.origin import Origin
 
 
 @pytest.fixture

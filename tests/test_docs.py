@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.scheduler.config import CATALOGUE
+from pantala.scheduler.config import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "src" / "pydragonfly"
+PACKAGE = ROOT / "src" / "pantala"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PROGRAMS = ("dfget", "dfdaemon", "dfscheduler", "dfctl")
 
@@ -96,7 +96,7 @@ def test_ci_runs_the_readmes_line_for_the_tests() -> None:
 def test_every_program_is_installed_and_helps() -> None:
     """The four of the package's metadata, each under its own name."""
     scripts = tomllib.loads(text("pyproject.toml"))["project"]["scripts"]
-    assert scripts == {name: f"pydragonfly.cli.{name}:main" for name in PROGRAMS}
+    assert scripts == {name: f"pantala.cli.{name}:main" for name in PROGRAMS}
     for name in PROGRAMS:
         assert f"usage: {name} " in help_of(name).lower()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pydragonfly
-from pydragonfly.testing.imports import Import, imports, modules
+import pantala
+from pantala.testing.imports import Import, imports, modules
 
 #: Who imports a neighbour all the same.
 NEIGHBOURS = {
@@ -15,7 +15,7 @@ NEIGHBOURS = {
 
 def layers() -> list[list[str]]:
     """The rows of the drawing, the top one first."""
-    rows = re.findall(r"^    (\w+(?:  \w+)*)   ", pydragonfly.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^    (\w+(?:  \w+)*)   ", pantala.__doc__ or "", re.MULTILINE)
     return [row.split("  ") for row in rows]
 
 
@@ -38,7 +38,7 @@ def may_import(by: str, what: str) -> bool:
 def own(found: Import) -> str | None:
     """The part of our package that is imported, if it is ours."""
     package, _, rest = found.name.partition(".")
-    return rest.split(".")[0] if package == "pydragonfly" else None
+    return rest.split(".")[0] if package == "pantala" else None
 
 
 def test_the_drawing() -> None:
@@ -62,7 +62,7 @@ def test_imports_go_down() -> None:
 
 def _constants() -> set[str]:
     """What the package itself defines, and everybody may use."""
-    return {name for name in vars(pydragonfly) if name.isupper() or name == "__version__"}
+    return {name for name in vars(pantala) if name.isupper() or name == "__version__"}
 
 
 def test_each_exception_is_used() -> None:
@@ -74,7 +74,7 @@ def test_each_exception_is_used() -> None:
 def test_one_module_knows_the_metrics_library_of_its_program() -> None:
     """Nobody else."""
     users = {i.module for i in imports() if i.name.split(".")[0] == "prometheus_client"}
-    assert users == {"pydragonfly.daemon.metrics", "pydragonfly.scheduler.metrics"}
+    assert users == {"pantala.daemon.metrics", "pantala.scheduler.metrics"}
 
 
 def test_the_test_kit_is_for_tests() -> None:

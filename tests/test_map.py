@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pydragonfly.testing.imports import modules
+from pantala.testing.imports import modules
 
 PACKAGES = [name for name, path in modules().items() if path.name == "__init__.py"]
 
@@ -23,7 +23,7 @@ def test_each_module_says_what_it_is(name: str) -> None:
     assert re.match(r"[^\n]+[.:]", docstring(name)), name
 
 
-@pytest.mark.parametrize("package", sorted(set(PACKAGES) - {"pydragonfly"}))
+@pytest.mark.parametrize("package", sorted(set(PACKAGES) - {"pantala"}))
 def test_each_package_names_its_modules(package: str) -> None:
     """All and only."""
     inside = {

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from pydragonfly.testing.imports import Import, imports, modules
+from pantala.testing.imports import Import, imports, modules
 
 PURE = ("core", "wire", "model", "errors")
 
@@ -24,7 +24,7 @@ PURE_MODULES = [name for name in modules() if name.split(".")[1:2] in [[part] fo
 
 def test_there_are_pure_modules() -> None:
     """So that the tests below speak of something."""
-    assert {f"pydragonfly.{part}" for part in PURE} <= set(PURE_MODULES)
+    assert {f"pantala.{part}" for part in PURE} <= set(PURE_MODULES)
     assert len(PURE_MODULES) > 20
 
 
@@ -38,7 +38,7 @@ def test_pure_modules_import_nothing_worldly() -> None:
 def test_chance_is_an_argument() -> None:
     """``random`` is imported for the type of an argument, and for nothing else."""
     users = {i.module for i in imports(*PURE) if i.name.split(".")[0] == "random"}
-    assert "pydragonfly.core.transfer" in users
+    assert "pantala.core.transfer" in users
     assert [i for i in imports(*PURE) if _is_dice(i)] == []
     for module in users:
         tree = ast.parse(modules()[module].read_text())

@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
-from pydragonfly.pb import common_pb2, dfdaemon_pb2, errordetails_pb2, manager_pb2, scheduler_pb2
+from pantala.pb import common_pb2, dfdaemon_pb2, errordetails_pb2, manager_pb2, scheduler_pb2
 
 CONTRACT: dict[str, Any] = json.loads(Path(__file__).with_name("dragonfly-v2.json").read_text())
 

@@ -15,15 +15,15 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from pydragonfly.model.ids import DEFAULT_FILTERED_QUERY_PARAMS, task_id
-from pydragonfly.model.pieces import piece_at
-from pydragonfly.model.task import Kind
-from pydragonfly.pb import (
+from pantala.model.ids import DEFAULT_FILTERED_QUERY_PARAMS, task_id
+from pantala.model.pieces import piece_at
+from pantala.model.task import Kind
+from pantala.pb import (
     common_pb2,  # noqa: F401  registers the types that the others use
     dfdaemon_pb2,
     scheduler_pb2,
 )
-from pydragonfly.wire.vortex import TO_SERVER, FrameDecoder, PieceContent, PieceRequest, to_client
+from pantala.wire.vortex import TO_SERVER, FrameDecoder, PieceContent, PieceRequest, to_client
 
 CALLS: list[Any] = [
     pytest.param(call, id=f"{file.stem}-{number}")

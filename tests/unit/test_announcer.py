@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.core.sched.states import PeerState
-from pydragonfly.daemon.app import Daemon
-from pydragonfly.errors import Busy
-from pydragonfly.model.task import DownloadRequest, Kind
-from pydragonfly.rpc.scheduler_link import Scheduler as Link
-from pydragonfly.scheduler.app import Scheduler
-from pydragonfly.storage.holding import Reason
-from pydragonfly.testing import inside
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Fault, Origin
+from pantala.core.sched.states import PeerState
+from pantala.daemon.app import Daemon
+from pantala.errors import Busy
+from pantala.model.task import DownloadRequest, Kind
+from pantala.rpc.scheduler_link import Scheduler as Link
+from pantala.scheduler.app import Scheduler
+from pantala.storage.holding import Reason
+from pantala.testing import inside
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Fault, Origin
 
 
 class Wire:
@@ -174,7 +174,7 @@ async def test_a_scheduler_that_refuses(
 
 def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is forgotten."""
-    monkeypatch.setattr("pydragonfly.rpc.scheduler_link._MAX_LEFT", 2)
+    monkeypatch.setattr("pantala.rpc.scheduler_link._MAX_LEFT", 2)
 
     async def play() -> None:
         link = Link("127.0.0.1:1")

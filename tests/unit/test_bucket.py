@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.core.bucket import Bucket
+from pantala.core.bucket import Bucket
 
 
 def test_it_starts_full() -> None:

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from pydragonfly.core.transfer import Wanted
-from pydragonfly.daemon.callers import Callers, credentials
-from pydragonfly.daemon.download import Download
-from pydragonfly.errors import DragonflyError, NoProvider, SourceFailed
-from pydragonfly.model.pieces import ByteRange
-from pydragonfly.model.task import DownloadRequest, Kind, TaskRecord
-from pydragonfly.storage.holding import Holding
-from pydragonfly.storage.holdings import Holdings
-from pydragonfly.storage.metadata import MemoryMetadata
+from pantala.core.transfer import Wanted
+from pantala.daemon.callers import Callers, credentials
+from pantala.daemon.download import Download
+from pantala.errors import DragonflyError, NoProvider, SourceFailed
+from pantala.model.pieces import ByteRange
+from pantala.model.task import DownloadRequest, Kind, TaskRecord
+from pantala.storage.holding import Holding
+from pantala.storage.holdings import Holdings
+from pantala.storage.metadata import MemoryMetadata
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 

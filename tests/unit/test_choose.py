@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from pydragonfly.core.sched.choose import (
+from pantala.core.sched.choose import (
     AskSeed,
     Decision,
     Parents,
@@ -19,13 +19,13 @@ from pydragonfly.core.sched.choose import (
     find_candidates,
     find_success_parent,
 )
-from pydragonfly.core.sched.entities import Peer, Trigger
-from pydragonfly.core.sched.rules import RULES, Limits
-from pydragonfly.core.sched.states import PeerState
-from pydragonfly.errors import Forbidden, NoProvider, NotFound, SourceFailed
-from pydragonfly.model.pieces import ByteRange
-from pydragonfly.model.task import Kind
-from pydragonfly.testing.stage import MIB, Stage
+from pantala.core.sched.entities import Peer, Trigger
+from pantala.core.sched.rules import RULES, Limits
+from pantala.core.sched.states import PeerState
+from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
+from pantala.model.pieces import ByteRange
+from pantala.model.task import Kind
+from pantala.testing.stage import MIB, Stage
 
 
 def ids(decision: Decision) -> set[str]:

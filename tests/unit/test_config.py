@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pydragonfly.daemon.config import CATALOGUE, DaemonConfig, load
-from pydragonfly.errors import ConfigError
-from pydragonfly.settings import camel, nearest_key, split_address
+from pantala.daemon.config import CATALOGUE, DaemonConfig, load
+from pantala.errors import ConfigError
+from pantala.settings import camel, nearest_key, split_address
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.model.pieces import ByteRange, Piece
-from pydragonfly.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
-from pydragonfly.rpc.convert import (
+from pantala.model.pieces import ByteRange, Piece
+from pantala.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
+from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
+from pantala.rpc.convert import (
     download_request,
     duration,
     fill_register,

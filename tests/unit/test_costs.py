@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from pydragonfly.core.sched.costs import WINDOW, Costs
+from pantala.core.sched.costs import WINDOW, Costs
 
 
 def _of(*costs: float) -> Costs:

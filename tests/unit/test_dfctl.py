@@ -18,10 +18,10 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.cli import dfctl
-from pydragonfly.model.pieces import pieces_for
-from pydragonfly.pb import common_pb2, dfdaemon_pb2, node_pb2
+from pantala import BUILD_VERSION
+from pantala.cli import dfctl
+from pantala.model.pieces import pieces_for
+from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
 
 ONE, TWO, GONE = "1" * 64, "2" * 64, "f" * 64
 
@@ -107,7 +107,7 @@ def _handlers(daemon: _Daemon, *, ours: bool) -> list[grpc.GenericRpcHandler]:
     }
     handlers = [grpc.method_handlers_generic_handler("dfdaemon.v2.DfdaemonDownload", download)]
     if ours:
-        handlers.append(grpc.method_handlers_generic_handler("pydragonfly.v1.Node", node))
+        handlers.append(grpc.method_handlers_generic_handler("pantala.v1.Node", node))
     return handlers
 
 
@@ -308,14 +308,14 @@ def test_a_stock_daemon_is_spared(endpoint: Path, capsys: pytest.CaptureFixture[
         for command in (["ls"], ["stat", ONE], ["rm", ONE]):
             assert _run("cache-task", *command) == 1
             assert capsys.readouterr().err == (
-                f"dfctl: the daemon at {endpoint} is not pydragonfly: a cache RPC would kill it\n"
+                f"dfctl: the daemon at {endpoint} is not pantala: a cache RPC would kill it\n"
             )
         assert stock.asked == []
     with _served(endpoint) as other:
         other.version = "v2.1.0"
         assert _run("cache-task", "rm", ONE) == 1
         assert other.asked == []
-    assert "is not pydragonfly" in capsys.readouterr().err
+    assert "is not pantala" in capsys.readouterr().err
 
 
 def test_no_daemon(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,8 +378,8 @@ def test_the_personal_daemon_is_found(
     """Where no other was named and the machine has none."""
     monkeypatch.setattr(dfctl, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "pydragonfly").mkdir()
-    with _served(tmp_path / "pydragonfly" / "dfdaemon.sock"):
+    (tmp_path / "pantala").mkdir()
+    with _served(tmp_path / "pantala" / "dfdaemon.sock"):
         assert _run("cache-task", "ls") == 0
     assert capsys.readouterr().out.endswith("1 task, 12.0 MiB of 1.0 GiB used\n")
     assert _run("cache-task", "ls") == 1

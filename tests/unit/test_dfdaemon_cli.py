@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import trustme
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.daemon.config import CATALOGUE, load
-from pydragonfly.paths import handoff_path_for
+from pantala import BUILD_VERSION
+from pantala.daemon.config import CATALOGUE, load
+from pantala.paths import handoff_path_for
 
 
 def dfdaemon(*arguments: str, **env: str) -> tuple[int, str, str]:
     """Run it; return its status, output and errors."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DFDAEMON_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pydragonfly.cli.dfdaemon", *arguments],
+        [sys.executable, "-m", "pantala.cli.dfdaemon", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -219,7 +219,7 @@ def test_check_can_be_read_again(tmp_path: Path) -> None:
 def test_personal(tmp_path: Path) -> None:
     """A personal daemon listens where only its user gets to."""
     settings = checked("--personal", XDG_RUNTIME_DIR=str(tmp_path))
-    socket_path = f"{tmp_path}/pydragonfly/dfdaemon.sock"
+    socket_path = f"{tmp_path}/pantala/dfdaemon.sock"
     assert at(settings, "download.server.socketPath") == socket_path
     assert at(settings, "download.server.handoffPath") == handoff_path_for(socket_path)
     assert at(settings, "download.server.socketMode") == "0600"
@@ -228,7 +228,7 @@ def test_personal(tmp_path: Path) -> None:
         assert at(settings, f"{server}.server.ip") == "127.0.0.1"
     assert at(settings, "upload.server.port") == at(settings, "storage.server.tcpPort") == 0
     assert at(settings, "metrics.enable") is at(settings, "health.enable") is False
-    assert (tmp_path / "pydragonfly").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "pantala").stat().st_mode & 0o777 == 0o700
 
 
 def test_personal_with_a_socket(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_personal_with_a_socket(tmp_path: Path) -> None:
         "--personal", "--socket", f"{tmp_path}/x.sock", XDG_RUNTIME_DIR=str(tmp_path)
     )
     assert at(settings, "download.server.socketPath") == f"{tmp_path}/x.sock"
-    assert not (tmp_path / "pydragonfly").exists()
+    assert not (tmp_path / "pantala").exists()
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_log_file(tmp_path: Path, console: bool) -> None:  # noqa: FBT001  a par
     script = f"""
 import structlog
 from pathlib import Path
-from pydragonfly.cli.dfdaemon import _start_logging
+from pantala.cli.dfdaemon import _start_logging
 _start_logging({{"console": {console}, "log_dir": Path({str(tmp_path)!r}) / "a" / "b",
     "log_level": "info", "log_max_files": 2}}, 1024)
 for n in range(50):

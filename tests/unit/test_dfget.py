@@ -18,18 +18,18 @@ from typing import Any
 
 import pytest
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.cli import _personal, dfget
-from pydragonfly.cli._arguments import Options, parse
-from pydragonfly.cli._text import one_line, public_url
-from pydragonfly.errors import InvalidRequest
-from pydragonfly.model.digest import parse_digest
-from pydragonfly.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
-from pydragonfly.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
+from pantala import BUILD_VERSION
+from pantala.cli import _personal, dfget
+from pantala.cli._arguments import Options, parse
+from pantala.cli._text import one_line, public_url
+from pantala.errors import InvalidRequest
+from pantala.model.digest import parse_digest
+from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
 
 CONTENT = random.Random(7).randbytes(200_000)
 URL = "https://me:pw@origin.example/model.bin?token=secret"
-PROGRAM = [sys.executable, "-m", "pydragonfly.cli.dfget"]
+PROGRAM = [sys.executable, "-m", "pantala.cli.dfget"]
 
 Script = Callable[[Conversation], None]
 
@@ -474,7 +474,7 @@ def test_a_personal_daemon_where_the_machine_has_none(
     """It is used, and told of when it had to be started."""
     monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    home = tmp_path / "pydragonfly"
+    home = tmp_path / "pantala"
     home.mkdir(mode=0o700)
     with HandoffDaemon(home, serve(CONTENT)):
         assert dfget.run(["--cache", URL, "-O", str(tmp_path / "found")]) == 0
@@ -482,7 +482,7 @@ def test_a_personal_daemon_where_the_machine_has_none(
     (home / "dfdaemon.handoff.sock").unlink()
     program = (
         "import sys, pathlib\n"
-        "from pydragonfly.testing.handoff_daemon import HandoffDaemon, serve\n"
+        "from pantala.testing.handoff_daemon import HandoffDaemon, serve\n"
         "daemon = HandoffDaemon(pathlib.Path(sys.argv[1]).parent, serve(b'personal'))\n"
         "daemon._listener.settimeout(60)\n"
         "daemon._run()\n"
@@ -506,7 +506,7 @@ def test_a_personal_daemon_that_was_just_quitting(
     """It is asked once more, and once only; a machine's daemon is not."""
     monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    home = tmp_path / "pydragonfly"
+    home = tmp_path / "pantala"
     home.mkdir(mode=0o700)
     asked: list[int] = []
 
@@ -536,7 +536,7 @@ def test_a_stock_daemon_of_the_machine_is_not_passed_over(
         stock.bind(str(tmp_path / "dfdaemon.sock"))
         stock.listen()
         assert dfget.run(["--cache", URL, "-O", str(tmp_path / "out")]) == 1
-    assert "is not a pydragonfly daemon" in capsys.readouterr().err
+    assert "is not a pantala daemon" in capsys.readouterr().err
 
 
 def test_it_starts_light(tmp_path: Path) -> None:
@@ -544,7 +544,7 @@ def test_it_starts_light(tmp_path: Path) -> None:
     with HandoffDaemon(tmp_path, serve(CONTENT)) as daemon:
         done = subprocess.run(
             [
-                *(sys.executable, "-X", "importtime", "-m", "pydragonfly.cli.dfget"),
+                *(sys.executable, "-X", "importtime", "-m", "pantala.cli.dfget"),
                 *("--cache", URL, "-O", str(tmp_path / "out"), "-e", daemon.endpoint),
             ],
             capture_output=True,
@@ -554,7 +554,7 @@ def test_it_starts_light(tmp_path: Path) -> None:
             env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
         )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "pydragonfly.wire.handoff" in imported
+    assert "pantala.wire.handoff" in imported
     heavy = (
         "asyncio dataclasses grpc google hashlib inspect isal logging pathlib pydantic random "
         "rich shutil structlog subprocess tempfile threading typer urllib"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.core.policy import POLICIES
-from pydragonfly.core.transfer import Note
-from pydragonfly.errors import FeatureOff
-from pydragonfly.model.task import Kind
-from pydragonfly.pb import dfdaemon_pb2, scheduler_pb2
-from pydragonfly.rpc.dialects import DIALECTS, Dialect, dialect_of
+from pantala.core.policy import POLICIES
+from pantala.core.transfer import Note
+from pantala.errors import FeatureOff
+from pantala.model.task import Kind
+from pantala.pb import dfdaemon_pb2, scheduler_pb2
+from pantala.rpc.dialects import DIALECTS, Dialect, dialect_of
 
 SCHEDULER = scheduler_pb2.DESCRIPTOR.services_by_name["Scheduler"].methods_by_name
 UPLOAD = dfdaemon_pb2.DESCRIPTOR.services_by_name["DfdaemonUpload"].methods_by_name

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.errors import InvalidRequest
-from pydragonfly.model.digest import (
+from pantala.errors import InvalidRequest
+from pantala.model.digest import (
     Digest,
     crc32,
     hasher,

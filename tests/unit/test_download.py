@@ -7,19 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from pydragonfly.daemon.download import Arrived, Download, Event, Growing, Started
-from pydragonfly.errors import (
+from pantala.daemon.download import Arrived, Download, Event, Growing, Started
+from pantala.errors import (
     InvalidRequest,
     NoProvider,
     RangeNotSatisfiable,
     TaskDeleted,
     TimedOut,
 )
-from pydragonfly.model.pieces import ByteRange, Piece
-from pydragonfly.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.storage.holding import Holding, Reason
-from pydragonfly.storage.holdings import Holdings
-from pydragonfly.storage.metadata import MemoryMetadata
+from pantala.model.pieces import ByteRange, Piece
+from pantala.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
+from pantala.storage.holding import Holding, Reason
+from pantala.storage.holdings import Holdings
+from pantala.storage.metadata import MemoryMetadata
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 RECORD = TaskRecord(

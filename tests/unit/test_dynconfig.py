@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pydragonfly.daemon.config import load
-from pydragonfly.daemon.dynconfig import Dynconfig
-from pydragonfly.errors import ConfigError
+from pantala.daemon.config import load
+from pantala.daemon.dynconfig import Dynconfig
+from pantala.errors import ConfigError
 
 #: Never resolves (RFC 6761).
 NOWHERE = "scheduler.invalid:8002"
@@ -108,7 +108,7 @@ async def test_missing_at_start(path: Path) -> None:
 
 async def test_missing_where_it_may(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its usual place it may be missing, come later, and is expected from then on."""
-    monkeypatch.setattr("pydragonfly.daemon.dynconfig.DEFAULT_PATH", path)
+    monkeypatch.setattr("pantala.daemon.dynconfig.DEFAULT_PATH", path)
     dynconfig = Dynconfig(load(None))
     await dynconfig.start()
     assert dynconfig.current() == ()

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pydragonfly.daemon.endpoints import Endpoint, Page, health_endpoint, metrics_endpoint
-from pydragonfly.daemon.metrics import CONTENT_TYPE, Metrics
-from pydragonfly.errors import ConfigError
+from pantala.daemon.endpoints import Endpoint, Page, health_endpoint, metrics_endpoint
+from pantala.daemon.metrics import CONTENT_TYPE, Metrics
+from pantala.errors import ConfigError
 
 
 async def ask(port: int, request: bytes) -> bytes:
@@ -116,13 +116,13 @@ async def test_head_too_long(hello: int) -> None:
 
 async def test_silent_clients_have_an_end(hello: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who says nothing is sent away."""
-    monkeypatch.setattr("pydragonfly.daemon.endpoints._TIMEOUT", 0.05)
+    monkeypatch.setattr("pantala.daemon.endpoints._TIMEOUT", 0.05)
     assert await ask(hello, b"GET /hel") == b""
 
 
 async def test_too_many_connections(hello: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit connections are closed; when one ends there is room again."""
-    monkeypatch.setattr("pydragonfly.daemon.endpoints._MAX_CONNECTIONS", 1)
+    monkeypatch.setattr("pantala.daemon.endpoints._MAX_CONNECTIONS", 1)
     reader, writer = await asyncio.open_connection("127.0.0.1", hello)
     writer.write(b"GET")
     assert await ask(hello, b"GET /hello HTTP/1.1\r\n\r\n") == b""

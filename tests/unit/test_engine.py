@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pydragonfly.daemon.app import Daemon
-from pydragonfly.daemon.download import Arrived, Download, Growing, Started
-from pydragonfly.daemon.flight import Flight
-from pydragonfly.errors import (
+from pantala.daemon.app import Daemon
+from pantala.daemon.download import Arrived, Download, Growing, Started
+from pantala.daemon.flight import Flight
+from pantala.errors import (
     DigestMismatch,
     DragonflyError,
     FeatureOff,
@@ -29,13 +29,13 @@ from pydragonfly.errors import (
     TimedOut,
     Unavailable,
 )
-from pydragonfly.model.pieces import ByteRange
-from pydragonfly.model.task import DownloadRequest, Kind, Traffic
-from pydragonfly.storage.holding import Holding, Reason
-from pydragonfly.testing import inside
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.inside import get
-from pydragonfly.testing.origin import Fault, Origin
+from pantala.model.pieces import ByteRange
+from pantala.model.task import DownloadRequest, Kind, Traffic
+from pantala.storage.holding import Holding, Reason
+from pantala.testing import inside
+from pantala.testing.content import Pattern
+from pantala.testing.inside import get
+from pantala.testing.origin import Fault, Origin
 
 MIB = 1 << 20
 PIECE = 4 * MIB

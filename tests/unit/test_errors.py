@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from pydragonfly import errors
-from pydragonfly.errors import (
+from pantala import errors
+from pantala.errors import (
     Code,
     DigestMismatch,
     DragonflyError,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.core.sched.entities import Host, HostFacts
-from pydragonfly.core.sched.evaluate import evaluate, load_quality
-from pydragonfly.testing.stage import Stage
+from pantala.core.sched.entities import Host, HostFacts
+from pantala.core.sched.evaluate import evaluate, load_quality
+from pantala.testing.stage import Stage
 
 GIB = 1024**3
 

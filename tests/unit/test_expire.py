@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.core.sched.entities import Peer, Trigger
-from pydragonfly.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
-from pydragonfly.core.sched.rules import Limits
-from pydragonfly.testing.stage import Stage
+from pantala.core.sched.entities import Peer, Trigger
+from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
+from pantala.core.sched.rules import Limits
+from pantala.testing.stage import Stage
 
 HOUR = 3600.0
 

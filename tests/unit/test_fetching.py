@@ -11,18 +11,18 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from pydragonfly.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
-from pydragonfly.daemon.fetching import Fetcher
-from pydragonfly.daemon.origin import Origin
-from pydragonfly.errors import NoProvider, PieceNotFound, SourceFailed, TaskNotFound
-from pydragonfly.model.digest import crc32, piece_digest
-from pydragonfly.model.task import Kind, PieceRecord, TaskRecord
-from pydragonfly.pb import common_pb2, dfdaemon_pb2
-from pydragonfly.ports import Candidate
-from pydragonfly.rpc.parent_link import VERSION_KEY
-from pydragonfly.rpc.service import add_service, sends_headers
-from pydragonfly.storage.holding import Holding, Reason
-from pydragonfly.testing import inside
+from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
+from pantala.daemon.fetching import Fetcher
+from pantala.daemon.origin import Origin
+from pantala.errors import NoProvider, PieceNotFound, SourceFailed, TaskNotFound
+from pantala.model.digest import crc32, piece_digest
+from pantala.model.task import Kind, PieceRecord, TaskRecord
+from pantala.pb import common_pb2, dfdaemon_pb2
+from pantala.ports import Candidate
+from pantala.rpc.parent_link import VERSION_KEY
+from pantala.rpc.service import add_service, sends_headers
+from pantala.storage.holding import Holding, Reason
+from pantala.testing import inside
 
 TASK = "a" * 64
 PIECE = 100

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.errors import (
+from pantala.errors import (
     Forbidden,
     InvalidRequest,
     RangeNotSatisfiable,
     SourceChanged,
     SourceFailed,
 )
-from pydragonfly.ports import SourceBody, SourceRequest
-from pydragonfly.sources import file as module
-from pydragonfly.sources.file import FileSource
-from pydragonfly.testing.sources import fetch, read_all
+from pantala.ports import SourceBody, SourceRequest
+from pantala.sources import file as module
+from pantala.sources.file import FileSource
+from pantala.testing.sources import fetch, read_all
 
 DATA = bytes(range(256)) * 40
 

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 import pytest
 
-from pydragonfly.core.fsm import Machine, Table
-from pydragonfly.errors import InvalidTransition
+from pantala.core.fsm import Machine, Table
+from pantala.errors import InvalidTransition
 
 
 class Light(StrEnum):

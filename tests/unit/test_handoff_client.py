@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from pydragonfly.cli._download import Download
-from pydragonfly.cli._handoff import Connection, connect, connect_if_there, dial
-from pydragonfly.cli._output import output_for
-from pydragonfly.cli._progress import Progress
-from pydragonfly.errors import (
+from pantala.cli._download import Download
+from pantala.cli._handoff import Connection, connect, connect_if_there, dial
+from pantala.cli._output import output_for
+from pantala.cli._progress import Progress
+from pantala.errors import (
     Busy,
     DragonflyError,
     FeatureOff,
@@ -31,8 +31,8 @@ from pydragonfly.errors import (
     TimedOut,
     Unavailable,
 )
-from pydragonfly.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve, started
-from pydragonfly.wire.handoff import encode
+from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve, started
+from pantala.wire.handoff import encode
 
 CONTENT = random.Random(4).randbytes(23_456)
 REQUEST = {"op": "download", "kind": "CACHE", "url": "http://me:pw@origin/file?token=secret"}
@@ -135,7 +135,7 @@ def test_the_segment_may_come_last(
     tmp_path: Path, start: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pieces tell how far it is; what is written is taken from the segment at the end."""
-    monkeypatch.setattr("pydragonfly.cli._download._STEP", 5_001)
+    monkeypatch.setattr("pantala.cli._download._STEP", 5_001)
 
     def script(talk: Conversation) -> None:
         with contextlib.closing(Segment(CONTENT, 5000)) as segment:
@@ -446,7 +446,7 @@ def test_a_socket_of_another_program(tmp_path: Path) -> None:
         talk.wait_closed()
 
     message = _error(tmp_path, script)
-    assert message.startswith(f"no pydragonfly daemon talks at {tmp_path}/dfdaemon.handoff.sock (")
+    assert message.startswith(f"no pantala daemon talks at {tmp_path}/dfdaemon.handoff.sock (")
     assert message.endswith("): name the socket of one with --endpoint")
 
 
@@ -456,7 +456,7 @@ def test_a_daemon_that_is_not_ours(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stock:
         stock.bind(str(endpoint))
         stock.listen()
-        with pytest.raises(FeatureOff, match="is not a pydragonfly daemon"):
+        with pytest.raises(FeatureOff, match="is not a pantala daemon"):
             connect(str(endpoint))
 
 
@@ -470,8 +470,8 @@ def test_a_socket_behind_a_closed_door(tmp_path: Path) -> None:
     """In words, with what to do about it: what is named there works."""
     program = (
         "import os, sys\n"
-        "from pydragonfly.cli._handoff import dial\n"
-        "from pydragonfly.errors import Forbidden\n"
+        "from pantala.cli._handoff import dial\n"
+        "from pantala.errors import Forbidden\n"
         "if os.geteuid() == 0:\n"
         "    os.setuid(65534)\n"  # no door is closed to root
         "try:\n"
@@ -492,4 +492,4 @@ def test_a_socket_behind_a_closed_door(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"no permission to use {path}: "), done.stderr
     assert "start 'dfdaemon --personal', and use that with --endpoint " in done.stdout
     uid = os.geteuid() or 65534
-    assert done.stdout.endswith(f"/tmp/pydragonfly-{uid}/dfdaemon.sock\n")  # noqa: S108  the documented place
+    assert done.stdout.endswith(f"/tmp/pantala-{uid}/dfdaemon.sock\n")  # noqa: S108  the documented place

@@ -19,14 +19,14 @@ from typing import Any, Self
 
 import pytest
 
-from pydragonfly.daemon.app import Daemon
-from pydragonfly.daemon.handoff_server import parse_download
-from pydragonfly.errors import FeatureOff, InvalidRequest
-from pydragonfly.model.task import DownloadRequest, Kind
-from pydragonfly.storage.holding import Reason
-from pydragonfly.testing import inside
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Fault, Origin
+from pantala.daemon.app import Daemon
+from pantala.daemon.handoff_server import parse_download
+from pantala.errors import FeatureOff, InvalidRequest
+from pantala.model.task import DownloadRequest, Kind
+from pantala.storage.holding import Reason
+from pantala.testing import inside
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Fault, Origin
 
 MIB = 1 << 20
 SIZE = 10 * MIB
@@ -233,7 +233,7 @@ async def test_info(daemon: Daemon) -> None:
     with Client(daemon) as client:
         client.send({"op": "info"})
         event = await client.event()
-        assert event.pop("version").startswith("pydragonfly/")
+        assert event.pop("version").startswith("pantala/")
         assert event == {"event": "info", "host_id": daemon.config.host_id, "pid": os.getpid()}
         assert await client.end() == b""
 

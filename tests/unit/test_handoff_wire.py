@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.errors import LocalProtocolError, RemoteProtocolError
-from pydragonfly.wire.handoff import MAX_CONTENT, MAX_JSON, HandoffDecoder, encode
+from pantala.errors import LocalProtocolError, RemoteProtocolError
+from pantala.wire.handoff import MAX_CONTENT, MAX_JSON, HandoffDecoder, encode
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
@@ -153,7 +153,7 @@ def test_it_imports_next_to_nothing() -> None:
     """With this module dfget starts, before anything has been downloaded."""
     heavy = ["asyncio", "dataclasses", "grpc", "hashlib", "inspect", "logging", "socket", "ssl"]
     code = (
-        "import sys; import pydragonfly.wire.handoff, pydragonfly.model.filtered;"
+        "import sys; import pantala.wire.handoff, pantala.model.filtered;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run(

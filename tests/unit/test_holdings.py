@@ -18,19 +18,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pydragonfly.errors import (
+from pantala.errors import (
     InvalidRequest,
     OutOfSpace,
     PieceNotFound,
     TaskDeleted,
     TimedOut,
 )
-from pydragonfly.model.pieces import ByteRange
-from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.storage.holding import Holding, Lease, Reason
-from pydragonfly.storage.holdings import Figures, Holdings
-from pydragonfly.storage.memory import GROWTH_STEP, Segment
-from pydragonfly.storage.metadata import MemoryMetadata
+from pantala.model.pieces import ByteRange
+from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
+from pantala.storage.holding import Holding, Lease, Reason
+from pantala.storage.holdings import Figures, Holdings
+from pantala.storage.memory import GROWTH_STEP, Segment
+from pantala.storage.metadata import MemoryMetadata
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
@@ -465,9 +465,9 @@ def test_memory_that_does_not_pass_on(store: Store, why: str) -> None:
 
 _LOCKED = """
 import os, resource
-from pydragonfly.model.task import Kind, TaskRecord, Traffic
-from pydragonfly.storage.holdings import Holdings
-from pydragonfly.storage.metadata import MemoryMetadata
+from pantala.model.task import Kind, TaskRecord, Traffic
+from pantala.storage.holdings import Holdings
+from pantala.storage.metadata import MemoryMetadata
 
 class Busy:
     # As the one that frees memory may be: it gets round to nothing.

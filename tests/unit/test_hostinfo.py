@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.daemon.config import load
-from pydragonfly.daemon.hostinfo import HostFacts
+from pantala import BUILD_VERSION
+from pantala.daemon.config import load
+from pantala.daemon.hostinfo import HostFacts
 
 LOOPBACK = {"host.ip": "127.0.0.1", "host.hostname": "me"}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from urllib3 import HTTPHeaderDict
 
-from pydragonfly.errors import RangeNotSatisfiable, SourceFailed
-from pydragonfly.ports import SourceRequest
-from pydragonfly.sources.http_answer import Answer, Head, describe, version
+from pantala.errors import RangeNotSatisfiable, SourceFailed
+from pantala.ports import SourceRequest
+from pantala.sources.http_answer import Answer, Head, describe, version
 
 WHOLE = SourceRequest("http://h/x")
 

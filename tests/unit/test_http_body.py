@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.errors import SourceFailed
-from pydragonfly.ports import SourceBody, SourceRequest
-from pydragonfly.sources.http import HttpSettings, HttpSource
-from pydragonfly.sources.http_body import HttpBody
-from pydragonfly.testing.origin import Fault, Origin
-from pydragonfly.testing.sources import fetch, read_all
+from pantala.errors import SourceFailed
+from pantala.ports import SourceBody, SourceRequest
+from pantala.sources.http import HttpSettings, HttpSource
+from pantala.sources.http_body import HttpBody
+from pantala.testing.origin import Fault, Origin
+from pantala.testing.sources import fetch, read_all
 
 DATA = bytes(range(256)) * 40
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pydragonfly.errors import SourceFailed
-from pydragonfly.ports import Abort, SourceBody, SourceRequest
-from pydragonfly.sources import http_connection
-from pydragonfly.sources.http import HttpSettings, HttpSource
-from pydragonfly.testing.cluster import until
-from pydragonfly.testing.origin import Fault, Origin
-from pydragonfly.testing.sources import fetch, read_all
+from pantala.errors import SourceFailed
+from pantala.ports import Abort, SourceBody, SourceRequest
+from pantala.sources import http_connection
+from pantala.sources.http import HttpSettings, HttpSource
+from pantala.testing.cluster import until
+from pantala.testing.origin import Fault, Origin
+from pantala.testing.sources import fetch, read_all
 
 pytestmark = pytest.mark.usefixtures("direct")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.errors import ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
-from pydragonfly.ports import SourceRequest
-from pydragonfly.sources.http import HttpSettings, HttpSource, RedirectCache
-from pydragonfly.sources.http_target import first_target
-from pydragonfly.testing.origin import Fault, Origin, Pattern
-from pydragonfly.testing.sources import fetch
+from pantala import BUILD_VERSION
+from pantala.errors import ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
+from pantala.ports import SourceRequest
+from pantala.sources.http import HttpSettings, HttpSource, RedirectCache
+from pantala.sources.http_target import first_target
+from pantala.testing.origin import Fault, Origin, Pattern
+from pantala.testing.sources import fetch
 
 pytestmark = pytest.mark.usefixtures("direct")
 

@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from pydragonfly.errors import InvalidRequest, SourceFailed
-from pydragonfly.sources.http_target import Target, first_target
+from pantala.errors import InvalidRequest, SourceFailed
+from pantala.sources.http_target import Target, first_target
 
 BASIC = "Basic " + base64.b64encode(b"us er:p:w").decode()
 

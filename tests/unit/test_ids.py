@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pydragonfly.errors import InvalidRequest
-from pydragonfly.model.ids import (
+from pantala.errors import InvalidRequest
+from pantala.model.ids import (
     DEFAULT_FILTERED_QUERY_PARAMS,
     check_task_id,
     host_id,
@@ -18,7 +18,7 @@ from pydragonfly.model.ids import (
     piece_id,
     task_id,
 )
-from pydragonfly.model.task import Kind
+from pantala.model.task import Kind
 
 EXAMPLE = "https://example.com"
 

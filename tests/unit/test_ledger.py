@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pydragonfly.core.ledger import Account, Ledger
-from pydragonfly.errors import OutOfSpace, TaskDeleted
+from pantala.core.ledger import Account, Ledger
+from pantala.errors import OutOfSpace, TaskDeleted
 
 
 def _filled(ledger: Ledger, **sizes: int) -> list[Account]:

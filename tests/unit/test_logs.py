@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from pydragonfly.errors import ConfigError
-from pydragonfly.logs import setup_logging
+from pantala.errors import ConfigError
+from pantala.logs import setup_logging
 
 PROGRAM = """
 import logging, structlog
-from pydragonfly.logs import setup_logging
+from pantala.logs import setup_logging
 setup_logging({level!r}, json={json})
 structlog.get_logger("ours").info("held", task="t1")
 logging.getLogger("theirs").info("said %s", "so")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pydragonfly.daemon.machine import (
+from pantala.daemon.machine import (
     CpuGroup,
     MemoryGroup,
     _addresses,

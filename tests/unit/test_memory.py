@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.errors import Unavailable
-from pydragonfly.storage.memory import (
+from pantala.errors import Unavailable
+from pantala.storage.memory import (
     GROWTH_STEP,
     MAX_EXCESS,
     SMALL,
@@ -25,7 +25,7 @@ from pydragonfly.storage.memory import (
     create,
     heir_for,
 )
-from pydragonfly.testing.store_contract import ContentContract
+from pantala.testing.store_contract import ContentContract
 
 MIB = 1 << 20
 
@@ -329,7 +329,7 @@ class TestMemory:
 
 
 def _mappings() -> int:
-    return Path("/proc/self/maps").read_text().count("memfd:pydragonfly")
+    return Path("/proc/self/maps").read_text().count("memfd:pantala")
 
 
 def _flags(segment: Content) -> list[str]:
@@ -345,8 +345,8 @@ def _run(*lines: str, fds: tuple[int, ...] = ()) -> None:
     """Run a program in a process of its own."""
     text = "\n".join(
         (
-            "from pydragonfly.errors import Unavailable",
-            "from pydragonfly.storage.memory import create, Growing",
+            "from pantala.errors import Unavailable",
+            "from pantala.storage.memory import create, Growing",
             *lines,
         )
     )
@@ -453,5 +453,5 @@ def _segments() -> set[int]:
             lines = maps.read_text().splitlines()
         except OSError:  # it has just ended, or is not ours
             continue
-        found |= {int(line.split()[4]) for line in lines if "memfd:pydragonfly" in line}
+        found |= {int(line.split()[4]) for line in lines if "memfd:pantala" in line}
     return found

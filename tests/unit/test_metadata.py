@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.model.task import Kind, PieceRecord, TaskRecord
-from pydragonfly.storage.metadata import MemoryMetadata, MetadataStore
-from pydragonfly.testing.metadata_contract import MetadataContract
+from pantala.model.task import Kind, PieceRecord, TaskRecord
+from pantala.storage.metadata import MemoryMetadata, MetadataStore
+from pantala.testing.metadata_contract import MetadataContract
 
 
 class TestMemoryMetadata(MetadataContract):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.daemon.metrics import Metrics, StoreFigures, TaskLabels, size_level
-from pydragonfly.model.task import Kind, Traffic
+from pantala import BUILD_VERSION
+from pantala.daemon.metrics import Metrics, StoreFigures, TaskLabels, size_level
+from pantala.model.task import Kind, Traffic
 
 CACHE = TaskLabels(Kind.CACHE, tag="t", app="a", priority=6)
 LABELS = {"type": "3", "tag": "t", "app": "a", "priority": "6"}

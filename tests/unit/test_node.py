@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.daemon.node import OriginThreads
-from pydragonfly.testing import inside
+from pantala.daemon.node import OriginThreads
+from pantala.testing import inside
 
 
 class Waiting:

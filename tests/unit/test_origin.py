@@ -18,8 +18,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.testing.content import CHUNK, Blob, File, Pattern
-from pydragonfly.testing.origin import Fault, Origin
+from pantala.testing.content import CHUNK, Blob, File, Pattern
+from pantala.testing.origin import Fault, Origin
 
 DATA = bytes(range(256)) * 40
 
@@ -292,12 +292,12 @@ class TestFaults:
 
 
 class TestProgram:
-    """``python -m pydragonfly.testing.origin``."""
+    """``python -m pantala.testing.origin``."""
 
     def test_serves_until_told_to_end(self, tmp_path: Path) -> None:
         """Prints its port, serves a directory and patterns, and answers with its counters."""
         (tmp_path / "f").write_bytes(DATA)
-        command = [sys.executable, "-m", "pydragonfly.testing.origin", "--dir", str(tmp_path)]
+        command = [sys.executable, "-m", "pantala.testing.origin", "--dir", str(tmp_path)]
         command += ["--pattern", "/p=1000000", "--rate", "1e9"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
             assert program.stdout is not None

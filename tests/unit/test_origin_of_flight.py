@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pydragonfly.daemon.origin import CHUNK, Origin, Probe, SourceFetch, StreamFetch
-from pydragonfly.errors import SourceChanged, SourceFailed
-from pydragonfly.model.digest import crc32, piece_digest
-from pydragonfly.model.pieces import Piece, pieces_for
-from pydragonfly.sources.http import HttpSettings, HttpSource
-from pydragonfly.testing import origin as web
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Fault
+from pantala.daemon.origin import CHUNK, Origin, Probe, SourceFetch, StreamFetch
+from pantala.errors import SourceChanged, SourceFailed
+from pantala.model.digest import crc32, piece_digest
+from pantala.model.pieces import Piece, pieces_for
+from pantala.sources.http import HttpSettings, HttpSource
+from pantala.testing import origin as web
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Fault
 
 SIZE = 10_000_000
 PIECE = 4_000_000

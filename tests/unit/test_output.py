@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.cli import _output
-from pydragonfly.cli._output import FileOutput, StreamOutput, output_for
-from pydragonfly.errors import InvalidRequest, OutputExists, Unavailable
+from pantala.cli import _output
+from pantala.cli._output import FileOutput, StreamOutput, output_for
+from pantala.errors import InvalidRequest, OutputExists, Unavailable
 
 
 def _view(data: bytes) -> memoryview:
@@ -229,8 +229,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     # A limit of the process stands for the disk's; it must not bind the tests themselves.
     program = (
         "import resource, signal, sys\n"
-        "from pydragonfly.cli._output import output_for\n"
-        "from pydragonfly.errors import Unavailable\n"
+        "from pantala.cli._output import output_for\n"
+        "from pantala.errors import Unavailable\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
         "try:\n"

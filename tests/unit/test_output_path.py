@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.daemon.config import DownloadServer
-from pydragonfly.daemon.output import check_allowed, check_path, write
-from pydragonfly.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
+from pantala.daemon.config import DownloadServer
+from pantala.daemon.output import check_allowed, check_path, write
+from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
 
 CONTENT = bytes(range(256)) * 100_000
 
@@ -122,8 +122,8 @@ def test_a_disk_that_is_full(directory: Path) -> None:
     """Nothing is left of it."""
     program = (
         "import pathlib, resource, signal\n"
-        "from pydragonfly.daemon.output import write\n"
-        "from pydragonfly.errors import Unavailable\n"
+        "from pantala.daemon.output import write\n"
+        "from pantala.errors import Unavailable\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"path = pathlib.Path({str(directory / 'out')!r})\n"

@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from pydragonfly.errors import (
+from pantala.errors import (
     DigestMismatch,
     NotFound,
     ParentLost,
@@ -20,12 +20,12 @@ from pydragonfly.errors import (
     TaskDeleted,
     TaskNotFound,
 )
-from pydragonfly.model.digest import crc32, piece_digest, piece_metadata_digest
-from pydragonfly.model.task import Kind
-from pydragonfly.pb import common_pb2, dfdaemon_pb2
-from pydragonfly.ports import Candidate, Offer
-from pydragonfly.rpc.parent_link import VERSION_KEY, GrpcParents
-from pydragonfly.rpc.service import add_service, sends_headers
+from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
+from pantala.model.task import Kind
+from pantala.pb import common_pb2, dfdaemon_pb2
+from pantala.ports import Candidate, Offer
+from pantala.rpc.parent_link import VERSION_KEY, GrpcParents
+from pantala.rpc.service import add_service, sends_headers
 
 TASK = "a" * 64
 DATA = b"test content"
@@ -229,7 +229,7 @@ async def test_only_so_many_channels(
     parents: GrpcParents, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those in use stay, of the others the one used longest ago goes."""
-    monkeypatch.setattr("pydragonfly.rpc.parent_link._MAX_CHANNELS", 2)
+    monkeypatch.setattr("pantala.rpc.parent_link._MAX_CHANNELS", 2)
     scripts = [Script() for _ in range(4)]
     candidates = [await stack.enter_async_context(serving(script)) for script in scripts]
     scripts[0].pause.clear()

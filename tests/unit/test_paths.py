@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.errors import ConfigError, Forbidden
-from pydragonfly.paths import handoff_path_for, make_runtime_dir, personal_socket, runtime_dir
+from pantala.errors import ConfigError, Forbidden
+from pantala.paths import handoff_path_for, make_runtime_dir, personal_socket, runtime_dir
 
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A runtime directory of this user, and in it the place of ours."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    return tmp_path / "pydragonfly"
+    return tmp_path / "pantala"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_without_a_runtime_directory_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unset, missing, relative or another user's: then it is one in /tmp."""
-    fallback = f"/tmp/pydragonfly-{os.geteuid()}"  # noqa: S108  the name is the point
+    fallback = f"/tmp/pantala-{os.geteuid()}"  # noqa: S108  the name is the point
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     assert runtime_dir() == fallback
     for value in ("", "relative", str(tmp_path / "none")):
@@ -52,7 +52,7 @@ def test_without_a_runtime_directory_of_ones_own(
         assert runtime_dir() == fallback
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    assert runtime_dir() == f"/tmp/pydragonfly-{tmp_path.stat().st_uid + 1}"  # noqa: S108  as above
+    assert runtime_dir() == f"/tmp/pantala-{tmp_path.stat().st_uid + 1}"  # noqa: S108  as above
 
 
 def test_a_symlink_is_refused(runtime: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_anothers_directory_is_refused(runtime: Path, monkeypatch: pytest.Monkey
     """Made there before us, as anybody can in /tmp."""
     runtime.mkdir(mode=0o700)
     owner = runtime.stat().st_uid
-    monkeypatch.setattr("pydragonfly.paths.runtime_dir", lambda: str(runtime))
+    monkeypatch.setattr("pantala.paths.runtime_dir", lambda: str(runtime))
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(Forbidden, match=f"belongs to user {owner}"):
         make_runtime_dir()
@@ -88,6 +88,6 @@ def test_what_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     with pytest.raises(ConfigError, match="too long"):
         make_runtime_dir()
-    monkeypatch.setattr("pydragonfly.paths.runtime_dir", lambda: "/proc/pydragonfly")
-    with pytest.raises(ConfigError, match="cannot create /proc/pydragonfly"):
+    monkeypatch.setattr("pantala.paths.runtime_dir", lambda: "/proc/pantala")
+    with pytest.raises(ConfigError, match="cannot create /proc/pantala"):
         make_runtime_dir()

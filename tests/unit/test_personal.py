@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.cli import _personal
-from pydragonfly.cli._personal import connect_personal
-from pydragonfly.errors import TimedOut, Unavailable
+from pantala.cli import _personal
+from pantala.cli._personal import connect_personal
+from pantala.errors import TimedOut, Unavailable
 
 # Stands for the daemon: notes that it was started, and listens.
 _DAEMON = """\
 import os, socket, sys, time
-from pydragonfly.paths import handoff_path_for
+from pantala.paths import handoff_path_for
 endpoint = sys.argv[1]
 with open(endpoint + ".pids", "a") as pids:
     print(os.getpid(), os.getcwd(), os.getsid(0) == os.getpid(), file=pids)
@@ -35,7 +35,7 @@ while True:
 
 _CLIENT = """\
 import sys
-from pydragonfly.cli import _personal
+from pantala.cli import _personal
 _personal._COMMAND = (sys.executable, "-c", sys.argv[1])
 connection, pid = _personal.connect_personal()
 with connection:
@@ -47,7 +47,7 @@ with connection:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The personal daemon's directory; what was started is ended."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    home = tmp_path / "pydragonfly"
+    home = tmp_path / "pantala"
     yield home
     for pid, *_ in _started(home):
         with contextlib.suppress(ProcessLookupError, ChildProcessError):

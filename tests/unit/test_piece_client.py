@@ -13,18 +13,18 @@ from typing import Self
 
 import pytest
 
-from pydragonfly.errors import (
+from pantala.errors import (
     DigestMismatch,
     NotFound,
     ParentLost,
     RemoteProtocolError,
     VortexCode,
 )
-from pydragonfly.model.digest import crc32, piece_digest
-from pydragonfly.model.pieces import Piece
-from pydragonfly.net.piece_client import Address, Connections, Limits, PieceFetch
-from pydragonfly.wire.vortex import TO_SERVER, Close, ErrorFrame, PieceContent, PieceRequest, Tag
-from pydragonfly.wire.vortex import FrameDecoder as Decoder
+from pantala.model.digest import crc32, piece_digest
+from pantala.model.pieces import Piece
+from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, PieceContent, PieceRequest, Tag
+from pantala.wire.vortex import FrameDecoder as Decoder
 
 TASK = "6298e02aa713cc55fe7cd31c9d050691e5c0ee4866e012e0a897613b2d42ca82"
 REQUEST = PieceRequest(Tag.DOWNLOAD_CACHE_PIECE, TASK, 7)

@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from pydragonfly.errors import ConfigError, InvalidRequest, NotFound, PieceNotFound, VortexCode
-from pydragonfly.model.digest import crc32, piece_digest
-from pydragonfly.model.pieces import Piece
-from pydragonfly.net.piece_client import Address, Connections, Limits, PieceFetch
-from pydragonfly.net.piece_server import PieceServer, Upload
-from pydragonfly.wire.vortex import (
+from pantala.errors import ConfigError, InvalidRequest, NotFound, PieceNotFound, VortexCode
+from pantala.model.digest import crc32, piece_digest
+from pantala.model.pieces import Piece
+from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.net.piece_server import PieceServer, Upload
+from pantala.wire.vortex import (
     Close,
     ErrorFrame,
     Frame,
@@ -56,7 +56,7 @@ class Shelf:
 
     @asynccontextmanager
     async def upload(self, request: PieceRequest) -> AsyncIterator[Upload]:
-        """As :class:`pydragonfly.net.piece_server.Uploads`."""
+        """As :class:`pantala.net.piece_server.Uploads`."""
         if request.tag is not Tag.DOWNLOAD_CACHE_PIECE:
             raise InvalidRequest(f"{request.tag.name} is not served here")
         if request.number == 999:

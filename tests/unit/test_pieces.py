@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.errors import InvalidRequest, RangeNotSatisfiable, RemoteProtocolError
-from pydragonfly.model.pieces import (
+from pantala.errors import InvalidRequest, RangeNotSatisfiable, RemoteProtocolError
+from pantala.model.pieces import (
     MAX_PIECE_LENGTH,
     MIN_PIECE_LENGTH,
     ByteRange,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.core.policy import KIND_OF_TAG, POLICIES, Medium, Policy, policy_of
-from pydragonfly.errors import FeatureOff
-from pydragonfly.model.task import Kind
-from pydragonfly.wire.vortex import REQUESTS
+from pantala.core.policy import KIND_OF_TAG, POLICIES, Medium, Policy, policy_of
+from pantala.errors import FeatureOff
+from pantala.model.task import Kind
+from pantala.wire.vortex import REQUESTS
 
 
 def test_the_rows() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.testing.cluster import PATIENCE, until
-from pydragonfly.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
+from pantala.testing.cluster import PATIENCE, until
+from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
 
 CONTENT = random.Random(8).randbytes(50_000)
 URL = "http://origin.example/file"
@@ -38,7 +38,7 @@ NOWHERE = {
 
 
 def _command(program: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"pydragonfly.cli.{program}", *arguments]
+    return [sys.executable, "-m", f"pantala.cli.{program}", *arguments]
 
 
 def _run(
@@ -182,7 +182,7 @@ def test_any_encoding(command: tuple[str, ...], encoding: str) -> None:
 def test_grpc_writes_no_lines_of_its_own() -> None:
     """Not between those of a log that is JSON; unless somebody wants to read them."""
     script = (
-        "import asyncio, contextlib, pydragonfly.cli\n"
+        "import asyncio, contextlib, pantala.cli\n"
         "import grpc.aio\n"
         "async def main():\n"
         "    server = grpc.aio.server()\n"

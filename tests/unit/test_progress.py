@@ -9,7 +9,7 @@ import pty
 import struct
 import termios
 
-from pydragonfly.cli._progress import Progress
+from pantala.cli._progress import Progress
 
 
 class _Clock:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.core.reclaim import expired
-from pydragonfly.model.task import Kind, TaskRecord
+from pantala.core.reclaim import expired
+from pantala.model.task import Kind, TaskRecord
 
 
 def _record(name: str, updated_at: float, kind: Kind = Kind.CACHE) -> TaskRecord:

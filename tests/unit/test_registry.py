@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.errors import InvalidRequest
-from pydragonfly.sources.file import FileSource
-from pydragonfly.sources.registry import Registry
+from pantala.errors import InvalidRequest
+from pantala.sources.file import FileSource
+from pantala.sources.registry import Registry
 
 HTTP, FILE = FileSource(), FileSource()
 REGISTRY = Registry({"http": HTTP, "https": HTTP, "file": FILE})

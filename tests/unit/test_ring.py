@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.core.ring import HashRing, SeedRing, siphash24
-from pydragonfly.errors import ConfigError, Unavailable
+from pantala.core.ring import HashRing, SeedRing, siphash24
+from pantala.errors import ConfigError, Unavailable
 
 SCHEDULERS = ["10.0.0.1:8002", "10.0.0.2:8002", "10.0.0.3:8002"]
 SEEDS = ["10.0.0.1:4000", "10.0.0.2:4000", "10.0.0.3:4000"]

@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.core.sched.sample import SampleSet
+from pantala.core.sched.sample import SampleSet
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pydragonfly.core.fsm import Machine
-from pydragonfly.core.sched.rules import RULES
-from pydragonfly.core.sched.states import (
+from pantala.core.fsm import Machine
+from pantala.core.sched.rules import RULES
+from pantala.core.sched.states import (
     PEER,
     TASK,
     PeerEvent,
@@ -14,7 +14,7 @@ from pydragonfly.core.sched.states import (
     TaskEvent,
     TaskState,
 )
-from pydragonfly.errors import InvalidTransition
+from pantala.errors import InvalidTransition
 
 TASK_ROWS = """
     Download           Pending Succeeded Failed Leave     Running

@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pydragonfly.core.sched.entities import OVER, Peer
-from pydragonfly.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
-from pydragonfly.core.sched.rules import RULES, Limits
-from pydragonfly.core.sched.states import PeerState, TaskState
-from pydragonfly.errors import (
+from pantala.core.sched.entities import OVER, Peer
+from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
+from pantala.core.sched.rules import RULES, Limits
+from pantala.core.sched.states import PeerState, TaskState
+from pantala.errors import (
     DragonflyError,
     InvalidRequest,
     InvalidTransition,
@@ -23,9 +23,9 @@ from pydragonfly.errors import (
     SourceFailed,
     TaskNotFound,
 )
-from pydragonfly.model.pieces import ByteRange
-from pydragonfly.model.task import Kind
-from pydragonfly.testing.stage import MIB, Stage, task_id
+from pantala.model.pieces import ByteRange
+from pantala.model.task import Kind
+from pantala.testing.stage import MIB, Stage, task_id
 
 
 def test_a_download_from_the_origin_to_the_child() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.core.sched.rules import Limits
-from pydragonfly.errors import ConfigError
-from pydragonfly.scheduler.config import load
+from pantala.core.sched.rules import Limits
+from pantala.errors import ConfigError
+from pantala.scheduler.config import load
 
 SAMPLE = """
 server:

@@ -12,9 +12,9 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty as Nothing
 
-from pydragonfly.core.ring import HashRing
-from pydragonfly.core.transfer import Note, Tell
-from pydragonfly.errors import (
+from pantala.core.ring import HashRing
+from pantala.core.transfer import Note, Tell
+from pantala.errors import (
     Busy,
     DragonflyError,
     NotFound,
@@ -24,10 +24,10 @@ from pydragonfly.errors import (
     TimedOut,
     Unavailable,
 )
-from pydragonfly.model.pieces import ByteRange
-from pydragonfly.model.task import DownloadRequest, Kind, PieceRecord, Traffic
-from pydragonfly.pb import common_pb2, scheduler_pb2
-from pydragonfly.ports import (
+from pantala.model.pieces import ByteRange
+from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
+from pantala.pb import common_pb2, scheduler_pb2
+from pantala.ports import (
     Answer,
     Candidate,
     Empty,
@@ -36,8 +36,8 @@ from pydragonfly.ports import (
     Parents,
     Registration,
 )
-from pydragonfly.rpc.scheduler_link import EPOCH_KEY, Schedulers
-from pydragonfly.rpc.service import add_service
+from pantala.rpc.scheduler_link import EPOCH_KEY, Schedulers
+from pantala.rpc.service import add_service
 
 TASK = "a" * 64
 REGISTRATION = Registration(
@@ -606,7 +606,7 @@ async def test_a_scheduler_that_does_not_end_a_talk(
     schedulers: Schedulers, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has some time for it, and no more."""
-    monkeypatch.setattr("pydragonfly.rpc.scheduler_link._END_LIMIT", 0.1)
+    monkeypatch.setattr("pantala.rpc.scheduler_link._END_LIMIT", 0.1)
     script.talk = silence
     assert await talk(schedulers, lambda c: c.finish()) == []
 

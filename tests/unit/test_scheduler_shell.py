@@ -14,16 +14,16 @@ import pytest
 from prometheus_client import generate_latest
 from typer.testing import CliRunner
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.cli.dfscheduler import _app
-from pydragonfly.errors import ConfigError, NotFound
-from pydragonfly.logs import setup_logging
-from pydragonfly.pb import common_pb2
-from pydragonfly.scheduler.background import Background
-from pydragonfly.scheduler.metrics import Metrics, size_level
-from pydragonfly.scheduler.waiters import Waiters
-from pydragonfly.testing import inside
-from pydragonfly.testing.stage import Stage
+from pantala import BUILD_VERSION
+from pantala.cli.dfscheduler import _app
+from pantala.errors import ConfigError, NotFound
+from pantala.logs import setup_logging
+from pantala.pb import common_pb2
+from pantala.scheduler.background import Background
+from pantala.scheduler.metrics import Metrics, size_level
+from pantala.scheduler.waiters import Waiters
+from pantala.testing import inside
+from pantala.testing.stage import Stage
 
 
 async def test_waiters_wake_in_the_order_in_which_they_came() -> None:

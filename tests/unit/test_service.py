@@ -10,16 +10,16 @@ import grpc
 import grpc.aio
 import pytest
 
-from pydragonfly.errors import Busy, TaskNotFound
-from pydragonfly.pb import (
+from pantala.errors import Busy, TaskNotFound
+from pantala.pb import (
     common_pb2,
     dfdaemon_pb2,
     dfdaemon_pb2_grpc,
     scheduler_pb2,
     scheduler_pb2_grpc,
 )
-from pydragonfly.rpc.service import Admit, Observe, add_service
-from pydragonfly.rpc.transport import bind, channel_options, server_options
+from pantala.rpc.service import Admit, Observe, add_service
+from pantala.rpc.transport import bind, channel_options, server_options
 
 TASK = "a" * 64
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pydragonfly.net.sockets import hang_up, set_limit, tune
+from pantala.net.sockets import hang_up, set_limit, tune
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from pydragonfly.errors import (
+from pantala.errors import (
     Busy,
     DragonflyError,
     FeatureOff,
@@ -22,8 +22,8 @@ from pydragonfly.errors import (
     TimedOut,
     Unavailable,
 )
-from pydragonfly.logs import setup_logging
-from pydragonfly.rpc.status import DETAILS_KEY, from_rpc_error, status_of
+from pantala.logs import setup_logging
+from pantala.rpc.status import DETAILS_KEY, from_rpc_error, status_of
 
 
 def _failed(

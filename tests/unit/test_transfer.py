@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from pydragonfly.core.transfer import (
+from pantala.core.transfer import (
     Bag,
     Closed,
     Command,

@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from pydragonfly.errors import ConfigError
-from pydragonfly.rpc.transport import bind, channel_options, server_options
+from pantala.errors import ConfigError
+from pantala.rpc.transport import bind, channel_options, server_options
 
 
 async def test_port_zero_chooses() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.model.units import format_size, parse_duration, parse_size
+from pantala.model.units import format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

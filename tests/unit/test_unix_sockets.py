@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.daemon.sockets import HostName, SocketPath, private
-from pydragonfly.errors import ConfigError
+from pantala.daemon.sockets import HostName, SocketPath, private
+from pantala.errors import ConfigError
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_what_a_killed_daemon_left_goes(directory: Path) -> None:
     where = directory / "d.sock"
     program = (
         "import os, pathlib, signal\n"
-        "from pydragonfly.daemon.sockets import SocketPath\n"
+        "from pantala.daemon.sockets import SocketPath\n"
         f"path = SocketPath(pathlib.Path({str(where)!r}), setting='k')\n"
         "listener = path.listen(0o600)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

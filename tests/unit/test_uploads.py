@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.daemon.app import Daemon
-from pydragonfly.errors import (
+from pantala.daemon.app import Daemon
+from pantala.errors import (
     InvalidRequest,
     PieceNotFound,
     TaskDeleted,
     TaskNotFound,
     Unavailable,
 )
-from pydragonfly.model.task import Kind, PieceRecord, TaskRecord, Traffic
-from pydragonfly.storage.holding import Claim, Holding, Reason
-from pydragonfly.testing import inside
-from pydragonfly.wire.vortex import PieceContent, PieceRequest, Tag
+from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
+from pantala.storage.holding import Claim, Holding, Reason
+from pantala.testing import inside
+from pantala.wire.vortex import PieceContent, PieceRequest, Tag
 
 TASK = "a" * 64
 PIECE = 100_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydragonfly.errors import LocalProtocolError, RemoteProtocolError, VortexCode
-from pydragonfly.wire.vortex import (
+from pantala.errors import LocalProtocolError, RemoteProtocolError, VortexCode
+from pantala.wire.vortex import (
     CONTENTS,
     HEADER,
     MAX_ERROR_TEXT,

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from pydragonfly.daemon.tasks import Tasks
-from pydragonfly.daemon.weights import Weights
-from pydragonfly.errors import ParentLost
-from pydragonfly.model.task import DownloadRequest, Kind
-from pydragonfly.ports import Candidate
-from pydragonfly.testing import inside
-from pydragonfly.testing.content import Pattern
-from pydragonfly.testing.origin import Origin
+from pantala.daemon.tasks import Tasks
+from pantala.daemon.weights import Weights
+from pantala.errors import ParentLost
+from pantala.model.task import DownloadRequest, Kind
+from pantala.ports import Candidate
+from pantala.testing import inside
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Origin
 
 
 class Hosts:
@@ -28,7 +28,7 @@ class Hosts:
         self.asked: list[str] = []
 
     async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
-        """As :class:`pydragonfly.ports.ParentLink`."""
+        """As :class:`pantala.ports.ParentLink`."""
         self.asked.append(parent.host_id)
         queue = self.queues[parent.host_id] = asyncio.Queue()
         try:

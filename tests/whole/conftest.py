@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pydragonfly.testing import unharmed as the_end
-from pydragonfly.testing.cluster import Cluster
-from pydragonfly.testing.origin import Origin
+from pantala.testing import unharmed as the_end
+from pantala.testing.cluster import Cluster
+from pantala.testing.origin import Origin
 
 
 @pytest.fixture

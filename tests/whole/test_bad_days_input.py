@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from pydragonfly.testing.cluster import Cluster, Program, until
-from pydragonfly.testing.origin import Fault, Origin, Pattern
-from pydragonfly.wire.vortex import PieceRequest, Tag
+from pantala.testing.cluster import Cluster, Program, until
+from pantala.testing.origin import Fault, Origin, Pattern
+from pantala.wire.vortex import PieceRequest, Tag
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 

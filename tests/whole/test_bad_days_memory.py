@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from pydragonfly.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
-from pydragonfly.rpc.transport import channel_options
-from pydragonfly.testing.cluster import PATIENCE, Cluster, Node, until
-from pydragonfly.testing.origin import Fault, Origin, Pattern
+from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
+from pantala.rpc.transport import channel_options
+from pantala.testing.cluster import PATIENCE, Cluster, Node, until
+from pantala.testing.origin import Fault, Origin, Pattern
 
 MIB = 1 << 20
 CONTENT = Pattern(10 * MIB + 77, seed=1)

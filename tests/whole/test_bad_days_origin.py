@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pydragonfly.testing import unharmed
-from pydragonfly.testing.cluster import Cluster, Got, Node, until
-from pydragonfly.testing.origin import Fault, Origin, Pattern
+from pantala.testing import unharmed
+from pantala.testing.cluster import Cluster, Got, Node, until
+from pantala.testing.origin import Fault, Origin, Pattern
 
 MIB = 1 << 20
 
@@ -107,7 +107,7 @@ def test_nobody_listens(place: Place) -> None:
 def test_it_dies_in_the_middle(place: Place) -> None:
     """The user reads so, once somebody has tried again."""
     arguments = (f"--pattern=/f={CONTENT.size}", f"--rate={4 * MIB}")
-    dying = place.cluster.start("pydragonfly.testing.origin", *arguments, name="origin")
+    dying = place.cluster.start("pantala.testing.origin", *arguments, name="origin")
     port = int(until(lambda: dying.log, "the origin's port printed"))
     download = place.cluster.begin(place.node, f"http://127.0.0.1:{port}/f")
     until(lambda: place.node.store()["leased"], "the download begun")

@@ -11,15 +11,15 @@ from typing import Any
 import grpc
 import pytest
 
-from pydragonfly.model.ids import task_id
-from pydragonfly.model.task import Kind
-from pydragonfly.pb import scheduler_pb2
-from pydragonfly.rpc.transport import channel_options
-from pydragonfly.testing import bad_parent as bad
-from pydragonfly.testing import unharmed
-from pydragonfly.testing.bad_parent import BadParent, Conduct
-from pydragonfly.testing.cluster import PATIENCE, Cluster, Got, until
-from pydragonfly.testing.origin import Fault, Origin, Pattern
+from pantala.model.ids import task_id
+from pantala.model.task import Kind
+from pantala.pb import scheduler_pb2
+from pantala.rpc.transport import channel_options
+from pantala.testing import bad_parent as bad
+from pantala.testing import unharmed
+from pantala.testing.bad_parent import BadParent, Conduct
+from pantala.testing.cluster import PATIENCE, Cluster, Got, until
+from pantala.testing.origin import Fault, Origin, Pattern
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
@@ -290,7 +290,7 @@ def test_the_origin_dies_under_a_swarm(cluster: Cluster, origin: Origin) -> None
     cluster.scheduler()
     nodes = cluster.daemons("a", "b", "c", config=IMPATIENT)
     arguments = (f"--pattern=/f={CONTENT.size}", f"--rate={4 * MIB}")
-    dying = cluster.start("pydragonfly.testing.origin", *arguments, name="origin")
+    dying = cluster.start("pantala.testing.origin", *arguments, name="origin")
     port = int(until(lambda: dying.log, "the origin's port printed"))
     begun = [cluster.begin(node, f"http://127.0.0.1:{port}/f") for node in nodes]
     until(lambda: all(node.tasks() for node in nodes), "all of them at work")

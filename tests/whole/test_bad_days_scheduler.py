@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from pydragonfly.testing.cluster import PATIENCE, Cluster, Got, Node, Program, until
-from pydragonfly.testing.origin import Fault, Origin, Pattern
+from pantala.testing.cluster import PATIENCE, Cluster, Got, Node, Program, until
+from pantala.testing.origin import Fault, Origin, Pattern
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 

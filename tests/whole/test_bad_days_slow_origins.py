@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pydragonfly.daemon.app import PROBERS_OF_ONE, READERS_OF_ONE
-from pydragonfly.paths import handoff_path_for
-from pydragonfly.testing.cluster import Cluster, Node, until
-from pydragonfly.testing.origin import Fault, Origin, Pattern
-from pydragonfly.wire.handoff import encode
+from pantala.daemon.app import PROBERS_OF_ONE, READERS_OF_ONE
+from pantala.paths import handoff_path_for
+from pantala.testing.cluster import Cluster, Node, until
+from pantala.testing.origin import Fault, Origin, Pattern
+from pantala.wire.handoff import encode
 
 MIB = 1 << 20
 SMALL = Pattern(10_000)

@@ -12,9 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pydragonfly.pb import common_pb2, dfdaemon_pb2, node_pb2, scheduler_pb2
-from pydragonfly.testing.cluster import Cluster, Got, Node
-from pydragonfly.testing.origin import Fault, Origin, Pattern
+from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2, scheduler_pb2
+from pantala.testing.cluster import Cluster, Got, Node
+from pantala.testing.origin import Fault, Origin, Pattern
 
 MIB = 1 << 20
 PIECE = 4 * MIB
@@ -213,7 +213,7 @@ def test_a_machine_with_nothing_running(origin: Origin, tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     env = {"XDG_RUNTIME_DIR": str(runtime)}
-    command = [sys.executable, "-m", "pydragonfly.cli.dfget", "--cache", origin.url("/model")]
+    command = [sys.executable, "-m", "pantala.cli.dfget", "--cache", origin.url("/model")]
     done = subprocess.run(
         [*command, "-O", str(tmp_path / "out")],
         env={**os.environ, **env},

@@ -11,9 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from pydragonfly.pb import common_pb2, scheduler_pb2
-from pydragonfly.testing.announce import LIMIT, Swarm, is_to_source, seed, swarm, until
-from pydragonfly.testing.stage import MIB, task_id
+from pantala.pb import common_pb2, scheduler_pb2
+from pantala.testing.announce import LIMIT, Swarm, is_to_source, seed, swarm, until
+from pantala.testing.stage import MIB, task_id
 
 # Cold tasks
 
@@ -100,7 +100,7 @@ async def test_a_peer_told_to_start_that_never_does_is_given_up() -> None:
 
 DYING = """
 import asyncio, sys, grpc
-from pydragonfly.pb import scheduler_pb2, scheduler_pb2_grpc, common_pb2
+from pantala.pb import scheduler_pb2, scheduler_pb2_grpc, common_pb2
 
 async def main():
     channel = grpc.aio.insecure_channel(sys.argv[1])

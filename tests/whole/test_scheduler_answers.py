@@ -20,10 +20,10 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from pydragonfly import BUILD_VERSION
-from pydragonfly.pb import common_pb2, errordetails_pb2, scheduler_pb2
-from pydragonfly.testing.announce import LIMIT, is_to_source, refusal, swarm, until
-from pydragonfly.testing.stage import MIB, task_id
+from pantala import BUILD_VERSION
+from pantala.pb import common_pb2, errordetails_pb2, scheduler_pb2
+from pantala.testing.announce import LIMIT, is_to_source, refusal, swarm, until
+from pantala.testing.stage import MIB, task_id
 
 # What is said of tasks and peers
 
@@ -232,7 +232,7 @@ async def test_a_restart_shows() -> None:
         async with swarm() as s:
             for _ in range(2):
                 trailing = await (await s.host("a")).trailing_metadata()
-                epochs.append(dict(trailing)["pydragonfly-epoch"])
+                epochs.append(dict(trailing)["pantala-epoch"])
     assert epochs[0] == epochs[1] != epochs[2] == epochs[3]
     assert all(epochs)
 
@@ -396,7 +396,7 @@ async def test_health_and_reflection() -> None:
 
 def test_the_program(tmp_path: Path) -> None:
     """It says where it listens, refuses a taken port in one line, and ends on SIGTERM."""
-    command = [sys.executable, "-m", "pydragonfly.cli.dfscheduler", "--listen-ip", "127.0.0.1"]
+    command = [sys.executable, "-m", "pantala.cli.dfscheduler", "--listen-ip", "127.0.0.1"]
     config = tmp_path / "scheduler.yaml"
     config.write_text(
         textwrap.dedent("""

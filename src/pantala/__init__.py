@@ -1,0 +1,21 @@
+"""Dragonfly in Python: files distributed inside a cluster, from peers before the origin.
+
+Read ARCHITECTURE.md for the map. Layers, imports only downward:
+
+    cli                                   programs
+    daemon  scheduler                     assembly
+    storage  net  sources  rpc            adapters; they do not know each other
+    settings  logs  paths  pb             what several of the above share
+    ports                                 interfaces
+    core  wire  model  errors             pure: nothing here waits, or asks the time
+
+Of the modules at the top, :mod:`.settings` reads configuration files, :mod:`.logs` sets logging
+up, :mod:`.paths` says where a daemon's sockets lie, and :mod:`.pb` is the contract, generated.
+:mod:`.testing` is for those who test; nothing else imports it.
+"""
+
+__version__ = "0.1.0"
+
+#: What we announce as ``build.git_version``. Its prefix is how a scheduler knows that a host
+#: speaks the cache RPCs (a stock daemon aborts on one).
+BUILD_VERSION = f"pantala/{__version__}"

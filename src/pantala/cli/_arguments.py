@@ -1,0 +1,362 @@
+"""The command line of ``dfget`` and its environment, ``DFGET_*``. A flag beats a variable."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from pantala import BUILD_VERSION
+from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from pantala.model.headers import NOT_THE_CALLERS
+from pantala.paths import DEFAULT_SOCKET
+
+from ._handoff import socket_path
+
+_TIMEOUT: Final = 2 * 3600.0
+_MAX_TIMEOUT: Final = 7 * 86400.0
+_MAX_CRC: Final = 2**32 - 1
+_MAX_DIGITS: Final = 20  # of a number in a range, as in model/pieces.py, which is slow to import
+
+_FALSE: Final = frozenset({"0", "false", "no", "off", "n", "f"})
+_TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
+
+_EPILOG: Final = """\
+examples:
+  dfget --cache https://example.com/model.bin -O model.bin
+  dfget --cache URL -O part.bin --range 0-1048575
+  dfget --cache URL -O - | tar x
+
+Without a daemon on this machine, and without --endpoint, dfget starts a personal one.
+Most flags have a variable: --tag has DFGET_TAG. A flag beats it; an empty one counts as unset.
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+class Options(argparse.Namespace):
+    """What the user wants. The attributes are the flags of ``dfget --help``."""
+
+    url: str
+    output: str
+    cache: bool
+    digest: str | None
+    tag: str | None
+    application: str | None
+    priority: int
+    piece_length: int | None
+    headers: list[str] | None
+    request_header: dict[str, str]
+    filtered_query_params: list[str] | None
+    disable_back_to_source: bool
+    overwrite: bool
+    timeout: float
+    content_for_calculating_task_id: str | None
+    no_progress: bool
+    endpoint: str | None
+    range: str | None
+    prefetch: bool
+    json: bool
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
+    """Read the command line; wrong usage ends the program with status 2.
+
+    Args:
+        argv: Arguments after the program's name.
+        environ: Environment variables. An empty one counts as unset.
+    """
+    parser = _parser({name: value for name, value in environ.items() if value})
+    options = parser.parse_args(argv, namespace=Options())
+    for name, value in list(vars(options).items()):
+        if isinstance(value, _Variable):
+            setattr(options, name, value.read(parser))
+    try:
+        options.request_header = _headers(options.headers or [])
+    except ValueError as error:
+        parser.error(str(error))
+    ranges = options.range is not None or any(
+        name.lower() == "range" for name in options.request_header
+    )
+    if options.digest is not None and ranges:
+        parser.error(
+            "--digest is of the whole content: it cannot go with --range or a Range header"
+        )
+    if options.prefetch and options.range is None:
+        parser.error("--prefetch fetches the rest after a --range, and there is none")
+    if options.json and options.output == "-":
+        parser.error("--json and -O - both want stdout")
+    if options.filtered_query_params is None:
+        options.filtered_query_params = list(DEFAULT_FILTERED_QUERY_PARAMS)
+    return options
+
+
+def request_of(options: Options) -> dict[str, Any]:
+    """The request that docs/handoff.md has for *options*."""
+    wanted = {
+        "op": "download",
+        "kind": "CACHE",
+        "url": options.url,
+        "digest": options.digest,
+        "range": options.range,
+        "tag": options.tag,
+        "application": options.application,
+        "priority": options.priority,
+        "filtered_query_params": options.filtered_query_params,
+        "request_header": options.request_header,
+        "piece_length": options.piece_length,
+        "timeout": options.timeout,
+        "disable_back_to_source": options.disable_back_to_source,
+        "prefetch": options.prefetch,
+        "content_for_calculating_task_id": options.content_for_calculating_task_id,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dfget",
+        usage="dfget --cache URL -O FILE [options]",
+        description="Fetch a file through the cluster's peers.",
+        epilog=_EPILOG,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("url", metavar="URL", type=_url, help="what to fetch")
+    _add_content(parser, environ)
+    _add_conduct(parser, environ)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # argparse makes one for each flag; to learn the terminal's width it imports shutil, 3 ms.
+    return argparse.RawDescriptionHelpFormatter(prog, width=90)
+
+
+def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Flags that say what is wanted, and what its identity is."""
+    add = _Adder(parser, environ)
+    add.switch("--cache", "a CacheTask: the content stays in memory, never on a disk")
+    add.value("--digest", type=_digest, meta="ALG:HEX", help="sha256:…, sha512:… or crc32:…")
+    add.value("--range", type=_range, meta="A-B", help="bytes A to B; A-: from A; -N: the last N")
+    add.switch("--prefetch", "with --range: let the daemon fetch the rest afterwards", env=False)
+    add.value("--tag", env="TAG", type=_text, help="part of the content's identity")
+    add.value("--application", env="APPLICATION", type=_text, help="part of the content's identity")
+    add.value("--piece-length", env="PIECE_LENGTH", type=_piece_length, help="4MiB to 64MiB")
+    parser.add_argument(
+        "--filtered-query-param",
+        dest="filtered_query_params",
+        type=_text,
+        action="append",
+        metavar="NAME",
+        help="query parameter that is no part of the identity, repeatable; by default those "
+        "that sign URLs of the common object stores",
+    )
+    add.value(
+        "--content-for-calculating-task-id",
+        env="CONTENT_FOR_CALCULATING_TASK_ID",
+        type=_text,
+        meta="TEXT",
+        help="identity of the content, in place of URL, tag and the like",
+    )
+    parser.add_argument(
+        "-H",
+        "--header",
+        dest="headers",
+        action="append",
+        metavar="K: V",
+        help="for the origin, repeatable",
+    )
+
+
+def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Flags that say how to go about it."""
+    add = _Adder(parser, environ)
+    parser.add_argument(
+        "-O",
+        "--output",
+        type=_output,
+        required=True,
+        metavar="FILE",
+        help="where to put it; - is stdout",
+    )
+    add.switch("--overwrite", "replace an existing file, once all of it is here")
+    add.value(
+        "-p", "--priority", env="PRIORITY", type=_priority, default=6, help="0 to 6, default 6"
+    )
+    add.value("--timeout", env="TIMEOUT", type=_timeout, default=_TIMEOUT, help="default 2h")
+    add.switch("--disable-back-to-source", "never ask the origin, only peers")
+    add.value(
+        "-e",
+        "--endpoint",
+        env="DFDAEMON_ENDPOINT" if "DFGET_DFDAEMON_ENDPOINT" in environ else "ENDPOINT",
+        type=_endpoint,
+        meta="SOCKET",
+        help=f"the daemon's gRPC socket, default {DEFAULT_SOCKET}",
+    )
+    add.switch("--no-progress", "draw no progress")
+    add.switch("--json", "print the result, or the error, as one JSON object", env=False)
+    # Scripts for Dragonfly's dfget set these. There is nothing to log on this side.
+    add.value("-l", "--log-level", env="LOG_LEVEL", help="accepted; the daemon has the log")
+    add.switch("--console", "accepted; the daemon has the log")
+    parser.add_argument("-V", "--version", action="version", version=f"dfget {BUILD_VERSION}")
+
+
+class _Variable:
+    """What the environment gives for a flag; looked at only where that is absent."""
+
+    def __init__(self, name: str, text: str, type: Callable[[str], object]) -> None:
+        self._name = name
+        self._text = text
+        self._type = type
+
+    def read(self, parser: argparse.ArgumentParser) -> object:
+        """The value; one that makes no sense is wrong usage."""
+        try:
+            return self._type(self._text)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{self._name}: {error}")
+
+
+class _Adder:
+    """Adds flags whose defaults may come from the environment."""
+
+    def __init__(self, parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+        self._parser = parser
+        self._environ = environ
+
+    def value(
+        self,
+        *flags: str,
+        help: str,
+        env: str | None = None,
+        type: Callable[[str], object] = str,
+        default: object = None,
+        meta: str | None = None,
+    ) -> None:
+        name = f"DFGET_{env}"
+        if env and name in self._environ:
+            default = _Variable(name, self._environ[name], type)
+        self._parser.add_argument(*flags, type=type, default=default, metavar=meta, help=help)
+
+    def switch(self, flag: str, help: str, *, env: bool = True) -> None:
+        name = "DFGET_" + flag.removeprefix("--").replace("-", "_").upper()
+        text = self._environ.get(name, "0").lower() if env else "0"
+        if text not in _FALSE | _TRUE:
+            self._parser.error(f"{name}: want true or false, not {text!r}")
+        self._parser.add_argument(flag, action="store_true", default=text in _TRUE, help=help)
+
+
+def _url(text: str) -> str:
+    # What is wrong is not shown: it may hold a password.
+    scheme, separator, rest = text.partition("://")
+    if not separator or not rest or not scheme[:1].isalpha() or not scheme.isascii():
+        raise argparse.ArgumentTypeError("no URL with a scheme, such as https://host/file")
+    if not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError("a space or control character in it: write %20 or so")
+    return text
+
+
+def _text(text: str) -> str:
+    if not _is_utf8(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: want UTF-8")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether *text* was UTF-8 when it was given to us: Python keeps other bytes as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _digest(text: str) -> str:
+    # As model/digest.py has it, which takes 15 ms to import; a test compares them.
+    algorithm, _, encoded = text.partition(":")
+    pattern = {"crc32": "[0-9]{1,10}", "sha256": "[0-9a-f]{64}", "sha512": "[0-9a-f]{128}"}
+    good = algorithm in pattern and re.fullmatch(pattern[algorithm], encoded)
+    if not good or (algorithm == "crc32" and int(encoded) > _MAX_CRC):
+        raise argparse.ArgumentTypeError(
+            f"{text[:150]!r}: want crc32:<decimal, up to {_MAX_CRC}>, "
+            "sha256:<64 lower-case hex digits> or sha512:<128 lower-case hex digits>"
+        )
+    return text
+
+
+def _output(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'': want a file's name, or - for stdout")
+    return text
+
+
+def _range(text: str) -> str:
+    first, dash, last = text.partition("-")
+    if max(len(first), len(last)) > _MAX_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:150]!r}: want at most {_MAX_DIGITS} digits")
+    numbers = [int(part) for part in (first, last) if part.isascii() and part.isdigit()]
+    given = [part for part in (first, last) if part]
+    empty = (len(numbers) == 2 and numbers[0] > numbers[1]) or (not first and numbers == [0])
+    if not dash or not given or len(numbers) != len(given) or empty:
+        raise argparse.ArgumentTypeError(f"{text!r}: want A-B, A- or -N, in bytes")
+    return text
+
+
+def _piece_length(text: str) -> int:
+    from pantala.model.pieces import (  # noqa: PLC0415  few give it, all would pay
+        MAX_PIECE_LENGTH,
+        MIN_PIECE_LENGTH,
+    )
+    from pantala.model.units import parse_size  # noqa: PLC0415  few give it, all would pay
+
+    try:
+        length = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
+        raise argparse.ArgumentTypeError(f"{text!r}: want 4MiB to 64MiB")
+    return length
+
+
+def _timeout(text: str) -> float:
+    from pantala.model.units import parse_duration  # noqa: PLC0415  few give it, all would pay
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"{text!r}: want more than 0 and at most 7days")
+    return seconds
+
+
+def _priority(text: str) -> int:
+    if text not in set("0123456"):
+        raise argparse.ArgumentTypeError(f"{text!r}: want 0 to 6")
+    return int(text)
+
+
+def _endpoint(text: str) -> str:
+    try:
+        return socket_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _headers(entries: Sequence[str]) -> dict[str, str]:
+    """Headers by name. Messages name them, and never show a value."""
+    headers: dict[str, str] = {}
+    for position, entry in enumerate(entries, start=1):
+        name, colon, value = entry.partition(":")
+        if not colon:
+            word = entry.split(" ", 1)[0] if " " in entry else ""
+            shown = f" ({word} …)" if word else ""
+            raise ValueError(f"header {position}{shown} has no colon: want 'Name: value'")
+        name, value = name.strip(), value.strip()
+        if not name.isprintable() or not name or " " in name:
+            raise ValueError(f"header {position} has no proper name before its colon")
+        if any(mark in value for mark in "\r\n\0"):
+            raise ValueError(f"header {name} has a line break in its value")
+        if not _is_utf8(value):
+            raise ValueError(f"header {name} has a value that is not UTF-8")
+        if name.lower() in NOT_THE_CALLERS - {"range"}:
+            raise ValueError(f"header {name} is not sent on to origins: leave it out")
+        headers[name] = value
+    return headers

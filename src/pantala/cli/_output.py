@@ -1,0 +1,270 @@
+"""Where ``dfget`` puts what it got: a file that appears whole or not at all, or a stream.
+
+A file is written without a name, and takes its own when all of it is there; so a ``dfget`` that
+is killed leaves nothing behind. Where the file system has no files without names, it has a
+temporary one beside its destination. It is not synced to the disk: like ``cp``, ``dfget``
+promises nothing about a power cut.
+"""
+# ruff: noqa: PTH105, PTH108, PTH112, PTH116, PTH118, PTH120  pathlib costs 3 ms, a tenth of dfget's start
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from errno import EBADF
+from types import TracebackType
+from typing import Protocol, Self
+
+from pantala.errors import InvalidRequest, OutputExists, Unavailable
+
+# So much of the output's own name stays in the temporary one, which may have 255 bytes.
+_NAME_KEPT = 200
+
+# Linux alone has it, and there not every file system. 0: no file without a name.
+_NAMELESS = getattr(os, "O_TMPFILE", 0)
+
+
+class Output(Protocol):
+    """Takes the bytes of one download, in whatever order they come.
+
+    A context manager: entering opens it, leaving discards what was not committed.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write *data*, which must stay as it is until the output is left.
+
+        Args:
+            offset: Where it belongs, counted from the output's first byte. No two writes
+                overlap.
+            data: The bytes.
+
+        Raises:
+            Unavailable: The disk is full, the reader of a pipe has gone, or the like.
+        """
+
+    def commit(self) -> None:
+        """Everything is written: give it the name it is to have.
+
+        Raises:
+            OutputExists: Something took that name in the meantime.
+            Unavailable: The disk is full, or the like.
+        """
+
+
+def output_for(path: str, *, overwrite: bool) -> Output:
+    """The output for a ``-O`` value: ``-`` is stdout; a FIFO or device is written directly.
+
+    A symlink is followed, so that it goes on pointing at what is written.
+
+    Raises:
+        InvalidRequest: It is a directory, or lies in no directory.
+        OutputExists: It is an existing file, and *overwrite* is not set.
+    """
+    if path == "-":
+        return StreamOutput("standard output", 1)
+    try:
+        real = os.path.realpath(path)
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"cannot write {path}: the working directory is gone") from error
+    try:
+        # Not of the real path: where /dev/stdout is a pipe, that exists in name only.
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {path}: {error.strerror}") from error
+    if stat.S_ISDIR(mode) or path.endswith("/"):
+        raise InvalidRequest(f"{path} is a directory: name a file in it")
+    if mode and not stat.S_ISREG(mode):
+        return StreamOutput(path)
+    if mode and not overwrite:
+        raise OutputExists(f"{path} exists already: use --overwrite to replace it")
+    parent = os.path.dirname(real)
+    if not os.path.isdir(parent):
+        raise InvalidRequest(f"cannot write {path}: {parent} is not a directory")
+    return FileOutput(path, real, overwrite=overwrite)
+
+
+class FileOutput:
+    """A regular file. Until it is committed, whatever had its name before stays untouched.
+
+    Args:
+        name: What the user calls it, for messages.
+        path: Where it is to be, with symlinks resolved.
+        overwrite: Whether it may replace another file.
+    """
+
+    def __init__(self, name: str, path: str, *, overwrite: bool) -> None:
+        self._name = name
+        self._path = path
+        self._overwrite = overwrite
+        self._temporary: str | None = None
+        self._named = True
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        directory, name = os.path.split(self._path)
+        kept = os.fsdecode(os.fsencode(name)[:_NAME_KEPT])
+        # Known before it exists, so that a signal in between leaves nothing behind.
+        self._temporary = os.path.join(directory, f".{kept}.{os.urandom(8).hex()}.part")
+        self._fd = _open_nameless(directory)
+        self._named = self._fd < 0
+        if self._named:
+            self._open(self._temporary)
+        if self._overwrite:
+            self._keep_mode()
+        return self
+
+    def _open(self, temporary: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(temporary, flags, 0o666)  # less the umask, as for any file
+        except OSError as error:
+            self._temporary = None
+            raise _cannot_write(self._name, error) from error
+
+    def _keep_mode(self) -> None:
+        """Let nobody read the new file, not even while it grows, who may not read the old one."""
+        with suppress(OSError):  # nothing to replace; or no modes here (FAT), nor before
+            mode = os.stat(self._path).st_mode
+            if stat.S_ISREG(mode):
+                os.fchmod(self._fd, mode & 0o777)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._temporary is not None:
+            _remove(self._temporary)
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        try:
+            while data:
+                written = os.pwrite(self._fd, data, offset)
+                data = data[written:]
+                offset += written
+        except OSError as error:
+            raise _cannot_write(self._name, error) from error
+
+    def commit(self) -> None:
+        temporary = self._temporary
+        if temporary is None:
+            return
+        fd, self._fd = self._fd, -1
+        try:
+            try:
+                if not self._named:
+                    # Only with a directory's descriptor does Python follow the link in /proc;
+                    # an absolute path makes nothing of it.
+                    os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd)
+            finally:
+                os.close(fd)  # a quota, or a server of files, may refuse only now
+            if self._overwrite:
+                os.replace(temporary, self._path)
+            else:
+                self._take_free_name(temporary)
+        except FileExistsError as error:
+            raise OutputExists(f"{self._name} has come to exist meanwhile") from error
+        except OSError as error:
+            raise _cannot_write(self._name, error) from error
+        self._temporary = None
+
+    def _take_free_name(self, temporary: str) -> None:
+        """Rename *temporary*, but never over another file."""
+        try:
+            os.link(temporary, self._path)
+        except FileExistsError:
+            raise
+        except OSError:
+            # No hard links here (FAT, some network file systems). Whoever creates the name
+            # owns it; ours is empty for an instant.
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+            try:
+                os.replace(temporary, self._path)
+            except BaseException:  # a signal, too: nothing may be left behind
+                _remove(self._path)
+                raise
+        else:
+            _remove(temporary)
+
+
+class StreamOutput:
+    """A pipe, terminal or device: bytes leave in order, and cannot be taken back.
+
+    Args:
+        name: What the user calls it; opened on entering, unless *fd* is given.
+        fd: An open descriptor, which stays open.
+    """
+
+    def __init__(self, name: str, fd: int | None = None) -> None:
+        self._name = name
+        self._owned = fd is None
+        self._fd = -1 if fd is None else fd
+        self._next = 0
+        #: Arrived before their turn, by offset. They lie in the segment and cost no memory.
+        self._early: dict[int, memoryview] = {}
+
+    def __enter__(self) -> Self:
+        if self._owned:
+            try:
+                self._fd = os.open(self._name, os.O_WRONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise _cannot_write(self._name, error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._early.clear()
+        if self._owned:
+            os.close(self._fd)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self._early[offset] = data
+        try:
+            while (turn := self._early.pop(self._next, None)) is not None:
+                self._next += len(turn)
+                while turn:
+                    turn = turn[os.write(self._fd, turn) :]
+        except OSError as error:
+            raise _cannot_write(self._name, error) from error
+
+    def commit(self) -> None:
+        """Nothing is left to do: what was written has gone."""
+
+
+def _open_nameless(directory: str) -> int:
+    """Create a file without a name; -1 where that, or naming it later, is not possible."""
+    if not _NAMELESS or not os.path.isdir("/proc/self/fd"):
+        return -1
+    try:
+        return os.open(directory, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return -1  # if the directory is at fault, creating a name in it will say so
+
+
+def _cannot_write(name: str, error: OSError) -> Unavailable:
+    why = "it is closed" if error.errno == EBADF else error.strerror
+    return Unavailable(f"cannot write {name}: {why}")
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):  # never made, or gone; nobody could do more about it
+        os.unlink(path)

@@ -1,0 +1,187 @@
+"""``dfget --cache URL -O FILE``: fetch one URL through the daemon of this machine.
+
+The daemon passes the memory in which the content lies (docs/handoff.md), and ``dfget`` writes
+its own output from it, as its own user. Starting should cost little more than an interpreter
+does, so this imports neither gRPC nor anything else that is not needed by every download.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from pantala.errors import DragonflyError, FeatureOff, SourceFailed, TimedOut, Unavailable
+from pantala.paths import DEFAULT_SOCKET
+
+from ._arguments import Options, parse, request_of
+from ._download import Download
+from ._handoff import Connection, connect, connect_if_there
+from ._output import Output, output_for
+from ._process import OutputLost, program
+from ._progress import Progress
+from ._text import one_line, public_url
+
+# The daemon's own word about a timeout says more than ours; leave it the time to come.
+_GRACE: Final = 1.0
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asks to end; what is unfinished is to be cleaned up on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main() -> int:
+    """The program: :func:`run` with this process's arguments."""
+    with program("dfget"):
+        status = run(sys.argv[1:])
+    # The interpreter's last search for garbage would take 3 ms, a tenth of it all; the kernel
+    # is about to take everything anyway.
+    gc.freeze()
+    return status
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the arguments *argv* say; return the exit status, see ``--help``."""
+    options = parse(argv, os.environ)
+    try:
+        with _ended_by_signals(options.timeout + 2 * _GRACE):
+            result = _fetch(options)
+            if options.json:
+                _print_json(result)
+    except DragonflyError as error:
+        return _fail(options, str(error), error.code.name, error)
+    except OSError as error:
+        return _fail(options, str(error), "INTERNAL", error)
+    except Stopped as stop:
+        _fail(options, f"stopped by {signal.Signals(stop.number).name}", "CANCELLED", stop)
+        return 128 + stop.number
+    return 0
+
+
+def _fetch(options: Options) -> dict[str, Any]:
+    """Download what is wanted; return what ``--json`` prints of it."""
+    if not options.cache:
+        raise FeatureOff("only --cache downloads are available in this version: add --cache")
+    begun = time.monotonic()
+    shown = not (options.no_progress or options.json) and sys.stderr.isatty()
+    progress = Progress(sys.stderr, shown=shown)
+    with output_for(options.output, overwrite=options.overwrite) as output:
+        try:
+            download = _download(options, output, progress, begun)
+            output.commit()
+        finally:
+            progress.clear()
+    progress.done()
+    return {
+        "task_id": download.task_id,
+        "url": public_url(options.url),
+        "output": options.output,
+        "content_length": download.content_length,
+        "start": download.start,
+        "length": download.length,
+        "bytes_from_peers": download.received["peers"],
+        "bytes_from_origin": download.received["origin"],
+        "bytes_from_cache": download.received["cache"],
+        "seconds": round(progress.seconds, 6),
+        "digest_verified": options.digest is not None,
+    }
+
+
+def _download(options: Options, output: Output, progress: Progress, begun: float) -> Download:
+    """Carry the download out, by a second daemon if a personal one was just about to quit."""
+    request = request_of(options)
+    for first in (True, False):
+        with _connect(options.endpoint, progress) as connection:
+            spent = time.monotonic() - begun
+            if spent > _GRACE / 2:  # else it shall stand in messages as the user put it
+                request["timeout"] = max(round(options.timeout - spent, 1), 0.1)
+            download = Download(connection, output, progress)
+            try:
+                download.run(request, deadline=begun + options.timeout + _GRACE)
+            except Unavailable as error:
+                personal = options.endpoint is None and connection.endpoint != DEFAULT_SOCKET
+                lost = not connection.answered and not isinstance(error, TimedOut)
+                if not (first and personal and lost):
+                    raise
+                continue
+        break
+    return download
+
+
+def _connect(endpoint: str | None, progress: Progress) -> Connection:
+    """Connect to the daemon that was named, the machine's, or one of the user's own."""
+    if endpoint is not None:
+        return connect(endpoint)
+    if (connection := connect_if_there(DEFAULT_SOCKET)) is not None:
+        return connection
+    from ._personal import connect_personal  # noqa: PLC0415  most machines have a daemon
+
+    connection, pid = connect_personal()
+    if pid is not None:
+        progress.say(
+            f"no daemon is running; started a personal one (pid {pid}, quits after 5 minutes idle)"
+        )
+    return connection
+
+
+@contextmanager
+def _ended_by_signals(seconds: float) -> Iterator[None]:
+    """Turn signals into :class:`Stopped`, and after *seconds* whatever goes on into TimedOut.
+
+    The alarm is the end of waits that have none of their own: a pipe that nobody reads, a
+    file system that does not answer.
+    """
+    before = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGALRM)}
+    for number in _SIGNALS:
+        if before[number] is not signal.SIG_IGN:  # nohup wants it to stay ignored
+            signal.signal(number, _stop)
+    signal.signal(signal.SIGALRM, _time_out)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # an impatient second one would cut the cleanup short
+    raise Stopped(number)
+
+
+def _time_out(_number: int, _frame: FrameType | None) -> None:
+    raise TimedOut("gave up after the time that --timeout allows")
+
+
+def _fail(options: Options, message: str, code: str, error: BaseException) -> int:
+    message = one_line(message)
+    sys.stderr.write(f"dfget: {message}\n")
+    if options.json and not isinstance(error, OutputLost):
+        status_code = error.status_code if isinstance(error, SourceFailed) else None
+        _print_json({"error": {"code": code, "message": message, "status_code": status_code}})
+    return 1
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

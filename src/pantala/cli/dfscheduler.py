@@ -1,0 +1,113 @@
+"""``dfscheduler``: run a scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from pantala import BUILD_VERSION
+from pantala.errors import DragonflyError, UsageError
+from pantala.logs import setup_logging
+from pantala.scheduler.config import DEFAULT_PATH, SchedulerConfig, load
+from pantala.settings import if_present
+
+from ._process import program
+from ._text import flag_names
+
+_EPILOG: Final = """
+Examples:
+
+\b
+  dfscheduler                                use /etc/dragonfly/scheduler.yaml, if it is there
+  dfscheduler --port 0 --listen-ip 127.0.0.1 any free port; the log says which
+  dfscheduler --config my.yaml --json-logs   flags win over the file
+"""
+
+_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  the signature of an option's callback
+    if wanted:
+        typer.echo(f"dfscheduler {BUILD_VERSION}")
+        raise typer.Exit
+
+
+_Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="SCHEDULER_CONFIG",
+        help=f"YAML file of settings. Default: {DEFAULT_PATH}, if it is there.",
+    ),
+]
+_Port = Annotated[int | None, typer.Option(metavar="PORT", help="0 lets the system choose.")]
+_Listen = Annotated[str | None, typer.Option(metavar="IP", help="Address to listen on.")]
+_Advertise = Annotated[
+    str | None, typer.Option(metavar="IP", help="Address for daemons; shown in the log.")
+]
+_Level = Annotated[str | None, typer.Option("--log-level", "-l", help="trace … error.")]
+_Json = Annotated[bool, typer.Option("--json-logs", help="Log JSON lines on a terminal too.")]
+_Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", "-V", callback=_print_version, is_eager=True, help="Print it, and stop."
+    ),
+]
+
+#: Flags that are settings, by the key that each one sets.
+_KEYS: Final = {
+    "port": "server.port",
+    "listen_ip": "server.listenIP",
+    "advertise_ip": "server.advertiseIP",
+    "log_level": "server.logLevel",
+}
+
+
+@_app.command(epilog=_EPILOG)
+def _command(
+    *,
+    config: _Config = None,
+    port: _Port = None,
+    listen_ip: _Listen = None,
+    advertise_ip: _Advertise = None,
+    log_level: _Level = None,
+    json_logs: _Json = False,
+    version: _Version = False,
+) -> None:
+    """Run a Dragonfly scheduler: tell peers from which others to get content."""
+    # Typer wants a parameter for each flag; from here on they are a mapping.
+    raise typer.Exit(_main(locals()))
+
+
+def _main(given: Mapping[str, Any]) -> int:
+    """Do what the command line says; return the exit status."""
+    try:
+        config = _settings(given)
+        setup_logging(config.server.log_level, json=given["json_logs"])
+        from pantala.scheduler import app  # noqa: PLC0415  slow, and --help needs none of it
+
+        app.run(config)
+    except DragonflyError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"dfscheduler: {line}", err=True)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def _settings(given: Mapping[str, Any]) -> SchedulerConfig:
+    values = {key: given[name] for name, key in _KEYS.items() if given[name] is not None}
+    return load(given["config"] or if_present(DEFAULT_PATH), values, flag_names(_KEYS))
+
+
+def main() -> None:
+    """The program."""
+    with program("dfscheduler"):
+        _app(prog_name="dfscheduler")
+
+
+if __name__ == "__main__":
+    main()

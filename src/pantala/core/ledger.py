@@ -1,0 +1,196 @@
+"""Whose bytes fill a store of limited size, who must go to make room, and who must not.
+
+    open ──reserve──► live ──doom──► doomed ──last lease ends──► gone
+                       │  ▲             ▲
+                 lease │  │ release     └── takes no new leases, still counts
+                       ▼  │
+                      leased: never a victim
+
+An account is one task's share. Reserving picks victims among live accounts without leases, least
+recently used first; a doomed account counts until its last lease ends, because its bytes are
+still in somebody's hands. What is known of a task takes room as well, if it is empty or tiny most
+of all: records have a limit of their own, beyond which tasks go in the same order.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from pantala.errors import OutOfSpace, TaskDeleted
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One task's share of the store. Changed only by its :class:`Ledger`.
+
+    Attributes:
+        key: The task's id, for messages and look-up.
+        size: Bytes reserved.
+        record: Bytes that its records take, about.
+        leases: Users who rely on the bytes now.
+        doomed: Deleted; it lives on for its leases only.
+    """
+
+    key: str
+    size: int = 0
+    record: int = 0
+    leases: int = 0
+    doomed: bool = False
+
+
+class Ledger:
+    """The accounts of one store.
+
+    Args:
+        capacity: Bytes the store may hold.
+        records: Bytes that records may take besides. None: any number.
+    """
+
+    def __init__(self, capacity: int, *, records: int | None = None) -> None:
+        self.capacity = capacity
+        self._records_limit = records
+        #: Sum of the records of live and doomed accounts.
+        self.records = 0
+        #: All and only the live accounts, least recently used first.
+        self._live: OrderedDict[str, Account] = OrderedDict()
+        #: All and only the doomed accounts that still have leases.
+        self._doomed: set[Account] = set()
+        #: Sum of the sizes of live and doomed accounts.
+        self.used = 0
+        #: Sum of the sizes of accounts with leases, doomed ones included.
+        self.leased = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ledger {self.used}/{self.capacity} bytes, {self.leased} leased, "
+            f"{len(self._live)} live, {len(self._doomed)} doomed>"
+        )
+
+    def open(self, key: str) -> Account:
+        """Start an account of nothing. There must be no live one of that key."""
+        if key in self._live:
+            raise ValueError(f"account {key} is open already")
+        account = self._live[key] = Account(key)
+        return account
+
+    def reserve(self, account: Account, amount: int) -> list[Account]:
+        """Add *amount* bytes to *account*, which becomes the most recently used.
+
+        Returns:
+            The accounts that had to go, already closed. Their bytes must be freed before the
+            new ones are filled.
+
+        Raises:
+            OutOfSpace: Not even without every unleased task. Nothing has changed.
+            TaskDeleted: *account* is doomed.
+        """
+        if account.doomed:
+            raise TaskDeleted(f"task {account.key} was deleted")
+        victims: list[Account] = []
+        short = self.used + amount - self.capacity
+        for other in self._live.values():
+            if short <= 0:
+                break
+            if not other.leases and other is not account and other.size:
+                victims.append(other)
+                short -= other.size
+        if short > 0:
+            raise OutOfSpace(amount, capacity=self.capacity, leased=self.leased)
+        for victim in victims:
+            self.doom(victim)
+        account.size += amount
+        self.used += amount
+        if account.leases:
+            self.leased += amount
+        self.touch(account)
+        return victims
+
+    def note(self, account: Account, record: int) -> list[Account]:
+        """The records of *account* take *record* bytes now.
+
+        Returns:
+            The accounts that had to go for it, already closed; those in use stay in any case.
+        """
+        self.records += record - account.record
+        account.record = record
+        victims: list[Account] = []
+        short = 0 if self._records_limit is None else self.records - self._records_limit
+        for other in self._live.values():
+            if short <= 0:
+                break
+            if not other.leases and other is not account:
+                victims.append(other)
+                short -= other.record
+        for victim in victims:
+            self.doom(victim)
+        return victims
+
+    def give_back(self, account: Account, amount: int) -> None:
+        """Take *amount* bytes off *account*: they turned out not to be needed."""
+        if not 0 <= amount <= account.size:
+            raise ValueError(f"cannot give back {amount} of {account}")
+        account.size -= amount
+        self.used -= amount
+        if account.leases:
+            self.leased -= amount
+
+    def touch(self, account: Account) -> None:
+        """Make *account* the most recently used."""
+        if not account.doomed:
+            self._live.move_to_end(account.key)
+
+    def lease(self, account: Account) -> None:
+        """Keep *account* from being a victim until :meth:`release`.
+
+        Raises:
+            TaskDeleted: It is doomed, and takes no new users.
+        """
+        if account.doomed:
+            raise TaskDeleted(f"task {account.key} was deleted")
+        if not account.leases:
+            self.leased += account.size
+        account.leases += 1
+        self.touch(account)
+
+    def release(self, account: Account) -> bool:
+        """End one lease.
+
+        Returns:
+            Whether the account is gone with it, and its bytes must be freed now.
+        """
+        if not account.leases:
+            raise ValueError(f"{account} has no lease to end")
+        account.leases -= 1
+        if account.leases:
+            return False
+        self.leased -= account.size
+        if not account.doomed:
+            return False
+        self._doomed.remove(account)
+        self._forget(account)
+        return True
+
+    def doom(self, account: Account) -> bool:
+        """Delete *account*.
+
+        Returns:
+            Whether it is gone already, and its bytes must be freed now; else the last
+            :meth:`release` says so. False, too, when it was doomed before.
+        """
+        if account.doomed:
+            return False
+        account.doomed = True
+        del self._live[account.key]
+        if account.leases:
+            self._doomed.add(account)
+            return False
+        self._forget(account)
+        return True
+
+    def _forget(self, account: Account) -> None:
+        self.used -= account.size
+        self.records -= account.record

@@ -1,0 +1,59 @@
+"""The whole difference between one kind of task and another.
+
+No function or class exists once per kind; code asks this table instead. A row for a kind that
+this version does not serve would be a promise, so there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pantala.errors import FeatureOff
+from pantala.model.task import Kind
+
+
+class Medium(StrEnum):
+    """Where the bytes of a kind live."""
+
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One row.
+
+    Attributes:
+        medium: Which store holds content and metadata.
+        request_tag: Vortex tag of a piece request; the answer's is the next one.
+        from_source: The engine may fall back to the origin.
+    """
+
+    medium: Medium
+    request_tag: int
+    from_source: bool
+
+
+POLICIES: Final = {
+    Kind.CACHE: Policy(
+        medium=Medium.MEMORY,
+        request_tag=6,
+        from_source=True,
+    ),
+}
+
+KIND_OF_TAG: Final = {policy.request_tag: kind for kind, policy in POLICIES.items()}
+
+
+def policy_of(kind: Kind) -> Policy:
+    """The row of *kind*.
+
+    Raises:
+        FeatureOff: This version does not serve that kind.
+    """
+    try:
+        return POLICIES[kind]
+    except KeyError:
+        served = ", ".join(k.name for k in POLICIES)
+        raise FeatureOff(f"{kind.name} tasks are not served; this version has {served}") from None

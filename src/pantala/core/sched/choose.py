@@ -1,0 +1,258 @@
+"""What to tell a peer that wants a task: parents, the origin, or to wait for somebody.
+
+    1  it insists on the origin                  → ToSource
+    2  parents that fit                          → Parents
+    3  somebody is on the way to become one      → Wait, for as long as that one may take
+    4  a seed can fetch it                       → AskSeed, then 3
+    5  it may ask the origin                     → ToSource: now others wait for *it*
+    6  nobody, and it may not                    → Wait a little, then NoProvider
+
+So of any number of peers that come at once for a task that nobody has, one goes to the origin.
+When that one fails, the first of the others to look again is sent in its place; but after a few
+such failures the origin is left alone for a while.
+
+Priorities are Dragonfly's: 0, 4, 5, 6 all steps; 3 without 4; 2 only 2 and 3; 1 is forbidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
+
+from .entities import AT_WORK, OVER, Host, Peer, Registration, Task, Trigger
+from .evaluate import evaluate
+from .rules import Limits
+from .sample import Chance
+from .states import PeerState
+from .world import World
+
+_FORBIDDEN: Final = 1
+_ONLY_PEERS: Final = 2
+_NO_SEED: Final = 3
+
+#: A peer may be given parents in these states only.
+_MAY_HAVE_PARENTS: Final = frozenset({PeerState.RECEIVED_NORMAL, PeerState.RUNNING})
+
+#: Seconds after which a peer looks again whether a busy parent has become free.
+_LOOK_AGAIN: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Parents:
+    """Fetch from these, best first. They are linked."""
+
+    parents: tuple[Peer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToSource:
+    """Fetch from the origin."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskSeed:
+    """Ask one of these hosts to fetch the task, the first that will; then decide again."""
+
+    seeds: tuple[Host, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Decide again when the task changes, and at this time in any case."""
+
+    until: float
+
+
+Decision = Parents | ToSource | AskSeed | Wait
+
+
+def check_priority(registration: Registration) -> None:
+    """Refuse a peer whose priority forbids downloading, whatever others hold.
+
+    Raises:
+        Forbidden: It does.
+    """
+    if registration.priority == _FORBIDDEN:
+        raise Forbidden(f"task {registration.task_id}: downloads of priority LEVEL1 are forbidden")
+
+
+def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
+    """What to tell *peer*, which is not over. What is decided is recorded in the world.
+
+    Raises:
+        NoProvider: Step 6.
+        SourceFailed: The origin has failed too many others.
+        NotFound: Its priority allows only peers, and there are none.
+    """
+    world.link([], peer)
+    if peer.registration.need_back_to_source or peer.state not in _MAY_HAVE_PARENTS:
+        return _to_source(world, peer, now, "the peer asked for it")
+    below = peer.hosts_below()
+    parents = find_candidates(world.limits, peer, below, chance)
+    if parents:
+        world.link(parents, peer)
+        world.expect(peer, now + world.limits.start)
+        peer.waiting_since = None
+        return Parents(tuple(parents))
+    until = _somebody_coming(world, peer, below, now)
+    if until is not None:
+        peer.waiting_since = None
+        return Wait(until)
+    return _alone(world, peer, below, now)
+
+
+def find_candidates(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> list[Peer]:
+    """The best parents for *peer* of a random sample of those that fit, best first.
+
+    Parents that will have all that it wants come before those that have a part, and those that
+    are stuck come last.
+
+    Args:
+        limits: How many to compare and to return.
+        peer: The child.
+        below: Hosts that wait for its own, which would make a circle.
+        chance: For the sample.
+    """
+    return _ranked(limits, peer, below, chance)[: limits.candidates]
+
+
+def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | None:
+    """The best parent for a running *peer* that has everything already; None if there is none."""
+    if peer.state is not PeerState.RUNNING:
+        return None
+    ranked = _ranked(limits, peer, peer.hosts_below(), chance)
+    return next((parent for parent in ranked if parent.state is PeerState.SUCCEEDED), None)
+
+
+def _ranked(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> list[Peer]:
+    """A sample of the parents that fit, one of a host, best first."""
+    sample: dict[str, Peer] = {}
+    for parent in peer.task.holders.shuffled(chance):
+        if _fits(parent, peer, below) and parent.host.is_free:
+            sample.setdefault(parent.host.id, parent)
+            if len(sample) == limits.sample:
+                break
+    return sorted(
+        sample.values(),
+        key=lambda parent: (
+            parent.covers(peer),
+            not parent.costs.last_stands_out(),
+            evaluate(parent, peer),
+        ),
+        reverse=True,
+    )
+
+
+def _fits(parent: Peer, child: Peer, below: set[Host]) -> bool:
+    """Whether *parent*, once it has content, could serve *child*."""
+    return (
+        parent.id not in child.blocked
+        and parent.host is not child.host
+        and not parent.host.facts.disable_shared
+        and parent.shape == child.shape
+        and parent.overlaps(child)
+        and parent.host not in below
+    )
+
+
+def _somebody_coming(world: World, peer: Peer, below: set[Host], now: float) -> float | None:
+    """Until when it is worth waiting for one who is on the way; None: for nobody."""
+    task, trigger = peer.task, peer.task.trigger
+    # A seed that was asked and comes of itself is the one that the others wait for.
+    promised = trigger is not None and trigger.host_id != peer.host.id
+    if trigger is not None and promised and not _has_shown_up(world, task, trigger):
+        until = trigger.asked_at + world.limits.seed_start
+        if until > now:
+            return until
+    for other_id, until in task.expected.items():
+        other = task.peers[other_id]
+        if until > now and _fits(other, peer, below) and other.covers(peer):
+            return until
+    return None
+
+
+def _has_shown_up(world: World, task: Task, trigger: Trigger) -> bool:
+    """Whether the seed has started, so that its peer counts and no longer the promise of one."""
+    host = world.hosts.get(trigger.host_id)
+    peers = host.peers.get(task.key, {}) if host is not None else {}
+    return any(
+        peer.created_at >= trigger.asked_at and (peer.state in AT_WORK or peer.state in OVER)
+        for peer in peers.values()
+    )
+
+
+def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
+    """Nobody is coming: steps 4 to 6."""
+    priority, task, limits = peer.registration.priority, peer.task, world.limits
+    if _waits_for_a_place(peer, below, limits, now):
+        return Wait(now + _LOOK_AGAIN)
+    if priority == _ONLY_PEERS:
+        raise NotFound(f"task {task.id}: priority LEVEL2 allows only peers, and none has it")
+    if priority != _NO_SEED and not peer.host.facts.is_seed and not peer.has_asked_seed:
+        seeds = _free_seeds(world, task, now)
+        if seeds and task.trigger is None:
+            task.trigger = Trigger(seeds[0].id, now)
+            peer.has_asked_seed = True
+            return AskSeed(seeds)
+    obstacle = _obstacle(peer, limits, now)
+    if obstacle is None:
+        return _to_source(world, peer, now, "nobody has it and nobody is fetching it")
+    return _be_patient(peer, limits, now, obstacle)
+
+
+def _waits_for_a_place(peer: Peer, below: set[Host], limits: Limits, now: float) -> bool:
+    """Whether all parents are busy, and *peer* has not waited long for one of them."""
+    full = any(
+        not parent.host.is_free and parent.covers(peer) and _fits(parent, peer, below)
+        for parent in peer.task.holders
+    )
+    if not full:
+        return False
+    if peer.waiting_since is None:
+        peer.waiting_since = now
+    return now - peer.waiting_since < limits.start
+
+
+def _free_seeds(world: World, task: Task, now: float) -> tuple[Host, ...]:
+    return tuple(world.seeds.order(task, now)) if now >= task.no_seed_before else ()
+
+
+def _obstacle(peer: Peer, limits: Limits, now: float) -> str | None:
+    """Why *peer* may not go to the origin now; None: it may.
+
+    Raises:
+        SourceFailed: Others have been there, and asking again would not help.
+    """
+    task = peer.task
+    if not task.rules.from_source:
+        return f"{task.kind.name} tasks have no origin"
+    if peer.registration.disable_back_to_source:
+        return "the peer may not ask the origin (disable_back_to_source)"
+    if len(task.at_origin) >= limits.back_to_source:
+        return f"{len(task.at_origin)} peers are at the origin (scheduler.backToSourceCount)"
+    while task.origin_failures and now - task.origin_failures[0].at > limits.origin_memory:
+        task.origin_failures.popleft()
+    failures = len(task.origin_failures)
+    if failures >= limits.origin_failures:
+        said = task.origin_failures[-1].description or "no reason given"
+        raise SourceFailed(f"the origin failed for {failures} peers, the last time by: {said}")
+    return None
+
+
+def _to_source(world: World, peer: Peer, now: float, why: str) -> ToSource:
+    world.expect(peer, now + world.limits.start)
+    peer.waiting_since = None
+    return ToSource(why)
+
+
+def _be_patient(peer: Peer, limits: Limits, now: float, obstacle: str) -> Wait:
+    if peer.waiting_since is None:
+        peer.waiting_since = now
+    until = peer.waiting_since + limits.patience
+    if now >= until:
+        raise NoProvider(f"task {peer.task.id}: no peer can offer it now, and {obstacle}")
+    return Wait(until)

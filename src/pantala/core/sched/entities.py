@@ -1,0 +1,321 @@
+"""Hosts, tasks and peers, and who is whose parent. Only the world changes them.
+
+    Host 1 ── n Peer n ── 1 Task          a peer is one attempt of a host at a task
+    Peer n ── n Peer                      an edge: the child fetches pieces from the parent
+
+Times are seconds on the clock that the world's caller reads; they only go forward.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from pantala.core.fsm import Machine
+from pantala.model.pieces import ByteRange
+from pantala.model.task import Kind
+
+from .costs import Costs
+from .rules import Rules
+from .sample import SampleSet
+from .states import PeerEvent, PeerState, TaskEvent, TaskState
+
+#: A task is known by its kind and id. Kinds do not share a namespace.
+TaskKey = tuple[Kind, str]
+#: Likewise a peer.
+PeerKey = tuple[Kind, str]
+
+#: Pieces that a peer fetches at once, when it does not say; as in Dragonfly's scheduler.
+DEFAULT_CONCURRENT_PIECES: Final = 8
+
+#: In these states a peer is at work and its content grows.
+AT_WORK: Final = frozenset({PeerState.RUNNING, PeerState.BACK_TO_SOURCE})
+#: In these a peer is over: it gives no more news.
+OVER: Final = frozenset({PeerState.SUCCEEDED, PeerState.FAILED, PeerState.LEAVE})
+
+
+class Shape(NamedTuple):
+    """How a content is cut, in bytes. Peers exchange pieces only if they agree on it."""
+
+    content_length: int
+    piece_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a host says of itself.
+
+    Attributes:
+        port: Where its gRPC service for other hosts listens.
+        download_port: Likewise; Dragonfly's daemons announce one port twice.
+        type: 0 is a normal host, anything else a seed.
+        disable_shared: It must never be a parent.
+        idc: Data centre, ``""`` if unknown.
+        location: Elements from the largest to the smallest, separated by ``|``.
+        tx_bandwidth: Bits a second that it sends now.
+        max_tx_bandwidth: Bits a second that it may send, 0 if unknown.
+        version: Of its program.
+        interval: Seconds until it announces itself again; 0 if it does not say.
+        announced: The announcement as it came on the wire. Not looked into here.
+    """
+
+    id: str
+    hostname: str
+    ip: str
+    port: int
+    download_port: int = 0
+    type: int = 0
+    disable_shared: bool = False
+    idc: str = ""
+    location: str = ""
+    tx_bandwidth: int = 0
+    max_tx_bandwidth: int = 0
+    version: str = ""
+    interval: float = 0.0
+    announced: bytes = b""
+
+    @property
+    def is_seed(self) -> bool:
+        """Seeds fetch from the origin so that others need not."""
+        return self.type != 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its program is pantala, which can be asked for cache tasks."""
+        return self.version.startswith("pantala/")
+
+    @property
+    def address(self) -> str:
+        """Where to call it, as gRPC wants it."""
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+@dataclass(eq=False, slots=True)
+class Host:
+    """A daemon, and how much it is busy serving children of every kind of task."""
+
+    facts: HostFacts
+    upload_limit: int
+    created_at: float
+    #: Its last announcement, or a piece that it served.
+    updated_at: float
+    #: All its peers, by task and id; no task without a peer.
+    peers: dict[TaskKey, dict[str, Peer]] = field(default_factory=dict)
+    #: Sums over the edges to children of all its peers: bits a second that the children may
+    #: draw, bytes of the contents, pieces at once, and the edges themselves.
+    tx_bandwidth: int = 0
+    upload_content_length: int = 0
+    concurrent_pieces: int = 0
+    uploads: int = 0
+    #: Ever: edges, and failures that children reported.
+    upload_count: int = 0
+    upload_failed_count: int = 0
+
+    @property
+    def id(self) -> str:
+        """As the daemon chose it."""
+        return self.facts.id
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may get one more child."""
+        return self.uploads < self.upload_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A child at a parent, and what the parent's host was charged for it."""
+
+    parent: Peer
+    child: Peer
+    tx_bandwidth: int
+    content_length: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A peer's first words.
+
+    Attributes:
+        content_length: Bytes; None when the peer does not say, which for a task that nobody
+            holds means that it is empty.
+        piece_length: Bytes; None when it does not say.
+        priority: 0 to 6, see :mod:`.choose`.
+    """
+
+    kind: Kind
+    host_id: str
+    task_id: str
+    peer_id: str
+    url: str
+    tag: str | None = None
+    application: str | None = None
+    filtered_query_params: tuple[str, ...] = ()
+    range: ByteRange | None = None
+    priority: int = 0
+    need_back_to_source: bool = False
+    disable_back_to_source: bool = False
+    concurrent_pieces: int = DEFAULT_CONCURRENT_PIECES
+    content_length: int | None = None
+    piece_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A seed that was asked to fetch a task and may not have registered for it yet."""
+
+    host_id: str
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OriginFailure:
+    """A peer that failed at the origin."""
+
+    at: float
+    description: str
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A content, and all that is going on around it."""
+
+    kind: Kind
+    id: str
+    rules: Rules
+    machine: Machine[TaskState, TaskEvent]
+    #: The latest registration that was not refused.
+    registration: Registration
+    shape: Shape
+    created_at: float
+    updated_at: float
+    #: All its peers, by id.
+    peers: dict[str, Peer] = field(default_factory=dict)
+    #: All and only those peers that have content or get some, on hosts that share.
+    holders: SampleSet[Peer] = field(default_factory=SampleSet)
+    #: Ids of all and only those peers that are at the origin now.
+    at_origin: set[str] = field(default_factory=set)
+    #: Peers that were told what to do and have not started, and until when they may.
+    expected: dict[str, float] = field(default_factory=dict)
+    #: The seed that was asked, while its answer lasts.
+    trigger: Trigger | None = None
+    #: Seeds are not asked before this time.
+    no_seed_before: float = 0.0
+    #: The last few, oldest first; none from before the last success.
+    origin_failures: deque[OriginFailure] = field(default_factory=deque)
+
+    @property
+    def key(self) -> TaskKey:
+        """What it is known by."""
+        return self.kind, self.id
+
+    @property
+    def state(self) -> TaskState:
+        """Where its life is."""
+        return self.machine.state
+
+    @property
+    def piece_count(self) -> int:
+        """Pieces in the whole content; 0 while it is not known how it is cut."""
+        content, piece = self.shape
+        return -(-content // piece) if piece else 0
+
+
+@dataclass(eq=False, slots=True)
+class Peer:
+    """One attempt of one host at one task."""
+
+    id: str
+    task: Task
+    host: Host
+    machine: Machine[PeerState, PeerEvent]
+    registration: Registration
+    shape: Shape
+    #: The part of the content that it wants, or has; None: everything.
+    range: ByteRange | None
+    created_at: float
+    #: Its last move, or piece.
+    updated_at: float
+    piece_at: float
+    #: Edges to its parents, and to its children, by the other's id. Never a circle.
+    parents: dict[str, Edge] = field(default_factory=dict)
+    children: dict[str, Edge] = field(default_factory=dict)
+    #: Peers that it must not be given as parents: itself, and those that failed it.
+    blocked: set[str] = field(default_factory=set)
+    #: Hosts whose peers it failed, since the last that it served.
+    accusers: set[str] = field(default_factory=set)
+    #: There were too many of them: no child is given to it any more.
+    distrusted: bool = False
+    costs: Costs = field(default_factory=Costs)
+    #: Seconds from registration to success; None before.
+    cost: float | None = None
+    #: A seed was asked on its behalf: if that was of no use to it, neither is asking again.
+    has_asked_seed: bool = False
+    #: Since when it has waited without anybody on the way to it.
+    waiting_since: float | None = None
+
+    @property
+    def key(self) -> PeerKey:
+        """What it is known by."""
+        return self.task.kind, self.id
+
+    @property
+    def state(self) -> PeerState:
+        """Where its life is."""
+        return self.machine.state
+
+    def covers(self, child: Peer) -> bool:
+        """Whether it will have all that *child* wants."""
+        mine, wanted = self.range, child.range
+        if mine is None:
+            return True
+        return wanted is not None and mine.start <= wanted.start and wanted.end <= mine.end
+
+    def overlaps(self, child: Peer) -> bool:
+        """Whether it will have anything that *child* wants."""
+        mine, wanted = self.range, child.range
+        if mine is None or wanted is None:
+            return True
+        return mine.start < wanted.end and wanted.start < mine.end
+
+    def absorb(self, other: Peer) -> bool:
+        """Count what *other* of the same host has as its own, where that makes one range.
+
+        Returns:
+            Whether it did. It does, too, where *other* had another version, which is no more.
+        """
+        if self.shape != other.shape:
+            return True
+        (start, end), (other_start, other_end) = self._span(), other._span()
+        if end < other_start or other_end < start:
+            return False
+        start, end = min(start, other_start), max(end, other_end)
+        whole = (start, end) == (0, self.shape.content_length)
+        self.range = None if whole else ByteRange(start, end - start)
+        return True
+
+    def _span(self) -> tuple[int, int]:
+        """First byte and end of what it has: whole pieces."""
+        content, piece = self.shape
+        if self.range is None or not piece:
+            return 0, content
+        return self.range.start // piece * piece, min(-(-self.range.end // piece) * piece, content)
+
+    def hosts_below(self) -> set[Host]:
+        """Hosts that may be waiting for its host to bring what it wants itself.
+
+        Not peers: a host gives away what any of its peers has and waits for what any of them
+        brings. Two hosts that read different parts may serve each other.
+        """
+        found: set[Host] = set()
+        todo = [self.host]
+        while todo:
+            for peer in todo.pop().peers.get(self.task.key, {}).values():
+                for edge in peer.children.values():
+                    host = edge.child.host
+                    if host not in found and edge.child.overlaps(self):
+                        found.add(host)
+                        todo.append(host)
+        return found

@@ -1,0 +1,99 @@
+"""How kinds of task differ for the scheduler, and the numbers that operators may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pantala.core.fsm import Table
+from pantala.model.task import Kind
+
+from .states import PEER, TASK, PeerEvent, PeerState, TaskEvent, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each quality of a parent counts; they sum to 1."""
+
+    load: float
+    idc: float
+    location: float
+    host_type: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One kind of task.
+
+    Attributes:
+        tasks: The life of its tasks.
+        peers: The life of its peers.
+        from_source: A peer may be told to ask the origin.
+        ours_only: A seed is asked for it only if it announced itself as pantala: a stock
+            daemon ends itself at a cache request.
+        weights: Of the evaluation of parents.
+    """
+
+    tasks: Table[TaskState, TaskEvent]
+    peers: Table[PeerState, PeerEvent]
+    from_source: bool
+    ours_only: bool
+    weights: Weights
+
+
+RULES: Final[Mapping[Kind, Rules]] = {
+    Kind.CACHE: Rules(
+        tasks=TASK,
+        peers=PEER,
+        from_source=True,
+        ours_only=True,
+        weights=Weights(load=0.6, idc=0.2, location=0.1, host_type=0.1),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Numbers that decide how far the scheduler goes. Times are seconds.
+
+    Attributes:
+        candidates: Parents offered to a peer at most.
+        sample: Parents compared at most.
+        back_to_source: Peers of one task at the origin at most.
+        origin_failures: After so many peers failed at the origin, no other is sent there...
+        origin_memory: ...until this long after.
+        start: How long a peer may take to start what it was told to, and a child waits for
+            a busy parent.
+        patience: How long a peer that may not ask the origin waits for somebody to come.
+        seed_start: How long a seed may take from being asked to its own registration.
+        seed_bar: A task whose origin refused a seed is not given to seeds for so long.
+        seed_pause: Nor is one, for so long, whose seeds could not be reached.
+        accusers: A peer that failed children on so many hosts, and served none in between, is no
+            parent any more.
+        uploads: Children of one host at most.
+        seed_uploads: Likewise of a seed.
+        piece_timeout: A download that gets no piece for so long is over.
+        peer_ttl: A peer that registered and did nothing for so long is over.
+        host_ttl: A host that did not say how often it announces itself is gone after this;
+            others after twice their interval.
+        task_ttl: A task without peers is forgotten after this.
+    """
+
+    candidates: int = 3
+    sample: int = 15
+    back_to_source: int = 200
+    origin_failures: int = 4
+    origin_memory: float = 60.0
+    start: float = 10.0
+    patience: float = 2.5
+    seed_start: float = 30.0
+    seed_bar: float = 1800.0
+    seed_pause: float = 30.0
+    accusers: int = 3
+    uploads: int = 200
+    seed_uploads: int = 2000
+    piece_timeout: float = 1800.0
+    peer_ttl: float = 86400.0
+    host_ttl: float = 3600.0
+    task_ttl: float = 1800.0

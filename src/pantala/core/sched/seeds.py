@@ -1,0 +1,49 @@
+"""Which seed fetches a task from its origin."""
+
+from __future__ import annotations
+
+from pantala.core.ring import SeedRing
+
+from .entities import Host, Task
+
+
+class Seeds:
+    """The hosts that are seeds, placed on a hash ring."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, Host] = {}
+        #: Until when those that failed are not asked.
+        self._resting: dict[str, float] = {}
+        self._members: frozenset[str] = frozenset()
+        self._ring = SeedRing(())
+
+    def update(self, host: Host) -> None:
+        """*host* has announced itself."""
+        self._resting.pop(host.id, None)
+        if host.facts.is_seed and not host.facts.disable_shared:
+            self._hosts[host.id] = host
+        else:
+            self.discard(host)
+
+    def discard(self, host: Host) -> None:
+        """*host* is gone."""
+        self._resting.pop(host.id, None)
+        self._hosts.pop(host.id, None)
+
+    def leave_out(self, host: Host, until: float) -> None:
+        """*host* could not be reached: do not ask it again until then, or until it is heard of."""
+        if host.id in self._hosts:
+            self._resting[host.id] = until
+
+    def order(self, task: Task, now: float) -> list[Host]:
+        """Seeds that may be asked for *task*: the one it belongs to first, then the others."""
+        able = {
+            host.facts.address: host
+            for host in self._hosts.values()
+            if (host.facts.is_ours or not task.rules.ours_only)
+            and self._resting.get(host.id, now) <= now
+        }
+        if self._members != able.keys():
+            self._members = frozenset(able)
+            self._ring = SeedRing(able)
+        return [able[address] for address in self._ring.order(task.id)]

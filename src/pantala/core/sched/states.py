@@ -1,0 +1,103 @@
+"""The lives of a task and of a peer, as the scheduler sees them.
+
+A peer is one attempt of one host at one task. Names of states are those that Dragonfly's
+scheduler shows in its answers.
+
+Rule: whatever moves a task or a peer has a row here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pantala.core.fsm import Table
+
+
+class TaskState(StrEnum):
+    """States of a task."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    LEAVE = "Leave"
+
+
+class TaskEvent(StrEnum):
+    """What happens to a task."""
+
+    DOWNLOAD = "Download"
+    SUCCEED = "DownloadSucceeded"
+    FAIL = "DownloadFailed"
+    LEAVE = "Leave"
+
+
+class PeerState(StrEnum):
+    """States of a peer."""
+
+    PENDING = "Pending"
+    RECEIVED_EMPTY = "ReceivedEmpty"
+    RECEIVED_TINY = "ReceivedTiny"
+    RECEIVED_SMALL = "ReceivedSmall"
+    RECEIVED_NORMAL = "ReceivedNormal"
+    RUNNING = "Running"
+    BACK_TO_SOURCE = "BackToSource"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    LEAVE = "Leave"
+
+
+class PeerEvent(StrEnum):
+    """What happens to a peer."""
+
+    REGISTER_EMPTY = "RegisterEmpty"
+    REGISTER_TINY = "RegisterTiny"
+    REGISTER_SMALL = "RegisterSmall"
+    REGISTER_NORMAL = "RegisterNormal"
+    DOWNLOAD = "Download"
+    DOWNLOAD_BACK_TO_SOURCE = "DownloadBackToSource"
+    SUCCEED = "DownloadSucceeded"
+    FAIL = "DownloadFailed"
+    LEAVE = "Leave"
+
+
+_T, _TE = TaskState, TaskEvent
+
+TASK: Final[Table[TaskState, TaskEvent]] = {
+    _T.PENDING: {_TE.DOWNLOAD: _T.RUNNING, _TE.LEAVE: _T.LEAVE},
+    _T.RUNNING: {_TE.SUCCEED: _T.SUCCEEDED, _TE.FAIL: _T.FAILED, _TE.LEAVE: _T.LEAVE},
+    _T.SUCCEEDED: {_TE.DOWNLOAD: _T.RUNNING, _TE.LEAVE: _T.LEAVE},
+    _T.FAILED: {_TE.DOWNLOAD: _T.RUNNING, _TE.SUCCEED: _T.SUCCEEDED, _TE.LEAVE: _T.LEAVE},
+    _T.LEAVE: {_TE.DOWNLOAD: _T.RUNNING, _TE.SUCCEED: _T.SUCCEEDED},
+}
+
+_P, _PE = PeerState, PeerEvent
+
+_ENDS: Final = {_PE.SUCCEED: _P.SUCCEEDED, _PE.FAIL: _P.FAILED, _PE.LEAVE: _P.LEAVE}
+_RECEIVED: Final = {
+    _PE.DOWNLOAD: _P.RUNNING,
+    _PE.DOWNLOAD_BACK_TO_SOURCE: _P.BACK_TO_SOURCE,
+    **_ENDS,
+}
+
+PEER: Final[Table[PeerState, PeerEvent]] = {
+    _P.PENDING: {
+        _PE.REGISTER_EMPTY: _P.RECEIVED_EMPTY,
+        _PE.REGISTER_TINY: _P.RECEIVED_TINY,
+        _PE.REGISTER_SMALL: _P.RECEIVED_SMALL,
+        _PE.REGISTER_NORMAL: _P.RECEIVED_NORMAL,
+        _PE.FAIL: _P.FAILED,
+        _PE.LEAVE: _P.LEAVE,
+    },
+    _P.RECEIVED_EMPTY: _RECEIVED,
+    _P.RECEIVED_TINY: _RECEIVED,
+    _P.RECEIVED_SMALL: _RECEIVED,
+    _P.RECEIVED_NORMAL: _RECEIVED,
+    _P.RUNNING: {_PE.DOWNLOAD_BACK_TO_SOURCE: _P.BACK_TO_SOURCE, **_ENDS},
+    _P.BACK_TO_SOURCE: _ENDS,
+    # A finished download may still turn out to be wrong.
+    _P.SUCCEEDED: {_PE.FAIL: _P.FAILED, _PE.LEAVE: _P.LEAVE},
+    _P.FAILED: {_PE.LEAVE: _P.LEAVE},
+    _P.LEAVE: {},
+}

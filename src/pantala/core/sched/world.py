@@ -1,0 +1,403 @@
+"""Everything that can happen to hosts, tasks and peers.
+
+Each method takes one event, moves what has to move, and keeps the collections of
+:mod:`.entities` true to their descriptions. Nothing else changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pantala.core.fsm import Machine
+from pantala.errors import InvalidRequest, NoProvider, NotFound, TaskNotFound
+from pantala.model.task import Kind
+
+from .costs import Costs
+from .edges import connect, disconnect, disconnect_parents
+from .entities import (
+    OVER,
+    Host,
+    HostFacts,
+    OriginFailure,
+    Peer,
+    PeerKey,
+    Registration,
+    Shape,
+    Task,
+    TaskKey,
+)
+from .rules import RULES, Limits, Rules
+from .seeds import Seeds
+from .states import PeerEvent, PeerState, TaskEvent, TaskState
+
+
+class World:
+    """All hosts, tasks and peers that a scheduler knows.
+
+    Args:
+        limits: How far to go.
+        on_change: Called with a task when peers that wait for it should look again.
+        rules: The kinds of task that are served.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        on_change: Callable[[Task], None],
+        rules: Mapping[Kind, Rules] = RULES,
+    ) -> None:
+        self.limits = limits
+        self.hosts: dict[str, Host] = {}
+        self.tasks: dict[TaskKey, Task] = {}
+        self.peers: dict[PeerKey, Peer] = {}
+        self._on_change = on_change
+        self._rules = rules
+        self.seeds = Seeds()
+
+    # Hosts
+
+    def announce(self, facts: HostFacts, now: float) -> Host:
+        """A host tells of itself, for the first time or again."""
+        limit = self.limits.seed_uploads if facts.is_seed else self.limits.uploads
+        host = self.hosts.get(facts.id)
+        if host is None:
+            host = self.hosts[facts.id] = Host(facts, limit, created_at=now, updated_at=now)
+        before = host.facts
+        host.facts, host.upload_limit, host.updated_at = facts, limit, now
+        self.seeds.update(host)
+        if (before.disable_shared, before.is_seed) != (facts.disable_shared, facts.is_seed):
+            for peers in host.peers.values():
+                for peer in peers.values():
+                    self._refresh(peer)
+        return host
+
+    def host(self, host_id: str) -> Host:
+        """The host of that id.
+
+        Raises:
+            NotFound: It never announced itself, or not for too long.
+        """
+        try:
+            return self.hosts[host_id]
+        except KeyError:
+            raise NotFound(
+                f"host {host_id} is not known here; announce it (AnnounceHost), then try again"
+            ) from None
+
+    def remove_host(self, host: Host) -> None:
+        """A host is gone, and all its peers with it."""
+        for key in list(host.peers):
+            self.remove_from_host(host, key)
+        self.seeds.discard(host)
+        del self.hosts[host.id]
+
+    # Tasks
+
+    def task(self, key: TaskKey) -> Task:
+        """The task of that kind and id.
+
+        Raises:
+            TaskNotFound: No peer registered for it, or not for too long.
+        """
+        try:
+            return self.tasks[key]
+        except KeyError:
+            raise TaskNotFound(key[1]) from None
+
+    def remove_from_host(self, host: Host, key: TaskKey) -> None:
+        """A host has dropped a task: its peers are parents no more."""
+        for peer in list(host.peers.get(key, {}).values()):
+            self.remove_peer(peer)
+
+    def is_held_by(self, host: Host, task: Task) -> bool:
+        """Whether *host* can be a parent for *task*."""
+        return any(peer in task.holders for peer in host.peers.get(task.key, {}).values())
+
+    def end_trigger(self, task: Task, *, no_seed_before: float) -> None:
+        """The answer of the seed that was asked for *task* has ended, well or badly."""
+        task.trigger = None
+        task.no_seed_before = no_seed_before
+        self._on_change(task)
+
+    def remove_task(self, task: Task) -> None:
+        """Forget a task that has no peers."""
+        del self.tasks[task.key]
+
+    # Peers
+
+    def peer(self, key: PeerKey) -> Peer:
+        """The peer of that kind and id.
+
+        Raises:
+            NotFound: It did not register, or was deleted.
+        """
+        try:
+            return self.peers[key]
+        except KeyError:
+            raise NotFound(f"peer {key[1]} is not known here; register it first") from None
+
+    def register(self, registration: Registration, now: float) -> Peer:
+        """A peer joins the task that it names, which comes to be if need be.
+
+        Raises:
+            NotFound: Its host is not known.
+            InvalidRequest: The kind of task is not served.
+            NoProvider: The content it describes is not the one that others hold.
+            InvalidTransition: A peer of that id is there already.
+        """
+        host = self.host(registration.host_id)
+        known = self.peers.get((registration.kind, registration.peer_id))
+        if known is not None:
+            known.machine.fire(PeerEvent.REGISTER_NORMAL)  # refused: it is past that
+        task = self._task_for(registration, now)
+        peer = self._new_peer(host, task, registration, now)
+        self._keep_running(task)
+        empty = peer.shape.content_length == 0
+        peer.machine.fire(PeerEvent.REGISTER_EMPTY if empty else PeerEvent.REGISTER_NORMAL)
+        return peer
+
+    def start(self, peer: Peer, now: float) -> None:
+        """A peer fetches from parents. Saying it again, after other parents, is no event."""
+        if peer.state is PeerState.RUNNING:
+            self._started(peer)
+        else:
+            self._fire(peer, PeerEvent.DOWNLOAD, now)
+
+    def start_back_to_source(self, peer: Peer, now: float) -> None:
+        """A peer fetches from the origin."""
+        if peer.state is not PeerState.BACK_TO_SOURCE:
+            self._fire(peer, PeerEvent.DOWNLOAD_BACK_TO_SOURCE, now)
+            self._keep_running(peer.task)
+
+    def finish(self, peer: Peer, now: float) -> None:
+        """A peer has all that it wanted."""
+        self._fire(peer, PeerEvent.SUCCEED, now)
+        peer.cost = now - peer.created_at
+        peer.costs = Costs()  # that its last piece was slow says nothing any more
+        task = peer.task
+        task.origin_failures.clear()
+        if peer.range is None and task.state is not TaskState.SUCCEEDED:
+            task.machine.fire(TaskEvent.SUCCEED)
+        self._merge(peer)
+
+    def fail(self, peer: Peer, now: float, *, origin: str | None = None) -> None:
+        """A peer has given up, or is gone. No event for one that is over.
+
+        Args:
+            peer: Who.
+            now: When.
+            origin: What it said of the origin, if the origin is why.
+        """
+        if peer.state in OVER:
+            return
+        task = peer.task
+        if origin is not None:
+            task.origin_failures.append(OriginFailure(now, origin))
+            if len(task.origin_failures) > self.limits.origin_failures:
+                task.origin_failures.popleft()
+        self._fire(peer, PeerEvent.FAIL, now)
+        if task.state is TaskState.RUNNING and not task.holders and not task.expected:
+            task.machine.fire(TaskEvent.FAIL)
+
+    def remove_peer(self, peer: Peer) -> None:
+        """Forget a peer; its children are without it at once."""
+        children = [edge.child for edge in peer.children.values()]
+        for child in children:
+            disconnect(child.parents[peer.id])
+        peer.machine.fire(PeerEvent.LEAVE)
+        self._settle(peer)
+        task, host = peer.task, peer.host
+        del self.peers[peer.key]
+        del task.peers[peer.id]
+        del host.peers[task.key][peer.id]
+        if not host.peers[task.key]:
+            del host.peers[task.key]
+        for child in children:
+            self._refresh(child)
+        self._on_change(task)
+
+    def piece(self, peer: Peer, cost: float, parent_id: str | None, now: float) -> None:
+        """A peer has one more piece.
+
+        Args:
+            peer: Who.
+            cost: Seconds that it took.
+            parent_id: Who gave it; None for the origin.
+            now: When.
+        """
+        peer.costs.add(cost)
+        peer.piece_at = peer.updated_at = peer.task.updated_at = now
+        parent = peer.task.peers.get(parent_id or "")
+        if parent is not None:
+            parent.updated_at = parent.host.updated_at = now
+            parent.accusers.clear()
+
+    def touch(self, peer: Peer, now: float) -> None:
+        """A peer is still there."""
+        peer.updated_at = peer.task.updated_at = now
+
+    def piece_failed(self, peer: Peer, parent_id: str, now: float) -> None:
+        """A parent failed a peer, which shall not get it again.
+
+        A parent that failed several hosts is taken for one that has lost the content: no child
+        gets it any more. Its own download may go on.
+        """
+        peer.updated_at = peer.task.updated_at = now
+        parent = self.block(peer, parent_id)
+        if parent is None or parent is peer:
+            return
+        parent.host.upload_failed_count += 1
+        parent.accusers.add(peer.host.id)
+        if len(parent.accusers) >= self.limits.accusers:
+            parent.distrusted = True
+            self._refresh(parent)
+
+    def block(self, peer: Peer, parent_id: str) -> Peer | None:
+        """Never give *peer* that parent again. Returns the parent, if there is one."""
+        parent = peer.task.peers.get(parent_id)
+        if parent is not None:
+            peer.blocked.add(parent_id)
+        return parent
+
+    def link(self, parents: list[Peer], child: Peer) -> None:
+        """*parents* shall serve *child*, and no others."""
+        disconnect_parents(child)
+        for parent in parents:
+            connect(parent, child)
+        self._refresh(child)
+
+    def expect(self, peer: Peer, until: float) -> None:
+        """*peer* was told what to do; others may wait *until* then for it to start."""
+        task = peer.task
+        if peer not in task.holders and peer.id not in task.at_origin:
+            task.expected[peer.id] = until
+
+    # What the above is made of
+
+    def _task_for(self, registration: Registration, now: float) -> Task:
+        """The task of a registration, created or brought up to date."""
+        task = self.tasks.get((registration.kind, registration.task_id))
+        if task is None:
+            return self._new_task(registration, now)
+        shape = _shape(registration, task.shape if task.holders else Shape(0, 0))
+        known = not task.holders or any(holder.shape == shape for holder in task.holders)
+        if known:
+            task.shape = shape
+        elif not registration.need_back_to_source:
+            held = task.shape
+            raise NoProvider(
+                f"task {task.id}: its holders have {held.content_length} bytes in pieces of "
+                f"{held.piece_length}, peer {registration.peer_id} wants "
+                f"{shape.content_length} in pieces of {shape.piece_length}; if the content has "
+                "changed at its origin, delete the task or give the new one a tag"
+            )
+        task.registration, task.updated_at = registration, now
+        return task
+
+    def _new_task(self, registration: Registration, now: float) -> Task:
+        rules = self._rules.get(registration.kind)
+        if rules is None:
+            raise InvalidRequest(f"{registration.kind.name} tasks are not served here")
+        task = Task(
+            kind=registration.kind,
+            id=registration.task_id,
+            rules=rules,
+            machine=Machine(f"task {registration.task_id}", rules.tasks, TaskState.PENDING),
+            registration=registration,
+            shape=_shape(registration, Shape(0, 0)),
+            created_at=now,
+            updated_at=now,
+        )
+        self.tasks[task.key] = task
+        return task
+
+    def _new_peer(self, host: Host, task: Task, registration: Registration, now: float) -> Peer:
+        peer = Peer(
+            id=registration.peer_id,
+            task=task,
+            host=host,
+            machine=Machine(f"peer {registration.peer_id}", task.rules.peers, PeerState.PENDING),
+            registration=registration,
+            shape=_shape(registration, task.shape),
+            range=registration.range,
+            created_at=now,
+            updated_at=now,
+            piece_at=now,
+            blocked={registration.peer_id},
+        )
+        self.peers[peer.key] = task.peers[peer.id] = peer
+        host.peers.setdefault(task.key, {})[peer.id] = peer
+        return peer
+
+    def _keep_running(self, task: Task) -> None:
+        """Something is going on; but what is held has been downloaded, whoever joins."""
+        held = task.state is TaskState.SUCCEEDED and bool(task.holders)
+        if task.state is not TaskState.RUNNING and not held:
+            task.machine.fire(TaskEvent.DOWNLOAD)
+
+    def _fire(self, peer: Peer, event: PeerEvent, now: float) -> None:
+        """Move *peer* on from where its registration left it."""
+        peer.machine.fire(event)
+        peer.updated_at = peer.piece_at = peer.task.updated_at = now
+        self._settle(peer)
+
+    def _settle(self, peer: Peer) -> None:
+        """After a move: who is its parent, where it is counted, and who should know."""
+        if peer.state is PeerState.BACK_TO_SOURCE:
+            peer.task.at_origin.add(peer.id)
+        else:
+            peer.task.at_origin.discard(peer.id)
+        if peer.state is not PeerState.RUNNING:
+            disconnect_parents(peer)
+        self._started(peer)
+        self._refresh(peer)
+
+    def _started(self, peer: Peer) -> None:
+        if peer.task.expected.pop(peer.id, None) is not None:
+            self._on_change(peer.task)
+
+    def _refresh(self, peer: Peer) -> None:
+        """Count *peer* among its task's holders if it is one, and only then."""
+        task = peer.task
+        before = peer in task.holders
+        after = peer.id in task.peers and _holds(peer)
+        if before == after:
+            return
+        if after:
+            task.holders.add(peer)
+        else:
+            task.holders.discard(peer)
+            self._reshape(task)
+        self._on_change(task)
+
+    def _reshape(self, task: Task) -> None:
+        """Describe *task* as those describe it who hold it: there may be two versions."""
+        if not any(holder.shape == task.shape for holder in task.holders):
+            task.shape = next((holder.shape for holder in task.holders), task.shape)
+
+    def _merge(self, peer: Peer) -> None:
+        """One peer, which has just finished, speaks for what its host had before, too.
+
+        Of a host that read a thousand parts there would be a thousand peers to choose from.
+        """
+        for other in list(peer.host.peers[peer.task.key].values()):
+            idle = other.state is PeerState.SUCCEEDED and not other.children
+            if other is not peer and idle and peer.absorb(other):
+                self.remove_peer(other)
+
+
+def _shape(registration: Registration, default: Shape) -> Shape:
+    content, piece = registration.content_length, registration.piece_length
+    return Shape(
+        default.content_length if content is None else content,
+        default.piece_length if piece is None else piece,
+    )
+
+
+def _holds(peer: Peer) -> bool:
+    """Whether *peer* has content, or a source of it, and may share it."""
+    if peer.distrusted or peer.host.facts.disable_shared:
+        return False
+    if peer.state is PeerState.RUNNING:
+        return peer.host.facts.is_seed or bool(peer.parents)
+    return peer.state in (PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)

@@ -1,0 +1,462 @@
+"""A running daemon: builds everything, in the order in which it depends on each other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from pantala.errors import ConfigError
+from pantala.model.task import Kind
+from pantala.net.piece_server import PieceServer
+from pantala.ports import Abort, Source, SourceBody, SourceRequest
+from pantala.rpc.parent_link import GrpcParents
+from pantala.rpc.scheduler_link import Schedulers
+from pantala.rpc.service import add_reflection, add_service
+from pantala.rpc.transport import bind, server_options
+from pantala.sources.file import FileSource
+from pantala.sources.http import HttpSettings, HttpSource
+from pantala.sources.registry import Registry
+from pantala.storage.holdings import Holdings
+from pantala.storage.metadata import MemoryMetadata
+
+from .announcer import Announcer
+from .config import DaemonConfig
+from .dynconfig import Dynconfig
+from .endpoints import health_endpoint, metrics_endpoint
+from .engine import Engine
+from .fetching import PIECE_LIMIT
+from .handoff_server import HandoffServer
+from .hostinfo import HostFacts
+from .metrics import CONTENT_TYPE, Metrics, StoreFigures
+from .node import Node, OriginThreads
+from .services import (
+    DOWNLOAD_SERVICE,
+    NODE_SERVICE,
+    UPLOAD_SERVICE,
+    Admission,
+    DownloadService,
+    NodeService,
+    UploadService,
+)
+from .sockets import HostName, SocketPath, private
+from .tasks import Tasks
+from .uploads import NodeUploads
+
+logger = structlog.get_logger(__name__)
+
+#: Threads that receive pieces from parents. Each flight uses as many as it may fetch at once;
+#: beyond this, fetches wait for a thread.
+RECEIVERS: Final = 256
+
+#: Threads that receive from origins, and how many of them from one host: sixteen flights of eight
+#: pieces. Four hosts may be slow before others have to wait.
+READERS: Final = 512
+READERS_OF_ONE: Final = 128
+
+#: Threads that ask origins what a content is, and how many of them ask one host.
+PROBERS: Final = 128
+PROBERS_OF_ONE: Final = 32
+
+#: Threads for checksums and the like, which no transfer must hold up.
+HELPERS: Final = 16
+
+#: Threads that send pieces; a child that reads slowly keeps one.
+SENDERS: Final = 128
+
+#: Seconds for downloads and uploads under way to end when the daemon is told to.
+GRACE: Final = 10.0
+
+#: Seconds that the daemon waits at start for schedulers to take its announcement.
+_HELLO_LIMIT: Final = 2.0
+
+
+class Daemon:
+    """Everything one node does.
+
+    Args:
+        config: Checked and resolved.
+        scheduler: ``host:port`` of a scheduler to use instead of those of *config*.
+    """
+
+    def __init__(self, config: DaemonConfig, *, scheduler: str | None = None) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.stopping = asyncio.Event()
+        self._exit = contextlib.AsyncExitStack()
+        self._tasks = Tasks()
+        self._receivers = ThreadPoolExecutor(RECEIVERS, "receive")
+        self._senders = ThreadPoolExecutor(SENDERS, "send")
+        self._readers = OriginThreads("read", count=READERS, share=READERS_OF_ONE)
+        self._probers = OriginThreads("probe", count=PROBERS, share=PROBERS_OF_ONE)
+        self._helpers = ThreadPoolExecutor(HELPERS, "help")
+        self._disposer = ThreadPoolExecutor(1, "free")
+        self._facts: HostFacts | None = None
+        self.holdings = Holdings(
+            config.storage.cache_capacity,
+            MemoryMetadata(),
+            clock=time.time,
+            lock_pages=config.storage.cache_lock_pages,
+            executor=self._disposer,
+        )
+        self.schedulers = Schedulers(
+            config.host_id, schedule_timeout=config.scheduler.schedule_timeout
+        )
+        self._parents = GrpcParents(config.host_id)
+        self.node = Node(
+            config,
+            holdings=self.holdings,
+            schedulers=self.schedulers,
+            parents=self._parents,
+            sources=_sources(config, self.metrics),
+            metrics=self.metrics,
+            workers=self._receivers,
+            readers=self._readers,
+            probers=self._probers,
+            helpers=self._helpers,
+        )
+        self.engine = Engine(self.node)
+        self.announcer = Announcer(
+            self.schedulers,
+            self.holdings,
+            host_id=config.host_id,
+            host=self._host,
+            new_peer_id=self.node.new_peer_id,
+            interval=config.scheduler.announce_interval,
+            concurrent_piece_count=config.download.concurrent_piece_count,
+        )
+        self.node.announcements = self.announcer
+        self.uploads = NodeUploads(self.node)
+        self.pieces = PieceServer(
+            self.uploads,
+            self._senders,
+            stall=config.download.piece_stall_timeout,
+            piece=PIECE_LIMIT,
+        )
+        local = config.download.server
+        self._admit_local = Admission(local.request_rate_limit, local.request_buffer_size)
+        self.handoff = HandoffServer(self.node, self.engine, self._admit_local)
+        addresses = (scheduler,) if scheduler else ()
+        self._changed = asyncio.Event()
+        self._dynconfig = Dynconfig(
+            config, addrs=addresses, on_change=lambda _addresses: self._changed.set()
+        )
+        self.metrics.observe_store(self._figures)
+        #: Where it listens, by name, once started.
+        self.ports: dict[str, int] = {}
+
+    def _host(self) -> Any:
+        if self._facts is None:
+            raise ConfigError("the daemon has not been started")
+        return self._facts.host(time.monotonic())
+
+    def _figures(self) -> StoreFigures:
+        figures = self.holdings.figures()
+        held = sum(p.length for h in self.holdings for p in h.pieces.values())
+        return StoreFigures(
+            capacity=figures.capacity,
+            used=figures.used,
+            leased=figures.leased,
+            reserved=max(0, figures.used - held),
+            tasks=figures.tasks,
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Somebody is being served."""
+        return bool(self.engine.busy or self.pieces.busy or self.handoff.busy)
+
+    # -- start ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            ConfigError: A port or socket is taken; everything is as before.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._disposer.shutdown, wait=False)
+            stack.callback(self._receivers.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._senders.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._readers.pool.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._probers.pool.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._helpers.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self.holdings.close)
+            server = self.config.download.server
+            paths = [
+                SocketPath(server.socket_path, setting="download.server.socketPath"),
+            ]
+            stack.callback(paths[0].release)
+            paths.append(SocketPath(server.handoff_path, setting="download.server.handoffPath"))
+            stack.callback(paths[1].release)
+            stack.callback(HostName(self.config.host_id).release)
+            await self._serve_peers(stack)
+            await self._meet_schedulers(stack)
+            await self._serve_programs(stack, *paths)
+            self._exit = stack.pop_all()
+        logger.info("ready", host=self.config.host_id, socket=str(server.socket_path), **self.ports)
+
+    async def _serve_peers(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.config
+        storage = config.storage.server
+        stack.push_async_callback(self.pieces.stop, 0.0)
+        self.ports["storage"] = await self.pieces.start(storage.ip, storage.tcp_port)
+        server = grpc.aio.server(options=server_options())
+        upload = config.upload.server
+        self.ports["upload"] = bind(
+            server, _address(upload.ip, upload.port), setting="upload.server.port"
+        )
+        self._facts = HostFacts(config, self.ports["upload"])
+        service = UploadService(
+            self.node,
+            self.engine,
+            self.schedulers,
+            uploads=self.uploads,
+            facts=self._facts,
+            stopping=self.stopping,
+        )
+        service.piece_port = self.ports["storage"]
+        admit = Admission(upload.request_rate_limit, upload.request_buffer_size)
+        add_service(server, UPLOAD_SERVICE, service, admit=admit)
+        _add_health_and_reflection(server, (UPLOAD_SERVICE,))
+        await server.start()
+        stack.push_async_callback(server.stop, 0)
+        if config.metrics.enable:
+            endpoint = metrics_endpoint(self.metrics.render, CONTENT_TYPE)
+            at = config.metrics.server
+            self.ports["metrics"] = await endpoint.start(at.ip, at.port)
+            stack.push_async_callback(endpoint.close)
+        if config.health.enable:
+            endpoint = health_endpoint(lambda: not self.stopping.is_set())
+            at_health = config.health.server
+            self.ports["health"] = await endpoint.start(at_health.ip, at_health.port)
+            stack.push_async_callback(endpoint.close)
+
+    async def _meet_schedulers(self, stack: contextlib.AsyncExitStack) -> None:
+        stack.push_async_callback(self._parents.close)
+        stack.push_async_callback(self.schedulers.close)
+        stack.push_async_callback(self.node.tasks.cancel)
+        stack.callback(self.node.connections.close)
+        stack.push_async_callback(self._tasks.cancel)
+        self.holdings.on_removed = self._removed
+        await self._dynconfig.start()
+        self._changed.clear()
+        await self.schedulers.set_addresses(self._dynconfig.current())
+        self._tasks.start(self.announcer.run(), "announce this host")
+        self._tasks.start(self.announcer.run_news(), "announce what is held")
+        self._tasks.start(self._follow_dynconfig(), "follow the list of schedulers")
+        self._tasks.start(self._reclaim(), "evict by time to live")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HELLO_LIMIT):
+                await self.announcer.first_round.wait()
+
+    async def _serve_programs(
+        self, stack: contextlib.AsyncExitStack, path: SocketPath, handoff: SocketPath
+    ) -> None:
+        settings = self.config.download.server
+        server = grpc.aio.server(options=server_options())
+        service = DownloadService(self.node, self.engine, self.schedulers)
+        add_service(server, DOWNLOAD_SERVICE, service, admit=self._admit_local)
+        add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
+        _add_health_and_reflection(server, (DOWNLOAD_SERVICE, NODE_SERVICE))
+        # The hand-off socket comes first: whoever finds the other one expects it.
+        self.handoff.start(handoff.listen(settings.socket_mode))
+        stack.push_async_callback(self.handoff.stop)
+        with private():
+            bind(server, f"unix:{path.path}", setting="download.server.socketPath")
+            await server.start()
+        stack.push_async_callback(server.stop, 0)
+        # gRPC does not say which user calls: where that matters, only our own gets in.
+        path.path.chmod(0o600 if settings.allow_users else settings.socket_mode)
+
+    # -- meanwhile -----------------------------------------------------------------------------
+
+    def _removed(self, holding: Any, reason: Any) -> None:
+        self.metrics.evicted(reason.value)
+        self.announcer.withdraw(holding, reason)
+
+    async def _follow_dynconfig(self) -> None:
+        self._tasks.start(self._dynconfig.run(), "read the list of schedulers")
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.schedulers.set_addresses(self._dynconfig.current())
+            self.schedulers.on_trouble()
+
+    async def _reclaim(self) -> None:
+        policy = self.config.gc.policy
+        ttl = {Kind.CACHE: policy.cache_task_ttl}
+        # A task must not outlive a short time to live by a long interval.
+        interval = min(self.config.gc.interval, max(1.0, min(ttl.values()) / 4))
+        while True:
+            self.holdings.expire(ttl)
+            await asyncio.sleep(interval)
+
+    # -- stop ----------------------------------------------------------------------------------
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Take nothing new, let what is under way end, say goodbye, and free everything."""
+        logger.info("stopping", busy=self.engine.busy)
+        self.stopping.set()
+        await self.engine.drain(grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.schedulers.delete_host(2.0)
+        await self.pieces.stop(grace)
+        await self._exit.aclose()
+        logger.info("stopped")
+
+
+async def serve(config: DaemonConfig, *, personal_idle: float | None = None) -> None:
+    """Run a daemon until it is told to stop.
+
+    Args:
+        config: Its settings.
+        personal_idle: With a scheduler of its own, and for so many idle seconds only.
+
+    Raises:
+        ConfigError: It cannot start with these settings.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        address = None
+        if personal_idle is not None:
+            address = await _own_scheduler(stack)
+        daemon = Daemon(config, scheduler=address)
+        await daemon.start()
+        stack.push_async_callback(daemon.stop)
+        if personal_idle is None:
+            await stop.wait()
+        else:
+            await _until_idle(daemon, stop, personal_idle)
+
+
+async def _own_scheduler(stack: contextlib.AsyncExitStack) -> str:
+    """Start a scheduler for this process alone; its address."""
+    # Only a personal daemon has one, so only it pays for the import.
+    from pantala.scheduler.app import Scheduler  # noqa: PLC0415  see above
+    from pantala.scheduler.config import load  # noqa: PLC0415  see above
+
+    scheduler = Scheduler(load(None, {"server.port": 0, "server.listenIP": "127.0.0.1"}))
+    await scheduler.start()
+    stack.push_async_callback(scheduler.stop, 0.0)
+    return f"127.0.0.1:{scheduler.port}"
+
+
+async def _until_idle(daemon: Daemon, stop: asyncio.Event, seconds: float) -> None:
+    """Return when told to stop, or when nobody was served for *seconds*."""
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    step = min(1.0, seconds / 4)
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(step):
+                await stop.wait()
+        if daemon.busy:
+            last = loop.time()
+        elif loop.time() - last >= seconds:
+            logger.info("idle", seconds=seconds)
+            return
+
+
+def run(config: DaemonConfig, *, personal_idle: float | None = None) -> int:
+    """Run a daemon in this process until it is told to stop; the exit code."""
+    _raise_file_limit()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(config, personal_idle=personal_idle))
+    return 0
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop  # noqa: PLC0415  not available everywhere
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _raise_file_limit() -> None:
+    """Two descriptors for each task in memory, one for each connection: take what we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class MeteredSource:
+    """A source whose requests are counted.
+
+    Args:
+        source: It.
+        scheme: What they are counted under.
+        metrics: Where.
+    """
+
+    def __init__(self, source: Source, scheme: str, metrics: Metrics) -> None:
+        self._source = source
+        self._scheme = scheme
+        self._metrics = metrics
+
+    def open(
+        self,
+        request: SourceRequest,
+        *,
+        timeout: float,
+        answer: float | None = None,
+        abort: Abort | None = None,
+    ) -> SourceBody:
+        """See :meth:`pantala.ports.Source.open`."""
+        started, ok = time.monotonic(), False
+        try:
+            body = self._source.open(request, timeout=timeout, answer=answer, abort=abort)
+            ok = True
+        finally:
+            seconds = time.monotonic() - started
+            self._metrics.backend_request(self._scheme, "GET", seconds=seconds, ok=ok)
+        return body
+
+
+def _sources(config: DaemonConfig, metrics: Metrics) -> Registry:
+    backend = config.backend
+    http = HttpSource(
+        HttpSettings(
+            ca_cert=backend.ca_cert,
+            insecure_skip_verify=backend.insecure_skip_verify,
+            max_retries=backend.max_retries,
+            request_header=backend.request_header,
+            redirect_ttl=(
+                backend.cache_temporary_redirect_ttl
+                if backend.enable_cache_temporary_redirect
+                else 0.0
+            ),
+        )
+    )
+    sources: dict[str, Source] = {
+        "http": http,
+        "https": http,
+        "file": FileSource(backend.file_roots),
+    }
+    return Registry({s: MeteredSource(source, s, metrics) for s, source in sources.items()})
+
+
+def _address(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def _add_health_and_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
+    servicer = health.HealthServicer()
+    for name in services:
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    add_reflection(server, services)

@@ -1,0 +1,402 @@
+"""The daemon's settings: Dragonfly's YAML, checked at start.
+
+``docs/configuration.md`` says what each key means. Here stand their types and defaults; those
+of Dragonfly's client are kept, but for request limits and the memory store. Sizes are in
+bytes, durations in seconds. Ports may be 0: the system chooses.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+
+from pantala.model.ids import host_id
+from pantala.paths import DEFAULT_SOCKET, handoff_path_for
+from pantala.settings import (
+    Address,
+    Catalogue,
+    Count,
+    Duration,
+    Ip,
+    Port,
+    Rate,
+    Settings,
+    Size,
+    Switch,
+    read_settings,
+)
+
+from .machine import local_ip, memory_limit
+
+#: Read when no other file is named, and only if it is there.
+DEFAULT_PATH: Final = Path("/etc/dragonfly/dfdaemon.yaml")
+
+#: Bytes that the path of a unix socket may have; the kernel keeps 108 with the final zero.
+_MAX_SOCKET_PATH: Final = 107
+
+
+def auto_capacity() -> int:
+    """Bytes for the memory store unless set: a quarter of the memory there is."""
+    return memory_limit() // 4
+
+
+def _capacity(value: object) -> object:
+    return auto_capacity() if value == "auto" else value
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("expected an absolute path")
+    return path
+
+
+def _socket_path(path: Path) -> Path:
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise ValueError(f"longer than the {_MAX_SOCKET_PATH} bytes of a unix socket's path")
+    return path
+
+
+def _reachable(ip: str) -> str:
+    if ip in ("0.0.0.0", "::"):
+        raise ValueError("expected an address that others can reach")
+    return ip
+
+
+def _mode(value: object) -> int:
+    # YAML reads 0660 as octal and 660 as decimal; only text leaves no doubt.
+    if not isinstance(value, str) or not value.isdigit() or not set(value) <= set("01234567"):
+        raise ValueError('expected octal digits in quotes, such as "0660"')
+    mode = int(value, 8)
+    if mode > 0o777:
+        raise ValueError('expected permissions only, such as "0660"')
+    return mode
+
+
+def _uid(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        try:
+            return pwd.getpwnam(value).pw_uid
+        except (KeyError, ValueError):
+            pass
+    raise ValueError("expected a user's number, or the name of a user of this machine")
+
+
+def _only_tcp(protocol: str) -> str:
+    if protocol != "tcp":
+        raise ValueError("only tcp is available in this version")
+    return protocol
+
+
+def _only_refuse(overflow: str) -> str:
+    if overflow == "task":
+        raise ValueError("not available in this version: use refuse")
+    return overflow
+
+
+_AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+_SocketPath = Annotated[_AbsolutePath, AfterValidator(_socket_path)]
+
+
+class Host(Settings):
+    """Who this machine is, in ids and to schedulers."""
+
+    idc: str | None = None
+    location: str | None = None
+    hostname: Annotated[str, Field(min_length=1)] = Field(default_factory=socket.gethostname)
+    ip: Annotated[Ip, AfterValidator(_reachable)] = Field(default_factory=local_ip)
+    scheduler_cluster_id: Annotated[int, Field(strict=True, ge=0)] = 0
+
+
+class Network(Settings):
+    """What addresses are chosen where none is set."""
+
+    enable_ipv6: Switch = False
+
+
+class RequestLimits(Settings):
+    """How many requests a gRPC server takes.
+
+    Attributes:
+        request_rate_limit: A second.
+        request_buffer_size: At once; more are answered RESOURCE_EXHAUSTED.
+    """
+
+    request_rate_limit: Count = 4000
+    request_buffer_size: Count = 4000
+
+
+class DownloadServer(RequestLimits):
+    """The sockets for programs on this machine.
+
+    Attributes:
+        allow_users: Uids that may ask; empty: whoever can open the socket.
+    """
+
+    socket_path: _SocketPath = Path(DEFAULT_SOCKET)
+    socket_mode: Annotated[int, BeforeValidator(_mode)] = 0o660
+    handoff_path: _SocketPath = Path(handoff_path_for(DEFAULT_SOCKET))
+    allow_users: tuple[Annotated[int, BeforeValidator(_uid)], ...] = ()
+    allow_output_path: Literal["auto", True, False] = "auto"
+
+
+class Download(Settings):
+    """Getting content."""
+
+    server: DownloadServer = Field(default_factory=DownloadServer)
+    protocol: Annotated[Literal["tcp", "quic"], AfterValidator(_only_tcp)] = "tcp"
+    bandwidth_limit: Rate = 50 * 10**9
+    back_to_source_bandwidth_limit: Rate = 50 * 10**9
+    piece_timeout: Duration = 360.0
+    piece_stall_timeout: Duration = 30.0
+    collected_piece_timeout: Duration = 360.0
+    concurrent_piece_count: Count = 8
+    cache_bypass_size: Size = 0
+
+
+class UploadServer(RequestLimits):
+    """The gRPC server for other machines."""
+
+    ip: Ip = "0.0.0.0"
+    port: Port = 4000
+
+
+class Upload(Settings):
+    """Giving content to other daemons."""
+
+    server: UploadServer = Field(default_factory=UploadServer)
+    disable_shared: Switch = False
+    bandwidth_limit: Rate = 50 * 10**9
+
+
+class Scheduler(Settings):
+    """Talking to schedulers.
+
+    Attributes:
+        addrs: Instead of the dynconfig file's.
+    """
+
+    addrs: tuple[Address, ...] = ()
+    announce_interval: Duration = 300.0
+    schedule_timeout: Duration = 3 * 3600.0
+    max_schedule_count: Count = 5
+
+
+class SeedPeer(Settings):
+    """Being the first to fetch what a swarm wants."""
+
+    enable: Switch = False
+    type: Literal["normal", "super"] = "super"
+
+
+class DynconfigSettings(Settings):
+    """The file that names the schedulers.
+
+    Attributes:
+        path: None: the usual place, where it may be missing.
+    """
+
+    path: _AbsolutePath | None = None
+    refresh_interval: Duration = 60.0
+
+
+class StorageServer(Settings):
+    """The server that other daemons get pieces from."""
+
+    ip: Ip = "0.0.0.0"
+    tcp_port: Port = 4005
+
+
+class Storage(Settings):
+    """Where content lies.
+
+    Attributes:
+        cache_capacity: Of the memory store; 0 switches cache tasks off.
+    """
+
+    server: StorageServer = Field(default_factory=StorageServer)
+    dir: _AbsolutePath = Path("/var/lib/dragonfly")
+    keep: Switch = False
+    cache_capacity: Annotated[Size, BeforeValidator(_capacity)] = Field(
+        default_factory=auto_capacity
+    )
+    cache_overflow: Annotated[Literal["refuse", "task"], AfterValidator(_only_refuse)] = "refuse"
+    cache_lock_pages: Switch = False
+
+
+class Backend(Settings):
+    """Asking origins."""
+
+    request_header: dict[str, str] = Field(default_factory=dict, repr=False)
+    max_retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 1
+    enable_cache_temporary_redirect: Switch = True
+    cache_temporary_redirect_ttl: Duration = 600.0
+    ca_cert: _AbsolutePath | None = None
+    insecure_skip_verify: Switch = False
+    file_roots: tuple[_AbsolutePath, ...] = ()
+
+
+class Proxy(Settings):
+    """Of the proxy's section, what does not need one.
+
+    Attributes:
+        prefetch_bandwidth_limit: For every prefetch, whoever asked for it.
+    """
+
+    prefetch_bandwidth_limit: Rate = 10 * 10**9
+
+
+class GcPolicy(Settings):
+    """When content goes."""
+
+    cache_task_ttl: Duration = 3600.0
+
+
+class Gc(Settings):
+    """Looking for content that must go."""
+
+    interval: Duration = 900.0
+    policy: GcPolicy = Field(default_factory=GcPolicy)
+
+
+class HealthServer(Settings):
+    """Where ``GET /healthy`` is answered."""
+
+    ip: Ip = "0.0.0.0"
+    port: Port = 4003
+
+
+class MetricsServer(Settings):
+    """Where ``GET /metrics`` is answered."""
+
+    ip: Ip = "0.0.0.0"
+    port: Port = 4002
+
+
+class Health(Settings):
+    """Telling orchestrators that the daemon is up."""
+
+    enable: Switch = True
+    server: HealthServer = Field(default_factory=HealthServer)
+
+
+class MetricsSettings(Settings):
+    """Telling monitors what the daemon does."""
+
+    enable: Switch = True
+    server: MetricsServer = Field(default_factory=MetricsServer)
+
+
+class DaemonConfig(Settings):
+    """All settings of a daemon, checked and resolved. Made by :func:`load`."""
+
+    host: Host = Field(default_factory=Host)
+    network: Network = Field(default_factory=Network)
+    download: Download = Field(default_factory=Download)
+    upload: Upload = Field(default_factory=Upload)
+    scheduler: Scheduler = Field(default_factory=Scheduler)
+    seed_peer: SeedPeer = Field(default_factory=SeedPeer)
+    dynconfig: DynconfigSettings = Field(default_factory=DynconfigSettings)
+    storage: Storage = Field(default_factory=Storage)
+    backend: Backend = Field(default_factory=Backend)
+    proxy: Proxy = Field(default_factory=Proxy)
+    gc: Gc = Field(default_factory=Gc)
+    health: Health = Field(default_factory=Health)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Keys that were set but have no effect, to be logged once."""
+        return self._ignored
+
+    @property
+    def host_id(self) -> str:
+        """The id of this host."""
+        return host_id(self.host.ip, self.host.hostname, seed=self.seed_peer.enable)
+
+    @property
+    def host_type(self) -> int:
+        """``common.v2.Host.type``: 1 for a seed, else 0."""
+        return int(self.seed_peer.enable and self.seed_peer.type == "super")
+
+
+#: Keys of Dragonfly's client that have no effect here, by section. They are listed one by one,
+#: so that a misspelt key is found among them too.
+_IGNORED: Final = {
+    "backend": "enableHickoryDNS putChunkSize putConcurrentChunkCount putTimeout",
+    "gc.policy": "diskHighThresholdPercent diskLowThresholdPercent diskThreshold"
+    " distHighThresholdPercent distLowThresholdPercent distThreshold pageCacheIdleTimeout"
+    " persistentCacheTaskTTL persistentTaskTTL taskTTL",
+    "manager": "addr caCert cert key",
+    "proxy": "disableBackToSource prefetch readBufferSize rules",
+    "proxy.registryMirror": "addr cert enableTaskIDBasedBlobDigest",
+    "proxy.server": "caCert caKey ip port requestRateLimit",
+    "proxy.server.basicAuth": "password username",
+    "security": "enable",
+    "server": "cacheDir pluginDir",
+    "server.adaptiveRateLimit": "bucketCount bucketInterval collectInterval cpuThreshold"
+    " memoryThreshold shedCooldown",
+    "stats.server": "ip port",
+    "storage": "readBufferSize writeBufferSize writePieceTimeout",
+    "storage.server": "quicPort tcpFastopen",
+    "tracing": "endpoint headers path protocol",
+}
+
+_NO_TLS: Final = "TLS between daemons is not available yet: remove this key"
+
+#: Keys that must not be set: to go on without what they ask for would be worse than to stop.
+_REFUSED: Final = {
+    f"{section}.{name}": _NO_TLS
+    for section in ("upload.server", "upload.client", "scheduler")
+    for name in ("caCert", "cert", "key")
+}
+
+CATALOGUE: Final = Catalogue(
+    DaemonConfig,
+    ignored=frozenset(
+        f"{section}.{key}" for section, keys in _IGNORED.items() for key in keys.split()
+    ),
+    refused=_REFUSED,
+    secret=frozenset({"backend.requestHeader"}),
+)
+
+
+def load(
+    path: Path | None,
+    overrides: Mapping[str, object] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> DaemonConfig:
+    """The settings of a daemon.
+
+    Args:
+        path: As for :func:`.read_settings`, like the others.
+        overrides: Such as ``{"storage.cacheCapacity": "2GiB", "upload.server.port": 0}``.
+        flags: Where *overrides* come from.
+
+    Raises:
+        ConfigError: One line for each thing that is wrong, naming file, key and value.
+    """
+    config, ignored = read_settings(CATALOGUE, path, overrides, _dependent_defaults, flags=flags)
+    config._ignored = ignored  # noqa: SLF001  the model's own module
+    return config
+
+
+def _dependent_defaults(get: Callable[[str], object]) -> dict[str, object]:
+    defaults: dict[str, object] = {}
+    socket_path = get("download.server.socketPath")
+    if isinstance(socket_path, str):
+        defaults["download.server.handoffPath"] = handoff_path_for(socket_path)
+    if get("network.enableIPv6") is True:
+        defaults["host.ip"] = local_ip(ipv6=True)
+        for section in ("upload", "storage", "health", "metrics"):
+            defaults[f"{section}.server.ip"] = "::"
+    return defaults

@@ -1,0 +1,209 @@
+"""One caller's download, as the caller sees it: a stream of events and the right to the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+
+from pantala.errors import DragonflyError, InvalidRequest, TimedOut
+from pantala.model.digest import parse_digest
+from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
+from pantala.model.task import DownloadRequest, PieceRecord, Traffic
+from pantala.storage.holding import Holding, Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """The origin does not say how long the content is; this many bytes of it are here."""
+
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Length and place of what was asked for are known.
+
+    Attributes:
+        part: The part asked for, resolved against the content's length.
+        pieces: The pieces that cover it.
+        finished: Every piece of the content was here before.
+    """
+
+    content_length: int
+    piece_length: int
+    part: ByteRange
+    pieces: tuple[Piece, ...]
+    response_header: Mapping[str, str]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Pieces that are here, and how each came to be here for this caller."""
+
+    pieces: tuple[tuple[PieceRecord, Traffic], ...]
+
+
+Event = Growing | Started | Arrived
+
+
+class Download:
+    """What a caller asked for, on its way.
+
+    Made by the engine. The front end reads :meth:`events`; the flight (if one is needed) calls
+    the rest. While it is open, :attr:`holding` keeps the bytes where they are.
+
+    Args:
+        request: What was asked.
+        task_id: Of what.
+        peer_id: This node's name for this attempt.
+
+    Raises:
+        InvalidRequest: The request contradicts itself.
+    """
+
+    def __init__(self, request: DownloadRequest, task_id: str, peer_id: str) -> None:
+        self.request = request
+        self.task_id = task_id
+        self.peer_id = peer_id
+        self.digest = parse_digest(request.digest) if request.digest else None
+        if self.digest and _asks_for_range(request):
+            raise InvalidRequest("a digest covers the whole content; it cannot go with a range")
+        #: Set once the content is known.
+        self.holding: Holding | None = None
+        self.part = ByteRange(0, 0)
+        #: Numbers of the pieces still missing.
+        self.missing: set[int] = set()
+        self.over = False
+        #: All of it was here when the caller came.
+        self.was_here = False
+        self._lease: Lease | None = None
+        #: The caller has left.
+        self.closed = False
+        self._saw_it_grow = False
+        self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._deadline = None if request.timeout is None else loop.time() + request.timeout
+
+    @property
+    def may_use_source(self) -> bool:
+        """The origin may be asked on this caller's behalf."""
+        return not self.request.disable_back_to_source
+
+    # -- for the flight ------------------------------------------------------------------------
+
+    def begin(self, holding: Holding) -> None:
+        """The content is known: resolve the part, take a lease, tell what is here already.
+
+        Raises:
+            RangeNotSatisfiable: The content has no such part.
+            TaskDeleted: It was deleted just now.
+        """
+        record = holding.record
+        total, piece_length = holding.total, record.piece_length or 1
+        wanted = _wanted_range(self.request, total)
+        self.part = ByteRange(0, total) if wanted is None else wanted
+        holding.check_fits(self.part.length)
+        pieces = pieces_for(wanted, content_length=total, piece_length=piece_length)
+        if not self.closed:  # the caller may have left while the content was looked for
+            self._lease = holding.lease()
+        self.holding = holding
+        have = holding.pieces
+        self.missing = {p.number for p in pieces if p.number not in have}
+        self._queue.put_nowait(
+            Started(
+                content_length=total,
+                piece_length=piece_length,
+                part=self.part,
+                pieces=tuple(pieces),
+                response_header=record.response_header,
+                finished=holding.complete,
+            )
+        )
+        self.was_here = not self.missing
+        here = [have[p.number] for p in pieces if p.number in have]
+        if here:
+            # What came while this caller waited for the content's end came for it.
+            self._queue.put_nowait(
+                Arrived(
+                    tuple((p, p.traffic if self._saw_it_grow else Traffic.LOCAL_PEER) for p in here)
+                )
+            )
+        self._end_if_whole()
+
+    def grown(self, received: int) -> None:
+        """More of a content of unknown length is here."""
+        if not self.over:
+            self._saw_it_grow = True
+            self._queue.put_nowait(Growing(received))
+
+    def arrived(self, pieces: Iterable[PieceRecord]) -> None:
+        """Pieces were published."""
+        mine = [p for p in pieces if p.number in self.missing]
+        if mine and not self.over:
+            self.missing.difference_update(p.number for p in mine)
+            self._queue.put_nowait(Arrived(tuple((p, p.traffic) for p in mine)))
+            self._end_if_whole()
+
+    def fail(self, error: DragonflyError) -> None:
+        """It will not come."""
+        if not self.over:
+            self.over = True
+            self._queue.put_nowait(error)
+
+    def _end_if_whole(self) -> None:
+        if not self.missing:
+            self.over = True
+            self._queue.put_nowait(None)
+
+    # -- for the front end ---------------------------------------------------------------------
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, until all of the part is here. The digest is the engine's to check.
+
+        Raises:
+            TimedOut: The caller's time is over.
+            DragonflyError: It cannot be had.
+        """
+        while (event := await self._next()) is not None:
+            if isinstance(event, DragonflyError):
+                raise event
+            yield event
+
+    async def _next(self) -> Event | DragonflyError | None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._queue.get()
+        except TimeoutError:
+            raise self.timed_out() from None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller's time is over, on the loop's clock."""
+        return self._deadline
+
+    def timed_out(self) -> TimedOut:
+        """The error for a caller whose time is over."""
+        return TimedOut(f"not finished within the {self.request.timeout:g} s that were asked for")
+
+    def close(self) -> None:
+        """The caller needs the bytes no longer."""
+        self.closed = True
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end()
+
+
+def _asks_for_range(request: DownloadRequest) -> bool:
+    return request.range is not None or any(k.lower() == "range" for k in request.request_header)
+
+
+def _wanted_range(request: DownloadRequest, total: int) -> ByteRange | None:
+    """The part a request asks for: its range, else that of its Range header, else everything."""
+    if request.range is not None:
+        return resolve_range(request.range, total)
+    for name, value in request.request_header.items():
+        if name.lower() == "range":
+            return parse_range(value, total)
+    return None

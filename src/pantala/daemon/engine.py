@@ -1,0 +1,284 @@
+"""A request becomes a download: joined to what is here, to a flight, or to a new one."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import structlog
+
+from pantala.core.policy import policy_of
+from pantala.errors import (
+    DigestMismatch,
+    DragonflyError,
+    FeatureOff,
+    InvalidRequest,
+    Unavailable,
+)
+from pantala.model.digest import Digest, hasher
+from pantala.model.ids import task_id
+from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
+from pantala.model.task import DownloadRequest, Kind
+from pantala.storage.holding import Holding
+
+from .download import Download, Event
+from .flight import Flight
+from .metrics import TaskLabels
+from .node import Node
+
+logger = structlog.get_logger(__name__)
+
+#: Bytes hashed between two looks at whether anybody still waits.
+_HASH_STEP = 64 << 20
+
+#: Seconds for callers to be told that what they wait for will not come.
+_LAST_WORDS = 1.0
+
+
+class Engine:
+    """All downloads of this node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._flights: dict[tuple[Kind, str], Flight] = {}
+        #: What whole contents hash to, as long as they are held.
+        self._digests: weakref.WeakKeyDictionary[Holding, dict[str, asyncio.Task[Digest]]]
+        self._digests = weakref.WeakKeyDictionary()
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
+
+    @property
+    def busy(self) -> int:
+        """Downloads that somebody waits for, and flights."""
+        return self._open + len(self._flights)
+
+    def identify(self, request: DownloadRequest) -> str:
+        """The task id of *request*.
+
+        Raises:
+            InvalidRequest: It makes no sense.
+            FeatureOff: Tasks of its kind are not served here.
+        """
+        policy_of(request.kind)
+        if not self._node.holdings.ledger.capacity:
+            raise FeatureOff(
+                f"{request.kind.name} tasks are switched off: storage.cacheCapacity is 0"
+            )
+        length = request.piece_length
+        if length is not None and not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
+            raise InvalidRequest(
+                f"piece length {length} is not between {MIN_PIECE_LENGTH} and {MAX_PIECE_LENGTH}"
+            )
+        self._node.sources.for_url(request.url)
+        return task_id(
+            request.kind,
+            request.url,
+            tag=request.tag,
+            application=request.application,
+            piece_length=length,
+            filtered_query_params=request.filtered_query_params,
+            content=request.content_for_calculating_task_id,
+        )
+
+    @asynccontextmanager
+    async def download(self, request: DownloadRequest) -> AsyncIterator[Download]:
+        """Begin a download; its bytes stay in place until the ``with`` is left.
+
+        Leaving early withdraws the caller; what is under way goes on to its end.
+
+        Raises:
+            DragonflyError: It makes no sense, or cannot be begun now.
+        """
+        if self._stopping:
+            raise Unavailable("the daemon is stopping")
+        download = Download(request, self.identify(request), self._node.new_peer_id())
+        self._open += 1
+        self._idle.clear()
+        try:
+            self._begin(download)
+            yield download
+        finally:
+            download.close()
+            self._left(download)
+            self._open -= 1
+            self._look_idle()
+
+    def _left(self, download: Download) -> None:
+        """The caller needs nothing more of a flight."""
+        flight = self._flights.get((download.request.kind, download.task_id))
+        if flight is not None:
+            flight.left()
+            self._give_up_orphans()
+
+    def _begin(self, download: Download) -> None:
+        key = download.request.kind, download.task_id
+        flight = self._flights.get(key)
+        if flight is not None:
+            self._node.metrics.cache_miss()
+            if not flight.join(download):
+                self._node.tasks.start(self._retry(download, flight), "join the next flight")
+            return
+        holding = self._node.holdings.get(*key)
+        if holding is not None and holding.complete:
+            self._node.metrics.cache_hit()
+            holding.touch()
+            try:
+                download.begin(holding)
+            except DragonflyError as error:
+                download.fail(error)
+            return
+        self._node.metrics.cache_miss()
+        flight = self._flights[key] = Flight(self._node, download)
+        self._node.tasks.start(self._fly(key, flight), f"flight {download.task_id[:8]}")
+
+    async def _retry(self, download: Download, flight: Flight) -> None:
+        """Begin again once a flight that takes nobody along any more has ended."""
+        await flight.ended.wait()
+        if not download.closed:
+            self._begin(download)
+
+    async def _fly(self, key: tuple[Kind, str], flight: Flight) -> None:
+        try:
+            await flight.run()
+        finally:
+            del self._flights[key]
+            flight.ended.set()
+            self._look_idle()
+
+    def _look_idle(self) -> None:
+        if not self.busy:
+            self._idle.set()
+
+    async def events(self, download: Download) -> AsyncIterator[Event]:
+        """What happens to *download*, until all of it is here and is what the caller expects.
+
+        Raises:
+            DigestMismatch: It is all here, and hashes to something else.
+            DragonflyError: It cannot be had.
+        """
+        request = download.request
+        labels = TaskLabels(
+            request.kind, request.tag or "", request.application or "", request.priority
+        )
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        self._node.metrics.download_started(labels)
+        good = False
+        try:
+            async for event in download.events():
+                yield event
+            if download.digest is not None:
+                await self._verify(download, download.digest)
+            good = True
+        finally:
+            self._left(download)
+            seconds = loop.time() - started
+            if good:
+                size = download.part.length
+                self._node.metrics.download_finished(labels, seconds=seconds, size=size)
+            else:
+                self._node.metrics.download_failed(labels)
+        if request.prefetch and download.holding is not None:
+            self._prefetch(download, download.holding)
+
+    # -- digests -------------------------------------------------------------------------------
+
+    async def _verify(self, download: Download, want: Digest) -> None:
+        holding = download.holding
+        assert holding is not None  # noqa: S101  its pieces have arrived
+        known = self._digests.setdefault(holding, {})
+        if want.algorithm not in known:
+            work = self._hash(holding, want.algorithm)
+            known[want.algorithm] = self._node.tasks.start(work, "digest of a content")
+        try:
+            async with asyncio.timeout_at(download.deadline):
+                got = await asyncio.shield(known[want.algorithm])
+        except TimeoutError:
+            raise download.timed_out() from None
+        if got != want:
+            raise DigestMismatch("the content", want=str(want), got=str(got))
+
+    async def _hash(self, holding: Holding, algorithm: str) -> Digest:
+        """Hash a whole content once for all who ask."""
+        loop = asyncio.get_running_loop()
+        state = hasher(algorithm)
+        with holding.lease():
+            total = holding.total
+            whole = holding.content.readable(0, total) if total else memoryview(b"")
+            for at in range(0, total, _HASH_STEP):
+                part = whole[at : at + _HASH_STEP]
+                await loop.run_in_executor(self._node.helpers, state.update, part)
+                part.release()
+            whole.release()
+        return state.digest()
+
+    # -- prefetching ---------------------------------------------------------------------------
+
+    def _prefetch(self, download: Download, holding: Holding) -> None:
+        """Fetch the rest of a content of which a part was asked for, once."""
+        if holding.complete or holding.gone or holding.record.prefetched_at is not None:
+            return
+        request = download.request
+        headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
+        whole = replace(
+            request,
+            range=None,
+            request_header=headers,
+            prefetch=False,
+            is_prefetch=True,
+            timeout=None,
+            need_piece_content=False,
+            output_path=None,
+        )
+        self._node.tasks.start(self._prefetch_all(whole, holding), "prefetch")
+
+    async def _prefetch_all(self, request: DownloadRequest, holding: Holding) -> None:
+        metadata, now = self._node.holdings.metadata, self._node.holdings.now
+        labels = TaskLabels(request.kind, request.tag or "", request.application or "")
+        try:
+            metadata.prefetch_started(request.kind, holding.id, now())
+        except DragonflyError:  # somebody else does, or it was deleted
+            return
+        self._node.metrics.prefetch_started(labels)
+        try:
+            async with self.download(request) as download:
+                async for _ in self.events(download):
+                    pass
+        except DragonflyError as error:
+            logger.info("prefetch failed", task=holding.id, why=str(error))
+            self._node.metrics.prefetch_failed(labels)
+            if not holding.gone:
+                metadata.prefetch_failed(request.kind, holding.id, now())
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> None:
+        """Begin nothing new; give what is under way *grace* seconds, then fail it."""
+        self._stopping = True
+        self._give_up_orphans()
+        if await self._is_idle_within(grace):
+            return
+        logger.info("gave up waiting", downloads=self._open, flights=len(self._flights))
+        for flight in self._flights.values():
+            flight.give_up()
+        await self._is_idle_within(_LAST_WORDS)
+
+    def _give_up_orphans(self) -> None:
+        """What nobody waits for serves nobody once we stop."""
+        if self._stopping:
+            for flight in self._flights.values():
+                if not flight.is_waited_for:
+                    flight.give_up()
+
+    async def _is_idle_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True

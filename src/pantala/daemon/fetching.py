@@ -1,0 +1,216 @@
+"""Carries pieces from parents and the origin into their places, verified, for one flight."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any, Final, Protocol, cast
+
+import structlog
+
+from pantala.core.policy import policy_of
+from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
+from pantala.errors import (
+    DragonflyError,
+    InvalidRequest,
+    NoProvider,
+    NotFound,
+    RemoteProtocolError,
+    SourceChanged,
+    SourceFailed,
+    TaskDeleted,
+)
+from pantala.model.task import PieceRecord, Traffic
+from pantala.net.piece_client import Address, Limits, PieceFetch
+from pantala.ports import Candidate, Offer
+from pantala.storage.holding import Claim, Holding
+from pantala.wire.vortex import PieceRequest, Tag
+
+from .node import Node, take
+from .origin import Origin, SourceFetch
+
+logger = structlog.get_logger(__name__)
+
+#: Seconds that a whole piece may take from a parent, besides the demand for a least rate.
+PIECE_LIMIT: Final = 360.0  # as Dragonfly's client
+
+#: Seconds by which a parent's clock may be misjudged. A piece that it got later than it offered it
+#: is of a copy that was made since, perhaps of another version.
+_CLOCK_SLACK: Final = 1.0
+
+
+class Owner(Protocol):
+    """The flight, as its fetches see it."""
+
+    holding: Holding
+
+    @property
+    def is_prefetch(self) -> bool:
+        """Nobody waits for it but for prefetching."""
+
+    def on(self, event: Event) -> None:
+        """Something happened."""
+
+    def on_piece(self, piece: PieceRecord) -> None:
+        """A piece was published; called before the event."""
+
+    def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
+        """The origin failed for good; called before the event."""
+
+    def origin(self) -> Origin:
+        """The origin to ask now."""
+
+
+class Fetcher:
+    """The hands of a flight. Every method is a coroutine that the flight runs and cancels."""
+
+    def __init__(self, node: Node, owner: Owner, task_id: str) -> None:
+        self._node = node
+        self._owner = owner
+        self._task_id = task_id
+        self._kind = owner.holding.kind
+        self._tag = Tag(policy_of(self._kind).request_tag)
+        #: Everybody the scheduler ever proposed.
+        self.candidates: dict[str, Candidate] = {}
+        self._offers: dict[tuple[str, int], Offer] = {}
+        download = node.config.download
+        self._limits = Limits(
+            request=download.piece_timeout, stall=download.piece_stall_timeout, piece=PIECE_LIMIT
+        )
+
+    # -- who has what --------------------------------------------------------------------------
+
+    async def follow(self, name: str, numbers: frozenset[int]) -> None:
+        """Collect what a parent offers until it offers no more."""
+        bad = False
+        try:
+            bad = await self._collect(self.candidates[name], numbers)
+        except DragonflyError as error:
+            logger.info("parent offers no more", task=self._task_id, parent=name, why=str(error))
+        self._owner.on(Closed(name, bad=bad))
+
+    async def _collect(self, parent: Candidate, numbers: frozenset[int]) -> bool:
+        """Report offers; whether the parent is no use at all."""
+        gap = self._node.config.download.collected_piece_timeout
+        waiting = set(numbers)
+        stream = cast(
+            "Any",
+            self._node.parents.offers(parent, self._kind, self._task_id, numbers, gap=gap),
+        )
+        async with aclosing(stream) as offers:
+            async for offer in offers:
+                if isinstance(offer, str):
+                    if not self._is_same_version(offer):
+                        why = "it holds another version of the content"
+                        logger.info("parent left out", parent=parent.peer_id, why=why)
+                        return True
+                    continue
+                if offer.number not in waiting:  # without end, it would keep us waiting so
+                    raise RemoteProtocolError(f"offered unasked, or twice: {offer}")
+                waiting.discard(offer.number)
+                piece = self._owner.holding.piece(offer.number)
+                if (offer.offset, offer.length) != (piece.offset, piece.length):
+                    why = f"it cuts the content otherwise: {offer}, not {piece}"
+                    logger.warning("parent left out", parent=parent.peer_id, why=why)
+                    return True
+                self._offers[parent.peer_id, offer.number] = offer
+                self._owner.on(Offered(parent.peer_id, offer.number))
+        return False
+
+    def _is_same_version(self, version: str) -> bool:
+        """Whether what somebody has may be mixed with what we have; unknown may be anything.
+
+        Whoever names one first, origin or parent, decides which it is.
+        """
+        self._owner.holding.learn_version(version)
+        known = self._owner.holding.record.version
+        return not version or not known or version == known
+
+    # -- pieces --------------------------------------------------------------------------------
+
+    async def fetch(self, what: Fetch) -> None:
+        """Bring one piece, and report how it went. Never raises but when cancelled."""
+        try:
+            claim = self._owner.holding.claim(what.number)
+        except TaskDeleted:
+            return  # the flight is told by the holding itself
+        try:
+            if self._owner.is_prefetch:
+                await take(self._node.limiters.prefetch, claim.piece.length)
+            if what.parent is None:
+                event = await self._from_source(claim)
+            else:
+                event = await self._from_parent(claim, what.parent)
+        finally:
+            if not claim.over.is_set():
+                claim.abandon()
+        # Only now: the answer to a loss may be to fetch the piece again.
+        if event is not None:
+            self._owner.on(event)
+
+    async def _from_parent(self, claim: Claim, name: str) -> Event | None:
+        number = claim.piece.number
+        try:
+            await take(self._node.limiters.download, claim.piece.length)
+            digest = await self._transfer(claim, self.candidates[name], name)
+        except DragonflyError as error:
+            logger.info("piece lost", task=self._task_id, piece=number, parent=name, why=str(error))
+            # Whoever evicted a piece may still have others; every other failure is the parent's.
+            return Lost(number, blame=not isinstance(error, NotFound))
+        return self._publish(claim, digest, name, Traffic.REMOTE_PEER)
+
+    async def _transfer(self, claim: Claim, parent: Candidate, name: str) -> str:
+        offer = self._offers[name, claim.piece.number]
+        if offer.port is None:
+            return await self._node.parents.fetch(
+                parent,
+                self._kind,
+                self._task_id,
+                claim.view,
+                offer,
+                limit=self._limits.piece,
+            )
+        request = PieceRequest(self._tag, self._task_id, claim.piece.number)
+        return await self._node.run(
+            PieceFetch(
+                self._node.connections,
+                Address(offer.ip, offer.port),
+                request,
+                claim.piece,
+                claim.view,
+                limits=self._limits,
+                not_after=None if offer.at is None else offer.at + _CLOCK_SLACK,
+            )
+        )
+
+    async def _from_source(self, claim: Claim) -> Event | None:
+        try:
+            origin = self._owner.origin()
+        except NoProvider:  # those who let us ask have just left
+            return Lost(claim.piece.number)
+        try:
+            await take(self._node.limiters.source, claim.piece.length)
+            await take(self._node.limiters.download, claim.piece.length)
+            job = SourceFetch(origin, claim.piece, claim.view)
+            digest = await self._node.run_for(origin.url, job, self._node.readers)
+            if not self._is_same_version(origin.version):
+                raise _other_than_the_peers(origin)
+        except (SourceFailed, InvalidRequest) as error:
+            logger.warning("origin failed", task=self._task_id, why=str(error))
+            self._owner.on_source_failed(origin, error)
+            return Lost(claim.piece.number)
+        return self._publish(claim, digest, None, Traffic.BACK_TO_SOURCE)
+
+    def _publish(
+        self, claim: Claim, digest: str, parent: str | None, traffic: Traffic
+    ) -> Event | None:
+        try:
+            piece = claim.publish(digest, parent_id=parent, traffic=traffic)
+        except TaskDeleted:
+            return None  # the flight is told by the holding itself
+        self._node.metrics.piece_traffic(traffic, piece.length)
+        self._owner.on_piece(piece)
+        return Stored(piece.number)
+
+
+def _other_than_the_peers(origin: Origin) -> SourceChanged:
+    return SourceChanged(f"the origin's content ({origin.version}) is not the one that peers hold")

@@ -1,0 +1,306 @@
+"""One task on its way to this node, for all callers who want it.
+
+    describe ──► admit ──► transport ──► settle
+    local records,  room for   parents and   give back what
+    swarm, origin   its pieces origin        did not come
+
+There is at most one flight per task. Callers join it at any time; each sees its own download.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from pantala.errors import (
+    DragonflyError,
+    SourceChanged,
+    SourceFailed,
+    TimedOut,
+    Unavailable,
+)
+from pantala.model.digest import piece_digest
+from pantala.model.pieces import piece_count, piece_length_for, pieces_for
+from pantala.model.task import DownloadRequest, TaskRecord, Traffic
+from pantala.ports import KnownTask, Registration
+from pantala.storage.holding import Holding, Lease, Reason
+
+from .callers import Callers
+from .download import Download
+from .node import Node, take
+from .origin import Checksum, Origin, StreamFetch
+from .origins import Origins
+from .transport import Transport
+
+logger = structlog.get_logger(__name__)
+
+#: Seconds that a flight goes on when no caller is left. What is here by then may serve others;
+#: an origin that trickles must not keep memory for ever.
+ORPHAN_LIMIT: Final = 900.0
+
+
+class Flight:
+    """See the module. The engine makes it, and runs :meth:`run` once."""
+
+    def __init__(self, node: Node, first: Download) -> None:
+        self._node = node
+        self._request = first.request
+        self._kind = first.request.kind
+        self._task_id = first.task_id
+        self._peer_id = first.peer_id
+        self._callers = Callers(first)
+        self._origins = Origins(node, self._callers)
+        self._holding: Holding | None = None
+        self._lease: Lease | None = None
+        self._transport: Transport | None = None
+        #: It has let go of everything.
+        self.ended = asyncio.Event()
+        self._closed = False
+        self._patience = asyncio.timeout(None)
+        self._runner: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        stage = self._transport.stage if self._transport else "describing"
+        return f"<Flight {self._task_id[:8]} {stage}, {len(self._callers)} callers>"
+
+    def join(self, download: Download) -> bool:
+        """Take another caller along; False if it is too late for that."""
+        if self._closed or (self._transport is not None and self._transport.over):
+            return False
+        self._callers.add(download)
+        self._look_orphaned()
+        if self._transport is not None and self._holding is not None:
+            self._admit(self._holding, download)
+            self._transport.want()
+        return True
+
+    def left(self) -> None:
+        """Some caller needs nothing more."""
+        self._look_orphaned()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Some caller is still there."""
+        return self._callers.is_waited_for
+
+    def _look_orphaned(self) -> None:
+        """Go on without anybody who waits, but not for ever."""
+        if self._closed or self._patience.expired():
+            return
+        now = asyncio.get_running_loop().time()
+        with contextlib.suppress(RuntimeError):  # it has not begun, or is at its end
+            self._patience.reschedule(None if self.is_waited_for else now + ORPHAN_LIMIT)
+
+    async def run(self) -> None:
+        """Bring the task, or fail every caller. Never raises but when cancelled."""
+        self._runner = asyncio.current_task()
+        try:
+            async with self._patience:
+                self._look_orphaned()
+                await self._fly()
+        except DragonflyError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            self._fail(Unavailable("the daemon is stopping"))
+            raise
+        except Exception as error:  # noqa: BLE001  a bug or a timeout: callers must hear of it
+            self._fail(self._explain(error))
+        finally:
+            self._closed = True
+            try:
+                await self._origins.close()
+            finally:
+                self._let_go()
+
+    def _explain(self, error: Exception) -> DragonflyError:
+        """What callers are told of an error that is none of ours."""
+        if isinstance(error, TimeoutError) and self._patience.expired():
+            return TimedOut(f"given up: nobody has waited for {ORPHAN_LIMIT:g} s")
+        logger.error("flight failed", task=self._task_id, exc_info=error)
+        return DragonflyError(f"download failed: {type(error).__name__}")
+
+    def _let_go(self) -> None:
+        if self._holding is not None:
+            self._holding.settle()
+        if self._lease is not None:
+            self._lease.end()
+
+    def give_up(self) -> None:
+        """End it before its time; its callers are told that the daemon is stopping."""
+        if self._runner is not None:
+            self._runner.cancel()
+
+    async def _fly(self) -> None:
+        holding = await self._describe_by_swarm() or await self._describe_by_origin()
+        await self._carry(holding)
+
+    def _fail(self, error: DragonflyError) -> None:
+        """Fail everybody who still waits."""
+        self._callers.fail(error)
+        holding = self._holding
+        if holding is None or holding.gone:
+            return
+        if isinstance(error, SourceChanged):
+            # Pieces of two contents would be mixed by whoever goes on with this one.
+            self._node.holdings.remove(holding, Reason.CHANGED)
+        elif not holding.complete:
+            now = self._node.holdings.now()
+            self._node.holdings.metadata.download_failed(self._kind, self._task_id, now)
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    async def _describe_by_swarm(self) -> Holding | None:
+        """The content as this node or the swarm knows it."""
+        known = self._node.holdings.get(self._kind, self._task_id)
+        if known is not None and known.record.content_length is not None:
+            return self._hold(replace(known.record, updated_at=self._node.holdings.now()))
+        if self._request.need_back_to_source:
+            return None
+        told = await self._node.schedulers.stat(self._kind, self._task_id)
+        if told is None:
+            return None
+        return self._hold(self._record(told.content_length, _piece_length(told, self._request)))
+
+    async def _describe_by_origin(self) -> Holding:
+        """The content as the origin has it. If it is of unknown length, all of it."""
+        try:
+            origin = await self._origins.probe()
+        except SourceFailed as error:
+            logger.warning("origin failed", task=self._task_id, why=str(error))
+            raise
+        if origin.total is None:
+            return await self._grow(origin)
+        length = piece_length_for(origin.total, self._request.piece_length)
+        holding = self._hold(self._record(origin.total, length, origin))
+        holding.learn_version(origin.version)
+        return holding
+
+    def _record(
+        self, total: int | None, piece_length: int | None, origin: Origin | None = None
+    ) -> TaskRecord:
+        now = self._node.holdings.now()
+        return TaskRecord(
+            kind=self._kind,
+            id=self._task_id,
+            url=self._request.url,
+            tag=self._request.tag,
+            application=self._request.application,
+            created_at=now,
+            updated_at=now,
+            content_length=total,
+            piece_length=piece_length,
+            response_header=origin.header if origin else {},
+            version=origin.version if origin else "",
+        )
+
+    def _hold(self, record: TaskRecord) -> Holding:
+        holding = self._node.holdings.open(record)
+        self._lease, self._holding = holding.lease(), holding
+        if record.content_length is not None:
+            self._origins.expect(record.content_length, holding.record.version)
+        return holding
+
+    async def _grow(self, origin: Origin) -> Holding:
+        """Stream a content whose length shows at its end, then cut it into pieces."""
+        holding = self._hold(self._record(None, None, origin))
+        loop = asyncio.get_running_loop()
+        body = origin.take_stream()
+        received = 0
+        try:
+            while True:
+                view = holding.extend()
+                await take(self._node.limiters.source, len(view))
+                job = StreamFetch(body, view)
+                count = await self._node.run_for(origin.url, job, self._node.readers)
+                received += count
+                self._node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
+                for download in self._callers.active():
+                    download.grown(received)
+                if count < len(view):
+                    break
+        finally:
+            await loop.run_in_executor(self._node.helpers, body.close)
+        length = piece_length_for(received, self._request.piece_length)
+        holding.finish_growing(received, length)
+        for piece in pieces_for(None, content_length=received, piece_length=length):
+            claim = holding.claim(piece.number)
+            try:
+                crc = await self._node.run(Checksum(claim.view), self._node.helpers)
+            except BaseException:  # cancelled, too: a claim must not outlive its receiver
+                claim.abandon()
+                raise
+            claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+        return holding
+
+    # -- getting it ----------------------------------------------------------------------------
+
+    def _admit(self, holding: Holding, download: Download) -> None:
+        """Tell a caller that the content is known, and make room for what it lacks."""
+        try:
+            download.begin(holding)
+            holding.reserve(download.missing, early=download.request.early)
+        except DragonflyError as error:
+            download.fail(error)
+
+    async def _carry(self, holding: Holding) -> None:
+        for download in self._callers.active():
+            self._admit(holding, download)
+        told = False
+        # Where nothing is missing, or nobody found room, there is nothing to talk about.
+        if self._callers.active():
+            told = await self._transport_to(holding)
+        # Others shall know of what is here, unless the talk has told it.
+        if not told and not holding.gone:
+            self._node.announcements.announce(holding)
+
+    async def _transport_to(self, holding: Holding) -> bool:
+        """Fetch what is wanted; whether the scheduler knows what is here now."""
+        registration = self._registration(holding)
+        self._transport = Transport(
+            self._node,
+            holding,
+            self._callers,
+            self._origins,
+            registration,
+        )
+        await self._transport.run()
+        if registration is None or not self._transport.told_finished:
+            return False
+        return registration.request.range is None or not holding.complete
+
+    def _registration(self, holding: Holding) -> Registration | None:
+        """How to introduce ourselves; None for content so small that it is not worth it."""
+        total, config = holding.total, self._node.config
+        if 0 < total <= config.download.cache_bypass_size and self._callers.sponsor():
+            return None
+        request = self._request
+        # Of several parts the largest: to promise what nobody here wants would be a lie.
+        part = max((d.part for d in self._callers.active()), key=lambda part: part.length)
+        headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
+        partial = part.length < total
+        length = holding.record.piece_length or 1
+        return Registration(
+            host_id=self._node.host_id,
+            task_id=self._task_id,
+            peer_id=self._peer_id,
+            request=replace(request, range=part if partial else None, request_header=headers),
+            content_length=total,
+            piece_length=length,
+            piece_count=piece_count(total, length),
+            concurrent_piece_count=config.download.concurrent_piece_count,
+        )
+
+
+def _piece_length(told: KnownTask, request: DownloadRequest) -> int:
+    """How the swarm cuts the content.
+
+    The first of several pieces shows it. Of a single one any length will do that makes it one.
+    """
+    if told.piece_count > 1 and told.first_piece:
+        return told.first_piece
+    length = piece_length_for(told.content_length, request.piece_length)
+    return max(length, told.content_length) if told.piece_count == 1 else length

@@ -1,0 +1,367 @@
+"""The hand-off socket: programs on this machine ask here, and receive the memory itself.
+
+docs/handoff.md is the protocol. The connection is the lease: the kernel ends it with the client's
+process, whatever happens to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+
+from pantala import BUILD_VERSION
+from pantala.errors import (
+    DragonflyError,
+    FeatureOff,
+    Forbidden,
+    InvalidRequest,
+    RemoteProtocolError,
+    SourceFailed,
+    TimedOut,
+    Unavailable,
+)
+from pantala.model.task import DownloadRequest, Kind
+from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
+
+from .download import Arrived, Download, Growing, Started
+from .engine import Engine
+from .node import Node
+
+logger = structlog.get_logger(__name__)
+
+#: Seconds for a client to send its request, or to take a frame.
+_CLIENT_LIMIT: Final = 60.0
+
+#: Seconds that a client may ask for at most; a century and less than any clock's range.
+_MAX_TIMEOUT: Final = 3.2e9
+
+#: Connections at once; each may hold a lease.
+_MAX_CONNECTIONS: Final = 4096
+
+#: Pieces in one frame: some 60 bytes each, and a frame has a limit.
+_PIECES_AT_ONCE: Final = 4096
+
+_PEERCRED: Final = struct.Struct("3i")  # pid, uid, gid
+
+#: Keys of a download, with the types that JSON may bring for them.
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "kind": (str,),
+    "url": (str,),
+    "digest": (str,),
+    "range": (str,),
+    "tag": (str,),
+    "application": (str,),
+    "priority": (int,),
+    "filtered_query_params": (list,),
+    "request_header": (dict,),
+    "piece_length": (int,),
+    "timeout": (int, float),
+    "disable_back_to_source": (bool,),
+    "prefetch": (bool,),
+    "content_for_calculating_task_id": (str,),
+}
+
+
+class HandoffServer:
+    """Serves the hand-off socket.
+
+    Args:
+        node: For who we are and who may ask.
+        engine: For downloads.
+        admit: Lets a request in, or raises Busy.
+    """
+
+    def __init__(self, node: Node, engine: Engine, admit: Callable[[str], Awaitable[None]]) -> None:
+        self._node = node
+        self._engine = engine
+        self._admit = admit
+        self._allowed = frozenset(node.config.download.server.allow_users)
+        self._sock: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> int:
+        """Open connections."""
+        return len(self._clients)
+
+    def start(self, sock: socket.socket) -> None:
+        """Serve a listening, non-blocking socket, which is ours from here on."""
+        self._sock = sock
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(sock))
+
+    async def stop(self) -> None:
+        """Hang up on everybody."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        tasks = list(self._clients)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sock is not None:
+            self._sock.close()
+
+    async def _accept(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, _ = await loop.sock_accept(sock)
+            except OSError as error:
+                logger.warning("cannot accept on the hand-off socket", why=str(error))
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._clients) >= _MAX_CONNECTIONS:
+                client.close()
+                continue
+            client.settimeout(0)
+            task = loop.create_task(self._serve(client))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        """One client, from its request to its end."""
+        client = _Client(sock)
+        try:
+            try:
+                self._check_user(sock)
+                request = await client.request()
+                await self._admit("hand-off")
+                await self._carry_out(client, request)
+            except DragonflyError as error:
+                await client.send(_failure(error))
+        except (OSError, TimeoutError) as error:
+            logger.debug("hand-off client gone", why=str(error))
+        except Exception:  # a bug with one client must not leave it waiting
+            logger.exception("unexpected error on the hand-off socket")
+            with contextlib.suppress(OSError, TimeoutError):
+                await client.send(_failure(DragonflyError("internal error; see the daemon's log")))
+        finally:
+            sock.close()
+
+    def _check_user(self, sock: socket.socket) -> None:
+        if not self._allowed or not hasattr(socket, "SO_PEERCRED"):
+            return
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+        _, uid, _ = _PEERCRED.unpack(raw)
+        if uid not in self._allowed:
+            raise Forbidden(f"user {uid} is not among download.server.allowUsers")
+
+    async def _carry_out(self, client: _Client, request: dict[str, Any]) -> None:
+        op = request.pop("op", None)
+        if op == "info":
+            await client.send(
+                {
+                    "event": "info",
+                    "version": BUILD_VERSION,
+                    "host_id": self._node.host_id,
+                    "pid": os.getpid(),
+                }
+            )
+        elif op == "download":
+            await self._download(client, parse_download(request))
+        else:
+            raise InvalidRequest(f"unknown op {op!r}: want 'info' or 'download'")
+
+    async def _download(self, client: _Client, request: DownloadRequest) -> None:
+        """Carry out a download for as long as the client stays."""
+        left = asyncio.ensure_future(client.wait_until_gone())
+        work = asyncio.ensure_future(self._deliver(client, request, left))
+        try:
+            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in (work, left):
+                task.cancel()
+            await asyncio.gather(work, left, return_exceptions=True)
+
+    async def _deliver(
+        self, client: _Client, request: DownloadRequest, left: asyncio.Future[None]
+    ) -> None:
+        async with self._engine.download(request) as download:
+            handed_out = False
+            async for event in self._engine.events(download):
+                if isinstance(event, Growing):
+                    await client.send({"event": "growing", "bytes": event.received})
+                elif isinstance(event, Started):
+                    handed_out = await self._start(client, download, event)
+                else:
+                    await _send_pieces(client, event)
+            if not handed_out and not await _send_segment(client, download):
+                await _send_content(client, download)
+            await client.send({"event": "done"})
+            await asyncio.shield(left)
+
+    async def _start(self, client: _Client, download: Download, event: Started) -> bool:
+        """Say what comes; whether the client has the segment now."""
+        fd = _descriptor(download)
+        message = {
+            "event": "started",
+            "task_id": download.task_id,
+            "peer_id": download.peer_id,
+            "content_length": event.content_length,
+            "piece_length": event.piece_length,
+            "start": event.part.start,
+            "length": event.part.length,
+            "segment": fd is not None,
+            "response_header": dict(event.response_header),
+        }
+        try:
+            await client.send(message, fd)
+        finally:
+            if fd is not None:
+                os.close(fd)
+        return fd is not None
+
+
+async def _send_pieces(client: _Client, event: Arrived) -> None:
+    pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
+    for at in range(0, len(pieces), _PIECES_AT_ONCE):
+        await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
+
+
+def _descriptor(download: Download) -> int | None:
+    with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
+        return None if download.holding is None else download.holding.handout()
+    return None
+
+
+async def _send_segment(client: _Client, download: Download) -> bool:
+    """The segment, now that the part is here, if there is one to be had; whether there was."""
+    fd = _descriptor(download)
+    if fd is None:
+        return False
+    try:
+        await client.send({"event": "segment"}, fd)
+    finally:
+        os.close(fd)
+    return True
+
+
+async def _send_content(client: _Client, download: Download) -> None:
+    """The part itself, for a client without the segment."""
+    if download.holding is None:
+        return
+    part = download.part
+    with download.holding.view(part) as whole:
+        for at in range(0, part.length, MAX_CONTENT):
+            with whole[at : at + MAX_CONTENT] as content:
+                head = {"event": "content", "offset": part.start + at, "inline": len(content)}
+                await client.send(head)
+                await client.send_raw(content)
+
+
+class _Client:
+    """One connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+
+    async def request(self) -> dict[str, Any]:
+        """The one request. Raises InvalidRequest, TimedOut, or OSError when there is none."""
+        decoder = HandoffDecoder()
+        try:
+            async with asyncio.timeout(_CLIENT_LIMIT):
+                while (found := decoder.next_object()) is None:
+                    data = await self._loop.sock_recv(self._sock, 65536)
+                    if not data:
+                        raise ConnectionResetError("no request")
+                    decoder.feed(data)
+        except TimeoutError:
+            raise TimedOut(f"no request within {_CLIENT_LIMIT:g} s") from None
+        except RemoteProtocolError as error:
+            # To us a peer's fault; to the client, what it asks for makes no sense.
+            raise InvalidRequest(f"cannot read the request: {error}") from error
+        return found
+
+    async def wait_until_gone(self) -> None:
+        """Return when the client has closed its end, or says more than it may."""
+        with contextlib.suppress(OSError):
+            await self._loop.sock_recv(self._sock, 1)
+
+    async def send(self, message: Mapping[str, Any], fd: int | None = None) -> None:
+        """Send a frame, with a descriptor if there is one."""
+        data = memoryview(encode(message))
+        async with asyncio.timeout(_CLIENT_LIMIT):
+            if fd is not None:
+                data = data[await self._send_fd(data, fd) :]
+            await self._loop.sock_sendall(self._sock, data)
+
+    async def send_raw(self, content: memoryview) -> None:
+        """Send what a frame has announced."""
+        async with asyncio.timeout(_CLIENT_LIMIT):
+            await self._loop.sock_sendall(self._sock, content)
+
+    async def _send_fd(self, data: memoryview, fd: int) -> int:
+        while True:
+            try:
+                return socket.send_fds(self._sock, [data], [fd])
+            except BlockingIOError:
+                writable = self._loop.create_future()
+                number = self._sock.fileno()
+                self._loop.add_writer(number, writable.set_result, None)
+                try:
+                    await writable
+                finally:
+                    self._loop.remove_writer(number)
+
+
+def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
+    """The download that a client asks for.
+
+    Raises:
+        InvalidRequest: An unknown key, a wrong type, or no URL; it is named.
+        FeatureOff: A kind that is not served this way.
+    """
+    given = {k: v for k, v in request.items() if v is not None}
+    for key, value in given.items():
+        if key not in _TYPES:
+            raise InvalidRequest(f"unknown key {key!r} in a download request")
+        # A bool is an int to Python, not to JSON.
+        if type(value) not in _TYPES[key]:
+            wanted = " or ".join(t.__name__ for t in _TYPES[key])
+            raise InvalidRequest(f"{key!r} must be {wanted}, not {type(value).__name__}")
+    if not given.get("url"):
+        raise InvalidRequest("a download request needs a 'url'")
+    if given.pop("kind", "CACHE") != Kind.CACHE.name:
+        raise FeatureOff("only CACHE tasks are handed off")
+    header = _texts("request_header", given.pop("request_header", {}))
+    filtered = given.pop("filtered_query_params", [])
+    if not all(isinstance(name, str) for name in filtered):
+        raise InvalidRequest("'filtered_query_params' must be a list of strings")
+    part = given.pop("range", None)
+    if part is not None:
+        header = {k: v for k, v in header.items() if k.lower() != "range"}
+        header["Range"] = f"bytes={part}"
+    if not 0 <= given.get("priority", 0) <= 6:
+        raise InvalidRequest("'priority' must be 0 to 6")
+    if not 0 < given.get("timeout", 1) <= _MAX_TIMEOUT:
+        raise InvalidRequest(f"'timeout' must be above 0, and at most {_MAX_TIMEOUT:g} seconds")
+    return DownloadRequest(
+        kind=Kind.CACHE,
+        request_header=header,
+        filtered_query_params=tuple(filtered),
+        early=True,
+        **given,
+    )
+
+
+def _texts(key: str, value: Mapping[Any, Any]) -> dict[str, str]:
+    if not all(isinstance(v, str) for v in value.values()):
+        raise InvalidRequest(f"{key!r} must be an object of strings")
+    return dict(value)
+
+
+def _failure(error: DragonflyError) -> dict[str, Any]:
+    message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": str(error)}
+    if isinstance(error, SourceFailed):
+        message |= {"status_code": error.status_code, "header": error.header}
+    return message

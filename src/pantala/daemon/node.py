@@ -1,0 +1,171 @@
+"""What all parts of a daemon share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+import structlog
+
+from pantala.core.bucket import Bucket
+from pantala.model.ids import peer_id
+from pantala.net.piece_client import Connections
+from pantala.ports import ParentLink, SchedulerLink
+from pantala.sources.registry import Registry
+from pantala.storage.holding import Holding
+from pantala.storage.holdings import Holdings
+
+from .config import DaemonConfig
+from .metrics import Metrics
+from .tasks import Tasks
+from .weights import Weights
+
+logger = structlog.get_logger(__name__)
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Job(Protocol[T_co]):
+    """Blocking work that can be given up."""
+
+    def run(self) -> T_co:
+        """Do it, in a worker thread."""
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+
+
+class OriginThreads:
+    """Threads that wait for origins. One host gets a share, so that others are served meanwhile.
+
+    Args:
+        name: Of the threads.
+        count: Of the threads.
+        share: How many may wait for one host.
+    """
+
+    def __init__(self, name: str, *, count: int, share: int) -> None:
+        self.pool = ThreadPoolExecutor(count, name)
+        self._share = share
+        #: Of each host for which somebody waits.
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def turn(self, url: str) -> asyncio.Semaphore:
+        """What to hold while a thread waits for the host of *url*."""
+        try:
+            host = urlsplit(url).netloc.rpartition("@")[2].lower()
+        except ValueError:  # the source will say what is wrong with it
+            host = ""
+        turn = self._turns.get(host)
+        if turn is None:
+            turn = self._turns[host] = asyncio.Semaphore(self._share)
+        return turn
+
+
+class Limiters:
+    """Bandwidth limits, bytes a second."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self.download = Bucket(config.download.bandwidth_limit)
+        self.source = Bucket(config.download.back_to_source_bandwidth_limit)
+        self.prefetch = Bucket(config.proxy.prefetch_bandwidth_limit)
+        self.upload = Bucket(config.upload.bandwidth_limit)
+
+
+class Announcements(Protocol):
+    """Telling the swarm what this node holds."""
+
+    def announce(self, holding: Holding) -> None:
+        """Say what of a task is here, soon."""
+
+    async def announce_now(self, holding: Holding) -> None:
+        """Say it, and return when it was heard, or could not be said."""
+
+
+class Node:
+    """What flights, uploads and front ends work with."""
+
+    announcements: Announcements
+
+    def __init__(
+        self,
+        config: DaemonConfig,
+        *,
+        holdings: Holdings,
+        schedulers: SchedulerLink,
+        parents: ParentLink,
+        sources: Registry,
+        metrics: Metrics,
+        workers: ThreadPoolExecutor,
+        readers: OriginThreads,
+        probers: OriginThreads,
+        helpers: ThreadPoolExecutor,
+    ) -> None:
+        self.config = config
+        self.host_id = config.host_id
+        self.holdings = holdings
+        self.schedulers = schedulers
+        self.parents = parents
+        self.sources = sources
+        self.metrics = metrics
+        self.connections = Connections()
+        self.limiters = Limiters(config)
+        self.tasks = Tasks()
+        self.weights = Weights(parents, self.tasks)
+        self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
+        #: Threads that receive pieces from parents; each is bound by the piece's time limits.
+        self.workers = workers
+        #: Threads that receive from origins.
+        self.readers = readers
+        #: Threads that ask origins what a content is; those who receive must not hold them up.
+        self.probers = probers
+        #: Threads for what needs only this machine: checksums and the like.
+        self.helpers = helpers
+
+    def new_peer_id(self) -> str:
+        """A name for one attempt at one task."""
+        host = self.config.host
+        return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=self.config.seed_peer.enable)
+
+    async def run(self, job: Job[T], pool: ThreadPoolExecutor | None = None) -> T:
+        """Do blocking work in a worker thread.
+
+        When cancelled, the job is given up, and this returns only after its thread has let go
+        of everything: memory it received into may be used for something else then.
+        """
+        running = (pool or self.workers).submit(job.run)
+        future = asyncio.wrap_future(running)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not running.cancel():  # it has begun
+                job.abort()
+                await _certainly(future)
+            raise
+
+    async def run_for(self, url: str, job: Job[T], threads: OriginThreads) -> T:
+        """The same in one of *threads*, when it is the turn of those who ask the host of *url*."""
+        async with threads.turn(url):
+            return await self.run(job, threads.pool)
+
+
+async def _certainly(future: asyncio.Future[Any]) -> None:
+    """Wait until *future* is done, come what may."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((future,))
+    future.exception()
+
+
+async def take(bucket: Bucket, amount: int) -> None:
+    """Wait until *bucket* grants *amount*."""
+    loop = asyncio.get_running_loop()
+    while wait := bucket.take(amount, loop.time()):  # noqa: ASYNC110  tokens come with time
+        await asyncio.sleep(wait)

@@ -1,0 +1,294 @@
+"""The origin as one flight sees it: probed once, then read piece by piece, and held to its word.
+
+Every answer within one flight must speak of the same content as the first. An origin that serves
+ranges is asked for each piece; one that does not is read once from front to back.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from pantala.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
+from pantala.model.digest import crc32, piece_digest
+from pantala.model.pieces import Piece
+from pantala.ports import Abort, Source, SourceBody, SourceRequest
+
+#: Bytes read and then hashed while they are still in the processor's cache.
+CHUNK: Final = 1 << 20
+
+#: Seconds before the first retry of a broken transfer; doubled for each that follows.
+BACKOFF: Final = 0.2
+
+
+class Origin:
+    """One content at its origin, asked with one caller's URL and headers.
+
+    Args:
+        source: The client.
+        url: What to ask for.
+        headers: What to ask with.
+        timeout: Seconds for connecting, and for each wait for bytes.
+        answer: Seconds until an answer's headers are here. None: *timeout*.
+        retries: How often a transfer that broke off is taken up again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        url: str,
+        headers: dict[str, str],
+        *,
+        timeout: float,
+        answer: float | None = None,
+        retries: int,
+    ) -> None:
+        self.url = url
+        self.headers = headers
+        self.retries = retries
+        #: Bytes of the content; None when the origin does not say.
+        self.total: int | None = None
+        #: What it says of the content's identity; "" when it says nothing.
+        self.version = ""
+        self.header: dict[str, str] = {}
+        #: It ignores ranges, and is read front to back.
+        self.in_order = False
+        self._source = source
+        self._timeout = timeout
+        self._answer = answer
+        self._known = False
+        self._lock = threading.Lock()
+        self._stream: tuple[SourceBody, int] | None = None  # and where it is
+
+    def expect(self, total: int | None, version: str) -> None:
+        """Hold the answers to what is known of the content from elsewhere."""
+        self.total, self.version, self._known = total, version, True
+
+    def probe(self, abort: Abort) -> None:
+        """Learn the content's length. Blocks.
+
+        What an origin that ignores ranges sends meanwhile is the download's beginning.
+
+        Raises:
+            SourceFailed: It refused, or cannot be reached.
+        """
+        body = self._open(0, 1, abort)
+        if not body.ranged and body.total != 0:
+            self.in_order = True
+            self._keep(body)
+        else:
+            body.close()
+        if body.ranged and body.total is None:
+            self.in_order = True
+            self._keep(self._open(None, None, abort))
+
+    def take_stream(self) -> SourceBody:
+        """The body that the probe began: all of a content of unknown length. Once."""
+        stream = self._take()
+        if stream is None:
+            raise ValueError("no probe has begun to read the content")
+        return stream[0]
+
+    def reader(self, offset: int, length: int, abort: Abort) -> tuple[SourceBody, int]:
+        """A body that starts at *offset* or before, and where. Blocks.
+
+        Hand it to :meth:`done_with` afterwards.
+        """
+        if self.in_order:
+            return self._resume(offset, abort)
+        body = self._open(offset, length, abort)
+        self.in_order = not body.ranged
+        return body, body.start
+
+    def _resume(self, offset: int, abort: Abort) -> tuple[SourceBody, int]:
+        """The stream, if it has not passed *offset* yet, else a new one; and where it is."""
+        stream = self._take()
+        if stream is not None:
+            if stream[1] <= offset:
+                return stream
+            stream[0].close()
+        return self._open(None, None, abort), 0
+
+    def done_with(self, body: SourceBody, at: int) -> None:
+        """Keep or close a body of which everything before *at* was read."""
+        if self.in_order and self.total is not None and at < self.total:
+            self._keep(body, at)
+        else:
+            body.close()
+
+    def close(self) -> None:
+        """Close what is open. Only when nobody reads."""
+        stream = self._take()
+        if stream is not None:
+            stream[0].close()
+
+    def _keep(self, body: SourceBody, at: int = 0) -> None:
+        with self._lock:
+            other, self._stream = self._stream, (body, at)
+        if other is not None:
+            other[0].close()
+
+    def _take(self) -> tuple[SourceBody, int] | None:
+        with self._lock:
+            stream, self._stream = self._stream, None
+        return stream
+
+    def _open(self, start: int | None, length: int | None, abort: Abort) -> SourceBody:
+        request = SourceRequest(self.url, self.headers, start, length)
+        try:
+            body = self._source.open(
+                request, timeout=self._timeout, answer=self._answer, abort=abort
+            )
+        except RangeNotSatisfiable as error:
+            # We only ask for what was there a moment ago.
+            raise SourceChanged(f"the origin's content became shorter: {error}") from error
+        try:
+            with self._lock:  # two answers that disagree may come at the same time
+                self._check(body)
+        except BaseException:  # whatever it is, the connection is ours to close
+            body.close()
+            raise
+        return body
+
+    def _check(self, body: SourceBody) -> None:
+        if not self._known:
+            self.expect(body.total, body.version)
+            self.header = dict(body.header)
+            return
+        if body.total is not None:
+            if self.total is not None and body.total != self.total:
+                raise SourceChanged(
+                    f"the origin's content changed: {body.total} bytes, not {self.total}"
+                )
+            self.total = body.total
+        if body.version and self.version and body.version != self.version:
+            raise SourceChanged(f"the origin's content changed: {body.version}, not {self.version}")
+        self.version = self.version or body.version
+
+
+class Probe:
+    """Asks an origin what its content is."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._abort = Abort()
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+        self._abort.ask()
+
+    def run(self) -> None:
+        """See :meth:`Origin.probe`."""
+        self._origin.probe(self._abort)
+
+
+class SourceFetch:
+    """One piece from the origin, straight into its place.
+
+    Args:
+        origin: Where from.
+        piece: Which.
+        into: Exactly its bytes.
+    """
+
+    def __init__(self, origin: Origin, piece: Piece, into: memoryview) -> None:
+        self._origin = origin
+        self._piece = piece
+        self._into = into
+        self._at = 0
+        self._crc = 0
+        self._abort = Abort()
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+        self._abort.ask()
+
+    def run(self) -> str:
+        """Fetch it, going on where a broken transfer stopped; its digest.
+
+        Raises:
+            SourceFailed: The origin refused, broke off too often, or changed its content.
+        """
+        failures = 0
+        while True:
+            before = self._at
+            try:
+                self._read()
+            except SourceFailed as error:
+                if self._abort.asked or not error.transient:
+                    raise
+                # An origin that brings something each time is slow, not broken.
+                failures = 1 if self._at - before >= CHUNK else failures + 1
+                if failures > self._origin.retries:
+                    raise
+                if self._abort.wait(BACKOFF * 2 ** (failures - 1)):
+                    raise
+            else:
+                return piece_digest(self._crc)
+
+    def _read(self) -> None:
+        piece = self._piece
+        start = piece.offset + self._at
+        body, at = self._origin.reader(start, piece.length - self._at, self._abort)
+        self._abort.by(body.abort)
+        good = False
+        try:
+            _skip(body, start - at)
+            while self._at < piece.length:
+                with self._into[self._at : self._at + CHUNK] as chunk:
+                    n = body.readinto(chunk)
+                    with chunk[:n] as fresh:
+                        self._crc = crc32(fresh, self._crc)
+                if not n:
+                    raise SourceFailed(
+                        f"the origin's answer ended after {self._at} of {piece.length} bytes",
+                        transient=True,
+                    )
+                self._at += n
+            good = True
+        finally:
+            self._abort.by(None)
+            if good:
+                self._origin.done_with(body, piece.offset + piece.length)
+            else:
+                body.close()
+
+
+class StreamFetch:
+    """The next bytes of a body of unknown length, straight into their place."""
+
+    def __init__(self, body: SourceBody, into: memoryview) -> None:
+        self._body = body
+        self._into = into
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread."""
+        self._body.abort()
+
+    def run(self) -> int:
+        """How many bytes came; fewer than there is room for only at the end."""
+        return self._body.readinto(self._into)
+
+
+class Checksum:
+    """The CRC-32 of bytes that lie where they belong already."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def abort(self) -> None:
+        """It takes milliseconds: nothing to give up."""
+
+    def run(self) -> int:
+        """Compute it."""
+        return crc32(self._view)
+
+
+def _skip(body: SourceBody, count: int) -> None:
+    """Read *count* bytes and forget them."""
+    scratch = memoryview(bytearray(min(count, CHUNK)))
+    while count > 0:
+        n = body.readinto(scratch[:count])
+        if not n:
+            raise SourceFailed("the origin's answer ended too soon", transient=True)
+        count -= n

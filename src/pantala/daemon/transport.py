@@ -1,0 +1,313 @@
+"""The shell of core.transfer: carries out its commands for one flight, and reports back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from pantala.core import transfer as t
+from pantala.errors import (
+    DragonflyError,
+    NoProvider,
+    NotFound,
+    SourceChanged,
+    SourceFailed,
+    TaskDeleted,
+    Unavailable,
+)
+from pantala.model.task import PieceRecord
+from pantala.ports import Answer, Conversation, Empty, GoToSource, Parents, Registration
+from pantala.storage.holding import Holding
+
+from .callers import Callers
+from .fetching import Fetcher
+from .node import Node
+from .origin import Origin
+from .origins import Origins
+from .tasks import Tasks
+
+logger = structlog.get_logger(__name__)
+
+
+#: Seconds between two looks whether a scheduler is there again.
+_LOOK_AGAIN: Final = 1.0
+
+
+def _say_it_comes(talk: Conversation, answer: Answer) -> None:
+    if isinstance(answer, GoToSource):
+        talk.tell(t.Tell(t.Note.SOURCE_STARTED))
+
+
+class Transport:
+    """Brings the pieces that callers want of one content whose length is known.
+
+    Args:
+        node: What all parts share.
+        holding: Where the pieces go.
+        callers: Who wants them.
+        origins: The origin, as the callers may ask it.
+        registration: How to introduce ourselves to the scheduler; None: do without one.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        holding: Holding,
+        callers: Callers,
+        origins: Origins,
+        registration: Registration | None,
+    ) -> None:
+        self.holding = holding
+        self._node = node
+        self._callers = callers
+        self._origins = origins
+        self._registration = registration
+        self._transfer = t.Transfer(
+            node.rng,
+            max_in_flight=node.config.download.concurrent_piece_count,
+            max_schedules=node.config.scheduler.max_schedule_count,
+        )
+        self._fetcher = Fetcher(node, self, holding.id)
+        self._events: deque[t.Event] = deque()
+        self._handling = False
+        self._tasks = Tasks(self._break)
+        self._follows: dict[str, asyncio.Task[None]] = {}
+        #: Ends the watch on a parent's weight, for each that is watched.
+        self._unwatch: dict[str, Callable[[], None]] = {}
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._talk: Conversation | None = None
+        self._trouble: DragonflyError | None = None
+        #: The scheduler was told that all we registered for is here.
+        self.told_finished = False
+
+    @property
+    def over(self) -> bool:
+        """It takes no more wishes."""
+        return self._end.done()
+
+    @property
+    def stage(self) -> str:
+        """Where it stands, for people."""
+        return self._transfer.talk.name.lower()
+
+    async def run(self) -> None:
+        """Bring everything that is wanted, or fail those who want what cannot be had.
+
+        Raises:
+            SourceChanged: The origin's content is not the one that is held.
+            TaskDeleted: The task was deleted meanwhile.
+        """
+        self.holding.on_gone = self._gone
+        self.want()
+        if self._registration is None:
+            self.on(t.SchedulerLost())
+        else:
+            # Not among our tasks: its last words may be under way when all else is over.
+            talk = self._converse(self._registration)
+            self._node.tasks.start(talk, "talk with the scheduler")
+        try:
+            await asyncio.shield(self._end)
+        except BaseException as error:  # cancelled, too: the scheduler must not wait for us
+            self._say_failed(error)
+            raise
+        finally:
+            if not self._end.done():
+                self._end.cancel()
+            if self._talk is not None:
+                self._talk.finish()
+            for end in self._unwatch.values():
+                end()
+            await self._tasks.cancel()
+            self.holding.on_gone = None
+            self.holding.coming = frozenset()
+
+    def want(self) -> None:
+        """Look again at what the callers want."""
+        wanted = self._callers.wanted()
+        self.holding.coming = frozenset(wanted.pieces)
+        self.on(wanted)
+        self._watch_weights()
+
+    def _gone(self) -> None:
+        self._break(TaskDeleted(f"task {self.holding.id} was deleted while it was downloaded"))
+
+    def _break(self, error: BaseException) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    def _say_failed(self, error: BaseException) -> None:
+        if self._talk is not None and not self._transfer.over:
+            # After a few failures of an origin nobody is sent there: ours must not count as such.
+            at_source = self._transfer.talk is t.Talk.SOURCE
+            blamed = isinstance(error, SourceFailed) and not isinstance(error, SourceChanged)
+            note = t.Note.SOURCE_FAILED if at_source and blamed else t.Note.FAILED
+            why = error if isinstance(error, DragonflyError) else None
+            self._talk.tell(t.Tell(note), error=why)
+
+    # -- events and commands -------------------------------------------------------------------
+
+    def on(self, event: t.Event) -> None:
+        """Something happened: have it decided, and carry out what is to be done."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        self._transfer.source_in_order = self._origins.in_order
+        try:
+            while self._events and not self._end.done():
+                for command in self._transfer.handle(self._events.popleft()):
+                    self._carry_out(command)
+        finally:
+            self._handling = False
+
+    def _carry_out(self, command: t.Command) -> None:
+        match command:
+            case t.Fetch(number, parent):
+                self._tasks.start(self._fetcher.fetch(command), f"piece {number} of {parent}")
+            case t.Follow(parent):
+                self._unfollow(parent)
+                numbers = frozenset(self._transfer.wanted)
+                work = self._fetcher.follow(parent, numbers)
+                self._follows[parent] = self._tasks.start(work, f"offers of {parent}")
+            case t.Drop(parent):
+                self._unfollow(parent)
+                if parent in self._unwatch:
+                    self._unwatch.pop(parent)()
+            case t.Tell():
+                self._tell(command)
+            case t.Refuse(pieces):
+                # Children that wait for them here must look elsewhere.
+                self.holding.coming -= pieces
+                self._callers.refuse(pieces, self._refusal())
+            case t.Finish():
+                self._end.set_result(None)
+
+    def _unfollow(self, parent: str) -> None:
+        task = self._follows.pop(parent, None)
+        if task is not None:
+            task.cancel()
+
+    def _refusal(self) -> DragonflyError:
+        if isinstance(self._trouble, SourceFailed):
+            return self._trouble
+        why = f" ({self._trouble})" if self._trouble else ""
+        return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
+
+    def _tell(self, what: t.Tell) -> None:
+        if self._talk is not None:
+            piece = None if what.number is None else self.holding.pieces.get(what.number)
+            self._talk.tell(what, piece=piece, error=self._trouble)
+            self.told_finished = what.note in (t.Note.FINISHED, t.Note.SOURCE_FINISHED)
+
+    # -- news of the fetcher -------------------------------------------------------------------
+
+    @property
+    def is_prefetch(self) -> bool:
+        """Nobody waits for it but for prefetching."""
+        return self._callers.is_prefetch
+
+    def on_piece(self, piece: PieceRecord) -> None:
+        """A piece was published."""
+        for download in self._callers.active():
+            download.arrived((piece,))
+
+    def origin(self) -> Origin:
+        """The origin to ask now."""
+        return self._origins.current()
+
+    def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
+        """The origin failed for good, at least for those on whose behalf it was asked."""
+        self._trouble = error
+        self._tell(t.Tell(t.Note.SOURCE_PIECE_FAILED))
+        if isinstance(error, SourceChanged):
+            self._break(error)
+            return
+        self._origins.failed(origin, error)
+        if self._callers.active():
+            self.want()
+        else:
+            self._break(error)
+
+    # -- the talk with the scheduler -----------------------------------------------------------
+
+    async def _converse(self, registration: Registration) -> None:
+        """Talk until the scheduler ends it, or until some time after we are through."""
+        schedulers = self._node.schedulers
+        try:
+            try:
+                await self._talk_once(schedulers.talk(registration))
+            except NotFound:
+                # It has been started anew since we announced ourselves.
+                await schedulers.introduce(self.holding.id)
+                if not self.over:
+                    await self._talk_once(schedulers.talk(registration))
+                elif not self.holding.gone:
+                    self._node.announcements.announce(self.holding)
+        except SourceFailed as error:
+            # The origin has failed so many others that the scheduler sends nobody there.
+            self._trouble = error
+            self._callers.close_source()
+            if not self.over:
+                self.want()
+        except DragonflyError as error:
+            if not self.over:
+                if schedulers:  # a daemon that has none at all has lost none
+                    logger.info("scheduler lost", task=self.holding.id, why=str(error))
+                    if isinstance(error, Unavailable):
+                        self._tasks.start(self._reappear(registration), "talk after the talk")
+                self._trouble = error
+        finally:
+            self._talk = None
+            self.on(t.SchedulerLost())  # whatever ended the talk, the download must go on
+
+    async def _reappear(self, registration: Registration) -> None:
+        """Have a scheduler that is there again know that the content is on its way to this node.
+
+        It would send others to the origin. We go on without its advice; when we are through, what
+        is here is announced.
+        """
+        request = replace(registration.request, need_back_to_source=True)
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN)
+            words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
+            with contextlib.suppress(DragonflyError):  # it is away still, or again
+                talk = self._node.schedulers.talk(words)
+                await talk.run(functools.partial(_say_it_comes, talk))
+
+    async def _talk_once(self, talk: Conversation) -> None:
+        self._talk = talk
+        if self.over:
+            talk.finish()
+        await talk.run(self._on_answer)
+
+    def _on_answer(self, answer: Answer) -> None:
+        match answer:
+            case Parents(candidates):
+                for candidate in candidates:
+                    self._fetcher.candidates[candidate.peer_id] = candidate
+                self.on(t.Scheduled({c.peer_id: c.weight for c in candidates}))
+                self._watch_weights()
+            case GoToSource():
+                self.on(t.ToldBackToSource())
+            case Empty():
+                self.on(t.ToldEmpty())
+
+    def _watch_weights(self) -> None:
+        """Hear what parents can give, where there is a choice to make that is not made yet."""
+        candidates = self._fetcher.candidates
+        if self.over or len(candidates) < 2 or not self._transfer.has_backlog:
+            return
+        for name, candidate in candidates.items():
+            if name not in self._unwatch:
+                tell = functools.partial(self._weighed, name)
+                self._unwatch[name] = self._node.weights.watch(candidate, tell)
+
+    def _weighed(self, name: str, weight: float) -> None:
+        self.on(t.Weighed(name, weight))

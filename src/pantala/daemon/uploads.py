@@ -1,0 +1,144 @@
+"""Pieces for other nodes: which of them are here, and their bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from pantala.core.policy import KIND_OF_TAG
+from pantala.errors import InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
+from pantala.model.pieces import ByteRange
+from pantala.model.task import Kind, PieceRecord, Traffic
+from pantala.net.piece_server import Upload
+from pantala.storage.holding import Holding
+from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
+
+from .node import Node, take
+
+#: Seconds to wait for the version of a content of which nothing is here yet; a child gives a
+#: parent up that says nothing for twice as long.
+_VERSION_LIMIT: Final = 5.0
+
+
+class NodeUploads:
+    """What this node gives away."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def holding(self, kind: Kind, task_id: str) -> Holding:
+        """What is held of a task. Raises TaskNotFound when that is nothing."""
+        holding = self._node.holdings.get(kind, task_id)
+        if holding is None:
+            raise TaskNotFound(task_id)
+        return holding
+
+    @asynccontextmanager
+    async def upload(self, request: PieceRequest) -> AsyncIterator[Upload]:
+        """See :class:`~pantala.net.piece_server.Uploads`."""
+        kind = KIND_OF_TAG.get(request.tag)
+        if kind is None:
+            raise InvalidRequest(f"{request.tag.name} is not served here")
+        async with self.piece(kind, request.task_id, request.number) as (record, view):
+            now = asyncio.get_running_loop().time()
+            granted = self._node.limiters.upload.take(record.length, now) == 0
+            yield Upload(
+                PieceContent(
+                    tag=content_tag(request.tag),
+                    number=record.number,
+                    offset=record.offset,
+                    length=record.length,
+                    digest=record.digest,
+                    parent_id=record.parent_id,
+                    traffic=Traffic.REMOTE_PEER,
+                    cost=int(record.cost),
+                    created_at=int(record.created_at),
+                ),
+                view,
+                None if granted else self.pace,
+            )
+
+    async def pace(self, size: int) -> None:
+        """Wait until so many bytes may be uploaded."""
+        await take(self._node.limiters.upload, size)
+
+    @asynccontextmanager
+    async def piece(
+        self, kind: Kind, task_id: str, number: int
+    ) -> AsyncIterator[tuple[PieceRecord, memoryview]]:
+        """A piece and its bytes, which stay in place inside the ``with``.
+
+        Waits for a piece that is on its way; bandwidth is the caller's to ask for. Leaving by
+        an exception means that it was not delivered.
+
+        Raises:
+            TaskNotFound, PieceNotFound, TaskDeleted: It is not here.
+            TimedOut: It is still on its way.
+        """
+        holding = self.holding(kind, task_id)
+        metadata, now = self._node.holdings.metadata, self._node.holdings.now
+        with holding.lease():
+            record = await holding.wait_for_piece(number, self._node.config.download.piece_timeout)
+            if holding.gone:
+                raise TaskDeleted(f"task {task_id} was deleted")
+            metadata.upload_started(kind, task_id, now())
+            self._node.metrics.upload_started()
+            delivered = False
+            try:
+                with holding.view(ByteRange(record.offset, record.length)) as view:
+                    yield record, view
+                delivered = True
+                self._node.metrics.upload_traffic(record.length)
+            finally:
+                self._node.metrics.upload_finished()
+                if not holding.gone:
+                    ended = metadata.upload_finished if delivered else metadata.upload_failed
+                    ended(kind, task_id, now())
+                    holding.touch()
+
+    async def version(self, holding: Holding) -> str:
+        """The version of what is held; ``""`` when it has none.
+
+        Waits a little while that is to be learnt: whoever answers the flight first tells it.
+
+        Raises:
+            Unavailable: It is not known yet, and no piece is here. What is told cannot be taken
+                back, and pieces of two versions must not be mixed.
+        """
+        with holding.watch() as news, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_VERSION_LIMIT):
+                while not (holding.version_is_settled or holding.pieces or holding.gone):
+                    if not holding.coming:
+                        break
+                    await news.get()
+        if not (holding.version_is_settled or holding.pieces or holding.gone):
+            raise Unavailable(f"task {holding.id}: which version it will be is not known yet")
+        return holding.record.version
+
+    async def offers(self, holding: Holding, numbers: frozenset[int]) -> AsyncIterator[PieceRecord]:
+        """Those of the pieces that are here, then those that a flight brings, as they come.
+
+        Ends when none of the rest is on its way.
+
+        Raises:
+            TaskDeleted: The task was deleted.
+        """
+        missing = set(numbers)
+        with holding.lease(), holding.watch() as news:
+            for number, record in sorted(holding.pieces.items()):
+                if number in missing:
+                    missing.discard(number)
+                    yield record
+            # What is published when the flight ends is in the queue before the news of its end.
+            while missing and not holding.gone:
+                if news.empty() and not missing & holding.coming:
+                    break
+                published = await news.get()
+                if published in missing:
+                    missing.discard(published)
+                    yield holding.pieces[published]
+        if holding.gone:
+            raise TaskDeleted(f"task {holding.id} was deleted")

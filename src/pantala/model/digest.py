@@ -1,0 +1,131 @@
+"""Digests as values: ``crc32:1475635037``, ``sha256:e3b0…``, ``sha512:cf83…``.
+
+CRC-32 is the IEEE one (zlib's), not CRC-32C, and is written in decimal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from isal import isal_zlib
+
+from pantala.errors import InvalidRequest
+
+_PIECE: Final = struct.Struct("!IQQ")
+_MAX_CRC: Final = 2**32 - 1
+_ENCODED: Final = {
+    "crc32": re.compile(r"[0-9]{1,10}"),
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "sha512": re.compile(r"[0-9a-f]{128}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a content must hash to.
+
+    Attributes:
+        algorithm: ``crc32``, ``sha256`` or ``sha512``.
+        encoded: Decimal without leading zeros for CRC-32, else lower-case hexadecimal.
+    """
+
+    algorithm: str
+    encoded: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}"
+
+
+class Hasher(Protocol):
+    """A digest in the making."""
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+
+    def digest(self) -> Digest:
+        """The digest of all bytes so far."""
+
+
+def parse_digest(text: str) -> Digest:
+    """Read ``algorithm:encoded``.
+
+    Stock daemons take a CRC-32 of exactly ten digits only; here it may be shorter, as they
+    write it themselves, or padded with zeros.
+
+    Raises:
+        InvalidRequest: Another algorithm, or not the digits that it wants.
+    """
+    algorithm, _, encoded = text.partition(":")
+    pattern = _ENCODED.get(algorithm)
+    if pattern is not None and pattern.fullmatch(encoded):
+        if algorithm != "crc32":
+            return Digest(algorithm, encoded)
+        if int(encoded) <= _MAX_CRC:
+            return Digest(algorithm, str(int(encoded)))
+    raise InvalidRequest(
+        f"digest {text[:150]!r}: want crc32:<decimal, up to {_MAX_CRC}>, "
+        "sha256:<64 lower-case hex digits> or sha512:<128 lower-case hex digits>"
+    )
+
+
+def crc32(data: bytes | memoryview, value: int = 0) -> int:
+    """CRC-32 of *data*, going on from *value*."""
+    crc: int = isal_zlib.crc32(data, value)
+    return crc
+
+
+def piece_digest(crc: int) -> str:
+    """The digest of a piece, as peers compare it."""
+    return f"crc32:{crc}"
+
+
+def piece_metadata_digest(number: int, offset: int, length: int, digest: str) -> str:
+    """The digest of what is said of a piece, which a gRPC piece response carries.
+
+    CRC-32 of number (4 bytes), offset and length (8 each), big-endian, then *digest*'s text.
+    """
+    crc = crc32(_PIECE.pack(number, offset, length))
+    return piece_digest(crc32(digest.encode(), crc))
+
+
+def hasher(algorithm: str) -> Hasher:
+    """A fresh hasher.
+
+    Args:
+        algorithm: As in a :class:`Digest`.
+
+    Raises:
+        InvalidRequest: There is no such algorithm.
+    """
+    if algorithm not in _ENCODED:
+        raise InvalidRequest(
+            f"digest algorithm {algorithm[:50]!r}: want one of {', '.join(_ENCODED)}"
+        )
+    return _Crc() if algorithm == "crc32" else _Sha(algorithm)
+
+
+class _Crc:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._value = crc32(data, self._value)
+
+    def digest(self) -> Digest:
+        return Digest("crc32", str(self._value))
+
+
+class _Sha:
+    def __init__(self, algorithm: str) -> None:
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+
+    def digest(self) -> Digest:
+        return Digest(self._algorithm, self._hash.hexdigest())

@@ -1,0 +1,347 @@
+"""Fetches pieces from parents, straight into where they belong.
+
+Blocking code for worker threads. Connections are kept per parent and used again where the
+parent allows it; Dragonfly's own daemons close theirs after each piece, which is no fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import OrderedDict, deque
+from typing import Final, NamedTuple
+
+from pantala.errors import (
+    DigestMismatch,
+    NotFound,
+    ParentLost,
+    RemoteProtocolError,
+    VortexCode,
+)
+from pantala.model.digest import crc32, piece_digest
+from pantala.model.pieces import Piece
+from pantala.wire.vortex import (
+    Close,
+    ErrorFrame,
+    Frame,
+    FrameDecoder,
+    PieceContent,
+    PieceRequest,
+    to_client,
+)
+
+from .sockets import MIN_RATE, hang_up, set_limit, tune
+
+#: Bytes received by one call and then hashed while they are still in the processor's cache.
+CHUNK: Final = 1 << 20
+
+CONNECT_TIMEOUT: Final = 2.0  # seconds; as Dragonfly's client
+
+#: Idle connections kept per parent; as many as a download fetches at once.
+MAX_IDLE: Final = 8
+
+#: Idle connections kept in all: a descriptor each, also of those that the parent has closed since.
+MAX_IDLE_IN_ALL: Final = 512
+
+
+class Address(NamedTuple):
+    """Where a parent serves pieces."""
+
+    ip: str
+    port: int
+
+
+class Limits(NamedTuple):
+    """How long to wait for a parent, seconds.
+
+    Attributes:
+        request: From the request until its answer is here, but for the piece's bytes.
+        stall: Without a single byte.
+        piece: For the whole piece.
+    """
+
+    request: float
+    stall: float
+    piece: float
+
+
+class Connections:
+    """Idle connections to parents, for use by many threads.
+
+    Args:
+        per_parent: How many are kept to one parent.
+        in_all: How many are kept; beyond, the one of the parent used longest ago is closed.
+    """
+
+    def __init__(self, *, per_parent: int = MAX_IDLE, in_all: int = MAX_IDLE_IN_ALL) -> None:
+        self._per_parent = per_parent
+        self._in_all = in_all
+        self._lock = threading.Lock()
+        #: The parent used longest ago first, and of each the connection; none is empty.
+        self._idle: OrderedDict[Address, deque[socket.socket]] = OrderedDict()
+        self._count = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, address: Address) -> socket.socket | None:
+        """An idle connection that the parent has not closed, if there is one."""
+        while True:
+            with self._lock:
+                if address not in self._idle:
+                    return None
+                sock = self._idle[address].pop()
+                self._taken(address)
+            if _is_quiet(sock):
+                return sock
+            sock.close()
+
+    def give_back(self, address: Address, sock: socket.socket) -> None:
+        """Keep a connection on which nothing is outstanding."""
+        with self._lock:
+            spare = sock if self._closed else self._keep(address, sock)
+        if spare is not None:
+            spare.close()
+
+    def close(self) -> None:
+        """Close all idle connections, and those given back later."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle, self._count = self._idle, OrderedDict(), 0
+        for socks in idle.values():
+            for sock in socks:
+                sock.close()
+
+    def _keep(self, address: Address, sock: socket.socket) -> socket.socket | None:
+        """Keep *sock*; the one that has to go for it, if any has."""
+        idle = self._idle.setdefault(address, deque())
+        idle.append(sock)
+        self._idle.move_to_end(address)
+        self._count += 1
+        if len(idle) <= self._per_parent:
+            if self._count <= self._in_all:
+                return None
+            address = next(iter(self._idle))
+        spare = self._idle[address].popleft()
+        self._taken(address)
+        return spare
+
+    def _taken(self, address: Address) -> None:
+        self._count -= 1
+        if not self._idle[address]:
+            del self._idle[address]
+
+
+class PieceFetch:
+    """One piece from one parent.
+
+    Args:
+        connections: Where to find and leave a connection.
+        address: The parent.
+        request: What to ask for.
+        piece: What the answer must be; anything else is the parent's fault.
+        into: Exactly the piece's bytes.
+        limits: How long to wait.
+        not_after: Unix time, by the parent's clock, after which it must not have got the piece;
+            None: it may have at any time.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        address: Address,
+        request: PieceRequest,
+        piece: Piece,
+        into: memoryview,
+        *,
+        limits: Limits,
+        not_after: float | None = None,
+    ) -> None:
+        self._connections = connections
+        self._not_after = not_after
+        self._address = address
+        self._request = request
+        self._piece = piece
+        self._into = into
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._sock: socket.socket | None = None
+        self._aborted = False
+
+    def abort(self) -> None:
+        """Make :meth:`run` fail soon, from any thread. It has let go of the view once it did."""
+        with self._lock:
+            self._aborted = True
+            if self._sock is not None:
+                hang_up(self._sock)
+
+    def run(self) -> str:
+        """Fetch it.
+
+        Returns:
+            Its digest, as announced and as computed on arrival.
+
+        Raises:
+            ParentLost: Not reachable, too slow, or gone in the middle.
+            NotFound: The parent does not have it.
+            DigestMismatch: The bytes are not those that were announced.
+            RemoteProtocolError: The answer is not what the protocol asks for.
+        """
+        deadline = time.monotonic() + self._limits.piece
+        kept = self._connections.take(self._address)
+        if kept is not None:
+            with contextlib.suppress(_Stale):
+                return self._use(kept, deadline, fresh=False)
+        return self._use(self._connect(), deadline, fresh=True)
+
+    def _connect(self) -> socket.socket:
+        try:
+            sock = socket.create_connection(self._address, timeout=CONNECT_TIMEOUT)
+        except (OSError, ValueError) as error:  # ValueError: a name that is none
+            raise ParentLost(f"parent {self._who}: cannot connect: {error}") from error
+        sock.settimeout(None)
+        tune(sock)
+        set_limit(sock, socket.SO_SNDTIMEO, self._limits.stall)
+        return sock
+
+    @property
+    def _who(self) -> str:
+        return f"{self._address.ip}:{self._address.port}"
+
+    def _use(self, sock: socket.socket, deadline: float, *, fresh: bool) -> str:
+        with self._lock:
+            if self._aborted:
+                sock.close()
+                raise ParentLost(f"parent {self._who}: given up")
+            self._sock = sock
+        reusable = False
+        try:
+            frame = self._ask(sock, fresh=fresh)
+            if isinstance(frame, ErrorFrame):
+                reusable = True
+                raise _as_error(frame, self._who)
+            content = _expect(frame, self._piece)
+            if self._not_after is not None and content.created_at > self._not_after:
+                raise NotFound(f"parent {self._who}: has the piece anew since it was offered")
+            digest = self._receive(sock, content, deadline)
+            reusable = True
+        except OSError as error:
+            raise ParentLost(f"parent {self._who}: {error}") from error
+        else:
+            return digest
+        finally:
+            with self._lock:
+                self._sock = None
+                reusable = reusable and not self._aborted
+            if reusable:
+                self._connections.give_back(self._address, sock)
+            else:
+                sock.close()
+
+    def _ask(self, sock: socket.socket, *, fresh: bool) -> Frame:
+        """Send the request and read what comes before the bytes."""
+        set_limit(sock, socket.SO_RCVTIMEO, min(self._limits.request, self._limits.stall))
+        decoder = FrameDecoder(to_client(self._request.tag))
+        began = False
+        late = time.monotonic() + self._limits.request
+        try:
+            sock.sendall(self._request.encode())
+            while (frame := decoder.next_frame()) is None:
+                data = _more(sock, decoder.missing, late)
+                began = True
+                decoder.receive(data)
+        except BlockingIOError:
+            raise ParentLost(f"parent {self._who}: no answer in time") from None
+        except OSError:
+            if fresh or began or self._aborted:
+                raise
+            # An idle connection may have been closed just now; a fresh one will tell.
+            raise _Stale from None
+        return frame
+
+    def _receive(self, sock: socket.socket, content: PieceContent, deadline: float) -> str:
+        """Receive the bytes; each chunk is hashed when it is here."""
+        set_limit(sock, socket.SO_RCVTIMEO, self._limits.stall)
+        started = time.monotonic()
+        at = crc = 0
+        while at < self._piece.length:
+            with self._into[at : at + CHUNK] as chunk:
+                try:
+                    n = sock.recv_into(chunk, 0, socket.MSG_WAITALL)
+                except BlockingIOError:
+                    n = -1
+                if n > 0:
+                    with chunk[:n] as fresh:
+                        crc = crc32(fresh, crc)
+                    at += n
+            self._judge(n, at, started, deadline)
+        digest = piece_digest(crc)
+        # Dragonfly's daemons announce no digest for a piece of which they computed none.
+        if content.digest and digest != content.digest:
+            what = f"piece {self._piece.number} from {self._who}"
+            raise DigestMismatch(what, want=content.digest, got=digest)
+        return digest
+
+    def _judge(self, n: int, at: int, started: float, deadline: float) -> None:
+        """Give the parent up when it is gone, stalled or too slow."""
+        if at == self._piece.length:
+            return
+        of = f"after {at} of {self._piece.length} bytes"
+        if n == 0:
+            raise ParentLost(f"parent {self._who}: connection closed {of}")
+        if n < 0:
+            raise ParentLost(f"parent {self._who}: nothing for {self._limits.stall:g} s {of}")
+        now = time.monotonic()
+        # After a grace of one stall limit the piece is better asked of somebody else.
+        slow = at < MIN_RATE * (now - started - self._limits.stall)
+        if slow or now > deadline:
+            raise ParentLost(f"parent {self._who}: too slow, given up {of}")
+
+
+class _Stale(Exception):
+    """An idle connection turned out to be closed; nothing was received on it."""
+
+
+def _more(sock: socket.socket, count: int, late: float) -> bytes:
+    """Some of the next *count* bytes. Raises BlockingIOError when they trickle, or none come."""
+    if time.monotonic() > late:
+        raise BlockingIOError
+    data = sock.recv(count, socket.MSG_WAITALL)
+    if not data:
+        raise ConnectionResetError("connection closed before an answer")
+    return data
+
+
+def _is_quiet(sock: socket.socket) -> bool:
+    """Whether an idle connection is open, with nothing unexpected in it."""
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _as_error(frame: ErrorFrame, who: str) -> Exception:
+    text = f"parent {who}: {frame.text}"
+    return NotFound(text) if frame.code is VortexCode.NOT_FOUND else ParentLost(text)
+
+
+def _expect(frame: Frame, piece: Piece) -> PieceContent:
+    """The content's description, if it describes *piece*.
+
+    A parent that holds another version of the content may have cut it differently; its bytes
+    must not land at its offsets.
+    """
+    if isinstance(frame, Close):
+        raise ParentLost("the parent closed the connection instead of answering")
+    if not isinstance(frame, PieceContent):
+        raise RemoteProtocolError(f"no answer to a request: {frame}")
+    said = Piece(frame.number, frame.offset, frame.length)
+    if said != piece:
+        raise RemoteProtocolError(f"asked for {piece}, was offered {said}")
+    return frame

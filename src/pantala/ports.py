@@ -1,0 +1,302 @@
+"""Interfaces between the engine and the world. Adapters implement them, ``daemon`` joins them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pantala.core.transfer import Tell
+from pantala.model.task import DownloadRequest, Kind, PieceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What to ask an origin for.
+
+    Attributes:
+        headers: Sent as they are, ``Range`` apart, which *start* and *length* decide.
+        start: First byte wanted. None asks for the whole content, without a Range.
+        length: Bytes wanted from *start*. None: to the end.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    start: int | None = None
+    length: int | None = None
+
+
+class Abort:
+    """How one thread gives up what another waits for, whatever that is just then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = threading.Event()
+        self._wake: Callable[[], object] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """The work is to end."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Have the work end soon. Any thread may call this at any time."""
+        with self._lock:
+            self._asked.set()
+            if self._wake is not None:
+                self._wake()
+
+    def by(self, wake: Callable[[], object] | None) -> None:
+        """From here on *wake*, which must not block, wakes the work; None: nothing need do so.
+
+        It is called at once when the work is to end already. Once this has returned, the one
+        before is not called any more.
+        """
+        with self._lock:
+            self._wake = wake
+            if wake is not None and self._asked.is_set():
+                wake()
+
+    def wait(self, seconds: float) -> bool:
+        """Let *seconds* pass; True, and sooner, when the work is to end."""
+        return self._asked.wait(seconds)
+
+
+class SourceBody(Protocol):
+    """An origin's open answer. Its methods block; they run in a worker thread.
+
+    Attributes:
+        total: Bytes of the whole content; None when the origin does not say.
+        start: Where in the content the body starts.
+        length: Bytes in the body; None when the origin does not say (it ends when it ends).
+        ranged: The origin honoured the range that was asked for.
+        version: Strong identity of the content (ETag, else Last-Modified); ``""`` if unknown.
+        header: Response headers as of an answer to a request without a range.
+    """
+
+    total: int | None
+    start: int
+    length: int | None
+    ranged: bool
+    version: str
+    header: Mapping[str, str]
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill *view* from the body; fewer bytes only at the body's end.
+
+        Raises:
+            SourceFailed: The connection broke, stalled, or ended before *length* bytes.
+        """
+
+    def abort(self) -> None:
+        """Make a blocked :meth:`readinto` fail, from any thread. Harmless when closed."""
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else close it."""
+
+
+class Source(Protocol):
+    """An origin client for one or more URL schemes."""
+
+    def open(
+        self,
+        request: SourceRequest,
+        *,
+        timeout: float,
+        answer: float | None = None,
+        abort: Abort | None = None,
+    ) -> SourceBody:
+        """Ask; return once the answer's headers are here. Blocks.
+
+        Args:
+            request: What to ask for.
+            timeout: Seconds for connecting, and for each wait for bytes of the body.
+            answer: Seconds until the headers are here, further tries included. None: *timeout*.
+            abort: Ends this early, with SourceFailed. For the body there is its own ``abort``.
+
+        Raises:
+            SourceFailed: Refused, unreachable, or not the range that was asked for.
+            RangeNotSatisfiable: The range starts past the end.
+        """
+
+
+# -- schedulers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A peer that the scheduler proposes as a parent.
+
+    Attributes:
+        address: Its gRPC address, ``ip:port``.
+        weight: Free upload bandwidth, bits a second; above 0.
+    """
+
+    peer_id: str
+    host_id: str
+    address: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parents:
+    """The scheduler's answer: ask these."""
+
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GoToSource:
+    """The scheduler's answer: ask the origin."""
+
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """The scheduler's answer: there is nothing to fetch."""
+
+
+Answer = Parents | GoToSource | Empty
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """How a peer introduces itself for one download.
+
+    Attributes:
+        request: What is wanted; its range is what the peer will hold.
+        concurrent_piece_count: Fetches at once.
+    """
+
+    host_id: str
+    task_id: str
+    peer_id: str
+    request: DownloadRequest
+    content_length: int
+    piece_length: int
+    piece_count: int
+    concurrent_piece_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTask:
+    """What the swarm knows of a content that somebody holds.
+
+    Attributes:
+        first_piece: Bytes in piece 0; None when it was not told.
+    """
+
+    content_length: int
+    piece_count: int
+    first_piece: int | None
+
+
+class Conversation(Protocol):
+    """One talk with a scheduler about one download."""
+
+    def tell(
+        self,
+        what: Tell,
+        *,
+        piece: PieceRecord | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Queue a message. *piece* goes with a finished piece, *error* with bad news."""
+
+    def finish(self) -> None:
+        """Nothing more will be told; the scheduler has little time left to end the talk."""
+
+    async def run(self, on_answer: Callable[[Answer], None]) -> None:
+        """Talk, until the scheduler ends it or does not end it in time after :meth:`finish`.
+
+        Raises:
+            NotFound: The scheduler does not know this host.
+            DragonflyError: The talk broke off, or was refused.
+        """
+
+
+class SchedulerLink(Protocol):
+    """The schedulers of this daemon; the ring decides which one a task belongs to."""
+
+    def __len__(self) -> int:
+        """How many are known, whether they answer or not."""
+
+    async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
+        """What the swarm knows; None when no usable holder lives, or no scheduler answers."""
+
+    def talk(self, registration: Registration) -> Conversation:
+        """A talk that opens with a registration for a download.
+
+        Raises:
+            SchedulerLost: No scheduler is available.
+        """
+
+    async def introduce(self, task_id: str) -> None:
+        """Announce this host again, now: the scheduler of a task does not know it."""
+
+
+# -- parents -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A piece that a parent has.
+
+    Attributes:
+        ip, port: Where to ask for it by Vortex; port None: by gRPC only.
+        at: The parent's clock when it was offered, unix seconds; None if the parent told none.
+    """
+
+    number: int
+    offset: int
+    length: int
+    ip: str
+    port: int | None
+    at: float | None = None
+
+
+class ParentLink(Protocol):
+    """Other daemons as parents."""
+
+    def offers(
+        self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float
+    ) -> AsyncIterator[Offer | str]:
+        """Which of the pieces *parent* has, as it gets them.
+
+        The first item is a string: the parent's version of the content, ``""`` if it says none.
+
+        Args:
+            parent: Whom to ask.
+            kind: With *task_id*, of what.
+            task_id: The task.
+            numbers: The pieces wanted.
+            gap: Seconds between two offers at most.
+
+        Raises:
+            ParentLost: It could not be reached, broke off, or was silent for too long.
+        """
+
+    def weights(self, parent: Candidate) -> AsyncIterator[float]:
+        """What *parent*'s host can still give, bits a second, above 0; told about once a second.
+
+        Raises:
+            ParentLost: It could not be reached, or broke off.
+        """
+
+    async def fetch(
+        self,
+        parent: Candidate,
+        kind: Kind,
+        task_id: str,
+        into: memoryview,
+        piece: Offer,
+        *,
+        limit: float,
+    ) -> str:
+        """Get a piece inside a message, for want of a better way; its digest.
+
+        Raises:
+            ParentLost, NotFound, DigestMismatch, RemoteProtocolError: As fetching by Vortex.
+        """

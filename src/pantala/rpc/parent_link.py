@@ -1,0 +1,206 @@
+"""A child's side of the talk with parents: which pieces they have, and, failing Vortex, pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from pantala.errors import DigestMismatch, NotFound, ParentLost, RemoteProtocolError
+from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
+from pantala.model.task import Kind
+from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
+from pantala.ports import Candidate, Offer
+
+from . import status
+from .convert import optional, weight_of
+from .dialects import dialect_of
+from .transport import channel_options
+
+#: Initial metadata of a piece stream that says which version of the content the parent has
+#: (percent-encoded). Dragonfly's contract has no place for it; strangers ignore it.
+VERSION_KEY: Final = "pantala-version"
+
+#: Initial metadata with the parent's clock, unix seconds. A piece that it got later than it
+#: offered it is of another copy, made since.
+CLOCK_KEY: Final = "pantala-clock"
+
+#: Seconds until a parent's first word: connect, and headers.
+_HELLO_LIMIT: Final = 10.0
+
+#: Seconds between two pings of a parent: one that hangs must show while somebody waits for it.
+_KEEPALIVE: Final = 10.0
+
+#: Open channels; beyond, the one used longest ago is closed.
+_MAX_CHANNELS: Final = 512
+
+
+class GrpcParents:
+    """Other daemons, by gRPC."""
+
+    def __init__(self, host_id: str) -> None:
+        self._host_id = host_id
+        self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
+        self._in_use: dict[str, int] = {}
+
+    async def close(self) -> None:
+        """Close every channel."""
+        channels, self._channels = self._channels, OrderedDict()
+        for channel in channels.values():
+            await channel.close()
+
+    async def _stub(self, address: str) -> Any:
+        channel = self._channels.get(address)
+        if channel is None:
+            options = channel_options(address, keepalive=_KEEPALIVE)
+            channel = grpc.aio.insecure_channel(address, options)
+            self._channels[address] = channel
+        self._channels.move_to_end(address)
+        idle = [a for a in self._channels if not self._in_use.get(a) and a != address]
+        if len(self._channels) > _MAX_CHANNELS and idle:
+            await self._channels.pop(idle[0]).close()
+        return dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+
+    def _use(self, address: str, change: int) -> None:
+        count = self._in_use.get(address, 0) + change
+        if count:
+            self._in_use[address] = count
+        else:
+            self._in_use.pop(address, None)
+
+    async def offers(
+        self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float
+    ) -> AsyncIterator[Offer | str]:
+        """See :class:`~pantala.ports.ParentLink`."""
+        method, request, field = dialect_of(kind).sync
+        self._use(parent.address, 1)
+        try:
+            stub = await self._stub(parent.address)
+            message = request(host_id=self._host_id, task_id=task_id, **{field: sorted(numbers)})
+            call = getattr(stub, method)(message)
+            async with aclosing(_read(call, gap)) as answers:
+                hello: _Hello = await anext(answers)
+                yield hello.version
+                async for answer in answers:
+                    yield _offer(answer, hello.clock())
+        except grpc.aio.AioRpcError as error:
+            raise ParentLost(
+                str(status.from_rpc_error(error, f"parent {parent.address}"))
+            ) from error
+        except TimeoutError:
+            raise ParentLost(f"parent {parent.address}: silent for {gap:g} s") from None
+        finally:
+            self._use(parent.address, -1)
+
+    async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
+        """See :class:`~pantala.ports.ParentLink`."""
+        self._use(parent.address, 1)
+        try:
+            stub = await self._stub(parent.address)
+            message = dfdaemon_pb2.SyncHostRequest(host_id=self._host_id, peer_id=str(uuid.uuid4()))
+            call = stub.SyncHost(message)
+            try:
+                # Pings end it when the parent hangs.
+                while (host := await call.read()) is not grpc.aio.EOF:
+                    yield weight_of(host.network)
+            finally:
+                call.cancel()
+        except grpc.aio.AioRpcError as error:
+            raise ParentLost(
+                str(status.from_rpc_error(error, f"parent {parent.address}"))
+            ) from error
+        finally:
+            self._use(parent.address, -1)
+
+    async def fetch(
+        self,
+        parent: Candidate,
+        kind: Kind,
+        task_id: str,
+        into: memoryview,
+        piece: Offer,
+        *,
+        limit: float,
+    ) -> str:
+        """See :class:`~pantala.ports.ParentLink`."""
+        method, request = dialect_of(kind).fetch
+        self._use(parent.address, 1)
+        try:
+            stub = await self._stub(parent.address)
+            message = request(host_id=self._host_id, task_id=task_id, piece_number=piece.number)
+            answer = await getattr(stub, method)(message, timeout=limit)
+        except grpc.aio.AioRpcError as error:
+            mine = status.from_rpc_error(error, f"parent {parent.address}")
+            raise (mine if isinstance(mine, NotFound) else ParentLost(str(mine))) from error
+        finally:
+            self._use(parent.address, -1)
+        return _take(answer, piece, into, parent.address)
+
+
+class _Hello:
+    """What a parent says of its copy before it offers pieces of it."""
+
+    def __init__(self, metadata: dict[str, str]) -> None:
+        self.version = unquote(metadata.get(VERSION_KEY, ""))
+        self._came = asyncio.get_running_loop().time()
+        self._clock: float | None = None
+        with contextlib.suppress(ValueError):
+            self._clock = float(metadata[CLOCK_KEY]) if CLOCK_KEY in metadata else None
+
+    def clock(self) -> float | None:
+        """What the parent's clock shows now; None if it told none."""
+        if self._clock is None:
+            return None
+        return self._clock + asyncio.get_running_loop().time() - self._came
+
+
+async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
+    """What the headers say, then the messages of a piece stream."""
+    try:
+        async with asyncio.timeout(_HELLO_LIMIT):
+            metadata = await call.initial_metadata()
+        yield _Hello({k: str(v) for k, v in metadata})
+        while True:
+            async with asyncio.timeout(gap):
+                answer = await call.read()
+            if answer is grpc.aio.EOF:
+                code = await call.code()
+                if code is not grpc.StatusCode.OK:
+                    raise ParentLost(f"{code.name}: {await call.details()}")
+                return
+            yield answer
+    finally:
+        call.cancel()
+
+
+def _offer(answer: Any, at: float | None) -> Offer:
+    port = optional(answer, "tcp_port")
+    ip = optional(answer, "ip") or ""
+    usable = port if ip and port and 0 < port < 65536 else None
+    return Offer(answer.number, answer.offset, answer.length, ip, usable, at)
+
+
+def _take(answer: Any, want: Offer, into: memoryview, who: str) -> str:
+    """Check a piece that came in a message and copy it to where it belongs."""
+    piece = answer.piece
+    said = (piece.number, piece.offset, piece.length, len(piece.content))
+    if said != (want.number, want.offset, want.length, want.length):
+        raise RemoteProtocolError(f"parent {who}: asked for {want}, got {said}")
+    if answer.HasField("digest"):
+        expected = piece_metadata_digest(want.number, piece.offset, piece.length, piece.digest)
+        if answer.digest != expected:
+            what = f"metadata of piece {want.number} from {who}"
+            raise DigestMismatch(what, want=expected, got=answer.digest)
+    digest = piece_digest(crc32(piece.content))
+    if piece.digest and digest != piece.digest:
+        raise DigestMismatch(f"piece {want.number} from {who}", want=piece.digest, got=digest)
+    into[:] = piece.content
+    return digest

@@ -1,0 +1,433 @@
+"""A daemon's side of the talk with its schedulers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from pantala.core.ring import HashRing
+from pantala.core.transfer import Note, Tell
+from pantala.errors import (
+    DragonflyError,
+    NotFound,
+    SchedulerLost,
+    SourceFailed,
+    TimedOut,
+)
+from pantala.model.task import Kind, PieceRecord
+from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.ports import (
+    Answer,
+    Candidate,
+    Empty,
+    GoToSource,
+    KnownTask,
+    Parents,
+    Registration,
+)
+
+from . import status
+from .convert import duration, fill_register, piece_message, weight_of
+from .dialects import Dialect, dialect_of
+from .transport import channel_options
+
+logger = structlog.get_logger(__name__)
+
+#: Trailing metadata of AnnounceHost: new at each start of a scheduler of ours.
+EPOCH_KEY: Final = "pantala-epoch"
+
+_UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
+_STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
+_MAX_TEXT: Final = 1024  # characters of a description
+_MAX_LEFT: Final = 4096  # tasks; of one that is forgotten here, children are told by us
+_END_LIMIT: Final = 10.0  # seconds for the scheduler to end a talk that is over
+
+
+async def _nothing() -> None:
+    """Nobody announces."""
+
+
+@functools.lru_cache(maxsize=16)
+def _ring(addresses: frozenset[str]) -> HashRing:
+    return HashRing(addresses)
+
+
+def owner(task_id: str, addresses: frozenset[str]) -> str | None:
+    """Which of the schedulers at *addresses* a task belongs to; None when there are none."""
+    return _ring(addresses).pick(task_id) if addresses else None
+
+
+class Scheduler:
+    """One scheduler, by address.
+
+    Args:
+        address: Where it is.
+        on_lost: Called when it turns out to be away, however that shows.
+    """
+
+    def __init__(self, address: str, on_lost: Callable[[], None] = lambda: None) -> None:
+        self.address = address
+        self._on_lost = on_lost
+        #: It has answered the last announcement, so this host is known to it.
+        self.available = False
+        #: What it called itself at the last announcement; None for a stock one.
+        self.epoch: str | None = None
+        #: While it was away, something was told that it has not heard.
+        self.behind = False
+        #: Tasks of which it may believe that we hold them, because it was not told otherwise.
+        self.left: OrderedDict[tuple[Kind, str], None] = OrderedDict()
+        self._met = False
+        self._closed = False
+        self._announced_at = float("-inf")
+        self._channel = grpc.aio.insecure_channel(address, channel_options(address))
+        self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
+
+    def __repr__(self) -> str:
+        return f"<Scheduler {self.address} {'available' if self.available else 'away'}>"
+
+    def error(self, error: grpc.aio.AioRpcError) -> DragonflyError:
+        """The error of ours that a failed call stands for.
+
+        A scheduler that is away is not asked again before it has answered an announcement.
+        """
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            self._is_away()
+        return status.from_rpc_error(error, f"scheduler {self.address}")
+
+    async def announce(self, host: common_pb2.Host, interval: float) -> bool:
+        """Tell it who we are; whether it may not know what we hold.
+
+        Raises:
+            DragonflyError: It did not take it.
+        """
+        if not self._met:
+            # Whatever it remembers of this host is from before we were started.
+            await self.leave(host.id)
+            self._met = True
+        message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
+        try:
+            with self.speaking():
+                call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT)
+                await call
+                trailing = await call.trailing_metadata()
+        except DragonflyError:
+            self.available = False
+            raise
+        epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
+        now = asyncio.get_running_loop().time()
+        # A host that was silent for twice the interval is forgotten, and what it holds with it.
+        forgotten = now - self._announced_at >= 2 * interval
+        # A stock scheduler has no epoch: any break may have been a restart.
+        restarted = epoch != self.epoch or (epoch is None and not self.available)
+        is_new = restarted or forgotten or self.behind
+        self.epoch, self.available, self._announced_at = epoch, True, now
+        self.behind = False
+        return is_new
+
+    async def leave(self, host_id: str, limit: float = _UNARY_LIMIT) -> None:
+        """Have it forget this host and what it held. Raises DragonflyError if it is away."""
+        with contextlib.suppress(NotFound):
+            message = scheduler_pb2.DeleteHostRequest(host_id=host_id)
+            await self.call("DeleteHost", message, limit)
+
+    def note_left(self, kind: Kind, task_id: str) -> None:
+        """It is to be told, when it listens again, that we hold a task no longer."""
+        self.left[kind, task_id] = None
+        if len(self.left) > _MAX_LEFT:
+            self.left.popitem(last=False)
+
+    async def delete_task(self, host_id: str, kind: Kind, task_id: str) -> None:
+        """Say that a host holds a task no longer. Raises DragonflyError."""
+        method, request = dialect_of(kind).delete
+        await self.call(method, request(host_id=host_id, task_id=task_id))
+
+    async def call(self, method: str, message: Any, limit: float = _UNARY_LIMIT) -> Any:
+        """A unary call. Raises DragonflyError."""
+        with self.speaking():
+            return await getattr(self.stub, method)(message, timeout=limit)
+
+    @contextlib.contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Whatever a call may raise, as an error of ours.
+
+        A channel that is closed cancels its calls: that is not our own cancellation.
+        """
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise self.error(error) from error
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            raise SchedulerLost(f"scheduler {self.address} is not ours any longer") from None
+
+    def _is_away(self) -> None:
+        if self.available:
+            self.available = False
+            self._on_lost()
+
+    async def watch(self) -> None:
+        """Notice that the connection broke, long before the next announcement would.
+
+        A scheduler that comes back knows nothing; whoever notices at once loses a moment only.
+        """
+        while True:
+            state = self._channel.get_state()
+            if state is grpc.ChannelConnectivity.SHUTDOWN:
+                return
+            if state is not grpc.ChannelConnectivity.READY:
+                self._is_away()
+            await self._channel.wait_for_state_change(state)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        self._closed = True
+        await self._channel.close()
+
+
+class Schedulers:
+    """All schedulers of this daemon.
+
+    Args:
+        host_id: Ours.
+        schedule_timeout: Seconds that a scheduler may think at most.
+    """
+
+    def __init__(self, host_id: str, *, schedule_timeout: float) -> None:
+        self._host_id = host_id
+        self._schedule_timeout = schedule_timeout
+        self._all: dict[str, Scheduler] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        #: Called when a scheduler went away: it is to be announced to until it is back.
+        self.on_trouble: Callable[[], None] = lambda: None
+        #: Announces this host to all schedulers; see :meth:`introduce`.
+        self.on_unknown: Callable[[], Awaitable[None]] = _nothing
+
+    def __iter__(self) -> Iterator[Scheduler]:
+        return iter(list(self._all.values()))
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    async def set_addresses(self, addresses: Iterable[str]) -> None:
+        """Talk to these from now on. New ones are used once they have been announced to."""
+        wanted = set(addresses)
+        for address in wanted - self._all.keys():
+            scheduler = self._all[address] = Scheduler(address, self._lost)
+            self._watches[address] = asyncio.get_running_loop().create_task(scheduler.watch())
+        for address in self._all.keys() - wanted:
+            watching = self._watches.pop(address)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._all.pop(address).close()
+
+    def _lost(self) -> None:
+        self.on_trouble()
+
+    async def close(self) -> None:
+        """Close all channels."""
+        await self.set_addresses(())
+
+    @property
+    def available(self) -> frozenset[str]:
+        """Addresses of those that answer."""
+        return frozenset(s.address for s in self._all.values() if s.available)
+
+    def pick(self, task_id: str) -> Scheduler | None:
+        """The scheduler of a task, among those that are available."""
+        address = owner(task_id, self.available)
+        return None if address is None else self._all[address]
+
+    async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
+        """See :class:`~pantala.ports.SchedulerLink`."""
+        task = await self.stat_message(kind, task_id)
+        if task is None or task.id != task_id or not task.has_available_peer:
+            return None
+        if not task.content_length and task.piece_count:
+            return None
+        first = next((p.length for p in task.pieces if p.number == 0), None)
+        return KnownTask(task.content_length, task.piece_count, first)
+
+    async def stat_message(self, kind: Kind, task_id: str) -> Any:
+        """The scheduler's own words on a task; None when there are none."""
+        scheduler = self.pick(task_id)
+        if scheduler is None:
+            return None
+        method, request = dialect_of(kind).stat
+        message = request(host_id=self._host_id, task_id=task_id)
+        try:
+            return await scheduler.call(method, message, _STAT_LIMIT)
+        except NotFound:
+            return None
+        except DragonflyError as error:
+            logger.warning("cannot ask the swarm", task=task_id, error=str(error))
+            self.on_trouble()
+            return None
+
+    async def delete_task(self, kind: Kind, task_id: str) -> None:
+        """Say that this host holds a task no longer. Raises DragonflyError."""
+        scheduler = self.pick(task_id)
+        if scheduler is not None:
+            await scheduler.delete_task(self._host_id, kind, task_id)
+
+    async def delete_host(self, limit: float) -> None:
+        """Say goodbye to every scheduler that knows us."""
+
+        async def goodbye(scheduler: Scheduler) -> None:
+            with contextlib.suppress(DragonflyError):
+                await scheduler.leave(self._host_id, limit)
+
+        await asyncio.gather(*(goodbye(s) for s in self if s.available))
+
+    def talk(self, registration: Registration) -> Talk:
+        """See :class:`~pantala.ports.SchedulerLink`."""
+        at_home = owner(registration.task_id, frozenset(self._all))
+        if at_home is not None and not self._all[at_home].available:
+            self._all[at_home].behind = True  # it does not hear this; when it is back, it shall
+        scheduler = self.pick(registration.task_id)
+        if scheduler is None:
+            raise SchedulerLost("no scheduler is available")
+        return Talk(scheduler, registration, self._schedule_timeout)
+
+    async def introduce(self, task_id: str) -> None:
+        """See :class:`~pantala.ports.SchedulerLink`."""
+        scheduler = self.pick(task_id)
+        if scheduler is not None:  # it has forgotten what this host holds, too
+            scheduler.behind = True
+        await self.on_unknown()
+
+
+class Talk:
+    """One announce stream. See :class:`~pantala.ports.Conversation`."""
+
+    def __init__(
+        self, scheduler: Scheduler, registration: Registration, schedule_timeout: float
+    ) -> None:
+        self._scheduler = scheduler
+        self._dialect = dialect_of(registration.request.kind)
+        self._schedule_timeout = schedule_timeout
+        self._ids = {
+            "host_id": registration.host_id,
+            "task_id": registration.task_id,
+            "peer_id": registration.peer_id,
+        }
+        self._call: Any = getattr(scheduler.stub, self._dialect.announce)()
+        # As long as the list of pieces at most: each is told of a bounded number of times.
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._finished = asyncio.Event()
+        self._queue.put_nowait(_register(self._dialect, self._ids, registration))
+
+    def tell(
+        self,
+        what: Tell,
+        *,
+        piece: PieceRecord | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Queue a message."""
+        message, arm = self._dialect.message(self._ids, self._dialect.note_arms[what.note])
+        _fill(arm, what, piece, error)
+        self._queue.put_nowait(message)
+
+    def finish(self) -> None:
+        """Nothing more will be told."""
+        self._finished.set()
+
+    async def run(self, on_answer: Callable[[Answer], None]) -> None:
+        """See :class:`~pantala.ports.Conversation`."""
+        loop = asyncio.get_running_loop()
+        sender = loop.create_task(self._send())
+        reader = loop.create_task(self._read(on_answer))
+        finished = loop.create_task(self._finished.wait())
+        try:
+            await asyncio.wait((reader, finished), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader,), timeout=_END_LIMIT)
+            if reader.done():
+                reader.result()
+        finally:
+            self._call.cancel()
+            for task in (sender, reader, finished):
+                task.cancel()
+            await asyncio.gather(sender, reader, finished, return_exceptions=True)
+
+    async def _send(self) -> None:
+        while True:
+            message = await self._queue.get()
+            try:
+                await self._call.write(message)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return  # whoever reads the answers learns why
+
+    async def _read(self, on_answer: Callable[[Answer], None]) -> None:
+        try:
+            with self._scheduler.speaking():
+                while True:
+                    async with asyncio.timeout(self._schedule_timeout):
+                        message = await self._call.read()
+                    if message is grpc.aio.EOF:
+                        break
+                    on_answer(_answer(self._dialect, message))
+                if await self._call.code() is not grpc.StatusCode.OK:
+                    await self._call.read()  # raises what the stream ended with
+        except TimeoutError:
+            who = f"scheduler {self._scheduler.address}"
+            raise TimedOut(f"{who}: no answer for {self._schedule_timeout:g} s") from None
+
+
+def _register(dialect: Dialect, ids: dict[str, str], registration: Registration) -> Any:
+    message, arm = dialect.message(ids, dialect.register_arm)
+    part: Any = arm
+    fill_register(part, registration.request)
+    part.concurrent_piece_count = registration.concurrent_piece_count
+    part.actual_piece_length = registration.piece_length
+    part.actual_content_length = registration.content_length
+    part.actual_piece_count = registration.piece_count
+    return message
+
+
+def _fill(arm: Any, what: Tell, piece: PieceRecord | None, error: Exception | None) -> None:
+    if piece is not None:
+        arm.piece.CopyFrom(piece_message(piece))
+    if what.note is Note.PIECE_FAILED:
+        arm.piece_number, arm.parent_id, arm.temporary = what.number, what.parent or "", True
+    if what.note is Note.RESCHEDULE:
+        for parent in what.parents:
+            arm.candidate_parents.add(id=parent)
+    if what.note is Note.SOURCE_PIECE_FAILED:
+        if isinstance(error, SourceFailed):
+            arm.backend.message = error.message[:_MAX_TEXT]
+            if error.status_code is not None:
+                arm.backend.status_code = error.status_code
+        else:
+            arm.unknown.message = str(error)[:_MAX_TEXT]
+    elif error is not None and "description" in arm.DESCRIPTOR.fields_by_name:
+        arm.description = str(error)[:_MAX_TEXT]
+
+
+def _answer(dialect: Dialect, message: Any) -> Answer:
+    arm = message.WhichOneof("response")
+    if arm == dialect.normal_arm:
+        found = (_candidate(p) for p in getattr(message, arm).candidate_parents)
+        return Parents(tuple(c for c in found if c is not None))
+    if arm == dialect.empty_arm:
+        return Empty()
+    if arm == "need_back_to_source_response":
+        return GoToSource(message.need_back_to_source_response.description)
+    raise SchedulerLost(f"unexpected answer of the scheduler: {arm}")
+
+
+def _candidate(peer: Any) -> Candidate | None:
+    host = peer.host
+    if not peer.id or not host.ip or not 0 < host.port < 65536:
+        return None
+    ip = f"[{host.ip}]" if ":" in host.ip else host.ip
+    return Candidate(peer.id, host.id, f"{ip}:{host.port}", weight_of(host.network))

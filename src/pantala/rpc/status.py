@@ -1,0 +1,136 @@
+"""Errors as gRPC statuses, and back. The only place that decides either."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+
+from pantala.errors import (
+    Busy,
+    Corrupt,
+    DragonflyError,
+    FeatureOff,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    OutputExists,
+    SourceChanged,
+    SourceFailed,
+    TaskDeleted,
+    TimedOut,
+    Unavailable,
+)
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+#: Trailing metadata that carries an origin's answer. A Dragonfly daemon puts plain JSON there,
+#: not the packed ``google.rpc.Status`` that the key's name promises.
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+# HTTP/2 peers commonly refuse 8 KiB of header fields, trailers included. Beyond these sizes an
+# answer would be lost as a whole, so the origin's headers go first, then the text is cut.
+_MAX_DETAILS: Final = 4096
+_MAX_MESSAGE: Final = 1024
+
+_STATUS: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
+
+_ERRORS: Final[Mapping[grpc.StatusCode, type[DragonflyError]]] = {
+    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: OutputExists,
+    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Busy,
+    grpc.StatusCode.FAILED_PRECONDITION: FeatureOff,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.UNIMPLEMENTED: FeatureOff,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DATA_LOSS: Corrupt,
+    grpc.StatusCode.UNAUTHENTICATED: Forbidden,
+}
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str, bytes | None]:
+    """Choose status, message and details for *error*.
+
+    Ours say themselves how to answer. Any other is a bug: the peer gets a number to quote and
+    nothing more, because the text may hold paths or credentials; our log has the rest.
+
+    Returns:
+        Status, message, and for an origin's failure the bytes for :data:`DETAILS_KEY`.
+    """
+    if not isinstance(error, DragonflyError):
+        reference = uuid.uuid4().hex[:8]
+        logger.error("unexpected error", reference=reference, exc_info=error)
+        text = f"internal error {reference}; the log of the answering process has the details"
+        return grpc.StatusCode.INTERNAL, text, None
+    status = _STATUS[error.code]
+    if isinstance(error, SourceFailed):
+        return status, _clip(error.message), _details(error)
+    return status, _clip(str(error)), None
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
+    """End the call with the status that belongs to *error*. Always raises, as gRPC wants."""
+    status, message, details = status_of(error)
+    trailing = ((DETAILS_KEY, details),) if details is not None else ()
+    await context.abort(status, message, trailing)
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
+    """The error of ours that a failed call stands for.
+
+    Args:
+        error: What the call raised.
+        who: The peer, as it shall stand in the message: ``"scheduler 10.0.0.1:8002"``.
+    """
+    status = error.code()
+    details = _read_details(error)
+    if details is not None:
+        kind = SourceChanged if status is grpc.StatusCode.ABORTED else SourceFailed
+        return kind(details.message, status_code=details.status_code, header=details.header)
+    text = f"{who}: {error.details() or status.name}"
+    if status is grpc.StatusCode.ABORTED:
+        return TaskDeleted(text)
+    return _ERRORS.get(status, DragonflyError)(text)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
+
+
+def _details(error: SourceFailed) -> bytes:
+    whole = {
+        "message": _clip(error.message),
+        "header": error.header,
+        "status_code": error.status_code,
+    }
+    data = json.dumps(whole, separators=(",", ":")).encode()
+    if len(data) > _MAX_DETAILS:
+        data = json.dumps({**whole, "header": {}}, separators=(",", ":")).encode()
+    return data
+
+
+def _read_details(error: grpc.aio.AioRpcError) -> SourceFailed | None:
+    """The origin's failure that the peer tells of; None when it tells of none."""
+    for key, value in error.trailing_metadata() or ():
+        if key != DETAILS_KEY:
+            continue
+        try:
+            told = json.loads(value)
+            status_code = told.get("status_code")
+            return SourceFailed(
+                str(told["message"]),
+                status_code=None if status_code is None else int(status_code),
+                header={str(k): str(v) for k, v in (told.get("header") or {}).items()},
+            )
+        except (ValueError, TypeError, AttributeError, KeyError):
+            return None  # a packed Any, as other gRPC servers send
+    return None

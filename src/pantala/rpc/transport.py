@@ -1,0 +1,118 @@
+"""Options of gRPC servers and channels, and binding a server to an address."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import grpc.aio
+
+from pantala.errors import CannotListen, ConfigError
+
+Options = Sequence[tuple[str, int | str]]
+
+# A piece of 4 MiB or more may travel in one message.
+_UNLIMITED: Final = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+
+def server_options() -> Options:
+    """Options for every server.
+
+    Dragonfly's own clients ping idle connections every 300 s, which gRPC's default enforcement
+    may take for abuse; and without ``so_reuseport=0`` a second process takes over half of a
+    busy port's connections without a word.
+    """
+    return (
+        *_UNLIMITED,
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        # A machine that lost its power says no goodbye: ask now and then.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    )
+
+
+def channel_options(target: str, *, keepalive: float = 300.0) -> Options:
+    """Options for a channel to *target* (``"10.0.0.1:8002"`` or ``"unix:/run/x.sock"``).
+
+    Args:
+        target: As gRPC wants it.
+        keepalive: Seconds between two pings. A stock server hangs up on whoever pings more
+            often than every 300; ours allow 10.
+    """
+    options = (
+        *_UNLIMITED,
+        ("grpc.keepalive_time_ms", round(keepalive * 1000)),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A proxy in the environment is for origins. The machines of a cluster meet directly.
+        ("grpc.enable_http_proxy", 0),
+    )
+    if target.startswith("unix:"):
+        # The default authority is the escaped path, which Dragonfly's daemon takes for a
+        # protocol error.
+        return (*options, ("grpc.default_authority", "localhost"))
+    return options
+
+
+def bind(
+    server: grpc.aio.Server,
+    address: str,
+    *,
+    setting: str = "server.port",
+    ip_setting: str | None = None,
+) -> int:
+    """Make *server* listen on *address*.
+
+    Args:
+        server: A server made with :func:`server_options`, not started yet.
+        address: ``"host:port"``, ``"[v6]:port"``, or ``"unix:path"``. Port 0 chooses one.
+        setting: The configuration key that decides the port or path, for the error message.
+        ip_setting: Likewise for the host. None: ``ip`` in the section of *setting*.
+
+    Returns:
+        The port in use; 1 for a unix socket.
+
+    Raises:
+        CannotListen: The address is taken, or is not one of this machine's.
+        ConfigError: The path cannot be listened on.
+    """
+    if ip_setting is None:
+        ip_setting = f"{setting.rpartition('.')[0]}.ip"
+    _probe(address, setting, ip_setting)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port != 0:
+        return port
+    if address.startswith("unix:"):
+        raise ConfigError(f"cannot listen on {address}: check the directory, or set {setting}")
+    why = "gRPC refuses it"
+    raise CannotListen(address, why, None, ip_key=ip_setting, port_key=setting)
+
+
+def _probe(address: str, setting: str, ip_setting: str) -> None:
+    """Bind and let go: the system says why it refuses, while gRPC says that it does."""
+    if address.startswith("unix:"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        for family, kind, protocol, _, where in socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                # As gRPC does: connections that have just ended do not stand in the way.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotListen(
+            address, why, error.errno, ip_key=ip_setting, port_key=setting
+        ) from error

@@ -1,0 +1,13 @@
+"""The scheduler: a shell of gRPC around :mod:`pantala.core.sched`.
+
+- :mod:`.app`: a running scheduler
+- :mod:`.config`: its settings
+- :mod:`.service`: the methods of the contract
+- :mod:`.sessions`: the talks with peers that download
+- :mod:`.waiters`: peers that wait for news of a task
+- :mod:`.seeds`: asking seeds to fetch
+- :mod:`.dialects`: the names by which the contract calls each kind of task
+- :mod:`.convert`: messages to values, and back
+- :mod:`.background`: work that nobody waits for
+- :mod:`.metrics`: what is counted
+"""

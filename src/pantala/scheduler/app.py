@@ -1,0 +1,180 @@
+"""A running scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from random import Random
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from pantala import BUILD_VERSION
+from pantala.core.bucket import Bucket
+from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
+from pantala.core.sched.world import World
+from pantala.errors import Busy
+from pantala.rpc.service import add_reflection, add_service
+from pantala.rpc.transport import bind, server_options
+
+from .background import Background
+from .config import SchedulerConfig
+from .metrics import Metrics
+from .seeds import SeedCaller
+from .service import SERVICE, Service
+from .sessions import Sessions
+from .waiters import Waiters
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Knows who has what, and tells peers whom to ask. A program may run it inside itself.
+
+    Args:
+        config: From :func:`.config.load`.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._config = config
+        self._background = Background()
+        self._waiters = Waiters()
+        self._world = World(config.limits(), self._waiters.wake)
+        self._metrics = Metrics()
+        rate = config.server.request_rate_limit
+        self._bucket = Bucket(rate, max(1.0, rate))
+        self._exit = contextlib.AsyncExitStack()
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+        self._metrics_port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once started."""
+        return self._port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where it answers ``GET /metrics``, once started; None if it does not."""
+        return self._metrics_port
+
+    async def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            ConfigError: The port is taken.
+        """
+        async with self._exit:
+            self._exit.push_async_callback(self._background.close)
+            server = await self._make_server()
+            self._exit.push_async_callback(server.stop, None)
+            ip = self._config.server.listen_ip
+            host = f"[{ip}]" if ":" in ip else ip
+            address = f"{host}:{self._config.server.port}"
+            self._port = bind(server, address, ip_setting="server.listenIP")
+            self._serve_metrics()
+            await server.start()
+            self._sweep_from_now_on()
+            self._server, self._exit = server, self._exit.pop_all()
+        logger.info(
+            "listening",
+            port=self._port,
+            ip=ip,
+            advertise_ip=self._config.server.advertise_ip,
+            metrics_port=self._metrics_port,
+            version=BUILD_VERSION,
+        )
+        if self._config.ignored:
+            logger.warning("settings without effect", keys=list(self._config.ignored))
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Take no new calls; end those that are open after *grace* seconds at the latest."""
+        if self._server is not None:
+            await self._server.stop(grace)
+        await self._exit.aclose()
+        logger.info("stopped")
+
+    async def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=server_options())
+        seeds = SeedCaller(
+            self._world, self._background, self._config.seed_peer.task_download_timeout
+        )
+        chance = Random()  # noqa: S311  for samples; there is nothing to guess
+        sessions = Sessions(self._world, self._waiters, seeds, self._metrics, chance)
+        service = Service(self._world, sessions, secrets.token_hex(8))
+        add_service(
+            server, SERVICE, service.methods(), admit=self._admit, observe=self._metrics.observe
+        )
+        servicer = health.aio.HealthServicer()
+        await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        add_reflection(server, (SERVICE,))
+        return server
+
+    def _serve_metrics(self) -> None:
+        if self._config.metrics.enable:
+            self._metrics_port, close = self._metrics.serve(self._config.metrics.addr)
+            self._exit.callback(close)
+
+    async def _admit(self, method: str) -> None:
+        """Refuse calls beyond the rate limit."""
+        if self._bucket.take(1, time.monotonic()) > 0:
+            raise Busy(
+                f"{method}: more than {self._config.server.request_rate_limit:g} requests "
+                "a second; try again later, or raise server.requestRateLimit"
+            )
+
+    def _sweep_from_now_on(self) -> None:
+        world, gc = self._world, self._config.scheduler.gc
+
+        def hosts() -> None:
+            for host in sweep_hosts(world, time.monotonic()):
+                logger.warning("host is silent; forgotten", host=host.id)
+
+        for interval, work, name in (
+            (gc.peer_gc_interval, lambda: sweep_peers(world, time.monotonic()), "sweep of peers"),
+            (gc.host_gc_interval, hosts, "sweep of hosts"),
+            (gc.task_gc_interval, lambda: sweep_tasks(world, time.monotonic()), "sweep of tasks"),
+        ):
+            self._background.spawn_periodic(interval, work, name)
+
+
+def run(config: SchedulerConfig) -> None:
+    """Run a scheduler until SIGTERM or SIGINT; a second signal ends it the hard way.
+
+    Raises:
+        ConfigError: The port is taken.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(config))
+
+
+async def _run(config: SchedulerConfig) -> None:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    told = asyncio.Event()
+    for number in signals:
+        loop.add_signal_handler(number, told.set)
+    scheduler = Scheduler(config)
+    await scheduler.start()
+    try:
+        await told.wait()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        await scheduler.stop()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster event loop, where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415  not on every platform
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

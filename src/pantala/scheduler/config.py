@@ -1,0 +1,201 @@
+"""A scheduler's settings: Dragonfly's YAML, checked at start.
+
+Keys and defaults are those of Dragonfly's scheduler, but for ``hostGCInterval`` (there 5m:
+hosts that hold content in memory come and go) and the limits that it gets from a manager.
+Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, PrivateAttr
+
+from pantala.core.sched.rules import Limits
+from pantala.logs import LEVELS
+from pantala.settings import (
+    Catalogue,
+    Count,
+    Duration,
+    Ip,
+    Port,
+    Settings,
+    Switch,
+    read_settings,
+)
+
+#: Read when no other file is named, and only if it is there.
+DEFAULT_PATH: Final = Path("/etc/dragonfly/scheduler.yaml")
+
+
+def _level(name: str) -> str:
+    if name.lower() not in LEVELS:
+        raise ValueError(f"expected one of {', '.join(LEVELS)}")
+    return name.lower()
+
+
+def _metrics_address(text: str) -> str:
+    _, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port or :port, such as :8000")
+    return text
+
+
+class Server(Settings):
+    """The gRPC server for daemons.
+
+    Attributes:
+        port: 0 lets the system choose.
+        request_rate_limit: Unary calls and new streams a second; more are refused.
+    """
+
+    listen_ip: Ip = "0.0.0.0"
+    port: Port = 8002
+    advertise_ip: Ip | None = None
+    request_rate_limit: Annotated[float, Field(gt=0)] = 4000.0
+    log_level: Annotated[str, AfterValidator(_level)] = "info"
+
+
+class Gc(Settings):
+    """When to look for what has gone, and after how long it has."""
+
+    piece_download_timeout: Duration = 1800.0
+    peer_gc_interval: Duration = Field(default=10.0, alias="peerGCInterval")
+    peer_ttl: Duration = 86400.0
+    task_gc_interval: Duration = Field(default=1800.0, alias="taskGCInterval")
+    host_gc_interval: Duration = Field(default=60.0, alias="hostGCInterval")
+    host_ttl: Duration = 3600.0
+
+
+class Scheduling(Settings):
+    """How far to go for a peer.
+
+    Attributes:
+        back_to_source_count: Peers of one task at the origin at once.
+        retry_back_to_source_limit: Peers that may fail at the origin, before it is left alone.
+        retry_limit, retry_interval: Their product is how long a peer that may not ask the
+            origin waits for others.
+        candidate_parent_limit: Parents that a peer is given.
+        filter_parent_limit: Parents that are compared.
+        load_limit: Children of a normal host at once.
+        seed_load_limit: Children of a seed at once.
+    """
+
+    algorithm: Literal["default"] = "default"
+    back_to_source_count: Count = 200
+    retry_back_to_source_limit: Count = 4
+    retry_limit: Count = 5
+    retry_interval: Duration = 0.5
+    candidate_parent_limit: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
+    filter_parent_limit: Annotated[int, Field(strict=True, ge=10, le=1000)] = 15
+    load_limit: Annotated[int, Field(strict=True, ge=1, le=2000)] = 200
+    seed_load_limit: Annotated[int, Field(strict=True, ge=1, le=50000)] = 2000
+    gc: Gc = Field(default_factory=Gc)
+
+
+class SeedPeer(Settings):
+    """Asking seeds to fetch."""
+
+    task_download_timeout: Duration = 10 * 3600.0
+
+
+class MetricsSettings(Settings):
+    """Where ``GET /metrics`` is answered."""
+
+    enable: Switch = False
+    addr: Annotated[str, AfterValidator(_metrics_address)] = ":8000"
+
+
+class SchedulerConfig(Settings):
+    """All settings of a scheduler. Made by :func:`load`."""
+
+    server: Server = Field(default_factory=Server)
+    scheduler: Scheduling = Field(default_factory=Scheduling)
+    seed_peer: SeedPeer = Field(default_factory=SeedPeer)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Keys that were set but have no effect, to be logged once."""
+        return self._ignored
+
+    def limits(self) -> Limits:
+        """As the core wants them."""
+        scheduling, gc = self.scheduler, self.scheduler.gc
+        return Limits(
+            candidates=scheduling.candidate_parent_limit,
+            sample=scheduling.filter_parent_limit,
+            back_to_source=scheduling.back_to_source_count,
+            origin_failures=scheduling.retry_back_to_source_limit,
+            patience=scheduling.retry_limit * scheduling.retry_interval,
+            uploads=scheduling.load_limit,
+            seed_uploads=scheduling.seed_load_limit,
+            piece_timeout=gc.piece_download_timeout,
+            peer_ttl=gc.peer_ttl,
+            host_ttl=gc.host_ttl,
+            task_ttl=gc.task_gc_interval,
+        )
+
+
+#: Keys of Dragonfly's scheduler that have no effect here, by section; one by one, so that a
+#: misspelt key is found among them too.
+_IGNORED: Final = {
+    "": "console pprofPort verbose",
+    "tracing": "protocol endpoint path service-name headers",
+    "server": "advertisePort host logDir logMaxSize logMaxAge logMaxBackups pluginDir",
+    "database.redis": "addrs masterName username password sentinelUsername sentinelPassword"
+    " poolSize poolTimeout brokerDB backendDB",
+    "database.redis.tls": "caCert cert key insecureSkipVerify",
+    "dynConfig": "refreshInterval",
+    "host": "idc location",
+    "manager": "addr schedulerClusterID",
+    "manager.keepAlive": "interval",
+    "manager.tls": "caCert cert key",
+    "job": "enable globalWorkerNum schedulerWorkerNum localWorkerNum redis",
+    "metrics": "enableHost",
+    "network": "enableIPv6",
+}
+
+_NO_TLS: Final = "TLS is not available yet: remove this key"
+
+#: To go on without what these ask for would be worse than to stop.
+_REFUSED: Final = {
+    f"{section}.tls.{name}": _NO_TLS
+    for section in ("server", "seedPeer", "peer")
+    for name in ("caCert", "cert", "key")
+}
+
+CATALOGUE: Final = Catalogue(
+    SchedulerConfig,
+    ignored=frozenset(
+        f"{section}.{key}".lstrip(".") for section, keys in _IGNORED.items() for key in keys.split()
+    ),
+    refused=_REFUSED,
+    secret=frozenset({"database.redis.password", "database.redis.sentinelPassword"}),
+)
+
+
+def load(
+    path: Path | None,
+    overrides: Mapping[str, object] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> SchedulerConfig:
+    """The settings of a scheduler.
+
+    Args:
+        path: A YAML file. None: built-in defaults, but for *overrides*.
+        overrides: Values that win over the file, by dotted key as in YAML, such as
+            ``{"server.port": 0, "server.listenIP": "127.0.0.1"}``.
+        flags: By the keys of *overrides*, the flags that they come from.
+
+    Raises:
+        ConfigError: One line for each thing that is wrong, naming file, key and value.
+        UsageError: Flags alone are at fault.
+    """
+    config, ignored = read_settings(CATALOGUE, path, overrides, flags=flags)
+    config._ignored = ignored  # noqa: SLF001  the model's own module
+    return config

@@ -1,0 +1,250 @@
+"""Messages to the scheduler's values, and back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pantala.core.sched.entities import (
+    DEFAULT_CONCURRENT_PIECES,
+    Host,
+    HostFacts,
+    Peer,
+    Registration,
+    Task,
+)
+from pantala.errors import InvalidRequest
+from pantala.model.digest import parse_digest
+from pantala.model.ids import check_task_id
+from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, ByteRange
+from pantala.pb import common_pb2, scheduler_pb2
+from pantala.rpc.convert import duration, optional, seconds, timestamp
+
+from .dialects import Side
+
+#: Bytes of an id; stock ids have about a hundred.
+_MAX_ID: Final = 1024
+#: Bytes of a message of which something is kept for long: URL and tags, or a host's figures.
+_MAX_KEPT: Final = 64 * 1024
+#: Pieces are numbered in 32 bits on the wire.
+_MAX_PIECES: Final = 2**32 - 1
+#: Parts of an announcement that are sent when they have changed.
+_MAY_BE_LEFT_OUT: Final = ("cpu", "memory", "network", "disk", "build")
+#: Of pieces at once; what a host is charged for must stay within reason.
+_MAX_CONCURRENT: Final = 1024
+
+
+def check_id(text: str, name: str) -> str:
+    """*text*, if it may be the id of a host or a peer.
+
+    Raises:
+        InvalidRequest: It is empty or too long; the message calls it *name*.
+    """
+    if not text or len(text.encode()) > _MAX_ID:
+        raise InvalidRequest(f"{name} {text[:100]!r}: want 1 to {_MAX_ID} bytes")
+    return text
+
+
+def host_facts(
+    message: scheduler_pb2.AnnounceHostRequest, before: HostFacts | None = None
+) -> HostFacts:
+    """What a host announces.
+
+    Args:
+        message: The announcement.
+        before: What the same host said last; what it leaves out now still holds.
+
+    Raises:
+        InvalidRequest: Something that is needed is missing or makes no sense.
+    """
+    host = message.host
+    check_id(host.id, "host id")
+    _check_size(message, "an announcement")
+    interval = max(0.0, seconds(message.interval))
+    if before is not None:
+        known = common_pb2.Host.FromString(before.announced)
+        for name in _MAY_BE_LEFT_OUT:
+            if known.HasField(name) and not host.HasField(name):
+                getattr(host, name).CopyFrom(getattr(known, name))
+        if not message.HasField("interval"):
+            interval = before.interval
+    network = host.network
+    if not host.ip or not 0 < host.port < 65536:
+        raise InvalidRequest(f"host {host.id}: ip {host.ip!r}, port {host.port}: cannot be called")
+    return HostFacts(
+        id=host.id,
+        type=host.type,
+        hostname=host.hostname,
+        ip=host.ip,
+        port=host.port,
+        download_port=host.download_port,
+        disable_shared=host.disable_shared,
+        idc=network.idc,
+        location=network.location,
+        tx_bandwidth=network.tx_bandwidth,
+        max_tx_bandwidth=network.max_tx_bandwidth,
+        version=host.build.git_version,
+        interval=interval,
+        announced=host.SerializeToString(),
+    )
+
+
+def registration(side: Side, message: Any, download: Any) -> Registration:
+    """A peer's first words.
+
+    Args:
+        side: The kind's.
+        message: The whole message, which has the ids.
+        download: What it says of the download.
+
+    Raises:
+        InvalidRequest: Something that is needed is missing or makes no sense.
+    """
+    _check_size(message, "a registration")
+    if not download.url:
+        raise InvalidRequest("url: must not be empty")
+    if download.priority not in common_pb2.Priority.values():
+        raise InvalidRequest(f"priority {download.priority}: want LEVEL0 to LEVEL6")
+    if download.HasField("digest") and download.digest:
+        parse_digest(download.digest)
+    _piece_length(download, "piece_length")
+    content_length = optional(download, "actual_content_length")
+    piece_length = _piece_length(download, "actual_piece_length")
+    if (content_length or 0) > _MAX_PIECES * (piece_length or MIN_PIECE_LENGTH):
+        raise InvalidRequest(f"a content of {content_length} bytes: more pieces than can be named")
+    pieces = optional(download, "concurrent_piece_count") or DEFAULT_CONCURRENT_PIECES
+    return Registration(
+        kind=side.kind,
+        host_id=check_id(message.host_id, "host id"),
+        task_id=check_task_id(message.task_id),
+        peer_id=check_id(message.peer_id, "peer id"),
+        url=download.url,
+        tag=optional(download, "tag"),
+        application=optional(download, "application"),
+        filtered_query_params=tuple(download.filtered_query_params),
+        range=_range(download),
+        priority=download.priority,
+        need_back_to_source=download.need_back_to_source,
+        disable_back_to_source=download.disable_back_to_source,
+        concurrent_pieces=min(pieces, _MAX_CONCURRENT),
+        content_length=content_length,
+        piece_length=piece_length,
+    )
+
+
+def seed_request(side: Side, download: Any) -> Any:
+    """What a seed is asked for, so that it fetches what a peer's registration wants."""
+    copy = type(download)()
+    copy.CopyFrom(download)
+    for name in side.not_for_seeds:
+        copy.ClearField(name)
+    copy.need_back_to_source = True
+    # Otherwise the two messages have the same fields.
+    return side.download[1].FromString(copy.SerializeToString())
+
+
+def peer_message(side: Side, peer: Peer, clock_offset: float) -> Any:
+    """A peer, its task and its host.
+
+    Args:
+        side: The kind's.
+        peer: Whom.
+        clock_offset: Unix time minus the world's.
+    """
+    message = candidate_message(side, peer)
+    message.created_at.CopyFrom(timestamp(peer.created_at + clock_offset))
+    message.updated_at.CopyFrom(timestamp(peer.updated_at + clock_offset))
+    message.need_back_to_source = peer.registration.need_back_to_source
+    message.task.CopyFrom(task_message(side, peer.task, clock_offset))
+    if peer.cost is not None:
+        message.cost.CopyFrom(duration(peer.cost))
+    return message
+
+
+def candidate_message(side: Side, peer: Peer) -> Any:
+    """A parent as its children need it: they ask it for the rest."""
+    message = side.peer(
+        id=peer.id,
+        priority=peer.registration.priority,
+        state=peer.state.value,
+        host=_candidate_host(peer.host),
+        concurrent_piece_count=peer.registration.concurrent_pieces,
+    )
+    if peer.range is not None:
+        message.range.start, message.range.length = peer.range.start, peer.range.length
+    return message
+
+
+def task_message(side: Side, task: Task, clock_offset: float) -> Any:
+    """A task. Its digest and headers belong to those who gave them, and are not told."""
+    wanted, (content_length, piece_length) = task.registration, task.shape
+    message = side.task(
+        id=task.id,
+        type=int(task.kind),
+        url=wanted.url,
+        tag=wanted.tag,
+        application=wanted.application,
+        filtered_query_params=wanted.filtered_query_params,
+        content_length=content_length,
+        piece_count=task.piece_count,
+        size_scope=_size_scope(task),
+        state=task.state.value,
+        peer_count=len(task.peers),
+        has_available_peer=bool(task.holders),
+        created_at=timestamp(task.created_at + clock_offset),
+        updated_at=timestamp(task.updated_at + clock_offset),
+    )
+    if content_length and piece_length:
+        # The message has no field for the length of a piece; the first one shows it.
+        message.pieces.add(number=0, offset=0, length=min(piece_length, content_length))
+    return message
+
+
+def _check_size(message: Any, what: str) -> None:
+    size = message.ByteSize()
+    if size > _MAX_KEPT:
+        raise InvalidRequest(f"{what} of {size} bytes: want at most {_MAX_KEPT}")
+
+
+def _piece_length(download: Any, name: str) -> int | None:
+    length: int = getattr(download, name)
+    if length and not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
+        raise InvalidRequest(
+            f"{name} {length}: want {MIN_PIECE_LENGTH} to {MAX_PIECE_LENGTH} bytes"
+        )
+    return length or None
+
+
+def _range(download: Any) -> ByteRange | None:
+    if not download.HasField("range"):
+        return None
+    if not download.range.length:
+        raise InvalidRequest("range: its length must not be 0")
+    return ByteRange(download.range.start, download.range.length)
+
+
+def _candidate_host(host: Host) -> common_pb2.Host:
+    facts = host.facts
+    return common_pb2.Host(
+        id=facts.id,
+        type=facts.type,
+        hostname=facts.hostname,
+        ip=facts.ip,
+        port=facts.port,
+        download_port=facts.download_port,
+        network=common_pb2.Network(
+            idc=facts.idc,
+            location=facts.location,
+            tx_bandwidth=facts.tx_bandwidth,
+            max_tx_bandwidth=facts.max_tx_bandwidth,
+        ),
+    )
+
+
+def _size_scope(task: Task) -> common_pb2.SizeScope.ValueType:
+    """As Dragonfly's scheduler classifies contents."""
+    length = task.shape.content_length
+    if length == 0:
+        return common_pb2.EMPTY
+    if length <= 128:
+        return common_pb2.TINY
+    return common_pb2.SMALL if task.piece_count == 1 else common_pb2.NORMAL

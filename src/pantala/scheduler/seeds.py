@@ -1,0 +1,95 @@
+"""Asking seeds to fetch a task from its origin, so that others need not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from pantala.core.sched.entities import Host, Task, Trigger
+from pantala.core.sched.world import World
+from pantala.errors import DragonflyError, SourceFailed, Unavailable
+from pantala.pb import dfdaemon_pb2_grpc
+from pantala.rpc.status import from_rpc_error
+from pantala.rpc.transport import channel_options
+
+from .background import Background
+from .dialects import Side
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+#: Seconds until a seed's first word; children wait meanwhile.
+_HELLO_LIMIT: Final = 3.0
+
+#: Seconds between two pings: children wait for a seed as long as it lives.
+_KEEPALIVE: Final = 10.0
+
+#: Seconds for which a seed that could not be reached is not asked, unless it announces itself.
+_REST: Final = 60.0
+
+
+class SeedCaller:
+    """Calls one seed for a task, and when that one cannot be reached, the next.
+
+    Args:
+        world: Learns of a call's beginning and end.
+        background: Where the calls run.
+        timeout: Seconds that a seed may take for a whole task.
+    """
+
+    def __init__(self, world: World, background: Background, timeout: float) -> None:
+        self._world = world
+        self._background = background
+        self._timeout = timeout
+
+    def ask(self, side: Side, task: Task, seeds: Sequence[Host], request: Any) -> None:
+        """Ask one of *seeds* for *task*, in this order, until one carries it out."""
+        self._background.spawn(self._ask(side, task, seeds, request), f"seed of {task.id}")
+
+    async def _ask(self, side: Side, task: Task, seeds: Sequence[Host], request: Any) -> None:
+        limits = self._world.limits
+        no_seed_for = limits.seed_pause
+        try:
+            for seed in seeds:
+                task.trigger = Trigger(seed.id, time.monotonic())
+                try:
+                    await self._download(side, seed, request)
+                except SourceFailed as error:
+                    # Another seed would hear the same from the origin.
+                    logger.info("origin failed a seed", task=task.id, error=str(error))
+                    no_seed_for = limits.seed_bar
+                    return
+                except DragonflyError as error:
+                    if type(error) is Unavailable:  # not Busy, and not a task that was deleted
+                        self._world.seeds.leave_out(seed, time.monotonic() + _REST)
+                    logger.warning("seed failed", task=task.id, seed=seed.id, error=str(error))
+                else:
+                    if self._world.is_held_by(seed, task):
+                        no_seed_for = 0.0
+                    return
+        finally:
+            self._world.end_trigger(task, no_seed_before=time.monotonic() + no_seed_for)
+
+    async def _download(self, side: Side, seed: Host, request: Any) -> None:
+        """Let *seed* download, and stay until it has finished. Raises DragonflyError."""
+        method, _ = side.download
+        target = seed.facts.address
+        # Only ours are asked, and ours let themselves be pinged as often as that.
+        options = channel_options(target, keepalive=_KEEPALIVE)
+        async with grpc.aio.insecure_channel(target, options) as channel:
+            stub: Any = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+            try:
+                call = getattr(stub, method)(request, timeout=self._timeout)
+                async with asyncio.timeout(_HELLO_LIMIT):
+                    await call.initial_metadata()  # which a daemon of ours sends at once
+                async for _ in call:
+                    pass
+            except TimeoutError:
+                raise Unavailable(f"seed {seed.id}: silent for {_HELLO_LIMIT:g} s") from None
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error, f"seed {seed.id}") from error

@@ -1,0 +1,141 @@
+"""The methods of ``scheduler.v2.Scheduler``, those for kinds of task made from their table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.empty_pb2 import Empty
+
+from pantala.core.sched.world import World
+from pantala.errors import Forbidden, NoProvider
+from pantala.model.ids import check_task_id
+from pantala.pb import common_pb2, scheduler_pb2
+
+from . import convert
+from .dialects import SIDES, Side
+from .sessions import Sessions
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+SERVICE: Final = "scheduler.v2.Scheduler"
+
+#: Trailing metadata of AnnounceHost: new at each start of a scheduler. A daemon that sees
+#: another one than before announces what it holds, for we know nothing of it.
+EPOCH_KEY: Final = "pantala-epoch"
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Unary = Callable[[Any, _Context], Awaitable[Any]]
+
+
+class Service:
+    """Answers calls from the world.
+
+    Args:
+        world: What is known.
+        sessions: Answer the announce talks.
+        epoch: See :data:`EPOCH_KEY`.
+    """
+
+    def __init__(self, world: World, sessions: Sessions, epoch: str) -> None:
+        self._world = world
+        self._sessions = sessions
+        self._epoch = epoch
+        # Values here are monotonic; messages want unix time.
+        self._clock_offset = time.time() - time.monotonic()
+
+    def methods(self) -> SimpleNamespace:
+        """All methods by their names, for :func:`pantala.rpc.service.add_service`."""
+        methods: dict[str, Any] = {
+            "AnnounceHost": self.announce_host,
+            "ListHosts": self.list_hosts,
+            "DeleteHost": self.delete_host,
+        }
+        for side in SIDES.values():
+            methods[side.talk.announce] = self._announce(side)
+            methods[side.stat_peer] = self._stat_peer(side)
+            methods[side.delete_peer] = self._delete_peer(side)
+            methods[side.talk.stat[0]] = self._stat_task(side)
+            methods[side.talk.delete[0]] = self._delete_task(side)
+        return SimpleNamespace(**methods)
+
+    async def announce_host(
+        self, request: scheduler_pb2.AnnounceHostRequest, context: _Context
+    ) -> Empty:
+        """A host is there, or still there."""
+        known = self._world.hosts.get(request.host.id)
+        facts = convert.host_facts(request, known.facts if known is not None else None)
+        if known is None:
+            logger.info("host", host=facts.id, seed=facts.is_seed, address=facts.address)
+        self._world.announce(facts, time.monotonic())
+        context.set_trailing_metadata(((EPOCH_KEY, self._epoch),))
+        return Empty()
+
+    async def list_hosts(
+        self, request: scheduler_pb2.ListHostsRequest, _: _Context
+    ) -> scheduler_pb2.ListHostsResponse:
+        """All hosts, or those of one type."""
+        return scheduler_pb2.ListHostsResponse(
+            hosts=[
+                common_pb2.Host.FromString(host.facts.announced)
+                for host in self._world.hosts.values()
+                if not request.HasField("type") or request.type == host.facts.type
+            ]
+        )
+
+    async def delete_host(self, request: scheduler_pb2.DeleteHostRequest, _: _Context) -> Empty:
+        """A host says goodbye."""
+        self._world.remove_host(self._world.host(request.host_id))
+        logger.info("host left", host=request.host_id)
+        return Empty()
+
+    def _announce(self, side: Side) -> Callable[..., AsyncGenerator[Any, None]]:
+        async def announce(
+            requests: AsyncIterator[Any], context: _Context
+        ) -> AsyncGenerator[Any, None]:
+            try:
+                async with aclosing(self._sessions.announce(side, requests)) as answers:
+                    async for answer in answers:
+                        yield answer
+            except (NoProvider, Forbidden) as error:
+                # What the contract has for "not on these terms".
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
+        return announce
+
+    def _stat_peer(self, side: Side) -> _Unary:
+        async def stat_peer(request: Any, _: _Context) -> Any:
+            peer = self._world.peer((side.kind, request.peer_id))
+            return convert.peer_message(side, peer, self._clock_offset)
+
+        return stat_peer
+
+    def _delete_peer(self, side: Side) -> _Unary:
+        async def delete_peer(request: Any, _: _Context) -> Empty:
+            peer = self._world.peers.get((side.kind, request.peer_id))
+            if peer is not None:
+                self._world.remove_peer(peer)
+            return Empty()
+
+        return delete_peer
+
+    def _stat_task(self, side: Side) -> _Unary:
+        async def stat_task(request: Any, _: _Context) -> Any:
+            task = self._world.task((side.kind, check_task_id(request.task_id)))
+            return convert.task_message(side, task, self._clock_offset)
+
+        return stat_task
+
+    def _delete_task(self, side: Side) -> _Unary:
+        async def delete_task(request: Any, _: _Context) -> Empty:
+            host = self._world.host(request.host_id)
+            self._world.remove_from_host(host, (side.kind, check_task_id(request.task_id)))
+            return Empty()
+
+        return delete_task

@@ -1,0 +1,194 @@
+"""Every task on this node, in one store of limited size.
+
+Eviction, expiry and deletion are one act: content, records, and a word to
+:attr:`Holdings.on_removed`.
+
+Everything here and in :mod:`.holding` runs on the event loop's thread and never blocks; only the
+views are used by other threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from pantala.core.ledger import Account, Ledger
+from pantala.core.reclaim import expired
+from pantala.model.task import Kind, TaskRecord
+
+from . import memory
+from .holding import Holding, Reason
+from .metadata import MetadataStore
+
+#: What is known of tasks may take this part of the capacity besides; or so many bytes, if that is
+#: more: some four thousand tasks with ordinary headers.
+_RECORDS_PART: Final = 8
+_RECORDS_LEAST: Final = 16 << 20
+
+#: Bytes that a task takes even if it is empty, and a response header besides its text. Measured.
+_TASK_COST: Final = 4096
+_HEADER_COST: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How full the store is; bytes, but for *tasks*."""
+
+    capacity: int
+    used: int
+    leased: int
+    published: int
+    tasks: int
+
+
+class Holdings:
+    """Every task on this node, in one store of limited size.
+
+    Args:
+        capacity: Bytes it may hold.
+        metadata: Where the records are.
+        clock: Unix time, seconds.
+        lock_pages: Keep content out of swap.
+        executor: Where memory is unmapped; a gigabyte takes a tenth of a second. None: here.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        metadata: MetadataStore,
+        *,
+        clock: Callable[[], float],
+        lock_pages: bool = False,
+        executor: Executor | None = None,
+    ) -> None:
+        records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
+        self.ledger = Ledger(capacity, records=records)
+        self.metadata = metadata
+        self.now = clock
+        self.lock_pages = lock_pages
+        #: Bytes of all pieces ever published.
+        self.published = 0
+        #: Called after a task has left, for whatever reason.
+        self.on_removed: Callable[[Holding, Reason], None] = lambda _holding, _reason: None
+        self._executor = executor
+        self._holdings: dict[tuple[Kind, str], Holding] = {}
+        self._of_account: dict[Account, Holding] = {}
+
+    def __len__(self) -> int:
+        return len(self._holdings)
+
+    def __iter__(self) -> Iterator[Holding]:
+        return iter(list(self._holdings.values()))
+
+    def figures(self) -> Figures:
+        """How full it is."""
+        return Figures(
+            capacity=self.ledger.capacity,
+            used=self.ledger.used,
+            leased=self.ledger.leased,
+            published=self.published,
+            tasks=len(self._holdings),
+        )
+
+    def get(self, kind: Kind, task_id: str) -> Holding | None:
+        """What is held of a task, or None."""
+        return self._holdings.get((kind, task_id))
+
+    def open(self, record: TaskRecord) -> Holding:
+        """Begin, or go on, to hold a task. Nothing is reserved by this.
+
+        What is held of the same task with other lengths or another version is from before it
+        changed, and goes.
+        """
+        holding = self.get(record.kind, record.id)
+        if holding is not None and not _agree(holding.record, record):
+            self.remove(holding, Reason.CHANGED)
+            holding = None
+        if holding is None:
+            account = self.ledger.open(f"{record.kind.name}/{record.id}")
+            holding = Holding(self, record, account)
+            self._holdings[record.kind, record.id] = self._of_account[account] = holding
+        known = self.metadata.download_started(record)
+        if record.content_length == 0:
+            self.metadata.download_finished(record.kind, record.id, self.now())
+        self.discard(self._evict(self.ledger.note(holding.account, _cost(known))))
+        return holding
+
+    def admit(self, account: Account, amount: int) -> list[memory.Content]:
+        """Reserve bytes, evicting whom the ledger names. Raises as it does.
+
+        Returns:
+            What the evicted held, to be used again or closed.
+        """
+        return self._evict(self.ledger.reserve(account, amount))
+
+    def _evict(self, victims: Iterable[Account]) -> list[memory.Content]:
+        """Part with tasks whose accounts are closed; what they held."""
+        spare = []
+        for victim in victims:
+            holding = self._of_account[victim]
+            if (content := holding.surrender()) is not None:
+                spare.append(content)
+            self._forget(holding, Reason.LRU, freed=True)
+        return spare
+
+    def remove(self, holding: Holding, reason: Reason) -> None:
+        """Delete a task: from here on nobody finds it. A second time does nothing."""
+        if not holding.gone:
+            freed = self.ledger.doom(holding.account)
+            self._forget(holding, reason, freed=freed)
+
+    def _forget(self, holding: Holding, reason: Reason, *, freed: bool) -> None:
+        del self._holdings[holding.kind, holding.id]
+        del self._of_account[holding.account]
+        holding.removed(freed=freed)
+        self.metadata.delete(holding.kind, holding.id)
+        self.on_removed(holding, reason)
+
+    def expire(self, ttl: Mapping[Kind, float]) -> int:
+        """Delete what nobody uses and nobody has used for its time to live; how many."""
+        dead = [
+            holding
+            for record in expired(self.metadata.list(), ttl=ttl, now=self.now())
+            if (holding := self.get(record.kind, record.id)) and not holding.lease_count
+        ]
+        for holding in dead:
+            self.remove(holding, Reason.TTL)
+        return len(dead)
+
+    def discard(self, contents: Iterable[memory.Content]) -> None:
+        """Free what the evicted held."""
+        for content in contents:
+            if self.lock_pages:  # they count against the limit on locked memory until they go
+                content.close()
+            else:
+                self.dispose(content.close)
+
+    def dispose(self, close: Callable[[], None]) -> None:
+        """Free memory without keeping the loop waiting."""
+        if self._executor is None:
+            close()
+        else:
+            self._executor.submit(close)
+
+    def close(self) -> None:
+        """Free everything. Leases end as their holders let go."""
+        for holding in self:
+            self.remove(holding, Reason.DELETED)
+
+
+def _cost(record: TaskRecord) -> int:
+    """Bytes that a record and what belongs to it take, about."""
+    headers = sum(len(k) + len(v) + _HEADER_COST for k, v in record.response_header.items())
+    texts = (record.url, record.tag, record.application, record.version)
+    return _TASK_COST + headers + sum(len(text or "") for text in texts)
+
+
+def _agree(old: TaskRecord, new: TaskRecord) -> bool:
+    """Whether two records can speak of the same content."""
+    lengths = (old.content_length, old.piece_length) == (new.content_length, new.piece_length)
+    return (lengths or old.content_length is None) and (
+        not old.version or not new.version or old.version == new.version
+    )

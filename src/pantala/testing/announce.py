@@ -1,0 +1,340 @@
+"""Peers, hosts and seeds played by hand over real gRPC, against a scheduler on a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+
+from pantala import BUILD_VERSION
+from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.rpc.service import add_service
+from pantala.rpc.status import DETAILS_KEY
+from pantala.rpc.transport import bind, channel_options, server_options
+from pantala.scheduler.app import Scheduler
+from pantala.scheduler.config import load
+
+from .stage import MIB, task_id
+
+#: Seconds that any one answer may take before a test fails.
+LIMIT: Final = 20.0
+
+Answer = scheduler_pb2.AnnounceCachePeerResponse
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_numbers = itertools.count()
+
+
+class Peer:
+    """One announce stream, spoken by hand."""
+
+    def __init__(self, stub: Any, host: str, task: str) -> None:
+        self.id = f"{host}-{next(_numbers)}"
+        self.ids: dict[str, Any] = {"host_id": host, "task_id": task_id(task), "peer_id": self.id}
+        self.call = stub.AnnounceCachePeer()
+
+    async def tell(self, **arm: Any) -> None:
+        """Send one message."""
+        await self.call.write(scheduler_pb2.AnnounceCachePeerRequest(**self.ids, **arm))
+
+    async def register(self, length: int = 10 * MIB, **fields: Any) -> None:
+        """The first message."""
+        described: dict[str, Any] = {
+            "url": "http://origin/f",
+            "actual_piece_length": 4 * MIB,
+        } | fields
+        await self.tell(
+            register_cache_peer_request=scheduler_pb2.RegisterCachePeerRequest(
+                actual_content_length=length, **described
+            )
+        )
+
+    async def answer(self) -> Answer:
+        """The next answer; its end, if the stream ended, is raised."""
+        async with asyncio.timeout(LIMIT):
+            message = await self.call.read()
+            if message is grpc.aio.EOF:
+                raise AssertionError(f"ended with {await self.call.code()}")
+        assert isinstance(message, Answer)
+        return message
+
+    async def asked(self, **fields: Any) -> Answer:
+        """Register, and the answer."""
+        await self.register(**fields)
+        return await self.answer()
+
+    async def parents(self) -> set[str]:
+        """The next answer, which must be parents: their ids."""
+        answer = await self.answer()
+        assert answer.WhichOneof("response") == "normal_cache_task_response", answer
+        return {p.id for p in answer.normal_cache_task_response.candidate_parents}
+
+    async def to_source(self) -> None:
+        """The next answer, which must be the origin."""
+        assert is_to_source(await self.answer())
+
+    async def started(self) -> None:
+        """It fetches from parents."""
+        await self.tell(
+            download_cache_peer_started_request=scheduler_pb2.DownloadCachePeerStartedRequest()
+        )
+
+    async def source_started(self) -> None:
+        """It fetches from the origin."""
+        await self.tell(
+            download_cache_peer_back_to_source_started_request=(
+                scheduler_pb2.DownloadCachePeerBackToSourceStartedRequest()
+            )
+        )
+
+    async def reschedule(self, *parents: str) -> None:
+        """It wants other parents than these."""
+        await self.tell(
+            reschedule_cache_peer_request=scheduler_pb2.RescheduleCachePeerRequest(
+                candidate_parents=[common_pb2.CachePeer(id=p) for p in parents]
+            )
+        )
+
+    async def piece(self, number: int, parent: str | None = None) -> None:
+        """It has a piece."""
+        piece = common_pb2.Piece(
+            number=number,
+            parent_id=parent,
+            length=4 * MIB,
+            digest="crc32:1",
+            traffic_type=common_pb2.REMOTE_PEER if parent else common_pb2.BACK_TO_SOURCE,
+            cost=Duration(nanos=1_000_000),
+        )
+        if parent is None:
+            request = scheduler_pb2.DownloadPieceBackToSourceFinishedRequest(piece=piece)
+            await self.tell(download_piece_back_to_source_finished_request=request)
+        else:
+            await self.tell(
+                download_piece_finished_request=scheduler_pb2.DownloadPieceFinishedRequest(
+                    piece=piece
+                )
+            )
+
+    async def piece_failed(self, parent: str, *, temporary: bool = True) -> None:
+        """A parent did not give it a piece."""
+        request = scheduler_pb2.DownloadPieceFailedRequest(
+            piece_number=0, parent_id=parent, temporary=temporary
+        )
+        await self.tell(download_piece_failed_request=request)
+
+    async def finished(self) -> None:
+        """It has everything, from parents; the scheduler ends the stream."""
+        await self.tell(
+            download_cache_peer_finished_request=scheduler_pb2.DownloadCachePeerFinishedRequest()
+        )
+        await self.ends(grpc.StatusCode.OK)
+
+    async def source_finished(self) -> None:
+        """It has everything, some of it from the origin; the scheduler ends the stream."""
+        await self.tell(
+            download_cache_peer_back_to_source_finished_request=(
+                scheduler_pb2.DownloadCachePeerBackToSourceFinishedRequest()
+            )
+        )
+        await self.ends(grpc.StatusCode.OK)
+
+    async def source_failed(self, why: str = "403 Forbidden") -> None:
+        """The origin failed it; the scheduler ends the stream."""
+        await self.tell(
+            download_cache_peer_back_to_source_failed_request=(
+                scheduler_pb2.DownloadCachePeerBackToSourceFailedRequest(description=why)
+            )
+        )
+        await self.ends(grpc.StatusCode.OK)
+
+    async def failed(self) -> None:
+        """It gives up; the scheduler ends the stream."""
+        await self.tell(
+            download_cache_peer_failed_request=scheduler_pb2.DownloadCachePeerFailedRequest()
+        )
+        await self.ends(grpc.StatusCode.OK)
+
+    async def ends(self, code: grpc.StatusCode) -> str:
+        """The stream ends like this; its details."""
+        async with asyncio.timeout(LIMIT):
+            assert await self.call.code() is code, await self.call.details()
+        return str(await self.call.details())
+
+
+class Swarm:
+    """A scheduler and a channel to it."""
+
+    def __init__(self, scheduler: Scheduler, channel: grpc.aio.Channel) -> None:
+        self.scheduler = scheduler
+        self.channel = channel
+        self.stub: Any = scheduler_pb2_grpc.SchedulerStub(channel)
+
+    async def host(self, name: str, *, port: int = 4000, **fields: Any) -> Any:
+        """Announce a host; the call, for its metadata."""
+        host = common_pb2.Host(
+            id=name,
+            hostname=name,
+            ip=fields.pop("ip", "127.0.0.1"),
+            port=port,
+            download_port=port,
+            build=common_pb2.Build(git_version=fields.pop("version", BUILD_VERSION)),
+            network=common_pb2.Network(
+                idc=fields.pop("idc", ""),
+                location=fields.pop("location", ""),
+                max_tx_bandwidth=10**10,
+            ),
+            memory=common_pb2.Memory(total=1),
+            **{k: v for k, v in fields.items() if k != "interval"},
+        )
+        interval = fields.get("interval", Duration(seconds=300))
+        request = scheduler_pb2.AnnounceHostRequest(host=host, interval=interval)
+        call = self.stub.AnnounceHost(request)
+        await call
+        return call
+
+    async def hosts(self, *names: str) -> None:
+        """Announce normal hosts."""
+        for name in names:
+            await self.host(name)
+
+    def peer(self, host: str, task: str = "t") -> Peer:
+        """A peer that has not said anything yet."""
+        return Peer(self.stub, host, task)
+
+    async def holder(self, host: str, task: str = "t", **fields: Any) -> Peer:
+        """A peer that announces what its host holds already."""
+        peer = self.peer(host, task)
+        assert is_to_source(await peer.asked(need_back_to_source=True, **fields))
+        await peer.source_started()
+        await peer.source_finished()
+        return peer
+
+    async def source(self, host: str, task: str = "t") -> Peer:
+        """A peer that is at the origin."""
+        peer = self.peer(host, task)
+        assert is_to_source(await peer.asked())
+        await peer.source_started()
+        await self.until_state(peer, "BackToSource")
+        return peer
+
+    async def child(self, host: str, task: str = "t") -> Peer:
+        """A peer that fetches from parents."""
+        peer = self.peer(host, task)
+        await peer.register()
+        await peer.parents()
+        await peer.started()
+        await self.until_state(peer, "Running")
+        return peer
+
+    async def stat(self, task: str = "t") -> common_pb2.CacheTask:
+        """What the scheduler says of a task."""
+        request = scheduler_pb2.StatCacheTaskRequest(host_id="x", task_id=task_id(task))
+        answer = await self.stub.StatCacheTask(request)
+        assert isinstance(answer, common_pb2.CacheTask)
+        return answer
+
+    async def stat_peer(self, peer_id: str) -> common_pb2.CachePeer:
+        """What the scheduler says of a peer."""
+        answer = await self.stub.StatCachePeer(scheduler_pb2.StatCachePeerRequest(peer_id=peer_id))
+        assert isinstance(answer, common_pb2.CachePeer)
+        return answer
+
+    async def until_state(self, peer: Peer, state: str) -> None:
+        """Ask until the scheduler has taken in what *peer* said last."""
+
+        async def arrived() -> bool:
+            return (await self.stat_peer(peer.id)).state == state
+
+        await until(arrived)
+
+    async def gone(self, peer: Peer) -> bool:
+        """Whether the scheduler has forgotten a peer."""
+        return await refusal(self.stat_peer(peer.id)) is grpc.StatusCode.NOT_FOUND
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again, with an end."""
+    async with asyncio.timeout(LIMIT):
+        while not await condition():  # noqa: ASYNC110  what is waited for is in the scheduler
+            await asyncio.sleep(0.01)
+
+
+async def refusal(call: Awaitable[Any]) -> grpc.StatusCode | None:
+    """How a call was refused; None if it was not."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return None
+
+
+def is_to_source(answer: Answer) -> bool:
+    """Whether a peer was told to go to the origin."""
+    return answer.WhichOneof("response") == "need_back_to_source_response"
+
+
+@asynccontextmanager
+async def swarm(**settings: Any) -> AsyncIterator[Swarm]:
+    """A scheduler with *settings*, ``__`` for dots."""
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    config = load(None, {"server.port": 0, "server.listenIP": "127.0.0.1"} | dotted)
+    scheduler = Scheduler(config)
+    await scheduler.start()
+    target = f"127.0.0.1:{scheduler.port}"
+    try:
+        async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+            yield Swarm(scheduler, channel)
+    finally:
+        await scheduler.stop(grace=0)
+
+
+class Seed:
+    """A daemon that can be asked to fetch; it tells the scheduler what it is told to tell."""
+
+    def __init__(self, swarm: Swarm, name: str) -> None:
+        self.swarm = swarm
+        self.name = name
+        self.requests: asyncio.Queue[dfdaemon_pb2.DownloadCacheTaskRequest] = asyncio.Queue()
+        self.release = asyncio.Event()
+        self.fail_with: tuple[grpc.StatusCode, str, bytes | None] | None = None
+        #: It says that it is done, and does nothing.
+        self.says_only = False
+        self.peer: Peer | None = None
+
+    async def DownloadCacheTask(  # noqa: N802  the contract's name
+        self, request: dfdaemon_pb2.DownloadCacheTaskRequest, context: Context
+    ) -> AsyncIterator[dfdaemon_pb2.DownloadCacheTaskResponse]:
+        """Fetch from the origin, as soon as the test says so."""
+        self.requests.put_nowait(request)
+        if self.fail_with is not None:
+            code, text, details = self.fail_with
+            await context.abort(code, text, ((DETAILS_KEY, details),) if details else ())
+        if self.says_only:
+            return
+        await self.release.wait()
+        self.peer = self.swarm.peer(self.name)
+        assert is_to_source(await self.peer.asked(need_back_to_source=True))
+        await self.peer.source_started()
+        yield dfdaemon_pb2.DownloadCacheTaskResponse(peer_id=self.peer.id)
+        await self.peer.source_finished()
+
+
+@asynccontextmanager
+async def seed(swarm: Swarm, name: str, **host: Any) -> AsyncIterator[Seed]:
+    """A seed that runs and has announced itself."""
+    daemon = Seed(swarm, name)
+    server = grpc.aio.server(options=server_options())
+    add_service(server, "dfdaemon.v2.DfdaemonUpload", daemon)
+    port = bind(server, "127.0.0.1:0")
+    await server.start()
+    await swarm.host(name, port=port, type=1, **host)
+    try:
+        yield daemon
+    finally:
+        await server.stop(None)

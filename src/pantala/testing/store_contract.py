@@ -1,0 +1,154 @@
+"""What every implementation of :class:`pantala.storage.memory.Content` must do.
+
+A subclass says how to make one, and how to look behind its back: content must not vouch for
+itself::
+
+    class TestSegment(ContentContract):
+        length = 1 << 20
+
+        def make(self) -> Content: ...
+        def peek(self, content, offset, length) -> bytes: ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import random
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from pantala.storage.memory import Content
+
+
+class ContentContract:
+    """Tests for one implementation."""
+
+    #: Bytes in what :meth:`make` returns; at least 100.
+    length: ClassVar[int]
+
+    #: It has a descriptor to give.
+    hands_out: ClassVar[bool] = True
+
+    def make(self) -> Content:
+        """Fresh content of :attr:`length` bytes."""
+        raise NotImplementedError
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes:
+        """What it holds, read in another way than by its own methods."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def content(self) -> Iterator[Content]:
+        """Content that is closed in the end."""
+        content = self.make()
+        yield content
+        content.close()
+
+    @pytest.fixture
+    def data(self, content: Content) -> bytes:
+        """What *content* has been filled with."""
+        data = random.Random(self.length).randbytes(self.length)
+        with content.writable(0, self.length) as view:
+            view[:] = data
+        return data
+
+    def test_it_is_as_long_as_was_asked(self, content: Content) -> None:
+        """Not rounded to anything."""
+        assert content.length == self.length
+        with content.readable(0, self.length) as view:
+            assert len(view) == self.length
+
+    def test_it_keeps_what_was_received(self, content: Content, data: bytes) -> None:
+        """Any part of it, at any offset."""
+        for start, size in ((0, self.length), (1, 50), (self.length - 7, 7), (33, 0)):
+            with content.readable(start, size) as view:
+                assert view == data[start : start + size]
+            assert self.peek(content, start, size) == data[start : start + size]
+
+    def test_it_is_received_in_place(self, content: Content) -> None:
+        """A view shows what is written after it was made: nothing is copied."""
+        with content.readable(10, 5) as seen, content.writable(8, 5) as view:
+            view[:] = b"abcde"
+            assert bytes(seen) == b"cde\0\0"
+        assert self.peek(content, 7, 7) == b"\0abcde\0"
+
+    def test_neighbours_are_left_alone(self, content: Content, data: bytes) -> None:
+        """A part is a part."""
+        with content.writable(20, 10) as view:
+            view[:] = bytes(10)
+        assert self.peek(content, 0, self.length) == data[:20] + bytes(10) + data[30:]
+
+    def test_what_is_readable_is_not_writable(self, content: Content) -> None:
+        """A verified piece cannot be changed by who reads it."""
+        with content.readable(0, 10) as view:
+            assert view.readonly
+        with content.writable(0, 10) as view:
+            assert not view.readonly
+
+    def test_punching_gives_back_or_changes_nothing(self, content: Content, data: bytes) -> None:
+        """Where it worked there are zeros, but for pages that hold something else too."""
+        start, end = self.length // 4, self.length
+        kept = data
+        if content.punch(start, end - start):
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            if first < end:
+                kept = data[:first] + bytes(end - first)
+        assert self.peek(content, 0, self.length) == kept
+
+    def test_a_handout_shows_everything(self, content: Content, data: bytes) -> None:
+        """What was there, and what is received later; at the content's own offsets."""
+        with self._handout(content) as fd:
+            assert os.pread(fd, self.length, 0) == data
+            with content.writable(3, 4) as view:
+                view[:] = b"late"
+            assert os.pread(fd, 4, 3) == b"late"
+            assert os.fstat(fd).st_size == self.length
+            assert not os.get_inheritable(fd)
+
+    def test_a_handout_is_for_reading_only(self, content: Content, data: bytes) -> None:
+        """Also for its owner, who could open it once more."""
+        with self._handout(content) as fd:
+            assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.pwrite(fd, b"evil", 0)
+            with pytest.raises(OSError, match="Invalid argument"):
+                os.ftruncate(fd, 0)
+            with pytest.raises(OSError, match="Permission denied"):
+                mmap.mmap(fd, self.length)
+        assert self.peek(content, 0, self.length) == data
+
+    def test_each_handout_is_one_of_its_own(self, content: Content) -> None:
+        """Closing one leaves the others."""
+        with self._handout(content) as first, self._handout(content) as second:
+            assert first != second
+        with self._handout(content) as third:
+            assert len(os.pread(third, 10, 0)) == 10
+
+    def test_views_outlive_it(self, data: bytes, content: Content) -> None:
+        """A reader who was cut off must not crash; so do descriptors."""
+        view = content.readable(0, self.length)
+        with self._handout(content) as fd:
+            content.close()
+            assert os.pread(fd, self.length, 0) == data
+        assert view == data
+
+    def test_closing_twice_is_harmless(self, content: Content) -> None:
+        """As the fixture does once more."""
+        content.close()
+        content.close()
+
+    @contextlib.contextmanager
+    def _handout(self, content: Content) -> Iterator[int]:
+        fd = content.handout()
+        assert (fd is not None) == self.hands_out
+        if fd is None:
+            pytest.skip("has no descriptor to give")
+        try:
+            yield fd
+        finally:
+            os.close(fd)
