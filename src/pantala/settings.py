@@ -3,7 +3,8 @@
 A program describes its settings once, as a :class:`Catalogue`: a model of the keys that mean
 something, the keys that are accepted without effect (so that a file written for Dragonfly
 loads), and those that are refused, with the reason. :func:`read_settings` reads a file against
-it and finds all that is wrong in one go.
+it and finds all that is wrong in one go. In a file, keys may differ from the catalogue's in case,
+and empty text is as good as no key: Dragonfly's charts write both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from .errors import ConfigError, UsageError
@@ -53,6 +62,23 @@ class Settings(BaseModel):
     """Base of a section: immutable, camelCase in YAML, nothing unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel)
+
+
+class Root(Settings):
+    """Base of all the settings of a program, as :func:`read_settings` makes them."""
+
+    _ignored: tuple[str, ...] = PrivateAttr(())
+    _unknown: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Keys that were set but have no effect, sorted, to be logged once."""
+        return self._ignored
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """A line for each key that nobody knows, with the one that was probably meant."""
+        return self._unknown
 
 
 def _size(value: object) -> int:
@@ -111,7 +137,7 @@ Ip = Annotated[str, AfterValidator(_ip)]
 #: ``host:port``; the host is a name, an IPv4 address or a bracketed IPv6 address.
 Address = Annotated[str, AfterValidator(_address)]
 
-ModelT = TypeVar("ModelT", bound=Settings)
+ModelT = TypeVar("ModelT", bound=Root)
 
 
 @dataclass(frozen=True)
@@ -142,7 +168,8 @@ def read_settings(
     dependent: Callable[[Callable[[str], object]], Mapping[str, object]] = lambda _: {},
     *,
     flags: Mapping[str, str] | None = None,
-) -> tuple[ModelT, tuple[str, ...]]:
+    strict: bool = False,
+) -> ModelT:
     """Settings from *path* and the command line.
 
     Args:
@@ -152,22 +179,23 @@ def read_settings(
         dependent: Defaults that follow from other keys, by dotted key. It gets a function
             that gives the unchecked value of a key, None if it is not set.
         flags: By the keys of *overrides*, the flags that they come from, for messages.
-
-    Returns:
-        The settings, and the keys that were set but have no effect, sorted.
+        strict: An unknown key is an error. If not, the settings tell which there were: a file
+            made for a newer Dragonfly, or an older one, must not keep a node from starting.
 
     Raises:
         ConfigError: The file cannot be read, or says what it must not. One line for each problem.
         UsageError: Flags alone are at fault.
     """
-    tree = {} if path is None else read_yaml(path)
+    source = "settings" if path is None else str(path)
+    leaves = catalogue.keys()
+    names = {key.lower(): key for key in leaves | frozenset(_sections(leaves))}
+    tree = {} if path is None else _spelt(read_yaml(path), names, leaves, source)
     for key, value in (overrides or {}).items():
         _put(tree, key, value, replace=True)
     for key, value in dependent(partial(_get, tree)).items():
         _put(tree, key, value, replace=False)
-    source = "settings" if path is None else str(path)
-    names = {key: (flags or {}).get(key, "") for key in overrides or ()}
-    return _Reader(catalogue, source, names).read(tree)
+    overridden = {key: (flags or {}).get(key, "") for key in overrides or ()}
+    return _Reader(catalogue, source, overridden, strict=strict).read(tree)
 
 
 def if_present(path: Path) -> Path | None:
@@ -220,6 +248,40 @@ def _yaml_problem(exc: Exception) -> str:
     return "not YAML: " + ("nested too deeply" if isinstance(exc, RecursionError) else "bad text")
 
 
+def _spelt(
+    tree: Mapping[Any, Any],
+    names: Mapping[str, str],
+    leaves: frozenset[str],
+    source: str,
+    prefix: str = "",
+) -> dict[Any, Any]:
+    """*tree* with its keys spelt as the catalogue does, and nothing in place of empty text.
+
+    Args:
+        tree: A section of a file.
+        names: Keys and sections that are known, by themselves in lower case.
+        leaves: Those that are keys. What lies below one is its value, and stays as it is.
+        source: Where the tree is from.
+        prefix: The section's key, with a dot.
+
+    Raises:
+        ConfigError: A key is there in two spellings.
+    """
+    spelt: dict[Any, Any] = {}
+    for name, value in tree.items():
+        key = names.get(f"{prefix}{name}".lower(), f"{prefix}{name}")
+        last = key.removeprefix(prefix) if isinstance(name, str) else name
+        if last in spelt:
+            raise ConfigError(f"{source}: key {key} appears twice, once as {prefix}{name}")
+        if key in leaves:
+            spelt[last] = None if value == "" else value
+        elif isinstance(value, Mapping):
+            spelt[last] = _spelt(value, names, leaves, source, key + ".")
+        else:
+            spelt[last] = value
+    return spelt
+
+
 def _get(tree: Mapping[str, Any], dotted: str) -> object:
     """One value; None if it, or a section around it, is not there."""
     value: object = tree
@@ -249,21 +311,29 @@ class _Reader(Generic[ModelT]):
         catalogue: What may be said.
         source: Where the tree is from, for messages.
         overridden: Keys that are not from there, and the flags that they are from, if from any.
+        strict: An unknown key is wrong.
     """
 
     def __init__(
-        self, catalogue: Catalogue[ModelT], source: str, overridden: Mapping[str, str]
+        self,
+        catalogue: Catalogue[ModelT],
+        source: str,
+        overridden: Mapping[str, str],
+        *,
+        strict: bool,
     ) -> None:
         self._catalogue = catalogue
         self._source = source
         self._overridden = overridden
+        self._strict = strict
         self._only_flags = True
         self._leaves = catalogue.keys()
         self._sections = frozenset(_sections(self._leaves))
         self._problems: list[str] = []
         self._without_effect: list[str] = []
+        self._unknown: list[str] = []
 
-    def read(self, tree: Mapping[Any, Any]) -> tuple[ModelT, tuple[str, ...]]:
+    def read(self, tree: Mapping[Any, Any]) -> ModelT:
         kept = self._keep(tree, "")
         try:
             settings = self._catalogue.model.model_validate(kept)
@@ -273,7 +343,9 @@ class _Reader(Generic[ModelT]):
         if self._problems:
             kind = UsageError if self._only_flags else ConfigError
             raise kind("\n".join(self._problems))
-        return settings, tuple(sorted(self._without_effect))
+        settings._ignored = tuple(sorted(self._without_effect))  # noqa: SLF001  made here
+        settings._unknown = tuple(self._unknown)  # noqa: SLF001  made here
+        return settings
 
     def _keep(self, tree: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
         """What the model is to see. A null is as good as no key."""
@@ -304,7 +376,11 @@ class _Reader(Generic[ModelT]):
     def _report_unknown(self, key: str) -> None:
         nearest = nearest_key(key, self._leaves | self._sections)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        self._report(key, f"unknown key {key}{hint}")
+        words = f"unknown key {key}{hint}"
+        if self._strict:
+            self._report(key, words)
+        else:
+            self._unknown.append(words)
 
     def _report_value(self, error: ErrorDetails) -> None:
         path = [str(part) for part in error["loc"]]

@@ -67,9 +67,9 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def problems(path: Path | None, overrides: Mapping[str, object] | None = None) -> list[str]:
-    """The lines of the error that loading gives, without the file's name."""
+    """The lines of the error that strict loading gives, without the file's name."""
     with pytest.raises(ConfigError) as caught:
-        load(path, overrides)
+        load(path, overrides, strict=True)
     return [line.removeprefix(f"{path}: ") for line in str(caught.value).splitlines()]
 
 
@@ -126,7 +126,7 @@ def test_stock_file(tmp_path: Path) -> None:
 
 def test_every_key_is_documented() -> None:
     """The documentation names all and only the keys that are known."""
-    named = set(re.findall(r"^\| `(\w+\.[\w.]+)`", DOCS.read_text(), re.MULTILINE))
+    named = set(re.findall(r"^\| `(\w+\.[\w.]+|console)`", DOCS.read_text(), re.MULTILINE))
     assert named == CATALOGUE.keys()
 
 
@@ -298,6 +298,35 @@ def test_secrets_stay_secret(tmp_path: Path) -> None:
     (line,) = problems(write(tmp_path, "backend: {requestHeader: {Pin: 4711}}"))
     assert line == "backend.requestHeader.Pin: expected a valid string"
     assert "hunter2" not in problems(write(tmp_path, "backend: {a: 'hunter2"))[0]
+
+
+def test_case_and_empty_text(tmp_path: Path) -> None:
+    """Keys may differ in case, as in Dragonfly's charts; empty text is as good as no key."""
+    text = """
+Download: {server: {requestbufferSize: 20, handoffPath: ''}}
+host: {idc: '', IP: '', hostname: ''}
+backend: {requestHeader: {X-Empty: '', x-empty: a}}
+upload: {server: {caCert: ''}}
+"""
+    config = load(write(tmp_path, text), strict=True)
+    assert config.download.server.request_buffer_size == 20
+    assert config.host == load(None).host
+    assert config.backend.request_header == {"X-Empty": "", "x-empty": "a"}
+    twice = "storage: {keep: true, Keep: false}"
+    assert problems(write(tmp_path, twice)) == [
+        "key storage.keep appears twice, once as storage.Keep"
+    ]
+
+
+def test_unknown_keys_are_told(tmp_path: Path) -> None:
+    """Unless the reading is strict, they are no error. What is wrong besides still is."""
+    text = "hots: {ip: 10.0.0.1}\n7: x\nstorage: {keep: true}"
+    config = load(write(tmp_path, text))
+    assert config.unknown == ("unknown key hots; did you mean host?", "unknown key 7")
+    assert config.storage.keep
+    with pytest.raises(ConfigError, match=r"storage\.keep") as caught:
+        load(write(tmp_path, "hots: {}\nstorage: {keep: 1}"))
+    assert "hots" not in str(caught.value)
 
 
 def test_a_list_is_called_one(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_several_mistakes(tmp_path: Path) -> None:
     """Each has a line of its own."""
     path = tmp_path / "c.yaml"
     path.write_text("a: 1\nstorage: {dir: x}")
-    status, _, errors = dfdaemon("-c", str(path))
+    status, _, errors = dfdaemon("-c", str(path), "--strict")
     assert status == 1
     assert errors.splitlines() == [
         f"dfdaemon: {path}: unknown key a",

@@ -82,12 +82,23 @@ async def test_keys_of_others(path: Path) -> None:
     assert [log["keys"] for log in logs if "keys" in log] == [("clientConfig", "seedClientConfig")]
 
 
+async def test_keys_of_nobody(path: Path) -> None:
+    """A misspelt one is named, and so is what comes of it, once."""
+    write(path, "scheduler: {adr: 'a:1'}")
+    with capture_logs() as logs:
+        found = await started(path)
+        await found.refresh()
+    assert [log["keys"] for log in logs if "keys" in log] == [
+        ("unknown key scheduler.adr; did you mean scheduler.addr?",)
+    ]
+    assert len([log for log in logs if "no scheduler" in log["event"]]) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("scheduler: {addr: 10.0.0.1}", "scheduler.addr = '10.0.0.1': expected host:port"),
         ("scheduler: 10.0.0.1:8002", "scheduler: expected a section"),
-        ("scheduler: {adr: 'a:1'}", "unknown key scheduler.adr; did you mean scheduler.addr?"),
         ("scheduler: {addrs: 'a:1'}", "scheduler.addrs = 'a:1': expected a list"),
         ("- a:1", "expected a mapping"),
     ],

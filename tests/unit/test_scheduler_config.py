@@ -115,7 +115,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
     """The file, the key, and what would do."""
     path = _file(tmp_path, text)
     with pytest.raises(ConfigError, match=words) as caught:
-        load(path)
+        load(path, strict=True)
     assert str(path) in str(caught.value)
 
 

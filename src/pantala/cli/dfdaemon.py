@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import logging.handlers
 import socket
@@ -23,6 +22,7 @@ from pantala.paths import make_runtime_dir, personal_socket
 from pantala.settings import if_present
 
 from ._process import program
+from ._settings import settings_json
 from ._text import flag_names
 
 #: Settings of a personal daemon: nothing that other machines, or other users, can reach.
@@ -49,9 +49,6 @@ Examples:
 
 #: When a personal daemon quits, unless it is told otherwise.
 _IDLE: Final = "5m"
-
-#: Seconds in each unit that a duration is printed in; the first one that is exact.
-_UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 Number = TypeVar("Number", int, float)
 
@@ -126,7 +123,12 @@ _Idle = Annotated[
     str | None,
     typer.Option(metavar="TIME", help=f"When a personal daemon quits. Default: {_IDLE}."),
 ]
-_Check = Annotated[bool, typer.Option("--check", help="Print the settings as JSON, and stop.")]
+_Check = Annotated[
+    bool, typer.Option("--check", help="Print the settings as JSON, and stop; strictly.")
+]
+_Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse keys that are not known, instead of a warning.")
+]
 _Version = Annotated[
     bool,
     typer.Option(
@@ -159,6 +161,7 @@ def _command(
     personal: _Personal = False,
     idle_timeout: _Idle = None,
     check: _Check = False,
+    strict: _Strict = False,
     version: _Version = False,
 ) -> None:
     """Run a Dragonfly daemon: get content from peers, and give it to them."""
@@ -197,6 +200,8 @@ def _main(given: Mapping[str, Any]) -> int:
         _start_logging(given, log_size)
         if config.ignored:
             _log.warning("settings without effect", keys=config.ignored)
+        if config.unknown:
+            _log.warning("unknown settings", keys=config.unknown)
         from pantala.daemon import app  # noqa: PLC0415  slow, and --help needs none of it
 
         return app.run(config, personal_idle=idle)
@@ -233,8 +238,9 @@ def _settings(given: Mapping[str, Any]) -> DaemonConfig:
         if (value := given[name]) is not None and value is not False and value != []
     }
     path: Path | None = given["config"]
+    strict = given["strict"] or given["check"]
     if not given["personal"]:
-        return load(path or if_present(DEFAULT_PATH), values, flag_names(_KEYS))
+        return load(path or if_present(DEFAULT_PATH), values, flag_names(_KEYS), strict=strict)
     if values.keys() & {"scheduler.addrs", "dynconfig.path"}:
         raise UsageError(
             "--personal has a scheduler of its own: leave out --scheduler, --dynconfig"
@@ -246,7 +252,7 @@ def _settings(given: Mapping[str, Any]) -> DaemonConfig:
     name = hashlib.sha256(str(values["download.server.socketPath"]).encode()).hexdigest()[:12]
     unique = {"host.hostname": f"{socket.gethostname()}-personal-{name}"}
     # The machine's file is for the machine's daemon.
-    return load(path, _PERSONAL | unique | values, flag_names(_KEYS))
+    return load(path, _PERSONAL | unique | values, flag_names(_KEYS), strict=strict)
 
 
 def _check(config: DaemonConfig) -> None:
@@ -270,22 +276,7 @@ def _as_json(config: DaemonConfig) -> str:
     hidden = {"backend": {"request_header"}}
     tree = config.model_dump(mode="json", by_alias=True, exclude=hidden)
     tree["download"]["server"]["socketMode"] = f"{config.download.server.socket_mode:04o}"
-    return json.dumps(_with_units(tree), indent=2, ensure_ascii=False)
-
-
-def _with_units(value: Any) -> Any:
-    """Durations as text; of all settings they alone are fractional numbers."""
-    if isinstance(value, dict):
-        return {key: _with_units(below) for key, below in value.items()}
-    if not isinstance(value, float):
-        return value
-    # 9 ms in seconds is read as a number that differs in its last bit.
-    texts = [_decimal(value / size) + unit for unit, size in _UNITS.items()]
-    return next((text for text in texts if parse_duration(text) == value), texts[0])
-
-
-def _decimal(number: float) -> str:
-    return f"{number:.9f}".rstrip("0").rstrip(".")
+    return settings_json(tree)
 
 
 def _parse(

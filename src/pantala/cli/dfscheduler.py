@@ -15,6 +15,7 @@ from pantala.scheduler.config import DEFAULT_PATH, SchedulerConfig, load
 from pantala.settings import if_present
 
 from ._process import program
+from ._settings import settings_json
 from ._text import flag_names
 
 _EPILOG: Final = """
@@ -24,6 +25,7 @@ Examples:
   dfscheduler                                use /etc/dragonfly/scheduler.yaml, if it is there
   dfscheduler --port 0 --listen-ip 127.0.0.1 any free port; the log says which
   dfscheduler --config my.yaml --json-logs   flags win over the file
+  dfscheduler --config my.yaml --check       show what would be used, and stop
 """
 
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -51,6 +53,12 @@ _Advertise = Annotated[
 ]
 _Level = Annotated[str | None, typer.Option("--log-level", "-l", help="trace … error.")]
 _Json = Annotated[bool, typer.Option("--json-logs", help="Log JSON lines on a terminal too.")]
+_Check = Annotated[
+    bool, typer.Option("--check", help="Print the settings as JSON, and stop; strictly.")
+]
+_Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse keys that are not known, instead of a warning.")
+]
 _Version = Annotated[
     bool,
     typer.Option(
@@ -76,6 +84,8 @@ def _command(
     advertise_ip: _Advertise = None,
     log_level: _Level = None,
     json_logs: _Json = False,
+    check: _Check = False,
+    strict: _Strict = False,
     version: _Version = False,
 ) -> None:
     """Run a Dragonfly scheduler: tell peers from which others to get content."""
@@ -87,6 +97,9 @@ def _main(given: Mapping[str, Any]) -> int:
     """Do what the command line says; return the exit status."""
     try:
         config = _settings(given)
+        if given["check"]:
+            _check(config)
+            return 0
         setup_logging(config.server.log_level, json=given["json_logs"])
         from pantala.scheduler import app  # noqa: PLC0415  slow, and --help needs none of it
 
@@ -100,7 +113,16 @@ def _main(given: Mapping[str, Any]) -> int:
 
 def _settings(given: Mapping[str, Any]) -> SchedulerConfig:
     values = {key: given[name] for name, key in _KEYS.items() if given[name] is not None}
-    return load(given["config"] or if_present(DEFAULT_PATH), values, flag_names(_KEYS))
+    strict = given["strict"] or given["check"]
+    path = given["config"] or if_present(DEFAULT_PATH)
+    return load(path, values, flag_names(_KEYS), strict=strict)
+
+
+def _check(config: SchedulerConfig) -> None:
+    tree = config.model_dump(mode="json", by_alias=True)
+    typer.echo(settings_json(tree, numbers=frozenset({"requestRateLimit"})))
+    for key in config.ignored:
+        typer.echo(f"dfscheduler: {key} has no effect", err=True)
 
 
 def main() -> None:

@@ -150,6 +150,7 @@ class Daemon:
             config, addrs=addresses, on_change=lambda _addresses: self._changed.set()
         )
         self.metrics.observe_store(self._figures)
+        self.metrics.observe_schedulers(lambda: len(self._dynconfig.current()))
         #: Where it listens, by name, once started.
         self.ports: dict[str, int] = {}
 

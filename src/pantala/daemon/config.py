@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pantala.model.ids import host_id
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for
@@ -26,6 +26,7 @@ from pantala.settings import (
     Ip,
     Port,
     Rate,
+    Root,
     Settings,
     Size,
     Switch,
@@ -294,7 +295,7 @@ class MetricsSettings(Settings):
     server: MetricsServer = Field(default_factory=MetricsServer)
 
 
-class DaemonConfig(Settings):
+class DaemonConfig(Root):
     """All settings of a daemon, checked and resolved. Made by :func:`load`."""
 
     host: Host = Field(default_factory=Host)
@@ -311,13 +312,6 @@ class DaemonConfig(Settings):
     health: Health = Field(default_factory=Health)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
-    _ignored: tuple[str, ...] = PrivateAttr(())
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Keys that were set but have no effect, to be logged once."""
-        return self._ignored
-
     @property
     def host_id(self) -> str:
         """The id of this host."""
@@ -332,15 +326,18 @@ class DaemonConfig(Settings):
 #: Keys of Dragonfly's client that have no effect here, by section. They are listed one by one,
 #: so that a misspelt key is found among them too.
 _IGNORED: Final = {
+    "": "console",
     "backend": "enableHickoryDNS putChunkSize putConcurrentChunkCount putTimeout",
     "gc.policy": "diskHighThresholdPercent diskLowThresholdPercent diskThreshold"
     " distHighThresholdPercent distLowThresholdPercent distThreshold pageCacheIdleTimeout"
     " persistentCacheTaskTTL persistentTaskTTL taskTTL",
+    "log": "level",
     "manager": "addr caCert cert key",
     "proxy": "disableBackToSource prefetch readBufferSize rules",
     "proxy.registryMirror": "addr cert enableTaskIDBasedBlobDigest",
     "proxy.server": "caCert caKey ip port requestRateLimit",
     "proxy.server.basicAuth": "password username",
+    "scheduler": "enableBackToSource",
     "security": "enable",
     "server": "cacheDir pluginDir",
     "server.adaptiveRateLimit": "bucketCount bucketInterval collectInterval cpuThreshold"
@@ -363,7 +360,7 @@ _REFUSED: Final = {
 CATALOGUE: Final = Catalogue(
     DaemonConfig,
     ignored=frozenset(
-        f"{section}.{key}" for section, keys in _IGNORED.items() for key in keys.split()
+        f"{section}.{key}".lstrip(".") for section, keys in _IGNORED.items() for key in keys.split()
     ),
     refused=_REFUSED,
     secret=frozenset({"backend.requestHeader"}),
@@ -374,6 +371,8 @@ def load(
     path: Path | None,
     overrides: Mapping[str, object] | None = None,
     flags: Mapping[str, str] | None = None,
+    *,
+    strict: bool = False,
 ) -> DaemonConfig:
     """The settings of a daemon.
 
@@ -381,13 +380,14 @@ def load(
         path: As for :func:`.read_settings`, like the others.
         overrides: Such as ``{"storage.cacheCapacity": "2GiB", "upload.server.port": 0}``.
         flags: Where *overrides* come from.
+        strict: An unknown key is an error, and not one of the settings' ``unknown``.
 
     Raises:
         ConfigError: One line for each thing that is wrong, naming file, key and value.
     """
-    config, ignored = read_settings(CATALOGUE, path, overrides, _dependent_defaults, flags=flags)
-    config._ignored = ignored  # noqa: SLF001  the model's own module
-    return config
+    return read_settings(
+        CATALOGUE, path, overrides, _dependent_defaults, flags=flags, strict=strict
+    )
 
 
 def _dependent_defaults(get: Callable[[str], object]) -> dict[str, object]:

@@ -20,6 +20,7 @@ from pantala.errors import ConfigError
 from pantala.settings import (
     Address,
     Catalogue,
+    Root,
     Settings,
     if_present,
     read_settings,
@@ -44,7 +45,7 @@ class _SchedulerAddresses(Settings):
     addrs: tuple[Address, ...] = ()
 
 
-class _File(Settings):
+class _File(Root):
     scheduler: _SchedulerAddresses = Field(default_factory=_SchedulerAddresses)
 
 
@@ -87,10 +88,17 @@ class Dynconfig:
         Raises:
             ConfigError: The file is malformed, or missing where it was asked for.
         """
-        names, ignored = await asyncio.to_thread(self._names)
-        if ignored:
-            _log.warning("dynconfig keys without effect", keys=ignored)
+        names, file = await asyncio.to_thread(self._names)
+        if file.ignored:
+            _log.warning("dynconfig keys without effect", keys=file.ignored)
+        if file.unknown:
+            _log.warning("unknown dynconfig keys", keys=file.unknown)
         await self._take(names)
+        if not names:
+            _log.warning(
+                "no scheduler: every download goes to the origin",
+                todo="name one by scheduler.addrs, --scheduler or the dynconfig file",
+            )
 
     async def run(self) -> None:
         """Refresh for ever, every ``dynconfig.refreshInterval``."""
@@ -108,18 +116,18 @@ class Dynconfig:
         else:
             await self._take(names)
 
-    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """``host:port`` of all schedulers as they are written, and keys without effect."""
+    def _names(self) -> tuple[tuple[str, ...], _File]:
+        """``host:port`` of all schedulers as they are written, and the file; empty if unread."""
         if self._fixed:
-            return self._fixed, ()
+            return self._fixed, _File()
         if self._path is None:
             self._path = if_present(DEFAULT_PATH)
         if self._path is None:
-            return (), ()
+            return (), _File()
         # From now on the file is expected: that it vanishes is a failure like any other.
-        file, ignored = read_settings(_CATALOGUE, self._path)
+        file = read_settings(_CATALOGUE, self._path)
         scheduler = file.scheduler
-        return scheduler.addrs or ((scheduler.addr,) if scheduler.addr else ()), ignored
+        return scheduler.addrs or ((scheduler.addr,) if scheduler.addr else ()), file
 
     async def _take(self, names: tuple[str, ...]) -> None:
         async with asyncio.TaskGroup() as group:

@@ -159,6 +159,9 @@ class Metrics:
         self._misses = self._counter(
             "cache_misses_total", "Downloads for which something had to be fetched."
         )
+        self._schedulers = self._gauge(
+            "schedulers", "Schedulers known; at 0 every download goes to the origin."
+        )
         version = self._gauge(
             "version", "What runs; always 1.", "git_version", "git_commit", "platform", "build_time"
         )
@@ -171,6 +174,10 @@ class Metrics:
     def observe_store(self, figures: Callable[[], StoreFigures]) -> None:
         """Have *figures* asked at each :meth:`render` for the gauges of the memory store."""
         self._registry.register(_StoreCollector(figures))
+
+    def observe_schedulers(self, count: Callable[[], int]) -> None:
+        """Have *count* asked at each :meth:`render` for how many schedulers there are."""
+        self._schedulers.set_function(count)
 
     # Downloads
 

@@ -91,6 +91,8 @@ class Scheduler:
         )
         if self._config.ignored:
             logger.warning("settings without effect", keys=list(self._config.ignored))
+        if self._config.unknown:
+            logger.warning("unknown settings", keys=list(self._config.unknown))
 
     async def stop(self, grace: float = 5.0) -> None:
         """Take no new calls; end those that are open after *grace* seconds at the latest."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import AfterValidator, Field
 
 from pantala.core.sched.rules import Limits
 from pantala.logs import LEVELS
@@ -21,6 +21,7 @@ from pantala.settings import (
     Duration,
     Ip,
     Port,
+    Root,
     Settings,
     Switch,
     read_settings,
@@ -108,20 +109,13 @@ class MetricsSettings(Settings):
     addr: Annotated[str, AfterValidator(_metrics_address)] = ":8000"
 
 
-class SchedulerConfig(Settings):
+class SchedulerConfig(Root):
     """All settings of a scheduler. Made by :func:`load`."""
 
     server: Server = Field(default_factory=Server)
     scheduler: Scheduling = Field(default_factory=Scheduling)
     seed_peer: SeedPeer = Field(default_factory=SeedPeer)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
-
-    _ignored: tuple[str, ...] = PrivateAttr(())
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Keys that were set but have no effect, to be logged once."""
-        return self._ignored
 
     def limits(self) -> Limits:
         """As the core wants them."""
@@ -144,9 +138,10 @@ class SchedulerConfig(Settings):
 #: Keys of Dragonfly's scheduler that have no effect here, by section; one by one, so that a
 #: misspelt key is found among them too.
 _IGNORED: Final = {
-    "": "console pprofPort verbose",
+    "": "console pprofPort storage verbose",
     "tracing": "protocol endpoint path service-name headers",
-    "server": "advertisePort host logDir logMaxSize logMaxAge logMaxBackups pluginDir",
+    "server": "advertisePort cacheDir dataDir host logDir logMaxSize logMaxAge logMaxBackups"
+    " pluginDir workHome",
     "database.redis": "addrs masterName username password sentinelUsername sentinelPassword"
     " poolSize poolTimeout brokerDB backendDB",
     "database.redis.tls": "caCert cert key insecureSkipVerify",
@@ -183,6 +178,8 @@ def load(
     path: Path | None,
     overrides: Mapping[str, object] | None = None,
     flags: Mapping[str, str] | None = None,
+    *,
+    strict: bool = False,
 ) -> SchedulerConfig:
     """The settings of a scheduler.
 
@@ -191,11 +188,10 @@ def load(
         overrides: Values that win over the file, by dotted key as in YAML, such as
             ``{"server.port": 0, "server.listenIP": "127.0.0.1"}``.
         flags: By the keys of *overrides*, the flags that they come from.
+        strict: An unknown key is an error, and not one of the settings' ``unknown``.
 
     Raises:
         ConfigError: One line for each thing that is wrong, naming file, key and value.
         UsageError: Flags alone are at fault.
     """
-    config, ignored = read_settings(CATALOGUE, path, overrides, flags=flags)
-    config._ignored = ignored  # noqa: SLF001  the model's own module
-    return config
+    return read_settings(CATALOGUE, path, overrides, flags=flags, strict=strict)
