@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,17 @@ import pytest
 
 from pantala.testing.cluster import Cluster
 from pantala.testing.origin import Origin
+
+
+def pytest_configure() -> None:
+    """Let programs under test have the signals that they are born with.
+
+    Under nohup, or in the background of a script, signals are ignored, and whoever is started
+    inherits that. A handler that does nothing is as good for us, and is not inherited.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ def _then(*events: dict[str, Any]) -> Script:
         (_with(length=-1), "length=-1"),
         (_with(piece_length="5000"), "piece_length='5000'"),
         (_with(start=True), "start=True"),
-        (_with(start=1), "23456 bytes from 1"),
+        (_with(start=1), "bytes 1 to 23457 of a content of 23456"),
         (_with(task_id=None), "task_id=None"),
         (_with(content_length=100_000), "cannot be mapped"),
         (_with(event="dance"), "event 'dance'"),
@@ -267,8 +267,8 @@ def test_started_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("offset", "content", "message"),
     [
-        (1, b"smal", "where they do not belong"),
-        (0, b"smalls", "where they do not belong"),
+        (1, b"smal", "which were not next"),
+        (0, b"smalls", "which were not next"),
         (0, b"smal", "done after 4 of 5 bytes"),
     ],
 )
@@ -289,7 +289,7 @@ def test_content_in_the_wrong_place(
 def test_content_beside_a_segment(tmp_path: Path) -> None:
     """It is one or the other."""
     event = {"event": "content", "offset": 0, "inline": 0}
-    assert "where they do not belong" in _error(tmp_path, _then(event))
+    assert "which were not next" in _error(tmp_path, _then(event))
 
 
 def test_two_segments(tmp_path: Path) -> None:

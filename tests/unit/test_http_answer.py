@@ -54,12 +54,18 @@ class TestWhole:
         got = head(200, *headers, chunked=True).accept(WHOLE)
         assert (got.total, got.length, got.header) == (None, None, {})
 
-    @pytest.mark.parametrize("length", ["-5", "+5", "5_0", "0x5", "five", "5, 6", "9" * 19, "5,"])
+    @pytest.mark.parametrize("length", ["-5", "+5", "5_0", "0x5", "five", "5, 6", "5,"])
     def test_malformed_lengths(self, length: str) -> None:
         """Fail."""
         with pytest.raises(SourceFailed, match="Content-Length that is no number") as caught:
             head(200, ("Content-Length", length)).accept(WHOLE)
         assert not caught.value.transient
+
+    @pytest.mark.parametrize("length", [str(2**62), "9" * 5000])
+    def test_lengths_that_nothing_can_have(self, length: str) -> None:
+        """Are numbers all the same, and the message is no longer than a line."""
+        with pytest.raises(SourceFailed, match=r"that nothing can have, [0-9]{19,40}$"):
+            head(200, ("Content-Length", length)).accept(WHOLE)
 
     def test_a_length_said_twice(self) -> None:
         """Is one length if it is the same."""

@@ -133,6 +133,8 @@ def test_a_range_must_lie_inside(wanted: ByteRange) -> None:
     """It holds at least one byte of the content's ten."""
     with pytest.raises(RangeNotSatisfiable, match="10 bytes"):
         resolve_range(wanted, 10)
+    with pytest.raises(RangeNotSatisfiable, match=r"range of 1 byte from 7: not .* 1 byte$"):
+        resolve_range(ByteRange(7, 1), 1)
 
 
 @pytest.mark.parametrize(

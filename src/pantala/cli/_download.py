@@ -137,7 +137,7 @@ class Download:
         self.length = _number(event, "length")
         if self.start + self.length > self.content_length:
             raise RemoteProtocolError(
-                f"the daemon offers {self.length} bytes from {self.start} "
+                f"the daemon offers bytes {self.start} to {self.start + self.length} "
                 f"of a content of {self.content_length}"
             )
         self.task_id = _text(event, "task_id")
@@ -204,7 +204,7 @@ class Download:
         left = self.length - self._written
         if self._segment is not None or offset != self.start + self._written or size > left:
             raise RemoteProtocolError(
-                f"the daemon sent {size} bytes from {offset}, where they do not belong"
+                f"the daemon sent bytes {offset} to {offset + size}, which were not next"
             )
         content = self._connection.receive_content(size, deadline=self._deadline)
         self._output.write(self._written, memoryview(content))

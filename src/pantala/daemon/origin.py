@@ -12,6 +12,7 @@ from typing import Final
 from pantala.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
+from pantala.model.units import byte_count
 from pantala.ports import Abort, Source, SourceBody, SourceRequest
 
 #: Bytes read and then hashed while they are still in the processor's cache.
@@ -158,7 +159,7 @@ class Origin:
         if body.total is not None:
             if self.total is not None and body.total != self.total:
                 raise SourceChanged(
-                    f"the origin's content changed: {body.total} bytes, not {self.total}"
+                    f"the origin's content changed: {byte_count(body.total)}, not {self.total}"
                 )
             self.total = body.total
         if body.version and self.version and body.version != self.version:

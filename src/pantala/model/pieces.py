@@ -17,6 +17,8 @@ from typing import Final
 
 from pantala.errors import InvalidRequest, RangeNotSatisfiable, RemoteProtocolError
 
+from .units import byte_count
+
 MIN_PIECE_LENGTH: Final = 4 * 1024 * 1024
 MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 
@@ -135,8 +137,8 @@ def resolve_range(range: ByteRange, content_length: int) -> ByteRange:
     """
     if range.length <= 0 or not 0 <= range.start < content_length:
         raise RangeNotSatisfiable(
-            f"range of {range.length} bytes from {range.start}: "
-            f"not within a content of {content_length} bytes"
+            f"range of {byte_count(range.length)} from {range.start}: "
+            f"not within a content of {byte_count(content_length)}"
         )
     return ByteRange(range.start, min(range.length, content_length - range.start))
 

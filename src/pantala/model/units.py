@@ -37,6 +37,15 @@ _SECONDS: Final[dict[str, float]] = {
 _DURATION_PART: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-zµμ]{1,7})\s*")
 
 
+def byte_count(number: int) -> str:
+    """A number of bytes in words.
+
+    >>> byte_count(1), byte_count(2)
+    ('1 byte', '2 bytes')
+    """
+    return f"{number} byte{'' if number == 1 else 's'}"
+
+
 def parse_size(value: str | int) -> int:
     """Bytes, from ``"4MiB"``, ``"50GB"``, ``"2G"`` (decimal), or a number of bytes.
 

@@ -16,6 +16,7 @@ from pantala.errors import InvalidRequest
 from pantala.model.digest import parse_digest
 from pantala.model.ids import check_task_id
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, ByteRange
+from pantala.model.units import byte_count
 from pantala.pb import common_pb2, scheduler_pb2
 from pantala.rpc.convert import duration, optional, seconds, timestamp
 
@@ -202,7 +203,7 @@ def task_message(side: Side, task: Task, clock_offset: float) -> Any:
 def _check_size(message: Any, what: str) -> None:
     size = message.ByteSize()
     if size > _MAX_KEPT:
-        raise InvalidRequest(f"{what} of {size} bytes: want at most {_MAX_KEPT}")
+        raise InvalidRequest(f"{what} of {byte_count(size)}: want at most {_MAX_KEPT}")
 
 
 def _piece_length(download: Any, name: str) -> int | None:

@@ -370,7 +370,7 @@ def _check_range(request: SourceRequest) -> None:
         if request.length is not None:
             raise InvalidRequest("a range needs a start")
     elif request.start < 0 or (request.length is not None and request.length <= 0):
-        raise RangeNotSatisfiable(f"no range: {request.length} bytes from {request.start}")
+        raise RangeNotSatisfiable(f"no range: {request.length} from {request.start}, in bytes")
 
 
 def _pause(attempt: int, exc: SourceFailed) -> float | None:

@@ -38,7 +38,9 @@ _NOT_KEPT: Final = frozenset(
         "upgrade",
     }
 )
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_LENGTH: Final = re.compile(r"[0-9]+")
+#: Of a length: 10^18 bytes are more than any file has, and far from what 63 bits can count.
+_MAX_DIGITS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class Head:
         length = lengths.pop()
         if lengths or not _LENGTH.fullmatch(length):
             raise self._broken("announces a Content-Length that is no number")
+        if len(length) > _MAX_DIGITS:
+            raise self._broken(f"announces a Content-Length that nothing can have, {length[:40]}")
         return int(length)
 
     def _broken(self, what: str) -> SourceFailed:

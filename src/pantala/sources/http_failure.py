@@ -11,13 +11,14 @@ from typing import Any, Final
 from urllib3.exceptions import ProxyError
 
 from pantala.errors import SourceFailed
+from pantala.model.units import byte_count
 
 
 class TooSlow(TimeoutError):
     """So few bytes came while we waited that nobody would be served by waiting on."""
 
     def __init__(self, came: int) -> None:
-        super().__init__(f"{came} bytes came")
+        super().__init__(f"{byte_count(came)} came")
         self.came = came
 
 
@@ -37,7 +38,7 @@ _MEANINGS: Final[list[tuple[type[BaseException], Callable[[Any, float], str], bo
     (socket.gaierror, lambda exc, _: f"its name does not resolve ({exc.strerror})", False),
     (ConnectionRefusedError, lambda *_: "connection refused", True),
     (http.client.RemoteDisconnected, lambda *_: "connection closed without an answer", True),
-    (TooSlow, lambda exc, timeout: f"too slow: {exc.came} bytes in {timeout:g} s", True),
+    (TooSlow, lambda exc, timeout: f"too slow: {byte_count(exc.came)} in {timeout:g} s", True),
     (TimeoutError, lambda _, timeout: f"silent for {timeout:g} s", True),
     (OSError, lambda exc, _: f"the connection failed ({exc.strerror or exc})", True),
     # What a server sent too much of looks like this to the next request on that connection.
