@@ -377,6 +377,18 @@ def test_a_parent_that_stalls(
     assert len(connections) == 0
 
 
+@pytest.mark.parametrize(("begun", "expected"), [(3, "no answer"), (len(ANSWER) - 1000, "nothing")])
+def test_a_stall_is_as_long_as_it_says(
+    connections: Connections, into: memoryview, begun: int, expected: str
+) -> None:
+    """A part that a call had received before its time was up is no progress after that."""
+    limits = Limits(request=60, stall=2, piece=60)
+    before = time.monotonic()
+    with Parent(saying(ANSWER[:begun])) as parent, pytest.raises(ParentLost, match=expected):
+        fetch_from(parent, connections, into, limits).run()
+    assert time.monotonic() - before < 2 * limits.stall
+
+
 @pytest.mark.parametrize(
     ("start", "expected"),
     [(0, "no answer in time"), (len(ANSWER) - PIECE.length, "too slow, given up after")],

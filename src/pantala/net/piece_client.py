@@ -39,6 +39,10 @@ CHUNK: Final = 1 << 20
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds; as Dragonfly's client
 
+#: Seconds after which a call that waits for bytes returns with those that came. How precisely a
+#: stall is measured depends on it, and :attr:`PieceFetch.received` is as old as that at most.
+LOOK: Final = 0.25
+
 #: Idle connections kept per parent; as many as a download fetches at once.
 MAX_IDLE: Final = 8
 
@@ -57,7 +61,8 @@ class Limits(NamedTuple):
     """How long to wait for a parent, seconds.
 
     Attributes:
-        request: From the request until its answer is here, but for the piece's bytes.
+        request: From the request until its answer is here, but for the piece's bytes; no longer
+            than *stall*.
         stall: Without a single byte.
         piece: For the whole piece.
     """
@@ -170,6 +175,9 @@ class PieceFetch:
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
         self._aborted = False
+        #: Bytes of the piece that are here; None until somebody has begun to fetch it. Any thread
+        #: may read it.
+        self.received: int | None = None
 
     def abort(self) -> None:
         """Make :meth:`run` fail soon, from any thread. It has let go of the view once it did."""
@@ -190,6 +198,7 @@ class PieceFetch:
             DigestMismatch: The bytes are not those that were announced.
             RemoteProtocolError: The answer is not what the protocol asks for.
         """
+        self.received = 0
         deadline = time.monotonic() + self._limits.piece
         kept = self._connections.take(self._address)
         if kept is not None:
@@ -243,10 +252,9 @@ class PieceFetch:
 
     def _ask(self, sock: socket.socket, *, fresh: bool) -> Frame:
         """Send the request and read what comes before the bytes."""
-        set_limit(sock, socket.SO_RCVTIMEO, min(self._limits.request, self._limits.stall))
         decoder = FrameDecoder(to_client(self._request.tag))
         began = False
-        late = time.monotonic() + self._limits.request
+        late = time.monotonic() + min(self._limits.request, self._limits.stall)
         try:
             sock.sendall(self._request.encode())
             while (frame := decoder.next_frame()) is None:
@@ -263,9 +271,13 @@ class PieceFetch:
         return frame
 
     def _receive(self, sock: socket.socket, content: PieceContent, deadline: float) -> str:
-        """Receive the bytes; each chunk is hashed when it is here."""
-        set_limit(sock, socket.SO_RCVTIMEO, self._limits.stall)
-        started = time.monotonic()
+        """Receive the bytes; each chunk is hashed when it is here.
+
+        A call that waits for a whole chunk returns a part of it, or none, when its time is up. So
+        its time is short, and what counts is when bytes came last.
+        """
+        set_limit(sock, socket.SO_RCVTIMEO, min(LOOK, self._limits.stall))
+        started = came = time.monotonic()
         at = crc = 0
         while at < self._piece.length:
             with self._into[at : at + CHUNK] as chunk:
@@ -276,8 +288,11 @@ class PieceFetch:
                 if n > 0:
                     with chunk[:n] as fresh:
                         crc = crc32(fresh, crc)
-                    at += n
-            self._judge(n, at, started, deadline)
+                    self.received = at = at + n
+            if at < self._piece.length:
+                now = time.monotonic()
+                came = now if n > 0 else came
+                self._judge(n, silent=now - came, spent=now - started, late=now > deadline)
         digest = piece_digest(crc)
         # Dragonfly's daemons announce no digest for a piece of which they computed none.
         if content.digest and digest != content.digest:
@@ -285,20 +300,21 @@ class PieceFetch:
             raise DigestMismatch(what, want=content.digest, got=digest)
         return digest
 
-    def _judge(self, n: int, at: int, started: float, deadline: float) -> None:
+    def _judge(self, n: int, *, silent: float, spent: float, late: bool) -> None:
         """Give the parent up when it is gone, stalled or too slow."""
-        if at == self._piece.length:
-            return
-        of = f"after {at} of {self._piece.length} bytes"
         if n == 0:
-            raise ParentLost(f"parent {self._who}: connection closed {of}")
-        if n < 0:
-            raise ParentLost(f"parent {self._who}: nothing for {self._limits.stall:g} s {of}")
-        now = time.monotonic()
+            raise ParentLost(f"parent {self._who}: connection closed {self._so_far}")
+        if silent >= self._limits.stall:
+            raise ParentLost(
+                f"parent {self._who}: nothing for {self._limits.stall:g} s {self._so_far}"
+            )
         # After a grace of one stall limit the piece is better asked of somebody else.
-        slow = at < MIN_RATE * (now - started - self._limits.stall)
-        if slow or now > deadline:
-            raise ParentLost(f"parent {self._who}: too slow, given up {of}")
+        if late or (self.received or 0) < MIN_RATE * (spent - self._limits.stall):
+            raise ParentLost(f"parent {self._who}: too slow, given up {self._so_far}")
+
+    @property
+    def _so_far(self) -> str:
+        return f"after {self.received or 0} of {self._piece.length} bytes"
 
 
 class _Stale(Exception):
@@ -306,9 +322,11 @@ class _Stale(Exception):
 
 
 def _more(sock: socket.socket, count: int, late: float) -> bytes:
-    """Some of the next *count* bytes. Raises BlockingIOError when they trickle, or none come."""
-    if time.monotonic() > late:
+    """Some of the next *count* bytes. Raises BlockingIOError when it is *late* before they come."""
+    left = late - time.monotonic()
+    if left <= 0:
         raise BlockingIOError
+    set_limit(sock, socket.SO_RCVTIMEO, left)
     data = sock.recv(count, socket.MSG_WAITALL)
     if not data:
         raise ConnectionResetError("connection closed before an answer")
