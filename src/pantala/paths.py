@@ -31,6 +31,16 @@ def handoff_path_for(socket_path: str) -> str:
     return f"{stem}.handoff{socket_path[len(stem) :]}"
 
 
+def scheduler_path_for(socket_path: str) -> str:
+    """The socket of a personal daemon's scheduler, beside its gRPC socket.
+
+    >>> scheduler_path_for("/run/dfdaemon.sock")
+    '/run/dfdaemon.scheduler.sock'
+    """
+    stem = socket_path.removesuffix(".sock")
+    return f"{stem}.scheduler{socket_path[len(stem) :]}"
+
+
 def runtime_dir() -> str:
     """The directory of this user's personal daemon; it need not exist.
 
@@ -60,7 +70,8 @@ def make_runtime_dir() -> str:
         ConfigError: Its path is too long for a socket, or it cannot be created.
     """
     path = runtime_dir()
-    if len(os.fsencode(handoff_path_for(personal_socket()))) > _MAX_SOCKET_PATH:
+    # The longest of its sockets.
+    if len(os.fsencode(scheduler_path_for(personal_socket()))) > _MAX_SOCKET_PATH:
         raise ConfigError(f"{path} is too long for a socket's path: set XDG_RUNTIME_DIR")
     try:
         os.mkdir(path, 0o700)

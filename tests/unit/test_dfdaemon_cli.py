@@ -227,6 +227,8 @@ def test_personal(tmp_path: Path) -> None:
     for server in ("upload", "storage"):
         assert at(settings, f"{server}.server.ip") == "127.0.0.1"
     assert at(settings, "upload.server.port") == at(settings, "storage.server.tcpPort") == 0
+    assert at(settings, "upload.disableShared") is True
+    assert at(settings, "seedPeer.enable") is False
     assert at(settings, "metrics.enable") is at(settings, "health.enable") is False
     assert (tmp_path / "pantala").stat().st_mode & 0o777 == 0o700
 
@@ -268,6 +270,10 @@ def test_mistakes(arguments: list[str], expected: str) -> None:
         (["--log-max-file-size", "0"], "--log-max-file-size: 0 would let the file grow"),
         (["-l", "loud"], "--log-level: 'loud': want one of trace, debug"),
         (["--personal", "--scheduler", "a:1"], "--personal has a scheduler of its own"),
+        (
+            ["--personal", "--seed", "--upload-port", "0"],
+            "--personal listens on no port, and serves nobody else: leave out --seed, --upl",
+        ),
     ],
 )
 @pytest.mark.parametrize("check", [False, True])

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from pantala.errors import ConfigError, Forbidden
-from pantala.paths import handoff_path_for, make_runtime_dir, personal_socket, runtime_dir
+from pantala.paths import (
+    handoff_path_for,
+    make_runtime_dir,
+    personal_socket,
+    runtime_dir,
+    scheduler_path_for,
+)
 
 
 @pytest.fixture
@@ -91,3 +97,8 @@ def test_what_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("pantala.paths.runtime_dir", lambda: "/proc/pantala")
     with pytest.raises(ConfigError, match="cannot create /proc/pantala"):
         make_runtime_dir()
+
+
+def test_the_scheduler_of_a_personal_daemon() -> None:
+    """Beside the daemon's socket."""
+    assert scheduler_path_for("/run/d.sock") == "/run/d.scheduler.sock"

@@ -25,14 +25,17 @@ from ._process import program
 from ._settings import settings_json
 from ._text import flag_names
 
-#: Settings of a personal daemon: nothing that other machines, or other users, can reach.
+#: Settings of a personal daemon: nothing that other machines, or other users, can reach. It
+#: listens on no port: those of the loopback interface are open to every user of the machine.
 _PERSONAL: Final[dict[str, object]] = {
     "host.ip": "127.0.0.1",
     "download.server.socketMode": "0600",
+    "upload.disableShared": True,
     "upload.server.ip": "127.0.0.1",
     "upload.server.port": 0,
     "storage.server.ip": "127.0.0.1",
     "storage.server.tcpPort": 0,
+    "seedPeer.enable": False,
     "metrics.enable": False,
     "health.enable": False,
 }
@@ -185,6 +188,13 @@ _KEYS: Final = {
     "health_port": "health.server.port",
 }
 
+#: Flags that are about other machines.
+_FOR_OTHERS: Final = {
+    key: f"--{name.replace('_', '-')}"
+    for name, key in _KEYS.items()
+    if name.endswith("_port") or name == "seed"
+}
+
 
 def _main(given: Mapping[str, Any]) -> int:
     """Do what the command line says; return the exit status."""
@@ -244,6 +254,11 @@ def _settings(given: Mapping[str, Any]) -> DaemonConfig:
     if values.keys() & {"scheduler.addrs", "dynconfig.path"}:
         raise UsageError(
             "--personal has a scheduler of its own: leave out --scheduler, --dynconfig"
+        )
+    if values.keys() & _FOR_OTHERS.keys():
+        flags = ", ".join(f for key, f in _FOR_OTHERS.items() if key in values)
+        raise UsageError(
+            f"--personal listens on no port, and serves nobody else: leave out {flags}"
         )
     if given["socket"] is None:
         make_runtime_dir()

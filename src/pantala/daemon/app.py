@@ -8,6 +8,7 @@ import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
@@ -17,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.piece_server import PieceServer
+from pantala.paths import scheduler_path_for
 from pantala.ports import Abort, Source, SourceBody, SourceRequest
 from pantala.rpc.parent_link import GrpcParents
 from pantala.rpc.scheduler_link import Schedulers
@@ -84,11 +86,16 @@ class Daemon:
 
     Args:
         config: Checked and resolved.
-        scheduler: ``host:port`` of a scheduler to use instead of those of *config*.
+        scheduler: Address of a scheduler to use instead of those of *config*, as gRPC wants it.
+        alone: Serve programs on this machine only, over the sockets that *config* names, and
+            listen on no port. *config* must say that nothing is shared.
     """
 
-    def __init__(self, config: DaemonConfig, *, scheduler: str | None = None) -> None:
+    def __init__(
+        self, config: DaemonConfig, *, scheduler: str | None = None, alone: bool = False
+    ) -> None:
         self.config = config
+        self._alone = alone
         self.metrics = Metrics()
         self.stopping = asyncio.Event()
         self._exit = contextlib.AsyncExitStack()
@@ -199,7 +206,10 @@ class Daemon:
             paths.append(SocketPath(server.handoff_path, setting="download.server.handoffPath"))
             stack.callback(paths[1].release)
             stack.callback(HostName(self.config.host_id).release)
-            await self._serve_peers(stack)
+            if not self._alone:
+                await self._serve_peers(stack)
+                await self._serve_monitors(stack)
+            self._facts = self._facts or HostFacts(self.config, 0)
             await self._meet_schedulers(stack)
             await self._serve_programs(stack, *paths)
             self._exit = stack.pop_all()
@@ -230,6 +240,9 @@ class Daemon:
         _add_health_and_reflection(server, (UPLOAD_SERVICE,))
         await server.start()
         stack.push_async_callback(server.stop, 0)
+
+    async def _serve_monitors(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.config
         if config.metrics.enable:
             endpoint = metrics_endpoint(self.metrics.render, CONTENT_TYPE)
             at = config.metrics.server
@@ -321,7 +334,8 @@ async def serve(config: DaemonConfig, *, personal_idle: float | None = None) -> 
 
     Args:
         config: Its settings.
-        personal_idle: With a scheduler of its own, and for so many idle seconds only.
+        personal_idle: With a scheduler of its own, on no port, and for so many idle seconds
+            only.
 
     Raises:
         ConfigError: It cannot start with these settings.
@@ -333,8 +347,8 @@ async def serve(config: DaemonConfig, *, personal_idle: float | None = None) -> 
     async with contextlib.AsyncExitStack() as stack:
         address = None
         if personal_idle is not None:
-            address = await _own_scheduler(stack)
-        daemon = Daemon(config, scheduler=address)
+            address = await _own_scheduler(stack, config)
+        daemon = Daemon(config, scheduler=address, alone=personal_idle is not None)
         await daemon.start()
         stack.push_async_callback(daemon.stop)
         if personal_idle is None:
@@ -343,16 +357,23 @@ async def serve(config: DaemonConfig, *, personal_idle: float | None = None) -> 
             await _until_idle(daemon, stop, personal_idle)
 
 
-async def _own_scheduler(stack: contextlib.AsyncExitStack) -> str:
-    """Start a scheduler for this process alone; its address."""
+async def _own_scheduler(stack: contextlib.AsyncExitStack, config: DaemonConfig) -> str:
+    """Start a scheduler for this process alone, on a socket of this user's; its address.
+
+    Every local user gets at a port of the loopback interface, whoever opened it.
+    """
     # Only a personal daemon has one, so only it pays for the import.
     from pantala.scheduler.app import Scheduler  # noqa: PLC0415  see above
     from pantala.scheduler.config import load  # noqa: PLC0415  see above
 
-    scheduler = Scheduler(load(None, {"server.port": 0, "server.listenIP": "127.0.0.1"}))
-    await scheduler.start()
+    path = Path(scheduler_path_for(str(config.download.server.socket_path)))
+    right = SocketPath(path, setting="download.server.socketPath")
+    stack.callback(right.release)
+    scheduler = Scheduler(load(None), path=path)
+    with private():
+        await scheduler.start()
     stack.push_async_callback(scheduler.stop, 0.0)
-    return f"127.0.0.1:{scheduler.port}"
+    return f"unix:{path}"
 
 
 async def _until_idle(daemon: Daemon, stop: asyncio.Event, seconds: float) -> None:

@@ -57,7 +57,7 @@ class Dynconfig:
 
     Args:
         config: Of this daemon. Its ``scheduler.addrs`` win over the file.
-        addrs: ``host:port`` of schedulers, instead of what *config* says.
+        addrs: ``host:port`` of schedulers, or ``unix:path``, instead of what *config* says.
         on_change: Called with the new list whenever it changes, the first one included.
     """
 
@@ -79,7 +79,10 @@ class Dynconfig:
         self._current: tuple[str, ...] = ()
 
     def current(self) -> tuple[str, ...]:
-        """``ip:port`` of all schedulers, IPv6 in brackets; sorted, each once. May be empty."""
+        """``ip:port`` of all schedulers, IPv6 in brackets, or ``unix:path``.
+
+        Sorted, each once. May be empty.
+        """
         return self._current
 
     async def start(self) -> None:
@@ -147,6 +150,9 @@ class Dynconfig:
 
     async def _look_up(self, name: str) -> str:
         """Find out what *name* stands for; return what went wrong, ``""`` for nothing."""
+        if name.startswith("unix:"):  # of this process; settings name no such thing
+            self._found[name] = (name,)
+            return ""
         host, port = split_address(name)
         loop = asyncio.get_running_loop()
         try:

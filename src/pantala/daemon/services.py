@@ -117,11 +117,14 @@ class _TaskService:
         try:
             check_task_id(task_id)
             message = await self._schedulers.stat_message(kind, task_id)
+            holding = self._node.holdings.get(kind, task_id)
             if message is None or message.id != task_id:
-                holding = self._node.holdings.get(kind, task_id)
                 if holding is None:
                     raise TaskNotFound(task_id)
                 message = task_message(holding.record, holding.pieces, complete=holding.complete)
+            elif holding is not None and holding.complete:
+                # A scheduler counts no host that keeps what it has to itself.
+                message.has_available_peer = True
             good = True
             return message
         finally:

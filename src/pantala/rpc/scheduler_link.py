@@ -62,7 +62,9 @@ def _ring(addresses: frozenset[str]) -> HashRing:
 
 def owner(task_id: str, addresses: frozenset[str]) -> str | None:
     """Which of the schedulers at *addresses* a task belongs to; None when there are none."""
-    return _ring(addresses).pick(task_id) if addresses else None
+    if len(addresses) <= 1:  # that of a personal daemon has no place in a ring: it is no ip:port
+        return next(iter(addresses), None)
+    return _ring(addresses).pick(task_id)
 
 
 class Scheduler:

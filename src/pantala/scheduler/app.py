@@ -8,6 +8,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import grpc.aio
@@ -38,10 +39,13 @@ class Scheduler:
 
     Args:
         config: From :func:`.config.load`.
+        path: Listen on this unix socket, and on no port. Who gets at it is the caller's to say,
+            by his umask; to remove it, too.
     """
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, *, path: Path | None = None) -> None:
         self._config = config
+        self._path = path
         self._background = Background()
         self._waiters = Waiters()
         self._world = World(config.limits(), self._waiters.wake)
@@ -55,7 +59,7 @@ class Scheduler:
 
     @property
     def port(self) -> int:
-        """Where it listens, once started."""
+        """Where it listens, once started; 0 when that is no port."""
         return self._port
 
     @property
@@ -73,18 +77,19 @@ class Scheduler:
             self._exit.push_async_callback(self._background.close)
             server = await self._make_server()
             self._exit.push_async_callback(server.stop, None)
-            ip = self._config.server.listen_ip
-            host = f"[{ip}]" if ":" in ip else ip
-            address = f"{host}:{self._config.server.port}"
-            self._port = bind(server, address, ip_setting="server.listenIP")
+            self._bind(server)
             self._serve_metrics()
             await server.start()
             self._sweep_from_now_on()
             self._server, self._exit = server, self._exit.pop_all()
+        where = (
+            {"socket": str(self._path)}
+            if self._path is not None
+            else {"port": self._port, "ip": self._config.server.listen_ip}
+        )
         logger.info(
             "listening",
-            port=self._port,
-            ip=ip,
+            **where,
             advertise_ip=self._config.server.advertise_ip,
             metrics_port=self._metrics_port,
             version=BUILD_VERSION,
@@ -100,6 +105,15 @@ class Scheduler:
             await self._server.stop(grace)
         await self._exit.aclose()
         logger.info("stopped")
+
+    def _bind(self, server: grpc.aio.Server) -> None:
+        if self._path is not None:
+            bind(server, f"unix:{self._path}")
+            return
+        ip = self._config.server.listen_ip
+        host = f"[{ip}]" if ":" in ip else ip
+        address = f"{host}:{self._config.server.port}"
+        self._port = bind(server, address, ip_setting="server.listenIP")
 
     async def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=server_options())

@@ -69,7 +69,9 @@ def host_facts(
         if not message.HasField("interval"):
             interval = before.interval
     network = host.network
-    if not host.ip or not 0 < host.port < 65536:
+    # Nobody needs to call a host that shares nothing; it may listen on no port at all.
+    lowest = 0 if host.disable_shared else 1
+    if not host.ip or not lowest <= host.port < 65536:
         raise InvalidRequest(f"host {host.id}: ip {host.ip!r}, port {host.port}: cannot be called")
     return HostFacts(
         id=host.id,
