@@ -147,7 +147,7 @@ def _refused(start: Program) -> str:
 def test_an_unknown_key(cluster: Cluster) -> None:
     """It is named, with the file and the key that was probably meant."""
     config = {"download": {"piceTimeout": "3s"}}
-    line = _refused(cluster.daemon("a", config=config, wait=False))
+    line = _refused(cluster.daemon("a", "--strict", config=config, wait=False))
     assert "a.yaml" in line
     assert "download.piceTimeout" in line
     assert "pieceTimeout" in line.replace("piceTimeout", "")

@@ -206,13 +206,11 @@ def test_grpc_clients(cluster: Cluster, origin: Origin, tmp_path: Path) -> None:
         assert not node.node_stub(channel).ListTasks(node_pb2.ListTasksRequest()).tasks
 
 
-def test_a_machine_with_nothing_running(origin: Origin, tmp_path: Path) -> None:
+def test_a_machine_with_nothing_running(cluster: Cluster, origin: Origin, tmp_path: Path) -> None:
     """Dfget starts a personal daemon, says so, and works."""
     content = Pattern(70 * MIB, 8)  # more than a stock daemon's cache
     origin.put("/model", content)
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    env = {"XDG_RUNTIME_DIR": str(runtime)}
+    env = {"XDG_RUNTIME_DIR": str(cluster.directory)}  # short, as a socket's path must be
     command = [sys.executable, "-m", "pantala.cli.dfget", "--cache", origin.url("/model")]
     done = subprocess.run(
         [*command, "-O", str(tmp_path / "out")],
