@@ -17,6 +17,7 @@
 - :mod:`.services`: the gRPC services
 - :mod:`.output`: writing a file on a gRPC caller's behalf
 - :mod:`.hostinfo`, :mod:`.machine`: what this host is and how it feels
+- :mod:`.descriptors`: how many descriptors contents and connections may take
 - :mod:`.dynconfig`: where the schedulers are
 - :mod:`.endpoints`: metrics and health over HTTP
 - :mod:`.metrics`: the only module that knows Prometheus

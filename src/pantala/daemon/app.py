@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from pantala.storage.metadata import MemoryMetadata
 
 from .announcer import Announcer
 from .config import DaemonConfig
+from .descriptors import raise_limit
 from .dynconfig import Dynconfig
 from .endpoints import health_endpoint, metrics_endpoint
 from .engine import Engine
@@ -394,7 +394,7 @@ async def _until_idle(daemon: Daemon, stop: asyncio.Event, seconds: float) -> No
 
 def run(config: DaemonConfig, *, personal_idle: float | None = None) -> int:
     """Run a daemon in this process until it is told to stop; the exit code."""
-    _raise_file_limit()
+    raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(config, personal_idle=personal_idle))
     return 0
@@ -406,14 +406,6 @@ def _loop_factory() -> Any:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _raise_file_limit() -> None:
-    """Two descriptors for each task in memory, one for each connection: take what we may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class MeteredSource:

@@ -1,0 +1,72 @@
+"""Descriptors and mappings that this process may have, and what they are for.
+
+Whatever runs out of them fails: a content that cannot be opened, but also the announcing, the
+name look-up, the log. So each use has a part of its own, and none may take another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Descriptors that are kept at least for what must always work: listening sockets, gRPC's own,
+#: talks with schedulers, name look-ups, logs, files of /proc. A daemon at rest has some forty.
+LEAST_RESERVE: Final = 64
+
+#: Where the system knows no limit it has one all the same: what Linux grants at most by default.
+_UNLIMITED: Final = 1 << 20
+
+#: Mappings a process may have where the system does not say: Linux's own default.
+_MAPPINGS: Final = 65530
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """How the descriptors of this process are shared out.
+
+    Attributes:
+        contents: For contents in memory, one each. Each has a mapping, too.
+        connections: For connections that others open to us, on all sockets together: the
+            piece server's, the hand-off's, gRPC's and those of metrics and health.
+        reserve: For everything else: what we open ourselves to live at all.
+    """
+
+    contents: int
+    connections: int
+    reserve: int
+
+
+def share_out(limit: int, mappings: int = _MAPPINGS) -> Descriptors:
+    """Share out *limit* descriptors: about a half to contents, three eighths to connections.
+
+    Args:
+        limit: The soft RLIMIT_NOFILE; below 0 means none.
+        mappings: What vm.max_map_count says. A half of them is for contents; threads, the
+            interpreter and its libraries need some as well.
+    """
+    if limit < 0 or limit > _UNLIMITED:
+        limit = _UNLIMITED
+    reserve = max(LEAST_RESERVE, limit // 8)
+    rest = max(0, limit - reserve)
+    connections = rest * 3 // 7
+    return Descriptors(min(rest - connections, mappings // 2), connections, reserve)
+
+
+def descriptors() -> Descriptors:
+    """The shares in this process, as its limits are now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mappings = _MAPPINGS
+    with contextlib.suppress(OSError, ValueError):  # no Linux
+        mappings = int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii"))
+    return share_out(soft, mappings)
+
+
+def raise_limit() -> None:
+    """Take as many descriptors as we may without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,37 @@
+"""How descriptors are shared out."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from pantala.daemon.descriptors import LEAST_RESERVE, Descriptors, descriptors, share_out
+
+
+def test_a_thousand_descriptors() -> None:
+    """Half for contents, three eighths for connections, the rest in reserve."""
+    assert share_out(1024) == Descriptors(contents=512, connections=384, reserve=128)
+
+
+@pytest.mark.parametrize("limit", [0, 10, 64, 65, 100, 256, 300, 1024, 4096, 1 << 20])
+def test_parts_never_exceed_the_whole(limit: int) -> None:
+    """The reserve comes first; what is beyond it is shared."""
+    parts = share_out(limit)
+    assert parts.reserve >= LEAST_RESERVE
+    assert min(parts.contents, parts.connections) >= 0
+    assert parts.contents + parts.connections <= max(0, limit - parts.reserve)
+
+
+def test_mappings_limit_contents_as_well() -> None:
+    """Each content is mapped, and the system counts mappings, too."""
+    assert share_out(1 << 20, mappings=65530).contents == 32765
+    assert share_out(-1).contents > 0
+
+
+def test_the_limits_of_this_process() -> None:
+    """They are read, not guessed."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    parts = descriptors()
+    assert parts.connections == share_out(soft).connections
+    assert parts.contents <= share_out(soft, mappings=1 << 40).contents
