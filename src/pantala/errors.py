@@ -16,6 +16,7 @@
     ├── Unavailable                 not now; perhaps later, perhaps elsewhere
     │   ├── Busy
     │   ├── OutOfSpace
+    │   │   └── OutOfDescriptors
     │   ├── ParentLost
     │   ├── SchedulerLost
     │   ├── NoProvider
@@ -200,13 +201,35 @@ class OutOfSpace(Unavailable):
 
     code = Code.RESOURCE_EXHAUSTED
 
+    #: It does not fit into an empty store either: waiting is in vain.
+    hopeless = False
+
     def __init__(self, need: int, *, capacity: int, leased: int) -> None:
+        self.hopeless = need > capacity
         advice = "raise storage.cacheCapacity" + ("" if need > capacity else ", or wait")
         room = f"{need} bytes needed, capacity {capacity}, {leased} in use"
         super().__init__(f"no room in memory: {room}; {advice}")
         self.need = need
         self.capacity = capacity
         self.leased = leased
+
+
+class OutOfDescriptors(OutOfSpace):
+    """Contents in use have as many descriptors, or mappings, as contents may have.
+
+    Args:
+        what: Of which there are too few.
+        limit: How many contents may have.
+    """
+
+    def __init__(self, what: str, limit: int | None) -> None:
+        where = "the limit on open files" if what == "descriptors" else "vm.max_map_count"
+        Exception.__init__(
+            self,
+            f"no room in memory: contents in use have all {limit} {what} that they may have; "
+            f"raise {where}, or wait",
+        )
+        self.hopeless = not limit
 
 
 class ParentLost(Unavailable):

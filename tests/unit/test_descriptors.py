@@ -11,7 +11,9 @@ from pantala.daemon.descriptors import LEAST_RESERVE, Descriptors, descriptors, 
 
 def test_a_thousand_descriptors() -> None:
     """Half for contents, three eighths for connections, the rest in reserve."""
-    assert share_out(1024) == Descriptors(contents=512, connections=384, reserve=128)
+    assert share_out(1024) == Descriptors(
+        contents=512, connections=384, reserve=128, mappings=32765
+    )
 
 
 @pytest.mark.parametrize("limit", [0, 10, 64, 65, 100, 256, 300, 1024, 4096, 1 << 20])
@@ -23,10 +25,10 @@ def test_parts_never_exceed_the_whole(limit: int) -> None:
     assert parts.contents + parts.connections <= max(0, limit - parts.reserve)
 
 
-def test_mappings_limit_contents_as_well() -> None:
-    """Each content is mapped, and the system counts mappings, too."""
-    assert share_out(1 << 20, mappings=65530).contents == 32765
-    assert share_out(-1).contents > 0
+def test_no_limit() -> None:
+    """It is taken for a million; mappings are limited all the same."""
+    assert share_out(-1, mappings=1000) == share_out(1 << 20, mappings=1000)
+    assert share_out(-1, mappings=1000).mappings == 500
 
 
 def test_the_limits_of_this_process() -> None:
@@ -34,4 +36,4 @@ def test_the_limits_of_this_process() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     parts = descriptors()
     assert parts.connections == share_out(soft).connections
-    assert parts.contents <= share_out(soft, mappings=1 << 40).contents
+    assert (parts.contents, parts.mappings > 0) == (share_out(soft).contents, True)

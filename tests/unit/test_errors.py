@@ -79,6 +79,7 @@ CannotListen         INVALID_ARGUMENT     INVALID_ARGUMENT
 Unavailable          UNAVAILABLE          INTERNAL
 Busy                 RESOURCE_EXHAUSTED   INTERNAL
 OutOfSpace           RESOURCE_EXHAUSTED   INTERNAL
+OutOfDescriptors     RESOURCE_EXHAUSTED   INTERNAL
 ParentLost           UNAVAILABLE          INTERNAL
 SchedulerLost        UNAVAILABLE          INTERNAL
 NoProvider           UNAVAILABLE          INTERNAL

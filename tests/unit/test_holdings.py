@@ -18,8 +18,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pantala.core.ledger import Ledger
 from pantala.errors import (
     InvalidRequest,
+    OutOfDescriptors,
     OutOfSpace,
     PieceNotFound,
     TaskDeleted,
@@ -433,7 +435,7 @@ def test_the_best_memory_is_taken_and_the_rest_is_freed(store: Store) -> None:
     new = store.get(Kind.CACHE, "new")
     assert new is not None
     assert (inode(new), allocated(new)) == (file, 20 * MIB)
-    assert descriptors() == before - 2, "a segment has two: its own, and its mapping's"
+    assert descriptors() == before - 1, "a segment has one"
 
 
 @pytest.mark.parametrize("why", ["a part", "early", "handed out", "in somebody's view"])
@@ -971,3 +973,128 @@ class HoldingsMachine(RuleBasedStateMachine):
 
 TestHoldingsMachine = HoldingsMachine.TestCase
 TestHoldingsMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class TestDescriptors:
+    """Descriptors and mappings are as scarce as bytes."""
+
+    def few(self, **limits: int) -> Store:
+        """A store with room for anything but those."""
+        store = Store(1 << 40)
+        store.ledger = Ledger(1 << 40, **limits)
+        return store
+
+    def test_large_contents_go_for_descriptors(self) -> None:
+        """Least recently used first, and never one in use."""
+        store = self.few(descriptors=4)
+        contents = [store.add(f"t{n}", 5 * MIB) for n in range(4)]
+        for content in contents:
+            content.reserve([0])
+        lease = contents[0].lease()
+        store.add("new", 5 * MIB).reserve([0])
+        assert store.removed == [("t1", Reason.LRU)]
+        assert store.ledger.descriptors == store.ledger.mappings == 4
+        lease.end()
+        store.close()
+        assert (store.ledger.descriptors, store.ledger.mappings) == (0, 0)
+
+    def test_all_in_use(self) -> None:
+        """Refused in words, and nothing has changed."""
+        store = self.few(descriptors=2)
+        for name in "ab":
+            content = store.add(name, 5 * MIB)
+            content.reserve([0])
+            content.lease()
+        with pytest.raises(OutOfDescriptors, match="all 2 descriptors that they may have; raise"):
+            store.add("c", 5 * MIB).reserve([0])
+        assert (store.ledger.used, store.ledger.descriptors) == (2 * MIB, 2)
+
+    def test_medium_contents_do_without(self) -> None:
+        """Half of the descriptors is theirs at most; nobody has to go for the others."""
+        store, before = self.few(descriptors=8), descriptors()
+        for number in range(20):
+            store.fill(f"t{number}", 300 * 1024)
+        assert (len(store), store.ledger.descriptors, store.ledger.mappings) == (20, 4, 20)
+        assert descriptors() - before == 4
+        for number in range(20):
+            content = store.get(Kind.CACHE, f"t{number}")
+            assert content is not None
+            with content.view(ByteRange(0, 300 * 1024)) as view:
+                assert view == data_of(0, 300 * 1024)
+            fd = content.handout()
+            assert (fd is not None) == (number < 4)
+            if fd is not None:
+                os.close(fd)
+
+    def test_mappings_have_a_limit_too(self) -> None:
+        """With descriptors or without."""
+        store = self.few(descriptors=4, mappings=6)
+        for number in range(9):
+            store.fill(f"t{number}", 300 * 1024)
+        assert (len(store), store.ledger.mappings) == (6, 6)
+
+    def test_growing_contents_count(self) -> None:
+        """From their first byte; when they end, by what they have become."""
+        store = self.few(descriptors=2)
+        contents = [store.open(record(name, None, None)) for name in "abc"]
+        for content in contents[:2]:
+            content.lease()
+            content.extend().release()
+        with pytest.raises(OutOfDescriptors):
+            contents[2].extend()
+        contents[0].finish_growing(100, MIB)
+        assert (store.ledger.descriptors, store.ledger.mappings) == (1, 1)
+        contents[1].finish_growing(3 * MIB, MIB)
+        assert (store.ledger.descriptors, store.ledger.mappings) == (0, 1)
+        contents[2].extend().release()
+
+    def test_the_system_has_none_left(self) -> None:
+        """Others took more than their share: who has one goes, until there is one."""
+        program = """if True:
+            import os, resource
+            from tests.unit.test_holdings import MIB, Store
+            store = Store(1 << 40)
+            store.fill("used", 5 * MIB).lease()
+            store.fill("older", 5 * MIB)
+            store.fill("old", 5 * MIB)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            while True:
+                try: os.dup(0)
+                except OSError: break
+            store.add("new", 5 * MIB).reserve([0])
+            # For a moment it takes two.
+            assert [name for name, _ in store.removed] == ["older", "old"], store.removed
+        """
+        _run(program)
+
+    def test_twenty_thousand_tasks(self) -> None:
+        """Of 300 KiB, where the system gives a thousand descriptors."""
+        program = """if True:
+            import resource
+            from pantala.daemon.descriptors import descriptors
+            from tests.unit.test_holdings import Store
+            from tests.unit.test_holdings import descriptors as opened
+            from pantala.core.ledger import Ledger
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+            shares, before = descriptors(), opened()
+            store = Store(1 << 40)
+            store.ledger = Ledger(
+                1 << 40, descriptors=shares.contents, mappings=shares.mappings)
+            for number in range(20_000):
+                store.add(f"t{number}", 300 << 10).reserve([0])
+            assert len(store) == 20_000, len(store)
+            assert opened() - before <= shares.contents, opened()
+            store.close()
+            assert opened() == before, opened()
+        """
+        _run(program)
+
+
+def _run(program: str) -> None:
+    """Run Python in a process of its own, whose limits may be changed."""
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

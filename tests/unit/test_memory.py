@@ -46,6 +46,20 @@ class TestSmallContent(ContentContract):
         return bytes(content._bytes[offset : offset + length])
 
 
+class TestMediumContent(ContentContract):
+    """Mapped memory without a descriptor."""
+
+    length = 1_234_567
+    hands_out = False
+
+    def make(self) -> Content:
+        return create(self.length, descriptor=False)
+
+    def peek(self, content: Content, offset: int, length: int) -> bytes:
+        assert isinstance(content, SmallContent)
+        return bytes(content._bytes[offset : offset + length])
+
+
 class TestSegment(ContentContract):
     """A memfd, read through its descriptor."""
 

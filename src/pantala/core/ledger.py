@@ -9,15 +9,28 @@
 An account is one task's share. Reserving picks victims among live accounts without leases, least
 recently used first; a doomed account counts until its last lease ends, because its bytes are
 still in somebody's hands. What is known of a task takes room as well, if it is empty or tiny most
-of all: records have a limit of their own, beyond which tasks go in the same order.
+of all: records have a limit of their own, beyond which tasks go in the same order. So have the
+descriptors and mappings that contents take: whoever wants one has it from those that must go.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Final
 
-from pantala.errors import OutOfSpace, TaskDeleted
+from pantala.errors import OutOfDescriptors, OutOfSpace, TaskDeleted
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a content takes of the system besides its bytes."""
+
+    descriptors: int = 0
+    mappings: int = 0
+
+
+_NOTHING: Final = Needs()
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +40,7 @@ class Account:
     Attributes:
         key: The task's id, for messages and look-up.
         size: Bytes reserved.
+        besides: What its content takes besides.
         record: Bytes that its records take, about.
         leases: Users who rely on the bytes now.
         doomed: Deleted; it lives on for its leases only.
@@ -34,6 +48,7 @@ class Account:
 
     key: str
     size: int = 0
+    besides: Needs = _NOTHING
     record: int = 0
     leases: int = 0
     doomed: bool = False
@@ -45,10 +60,23 @@ class Ledger:
     Args:
         capacity: Bytes the store may hold.
         records: Bytes that records may take besides. None: any number.
+        descriptors, mappings: How many contents may have. None: any number.
     """
 
-    def __init__(self, capacity: int, *, records: int | None = None) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        records: int | None = None,
+        descriptors: int | None = None,
+        mappings: int | None = None,
+    ) -> None:
         self.capacity = capacity
+        self._descriptors_limit = descriptors
+        self._mappings_limit = mappings
+        #: Sums of what live and doomed accounts take besides bytes.
+        self.descriptors = 0
+        self.mappings = 0
         self._records_limit = records
         #: Sum of the records of live and doomed accounts.
         self.records = 0
@@ -77,12 +105,22 @@ class Ledger:
         account = self._live[key] = Account(key)
         return account
 
-    def reserve(self, account: Account, amount: int) -> list[Account]:
+    @property
+    def abundant(self) -> bool:
+        """Contents have less than half of the descriptors that they may have."""
+        return self._descriptors_limit is None or 2 * self.descriptors < self._descriptors_limit
+
+    def reserve(self, account: Account, amount: int, besides: Needs = _NOTHING) -> list[Account]:
         """Add *amount* bytes to *account*, which becomes the most recently used.
 
+        Args:
+            account: Whose.
+            amount: Bytes.
+            besides: What it takes as well, for the first time.
+
         Returns:
-            The accounts that had to go, already closed. Their bytes must be freed before the
-            new ones are filled.
+            The accounts that had to go, already closed. What they held must be freed before
+            the new bytes are filled.
 
         Raises:
             OutOfSpace: Not even without every unleased task. Nothing has changed.
@@ -90,24 +128,68 @@ class Ledger:
         """
         if account.doomed:
             raise TaskDeleted(f"task {account.key} was deleted")
-        victims: list[Account] = []
-        short = self.used + amount - self.capacity
-        for other in self._live.values():
-            if short <= 0:
-                break
-            if not other.leases and other is not account and other.size:
-                victims.append(other)
-                short -= other.size
-        if short > 0:
-            raise OutOfSpace(amount, capacity=self.capacity, leased=self.leased)
+        victims = self._victims(account, amount, besides)
         for victim in victims:
             self.doom(victim)
         account.size += amount
         self.used += amount
         if account.leases:
             self.leased += amount
+        self._take(account, besides)
         self.touch(account)
         return victims
+
+    def could_reserve(self, account: Account | None, amount: int, besides: Needs) -> bool:
+        """Whether :meth:`reserve` would do; *account* None is one that is not open yet."""
+        try:
+            self._victims(account, amount, besides)
+        except OutOfSpace:
+            return False
+        return True
+
+    def _victims(self, account: Account | None, amount: int, besides: Needs) -> list[Account]:
+        victims: list[Account] = []
+        short = self.used + amount - self.capacity
+        descriptors = _short(self.descriptors, besides.descriptors, self._descriptors_limit)
+        mappings = _short(self.mappings, besides.mappings, self._mappings_limit)
+        for other in self._live.values():
+            if short <= 0 and descriptors <= 0 and mappings <= 0:
+                return victims
+            has = other.besides
+            helps = (
+                (short > 0 and other.size)
+                or (descriptors > 0 and has.descriptors)
+                or (mappings > 0 and has.mappings)
+            )
+            if helps and not other.leases and other is not account:
+                victims.append(other)
+                short -= other.size
+                descriptors -= has.descriptors
+                mappings -= has.mappings
+        if short > 0:
+            raise OutOfSpace(amount, capacity=self.capacity, leased=self.leased)
+        if descriptors > 0:
+            raise OutOfDescriptors("descriptors", self._descriptors_limit)
+        if mappings > 0:
+            raise OutOfDescriptors("mappings", self._mappings_limit)
+        return victims
+
+    def least_used_with_descriptor(self) -> Account | None:
+        """Who must go when the system has no descriptor left, whatever the limit says."""
+        return next(
+            (a for a in self._live.values() if a.besides.descriptors and not a.leases), None
+        )
+
+    def give_up(self, account: Account, besides: Needs) -> None:
+        """*account* takes no more than *besides* now."""
+        self._take(account, Needs(-account.besides.descriptors, -account.besides.mappings))
+        self._take(account, besides)
+
+    def _take(self, account: Account, more: Needs) -> None:
+        has = account.besides
+        account.besides = Needs(has.descriptors + more.descriptors, has.mappings + more.mappings)
+        self.descriptors += more.descriptors
+        self.mappings += more.mappings
 
     def note(self, account: Account, record: int) -> list[Account]:
         """The records of *account* take *record* bytes now.
@@ -193,4 +275,11 @@ class Ledger:
 
     def _forget(self, account: Account) -> None:
         self.used -= account.size
+        self.descriptors -= account.besides.descriptors
+        self.mappings -= account.besides.mappings
         self.records -= account.record
+
+
+def _short(used: int, more: int, limit: int | None) -> int:
+    """How many too many there would be; not above 0 when nothing more is wanted."""
+    return 0 if limit is None or not more else used + more - limit

@@ -31,7 +31,7 @@ from pantala.storage.metadata import MemoryMetadata
 
 from .announcer import Announcer
 from .config import DaemonConfig
-from .descriptors import raise_limit
+from .descriptors import descriptors, raise_limit
 from .dynconfig import Dynconfig
 from .endpoints import health_endpoint, metrics_endpoint
 from .engine import Engine
@@ -107,12 +107,15 @@ class Daemon:
         self._helpers = ThreadPoolExecutor(HELPERS, "help")
         self._disposer = ThreadPoolExecutor(1, "free")
         self._facts: HostFacts | None = None
+        shares = descriptors()
         self.holdings = Holdings(
             config.storage.cache_capacity,
             MemoryMetadata(),
             clock=time.time,
             lock_pages=config.storage.cache_lock_pages,
             executor=self._disposer,
+            descriptors=shares.contents,
+            mappings=shares.mappings,
         )
         self.schedulers = Schedulers(
             config.host_id, schedule_timeout=config.scheduler.schedule_timeout

@@ -28,15 +28,17 @@ class Descriptors:
     """How the descriptors of this process are shared out.
 
     Attributes:
-        contents: For contents in memory, one each. Each has a mapping, too.
+        contents: For contents in memory, one each.
         connections: For connections that others open to us, on all sockets together: the
             piece server's, the hand-off's, gRPC's and those of metrics and health.
         reserve: For everything else: what we open ourselves to live at all.
+        mappings: Mappings for contents in memory. Not descriptors, but scarce in the same way.
     """
 
     contents: int
     connections: int
     reserve: int
+    mappings: int
 
 
 def share_out(limit: int, mappings: int = _MAPPINGS) -> Descriptors:
@@ -52,7 +54,7 @@ def share_out(limit: int, mappings: int = _MAPPINGS) -> Descriptors:
     reserve = max(LEAST_RESERVE, limit // 8)
     rest = max(0, limit - reserve)
     connections = rest * 3 // 7
-    return Descriptors(min(rest - connections, mappings // 2), connections, reserve)
+    return Descriptors(rest - connections, connections, reserve, mappings // 2)
 
 
 def descriptors() -> Descriptors:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from pantala.core.ledger import Account
+from pantala.core.ledger import Account, Needs
 from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted, TimedOut
 from pantala.model.pieces import ByteRange, Piece, piece_at, pieces_for
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
@@ -253,7 +253,12 @@ class Holding:
             Unavailable: The system has no memory for it.
         """
         new = set(numbers) - self._reserved
-        spare = self._home.admit(self.account, sum(self.piece(n).length for n in new))
+        ledger = self._home.ledger
+        besides = Needs()
+        if self._content is None and self.account.besides == besides:
+            besides = memory.needs(self.total, abundant=ledger.abundant)
+        amount = sum(self.piece(n).length for n in new)
+        spare = self._home.admit(self.account, amount, besides)
         self._reserved |= new
         if self._content is None and self.total:
             self._content = self._make_content(spare, early=early)
@@ -262,14 +267,17 @@ class Holding:
 
     def _make_content(self, spare: list[memory.Content], *, early: bool) -> memory.Content:
         heir = None
-        if self.fully_reserved and not early:
+        descriptor = self.account.besides.descriptors > 0
+        if self.fully_reserved and descriptor and not early:
             heir = memory.heir_for(self.total, spare)
         self._home.discard(content for content in spare if content is not heir)
         if heir is not None:
             if heir.become(self.total):
                 return heir
             self._home.discard([heir])
-        return memory.create(self.total, lock=self._home.lock_pages)
+        return self._home.make(
+            lambda: memory.create(self.total, descriptor=descriptor, lock=self._home.lock_pages)
+        )
 
     @property
     def fully_reserved(self) -> bool:
@@ -285,8 +293,10 @@ class Holding:
             return
         for number in sorted(self._reserved - self.pieces.keys() - self._claims.keys()):
             piece = self.piece(number)
-            untouched = self._content is None or isinstance(self._content, memory.SmallContent)
-            if untouched or self.content.punch(piece.offset, piece.length):
+            content = self._content
+            punched = content is None or content.punch(piece.offset, piece.length)
+            # What stays in the heap is bounded by how small such contents are.
+            if punched or isinstance(content, memory.SmallContent):
                 self._reserved.discard(number)
                 self._home.ledger.give_back(self.account, piece.length)
         if not self.pieces and self.record.content_length != 0:
@@ -330,9 +340,11 @@ class Holding:
         Raises:
             OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
-        self._home.discard(self._home.admit(self.account, memory.GROWTH_STEP))
+        first = self._growing is None and self.account.besides == Needs()
+        besides = Needs(descriptors=1, mappings=1) if first else Needs()
+        self._home.discard(self._home.admit(self.account, memory.GROWTH_STEP, besides))
         if self._growing is None:
-            self._growing = memory.Growing()
+            self._growing = self._home.make(memory.Growing)
         return self._growing.extend()
 
     def finish_growing(self, length: int, piece_length: int) -> None:
@@ -347,10 +359,15 @@ class Holding:
         if self.gone:
             raise TaskDeleted(f"task {self.id} was deleted")
         growing, self._growing = self._growing, None
-        self._home.ledger.give_back(self.account, self.account.size - length)
+        ledger = self._home.ledger
+        ledger.give_back(self.account, self.account.size - length)
         if growing is not None:
+            besides = memory.needs(length, abundant=ledger.abundant)
+            ledger.give_up(self.account, besides)
             if length:
-                self._content = growing.finish(length, lock=self._home.lock_pages)
+                self._content = growing.finish(
+                    length, descriptor=besides.descriptors > 0, lock=self._home.lock_pages
+                )
             growing.close()
         self._home.open(
             replace(
@@ -472,5 +489,6 @@ class Holding:
     def _free(self) -> None:
         for thing in (self._content, self._growing):
             if thing is not None:
+                thing.retire()
                 self._home.dispose(thing.close)
         self._content = self._growing = None

@@ -12,15 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from pantala.core.ledger import Account, Ledger
+from pantala.core.ledger import Account, Ledger, Needs
 from pantala.core.reclaim import expired
+from pantala.errors import Unavailable
 from pantala.model.task import Kind, TaskRecord
 
 from . import memory
 from .holding import Holding, Reason
 from .metadata import MetadataStore
+
+_T = TypeVar("_T")
+
+_NOTHING: Final = Needs()
 
 #: What is known of tasks may take this part of the capacity besides; or so many bytes, if that is
 #: more: some four thousand tasks with ordinary headers.
@@ -52,6 +57,8 @@ class Holdings:
         clock: Unix time, seconds.
         lock_pages: Keep content out of swap.
         executor: Where memory is unmapped; a gigabyte takes a tenth of a second. None: here.
+        descriptors: How many contents may have. None: any number.
+        mappings: How many contents may have. None: any number.
     """
 
     def __init__(
@@ -62,9 +69,11 @@ class Holdings:
         clock: Callable[[], float],
         lock_pages: bool = False,
         executor: Executor | None = None,
+        descriptors: int | None = None,
+        mappings: int | None = None,
     ) -> None:
         records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
-        self.ledger = Ledger(capacity, records=records)
+        self.ledger = Ledger(capacity, records=records, descriptors=descriptors, mappings=mappings)
         self.metadata = metadata
         self.now = clock
         self.lock_pages = lock_pages
@@ -116,13 +125,37 @@ class Holdings:
         self.discard(self._evict(self.ledger.note(holding.account, _cost(known))))
         return holding
 
-    def admit(self, account: Account, amount: int) -> list[memory.Content]:
+    def admit(
+        self, account: Account, amount: int, besides: Needs = _NOTHING
+    ) -> list[memory.Content]:
         """Reserve bytes, evicting whom the ledger names. Raises as it does.
+
+        Args:
+            account: Whose.
+            amount: Bytes.
+            besides: What it takes as well, for the first time.
 
         Returns:
             What the evicted held, to be used again or closed.
         """
-        return self._evict(self.ledger.reserve(account, amount))
+        return self._evict(self.ledger.reserve(account, amount, besides))
+
+    def make(self, make: Callable[[], _T]) -> _T:
+        """Call *make*; while the system has no descriptor for it, evict who has one.
+
+        The shares of descriptors should see to it that there is one, but others may have taken
+        more than theirs.
+        """
+        while True:
+            try:
+                return make()
+            except Unavailable:
+                victim = self.ledger.least_used_with_descriptor()
+                if victim is None:
+                    raise
+                self.ledger.doom(victim)
+                for content in self._evict([victim]):
+                    content.close()
 
     def _evict(self, victims: Iterable[Account]) -> list[memory.Content]:
         """Part with tasks whose accounts are closed; what they held."""
@@ -161,6 +194,7 @@ class Holdings:
     def discard(self, contents: Iterable[memory.Content]) -> None:
         """Free what the evicted held."""
         for content in contents:
+            content.retire()
             if self.lock_pages:  # they count against the limit on locked memory until they go
                 content.close()
             else:

@@ -1,9 +1,17 @@
-"""Content in memory: one segment per task, bytes received straight into their place.
+"""Content in memory, received straight into its place.
 
-A segment is a memfd as long as the content, mapped once. Its pages come into being when they
-are first written, so a segment of which only a few pieces are wanted costs only those. Content
-up to :data:`SMALL` bytes is a plain ``bytearray``: ten thousand small tasks must not need ten
-thousand descriptors. Empty content is nothing at all.
+========================  =========================================  ==========================
+bytes of the content      lies in                                    takes
+========================  =========================================  ==========================
+up to :data:`SMALL`       the heap                                   nothing that is scarce
+up to :data:`MEDIUM`      a segment while descriptors abound, else   a mapping, and a descriptor
+                          memory without a descriptor                in a segment
+more                      a segment: a memfd as long as the content  a mapping and a descriptor
+========================  =========================================  ==========================
+
+A segment is mapped once. Its pages come into being when they are first written, so a segment of
+which only a few pieces are wanted costs only those. Only segments can be handed out; everything
+else reaches programs in frames. Empty content is nothing at all. docs/adr/0007 says why.
 
 Touching a page for the first time costs more than receiving into it. Two things avoid it: content
 that has to go can hand its memory, still mapped, to the content that it makes room for; and where
@@ -16,20 +24,22 @@ its disk, and as it cannot be sealed, no reader is given its descriptor.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
 import mmap
 import os
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final, Protocol
 
+from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
 
-#: Content up to this many bytes is kept without a descriptor.
+from . import pages
+
+#: Content up to this many bytes lies in the heap.
 SMALL: Final = 256 * 1024
+
+#: Content up to this many bytes can do without a descriptor. It is one piece, of which never a
+#: part is wanted.
+MEDIUM: Final = 4 * 1024 * 1024
 
 #: Growing content is extended by this much at a time; every piece length that follows from a
 #: content length is a multiple of it.
@@ -39,12 +49,17 @@ GROWTH_STEP: Final = 4 * 1024 * 1024
 #: freed on the spot; and at least half as long, or it is not worth it.
 MAX_EXCESS: Final = 64 * 1024 * 1024
 
-#: Content from this many bytes on asks for huge pages.
-HUGE_FROM: Final = 64 * 1024 * 1024
 
-_SEALS: Final = 0x2 | 0x4 | 0x10  # SHRINK, GROW, FUTURE_WRITE; the last is not in fcntl of 3.11
-_F_ADD_SEALS: Final = 1033
-_MLOCK_ONFAULT: Final = 1
+def needs(length: int, *, abundant: bool) -> Needs:
+    """What content of *length* bytes takes besides its bytes.
+
+    Args:
+        length: Bytes.
+        abundant: Descriptors abound: what can do without may have one.
+    """
+    if length <= SMALL:
+        return Needs()
+    return Needs(descriptors=int(abundant or length > MEDIUM), mappings=1)
 
 
 class Content(Protocol):
@@ -68,6 +83,9 @@ class Content(Protocol):
     def handout(self) -> int | None:
         """A new read-only descriptor of all the content, or None if there is none to give."""
 
+    def is_elsewhere(self) -> bool:
+        """Whether anybody may still have a descriptor or a mapping of it by a hand-out."""
+
     def can_become(self, length: int) -> bool:
         """Whether :meth:`become` is worth trying."""
 
@@ -77,18 +95,34 @@ class Content(Protocol):
         What was in it is in it still. Only content that nobody uses any more may be asked.
         """
 
+    def retire(self) -> None:
+        """Give up what is scarce at once; :meth:`close` frees the rest, which takes longer."""
+
     def close(self) -> None:
         """Free it, or as much of it as nobody has a view or descriptor of."""
 
 
 class SmallContent:
-    """Content without a descriptor."""
+    """Content without a descriptor.
+
+    Args:
+        length: Bytes.
+        lock: As for :class:`Segment`; nothing in the heap is locked.
+
+    Raises:
+        OSError: The system has no memory for it.
+    """
 
     inherited = False
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, *, lock: bool = False) -> None:
         self.length = length
-        self._bytes = bytearray(length)
+        self._bytes: bytearray | mmap.mmap
+        if length <= SMALL:
+            self._bytes = bytearray(length)
+        else:
+            self._bytes = pages.map_nothing(length)
+            pages.prepare(self._bytes, lock=lock)
 
     def writable(self, offset: int, length: int) -> memoryview:
         return memoryview(self._bytes)[offset : offset + length]
@@ -97,11 +131,18 @@ class SmallContent:
         return self.writable(offset, length).toreadonly()
 
     def punch(self, offset: int, length: int) -> bool:
-        del offset, length
-        return False
+        if isinstance(self._bytes, bytearray) or not hasattr(mmap, "MADV_DONTNEED"):
+            return False
+        start, end = _whole_pages(offset, length, self.length)
+        if start < end:
+            self._bytes.madvise(mmap.MADV_DONTNEED, start, end - start)
+        return True
 
     def handout(self) -> None:
         return None
+
+    def is_elsewhere(self) -> bool:
+        return False
 
     def can_become(self, length: int) -> bool:
         del length
@@ -110,8 +151,15 @@ class SmallContent:
     def become(self, length: int) -> bool:
         return self.can_become(length)
 
+    def retire(self) -> None:
+        pass
+
     def close(self) -> None:
-        self._bytes = bytearray()
+        if isinstance(self._bytes, bytearray):
+            self._bytes = bytearray()
+        else:
+            with contextlib.suppress(BufferError):  # a view goes with its last holder
+                self._bytes.close()
 
 
 class Segment:
@@ -130,12 +178,8 @@ class Segment:
         self._sealed = False
         try:
             os.ftruncate(fd, length)
-            self._map = mmap.mmap(fd, length)
-            if hasattr(mmap, "MADV_DONTDUMP"):
-                self._map.madvise(mmap.MADV_DONTDUMP)
-            _ask_for_huge_pages(self._map)
-            if lock:
-                _lock_pages(self._map)
+            self._map = pages.map_file(fd, length)
+            pages.prepare(self._map, lock=lock)
         except BaseException:  # whatever it is, the descriptor is ours to close
             os.close(fd)
             raise
@@ -147,10 +191,7 @@ class Segment:
         return self.writable(offset, length).toreadonly()
 
     def punch(self, offset: int, length: int) -> bool:
-        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = offset + length
-        if end != self.length:
-            end = end // mmap.PAGESIZE * mmap.PAGESIZE
+        start, end = _whole_pages(offset, length, self.length)
         if not hasattr(mmap, "MADV_REMOVE"):
             return False
         try:
@@ -163,21 +204,25 @@ class Segment:
     def handout(self) -> int | None:
         """A new descriptor, open for reading only.
 
-        A memfd is born with mode 0777 and could be reopened for writing through /proc by its
-        owner; 0400 and the seals leave reading and mapping, whoever gets the descriptor. Our
-        own mapping is older than the seal, so pieces are still received into it.
+        Our own mapping is older than the seal, so pieces are still received into it. None where
+        the system could not say later whether the descriptor still lives: the memory could
+        never be used again.
         """
         if not hasattr(os, "memfd_create"):
             return None
         if not self._sealed:
-            os.fchmod(self._fd, 0o400)
-            fcntl.fcntl(self._fd, _F_ADD_SEALS, _SEALS)
+            if pages.is_elsewhere(self._fd):
+                return None
+            pages.seal(self._fd)
             self._sealed = True
         with _refusals_named():
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
+    def is_elsewhere(self) -> bool:
+        return self._sealed and self._fd >= 0 and pages.is_elsewhere(self._fd)
+
     def can_become(self, length: int) -> bool:
-        # A sealed one may be in anybody's hands, for ever.
+        # A sealed one cannot change its length.
         if self._sealed or self._fd < 0:
             return False
         return self.length - MAX_EXCESS <= length <= 2 * self.length
@@ -186,9 +231,13 @@ class Segment:
         if not self.can_become(length):
             return False
         try:
+            if length > self.length:
+                os.ftruncate(self._fd, length)
             # Refused while a view is exported: nobody may be surprised by other bytes in it.
             self._map.resize(length)
-            _ask_for_huge_pages(self._map)
+            if length < self.length:
+                os.ftruncate(self._fd, length)
+            pages.ask_for_huge_pages(self._map)
         except (BufferError, OSError, SystemError, AttributeError):  # the last two: no mremap here
             return False
         self.length = length
@@ -198,8 +247,11 @@ class Segment:
     def close(self) -> None:
         # Views of a reader who was cut off may still be exported; then the mapping goes with
         # the last of them.
+        self.retire()
         with contextlib.suppress(BufferError):
             self._map.close()
+
+    def retire(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -211,7 +263,7 @@ class Growing:
     def __init__(self) -> None:
         self.length = 0
         with _refusals_named():
-            self._fd = _anonymous_file()
+            self._fd = pages.anonymous_file()
 
     def extend(self) -> memoryview:
         """Make it longer by :data:`GROWTH_STEP` and return a view of the new part.
@@ -225,22 +277,31 @@ class Growing:
             self.length += GROWTH_STEP
             return memoryview(mmap.mmap(self._fd, GROWTH_STEP, offset=start))
 
-    def finish(self, length: int, *, lock: bool = False) -> Content:
+    def finish(self, length: int, *, descriptor: bool = True, lock: bool = False) -> Content:
         """Cut it to *length* bytes and turn it into content that can be read.
+
+        Args:
+            length: Bytes; above 0.
+            descriptor: It may keep its descriptor, as :func:`needs` says.
+            lock: As for :class:`Segment`.
 
         Raises:
             Unavailable: The system has no memory for it.
         """
         fd, self._fd = self._fd, -1
-        if length <= SMALL:
-            small = SmallContent(length)
+        with _refusals_named():
+            if descriptor and length > SMALL:
+                return Segment(fd, length, lock=lock)
             try:
-                os.preadv(fd, [small.writable(0, length)], 0)
+                small = SmallContent(length, lock=lock)
+                with small.writable(0, length) as view:
+                    _read_all(fd, view)
             finally:
                 os.close(fd)
             return small
-        with _refusals_named():
-            return Segment(fd, length, lock=lock)
+
+    def retire(self) -> None:
+        """Nothing can be given up before :meth:`close`."""
 
     def close(self) -> None:
         """Throw it away. Harmless after :meth:`finish`."""
@@ -258,16 +319,35 @@ def heir_for(length: int, spare: Iterable[Content]) -> Content | None:
     return min(able, key=lambda c: (c.length < length, abs(c.length - length)), default=None)
 
 
-def create(length: int, *, lock: bool = False) -> Content:
+def create(length: int, *, descriptor: bool = True, lock: bool = False) -> Content:
     """Room for content of *length* bytes.
+
+    Args:
+        length: Bytes; above 0.
+        descriptor: It may have one, as :func:`needs` says.
+        lock: As for :class:`Segment`.
 
     Raises:
         Unavailable: The system has no memory for it, or no descriptor.
     """
-    if length <= SMALL:
-        return SmallContent(length)
     with _refusals_named():
-        return Segment(_anonymous_file(), length, lock=lock)
+        if length <= SMALL or not descriptor:
+            return SmallContent(length, lock=lock)
+        return Segment(pages.anonymous_file(), length, lock=lock)
+
+
+def _whole_pages(offset: int, length: int, total: int) -> tuple[int, int]:
+    """Start and end of the pages of which a range has all that is content."""
+    start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = offset + length
+    return start, end if end == total else end // mmap.PAGESIZE * mmap.PAGESIZE
+
+
+def _read_all(fd: int, view: memoryview) -> None:
+    """Fill *view* from the start of a file."""
+    done = 0
+    while done < len(view):
+        done += os.preadv(fd, [view[done:]], done)
 
 
 @contextlib.contextmanager
@@ -278,37 +358,3 @@ def _refusals_named() -> Iterator[None]:
     except (OSError, OverflowError) as error:
         why = error.strerror if isinstance(error, OSError) else "no machine has so much"
         raise Unavailable(f"no room for content in memory: {why}") from error
-
-
-def _anonymous_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("pantala", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fd, path = tempfile.mkstemp(prefix="pantala-")
-    Path(path).unlink()
-    return fd
-
-
-def _ask_for_huge_pages(mapping: mmap.mmap) -> None:
-    """Have pages of 2 MiB where the system gives them to shared memory on demand.
-
-    It does if ``/sys/kernel/mm/transparent_hugepage/shmem_enabled`` says ``advise``. Not for
-    less than :data:`HUGE_FROM` bytes: the last page takes its 2 MiB, however little is in it.
-    """
-    if len(mapping) >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages
-            mapping.madvise(mmap.MADV_HUGEPAGE)
-
-
-def _lock_pages(mapping: mmap.mmap) -> None:
-    """Keep pages in memory from the moment they are first touched."""
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    view = (ctypes.c_char * len(mapping)).from_buffer(mapping)
-    try:
-        size = ctypes.c_size_t(len(mapping))
-        if libc.mlock2(ctypes.byref(view), size, _MLOCK_ONFAULT) != 0:
-            error = ctypes.get_errno()
-            raise OSError(error, f"storage.cacheLockPages: {os.strerror(error)}")
-    finally:
-        del view
