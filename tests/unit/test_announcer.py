@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
+from pantala import background
 from pantala.core.sched.states import PeerState
 from pantala.daemon.app import Daemon
 from pantala.errors import Busy
 from pantala.model.task import DownloadRequest, Kind
+from pantala.pb import common_pb2
 from pantala.rpc.scheduler_link import Scheduler as Link
 from pantala.scheduler.app import Scheduler
-from pantala.storage.holding import Reason
+from pantala.storage.holding import Holding, Reason
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Fault, Origin
@@ -184,3 +187,64 @@ def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         await link.close()
 
     asyncio.run(play())
+
+
+async def test_a_task_that_cannot_be_told_keeps_no_other_untold(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with it; and it is told when that has passed."""
+    monkeypatch.setattr(background, "BACKOFF", (0.01, 0.02))
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    sick: set[str] = set()
+
+    honest = daemon.announcer._tell_held
+
+    async def tell(holding: Holding) -> None:
+        if holding.id in sick:
+            raise ValueError("Invalid IPv6 URL")
+        await honest(holding)
+
+    monkeypatch.setattr(daemon.announcer, "_tell_held", tell)
+    held = []
+    for name in ("/a", "/b", "/c"):
+        origin.put(name, Pattern(1000))
+        held.append(await fetch(daemon, origin.url(name)))
+    await until(lambda: holders(scheduler) == set(held))
+    for peer in list(scheduler._world.peers.values()):
+        scheduler._world.remove_peer(peer)
+    sick.add(held[0])
+    for holding in daemon.holdings:
+        daemon.announcer.announce(holding)
+    await until(lambda: holders(scheduler) == set(held[1:]))
+    sick.clear()
+    daemon.schedulers.on_trouble()
+    await until(lambda: holders(scheduler) == set(held))
+    assert daemon.loops.failing() == []
+
+
+async def test_a_host_that_cannot_be_measured_is_announced(
+    tmp_path: Path, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the figures that want a descriptor when there is none; else all forget it."""
+    monkeypatch.setattr(background, "BACKOFF", (0.01, 0.02))
+    scheduler = await stack.enter_async_context(
+        inside.scheduler(scheduler__gc__hostGCInterval="1s")
+    )
+    daemon = await stack.enter_async_context(
+        inside.daemon(tmp_path, port=scheduler.port, scheduler__announceInterval="1s")
+    )
+    [host] = scheduler._world.hosts.values()
+    memory = common_pb2.Host.FromString(host.facts.announced).memory.total
+
+    def no_descriptors(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    for name in ("cpu_count", "cpu_percent", "virtual_memory", "net_io_counters", "net_if_stats"):
+        monkeypatch.setattr(psutil, name, no_descriptors)
+    first = host.updated_at
+    await until(lambda: host.updated_at > first + 2.5)
+
+    assert scheduler._world.hosts.get(host.id) is host
+    assert common_pb2.Host.FromString(host.facts.announced).memory.total == memory
+    assert daemon.loops.failing() == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pantala.background import Loops
 from pantala.daemon.config import load
 from pantala.daemon.dynconfig import Dynconfig
 from pantala.errors import ConfigError
@@ -191,9 +192,10 @@ async def test_run(path: Path) -> None:
     changed: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
     dynconfig = reading(path, changed.put_nowait, refreshInterval="5ms")
     await dynconfig.start()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        running = group.create_task(dynconfig.run())
+    loops = Loops()
+    async with asyncio.timeout(30):
+        dynconfig.keep_reading(loops)
         assert await changed.get() == ("10.0.0.1:1",)
         write(path, "scheduler: {addr: '10.0.0.2:1'}")
         assert await changed.get() == ("10.0.0.2:1",)
-        running.cancel()
+    await loops.close()

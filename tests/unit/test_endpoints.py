@@ -59,12 +59,14 @@ async def test_metrics() -> None:
 
 
 async def test_health() -> None:
-    """503 until ready, then 200 with nothing in it."""
-    ready = False
-    endpoint = health_endpoint(lambda: ready)
+    """503 that says what is wrong, then 200 with nothing in it."""
+    troubles = ["announce this host: failed", "the daemon is stopping"]
+    endpoint = health_endpoint(lambda: troubles)
     port = await endpoint.start("127.0.0.1", 0)
-    assert await status(port, "GET /healthy HTTP/1.1") == 503
-    ready = True
+    answer = await ask(port, b"GET /healthy HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert answer.endswith(b"\r\n\r\nannounce this host: failed\nthe daemon is stopping\n")
+    troubles.clear()
     answer = await ask(port, b"GET /healthy HTTP/1.1\r\n\r\n")
     await endpoint.close()
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")

@@ -587,3 +587,36 @@ async def test_the_swarm_must_have_it(swarm: list[Daemon], origin: Origin, url: 
     await get(a, url)
     await idle(a)
     assert await get(b, url, disable_back_to_source=True) == WHOLE
+
+
+async def test_a_url_that_python_cannot_parse_is_told_like_others(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack
+) -> None:
+    """WHATWG's rules take ``http://u[@host``: it is held, told, and nothing stops telling."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    origin.put("/f", Pattern(1000))
+    origin.put("/g", Pattern(1000))
+    odd = origin.url("/f").replace("http://", "http://u[@")
+
+    for url in (odd, origin.url("/g")):
+        assert await get(daemon, url) == Pattern(1000).read()
+    for peer in list(scheduler._world.peers.values()):
+        scheduler._world.remove_peer(peer)
+    for holding in daemon.holdings:
+        daemon.announcer.announce(holding)
+
+    def told() -> set[str]:
+        return {task.registration.url for task in scheduler._world.tasks.values() if task.holders}
+
+    async with asyncio.timeout(30):
+        while told() != {origin.url("/f"), origin.url("/g")}:  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(0.01)
+    assert daemon.loops.failing() == []
+
+
+@pytest.mark.parametrize("content", [None, "mine"])
+async def test_no_url_that_cannot_be_parsed_gets_in(lone: Daemon, content: str | None) -> None:
+    """Not even where it is no part of the task's id."""
+    with pytest.raises(InvalidRequest, match="cannot be parsed"):
+        await get(lone, "http://[::1/x", content_for_calculating_task_id=content)

@@ -10,6 +10,7 @@ from pantala.errors import InvalidRequest
 from pantala.model.ids import (
     DEFAULT_FILTERED_QUERY_PARAMS,
     check_task_id,
+    check_url,
     host_id,
     normalise_url,
     peer_id,
@@ -300,3 +301,11 @@ def test_no_host_is_no_url(url: str) -> None:
     """The rules would take the next part of the path for it."""
     with pytest.raises(InvalidRequest):
         normalise_url(url)
+
+
+def test_a_url_at_the_door() -> None:
+    """Comes back as it is, or is refused."""
+    assert check_url("HTTP://h/x") == "HTTP://h/x"
+    for url in ("http://[::1/x", "http://h:x/", "\ud800", "nothing"):
+        with pytest.raises(InvalidRequest, match="cannot be parsed"):
+            check_url(url)

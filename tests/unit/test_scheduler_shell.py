@@ -19,7 +19,6 @@ from pantala.cli.dfscheduler import _app
 from pantala.errors import ConfigError, NotFound
 from pantala.logs import setup_logging
 from pantala.pb import common_pb2
-from pantala.scheduler.background import Background
 from pantala.scheduler.metrics import Metrics, size_level
 from pantala.scheduler.waiters import Waiters
 from pantala.testing import inside
@@ -61,51 +60,6 @@ async def test_a_wait_ends_and_leaves_nothing_behind() -> None:
         gone.cancel()
     assert not waiters._waiting
     waiters.wake(task)
-
-
-async def test_background_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Once when it ran once; again and again when it is periodic."""
-    setup_logging("info", json=True)
-    logging.getLogger().addHandler(caplog.handler)
-    background = Background()
-    calls: list[int] = []
-    twice = asyncio.Event()
-
-    async def broken() -> None:
-        raise ValueError("once")
-
-    def unreliable() -> None:
-        calls.append(1)
-        if len(calls) == 3:
-            twice.set()
-        raise ValueError("often")
-
-    background.spawn(broken(), "broken")
-    background.spawn_periodic(0.001, unreliable, "unreliable")
-    async with asyncio.timeout(10):
-        await twice.wait()
-    await background.close()
-    logging.getLogger().removeHandler(caplog.handler)
-    assert "once" in caplog.text
-    assert "often" in caplog.text
-    assert not background._tasks
-
-
-async def test_background_work_is_cancelled_at_the_end() -> None:
-    """And its ``finally`` has run when ``close`` returns."""
-    background = Background()
-    ended: list[str] = []
-
-    async def forever() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("x")
-
-    background.spawn(forever(), "forever")
-    await asyncio.sleep(0)
-    await background.close()
-    assert ended == ["x"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pantala.daemon.tasks import Tasks
+from pantala.background import Tasks
 from pantala.daemon.weights import Weights
 from pantala.errors import ParentLost
 from pantala.model.task import DownloadRequest, Kind

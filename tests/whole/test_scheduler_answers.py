@@ -426,3 +426,12 @@ def test_the_program(tmp_path: Path) -> None:
             assert first.wait(timeout=60) == 0
         finally:
             first.kill()
+
+
+async def test_a_url_that_cannot_be_parsed_is_refused() -> None:
+    """Whoever registers it: it would be told to others."""
+    async with swarm() as s:
+        await s.hosts("a")
+        peer = s.peer("a")
+        await peer.register(url="http://[::1/x")
+        assert await refusal(peer.answer()) is grpc.StatusCode.INVALID_ARGUMENT

@@ -21,6 +21,5 @@
 - :mod:`.dynconfig`: where the schedulers are
 - :mod:`.endpoints`: metrics and health over HTTP
 - :mod:`.metrics`: the only module that knows Prometheus
-- :mod:`.tasks`: background work with an owner
 - :mod:`.sockets`: unix sockets that nobody can steal
 """

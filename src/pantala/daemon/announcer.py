@@ -70,10 +70,13 @@ class Announcer:
         #: Every scheduler has been tried once.
         self.first_round = asyncio.Event()
         self._soon = asyncio.Event()
+        self._pause = _RETRY[0]
         self._round = asyncio.Lock()
         #: Tasks to speak of, in the order of what happened; True: held, False: no longer.
         self._news: OrderedDict[tuple[Kind, str], bool] = OrderedDict()
         self._has_news = asyncio.Event()
+        #: News that a bug, or this machine's trouble, kept from being told.
+        self._untold: dict[tuple[Kind, str], bool] = {}
         schedulers.on_trouble = self._soon.set
         schedulers.on_unknown = self.announce_host
 
@@ -85,6 +88,10 @@ class Announcer:
             host = self._host()
             await asyncio.gather(*(self._announce_to(s, host) for s in self._schedulers))
             self._announce_where_unknown()
+            untold, self._untold = self._untold, {}
+            for key, held in untold.items():
+                if key not in self._news:
+                    self._note(*key, held=held)
 
     async def _announce_to(self, scheduler: Scheduler, host: common_pb2.Host) -> None:
         try:
@@ -108,25 +115,27 @@ class Announcer:
                 self.announce(holding)
         self._unaware, self._known_to = set(), available
 
-    async def run(self) -> None:
-        """Announce this host for ever; soon again while somebody does not answer."""
-        pause = _RETRY[0]
-        while True:
+    async def announce_round(self) -> None:
+        """Announce this host, as is to be repeated for ever; :meth:`rest` says when."""
+        try:
             await self.announce_host()
+        finally:
             self.first_round.set()
-            if all(s.available for s in self._schedulers):
-                pause = _RETRY[0]
-                wait = self._interval
-            else:
-                wait, pause = pause, min(pause * 2, _RETRY[1])
-            self._soon.clear()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._soon.wait()
-                # Whoever went away just now needs a moment to come back.
-                await asyncio.sleep(_RETRY[0])
-            except TimeoutError:
-                pass
+
+    async def rest(self) -> None:
+        """Until the next round: soon while somebody does not answer."""
+        if all(s.available for s in self._schedulers):
+            self._pause, wait = _RETRY[0], self._interval
+        else:
+            wait, self._pause = self._pause, min(self._pause * 2, _RETRY[1])
+        self._soon.clear()
+        try:
+            async with asyncio.timeout(wait):
+                await self._soon.wait()
+            # Whoever went away just now needs a moment to come back.
+            await asyncio.sleep(_RETRY[0])
+        except TimeoutError:
+            pass
 
     # -- what we hold --------------------------------------------------------------------------
 
@@ -148,16 +157,27 @@ class Announcer:
         self._news[kind, task_id] = held
         self._has_news.set()
 
-    async def run_news(self) -> None:
-        """Tell what was noted, for ever."""
-        while True:
-            await self._has_news.wait()
-            batch: list[tuple[tuple[Kind, str], bool]] = []
-            while self._news and len(batch) < _AT_ONCE:
-                batch.append(self._news.popitem(last=False))
-            if not self._news:
-                self._has_news.clear()
-            await asyncio.gather(*(self._tell(*key, held=held) for key, held in batch))
+    async def tell_news(self) -> None:
+        """Tell some of what was noted, as soon as there is any.
+
+        Raises:
+            Exception: What went wrong with one of them, once all were tried. It is told with the
+                next round of announcing.
+        """
+        await self._has_news.wait()
+        batch: list[tuple[tuple[Kind, str], bool]] = []
+        while self._news and len(batch) < _AT_ONCE:
+            batch.append(self._news.popitem(last=False))
+        if not self._news:
+            self._has_news.clear()
+        telling = (self._tell(*key, held=held) for key, held in batch)
+        outcomes = await asyncio.gather(*telling, return_exceptions=True)
+        # One task that cannot be told, for whatever reason, must not keep others untold.
+        wrong = [(item, o) for item, o in zip(batch, outcomes, strict=True) if o is not None]
+        for (key, held), _ in wrong:
+            self._untold[key] = held
+        if wrong:
+            raise wrong[0][1]
 
     async def _tell(self, kind: Kind, task_id: str, *, held: bool) -> None:
         # What counts is what is true now: it may have come or gone again since.

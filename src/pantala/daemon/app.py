@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from pantala.background import Loops
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.piece_server import PieceServer
@@ -50,7 +51,6 @@ from .services import (
     UploadService,
 )
 from .sockets import HostName, SocketPath, private
-from .tasks import Tasks
 from .uploads import NodeUploads
 
 logger = structlog.get_logger(__name__)
@@ -77,6 +77,9 @@ SENDERS: Final = 128
 #: Seconds for downloads and uploads under way to end when the daemon is told to.
 GRACE: Final = 10.0
 
+#: Seconds until what gRPC's health service says is what is true.
+_HEALTH_INTERVAL: Final = 1.0
+
 #: Seconds that the daemon waits at start for schedulers to take its announcement.
 _HELLO_LIMIT: Final = 2.0
 
@@ -98,8 +101,9 @@ class Daemon:
         self._alone = alone
         self.metrics = Metrics()
         self.stopping = asyncio.Event()
+        self._health = health.HealthServicer()
         self._exit = contextlib.AsyncExitStack()
-        self._tasks = Tasks()
+        self.loops = Loops(self.metrics.loop_failed)
         self._receivers = ThreadPoolExecutor(RECEIVERS, "receive")
         self._senders = ThreadPoolExecutor(SENDERS, "send")
         self._readers = OriginThreads("read", count=READERS, share=READERS_OF_ONE)
@@ -118,7 +122,9 @@ class Daemon:
             mappings=shares.mappings,
         )
         self.schedulers = Schedulers(
-            config.host_id, schedule_timeout=config.scheduler.schedule_timeout
+            config.host_id,
+            schedule_timeout=config.scheduler.schedule_timeout,
+            loops=self.loops,
         )
         self._parents = GrpcParents(config.host_id)
         self.node = Node(
@@ -150,10 +156,11 @@ class Daemon:
             self._senders,
             stall=config.download.piece_stall_timeout,
             piece=PIECE_LIMIT,
+            loops=self.loops,
         )
         local = config.download.server
         self._admit_local = Admission(local.request_rate_limit, local.request_buffer_size)
-        self.handoff = HandoffServer(self.node, self.engine, self._admit_local)
+        self.handoff = HandoffServer(self.node, self.engine, self._admit_local, loops=self.loops)
         addresses = (scheduler,) if scheduler else ()
         self._changed = asyncio.Event()
         self._dynconfig = Dynconfig(
@@ -179,6 +186,11 @@ class Daemon:
             reserved=max(0, figures.used - held),
             tasks=figures.tasks,
         )
+
+    def _troubles(self) -> list[str]:
+        """Why this daemon is not healthy, a line each."""
+        stopping = ["the daemon is stopping"] if self.stopping.is_set() else []
+        return stopping + self.loops.failing()
 
     @property
     def busy(self) -> bool:
@@ -240,7 +252,7 @@ class Daemon:
         service.piece_port = self.ports["storage"]
         admit = Admission(upload.request_rate_limit, upload.request_buffer_size)
         add_service(server, UPLOAD_SERVICE, service, admit=admit)
-        _add_health_and_reflection(server, (UPLOAD_SERVICE,))
+        _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE,))
         await server.start()
         stack.push_async_callback(server.stop, 0)
 
@@ -252,7 +264,7 @@ class Daemon:
             self.ports["metrics"] = await endpoint.start(at.ip, at.port)
             stack.push_async_callback(endpoint.close)
         if config.health.enable:
-            endpoint = health_endpoint(lambda: not self.stopping.is_set())
+            endpoint = health_endpoint(self._troubles)
             at_health = config.health.server
             self.ports["health"] = await endpoint.start(at_health.ip, at_health.port)
             stack.push_async_callback(endpoint.close)
@@ -262,15 +274,12 @@ class Daemon:
         stack.push_async_callback(self.schedulers.close)
         stack.push_async_callback(self.node.tasks.cancel)
         stack.callback(self.node.connections.close)
-        stack.push_async_callback(self._tasks.cancel)
+        stack.push_async_callback(self.loops.close)
         self.holdings.on_removed = self._removed
         await self._dynconfig.start()
         self._changed.clear()
         await self.schedulers.set_addresses(self._dynconfig.current())
-        self._tasks.start(self.announcer.run(), "announce this host")
-        self._tasks.start(self.announcer.run_news(), "announce what is held")
-        self._tasks.start(self._follow_dynconfig(), "follow the list of schedulers")
-        self._tasks.start(self._reclaim(), "evict by time to live")
+        self._begin_loops()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HELLO_LIMIT):
                 await self.announcer.first_round.wait()
@@ -283,7 +292,7 @@ class Daemon:
         service = DownloadService(self.node, self.engine, self.schedulers)
         add_service(server, DOWNLOAD_SERVICE, service, admit=self._admit_local)
         add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
-        _add_health_and_reflection(server, (DOWNLOAD_SERVICE, NODE_SERVICE))
+        _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
         # The hand-off socket comes first: whoever finds the other one expects it.
         self.handoff.start(handoff.listen(settings.socket_mode))
         stack.push_async_callback(self.handoff.stop)
@@ -300,22 +309,31 @@ class Daemon:
         self.metrics.evicted(reason.value)
         self.announcer.withdraw(holding, reason)
 
-    async def _follow_dynconfig(self) -> None:
-        self._tasks.start(self._dynconfig.run(), "read the list of schedulers")
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            await self.schedulers.set_addresses(self._dynconfig.current())
-            self.schedulers.on_trouble()
-
-    async def _reclaim(self) -> None:
-        policy = self.config.gc.policy
-        ttl = {Kind.CACHE: policy.cache_task_ttl}
+    def _begin_loops(self) -> None:
+        keep, announcer = self.loops.keep, self.announcer
+        keep(announcer.announce_round, "announce this host", rest=announcer.rest)
+        keep(announcer.tell_news, "announce what is held")
+        self._dynconfig.keep_reading(self.loops)
+        keep(self._follow_dynconfig, "follow the list of schedulers")
+        ttl = {Kind.CACHE: self.config.gc.policy.cache_task_ttl}
         # A task must not outlive a short time to live by a long interval.
         interval = min(self.config.gc.interval, max(1.0, min(ttl.values()) / 4))
-        while True:
-            self.holdings.expire(ttl)
-            await asyncio.sleep(interval)
+        self.loops.every(interval, lambda: self.holdings.expire(ttl), "evict by time to live")
+        self.loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
+
+    def _tell_health(self) -> None:
+        states = health_pb2.HealthCheckResponse
+        state = states.NOT_SERVING if self._troubles() else states.SERVING
+        for name in ("", UPLOAD_SERVICE, DOWNLOAD_SERVICE, NODE_SERVICE):
+            self._health.set(name, state)
+
+    async def _follow_dynconfig(self) -> None:
+        await self._changed.wait()
+        await self.schedulers.set_addresses(self._dynconfig.current())
+        # Nothing waits between these two, so no change is missed.
+        if self.schedulers.addresses == frozenset(self._dynconfig.current()):
+            self._changed.clear()
+        self.schedulers.on_trouble()
 
     # -- stop ----------------------------------------------------------------------------------
 
@@ -471,8 +489,9 @@ def _address(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-def _add_health_and_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
-    servicer = health.HealthServicer()
+def _add_health_and_reflection(
+    server: grpc.aio.Server, servicer: health.HealthServicer, services: tuple[str, ...]
+) -> None:
     for name in services:
         servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 from pydantic import Field
 
+from pantala.background import Loops
 from pantala.errors import ConfigError
 from pantala.settings import (
     Address,
@@ -103,12 +104,16 @@ class Dynconfig:
                 todo="name one by scheduler.addrs, --scheduler or the dynconfig file",
             )
 
-    async def run(self) -> None:
-        """Refresh for ever, every ``dynconfig.refreshInterval``."""
-        while True:
+    def keep_reading(self, loops: Loops) -> None:
+        """From now on, refresh every ``dynconfig.refreshInterval``."""
+
+        async def turn() -> None:
+            # It was read at the start: the waiting comes first.
             eager = self._problem and not self._current
             await asyncio.sleep(min(self._interval, _EAGER_INTERVAL) if eager else self._interval)
             await self.refresh()
+
+        loops.keep(turn, "read the list of schedulers")
 
     async def refresh(self) -> None:
         """Look again. What cannot be read, or looked up, stays as it was."""

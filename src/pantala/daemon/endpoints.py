@@ -125,10 +125,14 @@ def metrics_endpoint(render: Callable[[], bytes], content_type: str) -> Endpoint
     return Endpoint("metrics.server", "/metrics", lambda: Page(render(), content_type))
 
 
-def health_endpoint(is_ready: Callable[[], bool]) -> Endpoint:
-    """``GET /healthy``: 200 when *is_ready*, else 503; both without a body."""
+def health_endpoint(troubles: Callable[[], list[str]]) -> Endpoint:
+    """``GET /healthy``: 200 without a body, or 503 with the lines that *troubles* gives."""
 
     def page() -> Page:
-        return Page(status=HTTPStatus.OK if is_ready() else HTTPStatus.SERVICE_UNAVAILABLE)
+        lines = troubles()
+        if not lines:
+            return Page()
+        body = "".join(f"{line}\n" for line in lines).encode()
+        return Page(body, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
     return Endpoint("health.server", "/healthy", page)

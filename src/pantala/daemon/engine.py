@@ -19,7 +19,7 @@ from pantala.errors import (
     Unavailable,
 )
 from pantala.model.digest import Digest, hasher
-from pantala.model.ids import task_id
+from pantala.model.ids import check_url, task_id
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import DownloadRequest, Kind
 from pantala.storage.holding import Holding
@@ -75,6 +75,7 @@ class Engine:
                 f"piece length {length} is not between {MIN_PIECE_LENGTH} and {MAX_PIECE_LENGTH}"
             )
         self._node.sources.for_url(request.url)
+        check_url(request.url)  # also where the caller's own words decide the id
         return task_id(
             request.kind,
             request.url,

@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from pantala import BUILD_VERSION
+from pantala.background import Loops
 from pantala.errors import (
     DragonflyError,
     FeatureOff,
@@ -76,9 +77,18 @@ class HandoffServer:
         node: For who we are and who may ask.
         engine: For downloads.
         admit: Lets a request in, or raises Busy.
+        loops: Where it accepts. None: on its own.
     """
 
-    def __init__(self, node: Node, engine: Engine, admit: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        admit: Callable[[str], Awaitable[None]],
+        *,
+        loops: Loops | None = None,
+    ) -> None:
+        self._loops = loops or Loops()
         self._node = node
         self._engine = engine
         self._admit = admit
@@ -95,7 +105,7 @@ class HandoffServer:
     def start(self, sock: socket.socket) -> None:
         """Serve a listening, non-blocking socket, which is ours from here on."""
         self._sock = sock
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(sock))
+        self._accepting = self._loops.keep(lambda: self._accept(sock), "accept programs")
 
     async def stop(self) -> None:
         """Hang up on everybody."""
@@ -109,21 +119,21 @@ class HandoffServer:
             self._sock.close()
 
     async def _accept(self, sock: socket.socket) -> None:
+        """Accept one program."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(sock)
-            except OSError as error:
-                logger.warning("cannot accept on the hand-off socket", why=str(error))
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._clients) >= _MAX_CONNECTIONS:
-                client.close()
-                continue
-            client.settimeout(0)
-            task = loop.create_task(self._serve(client))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
+        try:
+            client, _ = await loop.sock_accept(sock)
+        except OSError as error:
+            logger.warning("cannot accept on the hand-off socket", why=str(error))
+            await asyncio.sleep(0.1)
+            return
+        if len(self._clients) >= _MAX_CONNECTIONS:
+            client.close()
+            return
+        client.settimeout(0)
+        task = loop.create_task(self._serve(client))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
 
     async def _serve(self, sock: socket.socket) -> None:
         """One client, from its request to its end."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
+import structlog
 
 from pantala import BUILD_VERSION
 from pantala.pb import common_pb2
 
 from .config import DaemonConfig
 from .machine import CpuGroup, cpu_group, interface_of, memory_group
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+_Part = TypeVar("_Part")
 
 #: Seconds that a rate is measured over at least. Each stream of a child asks once a second;
 #: measured from one question to the next, many streams would see nothing but noise.
@@ -43,6 +50,9 @@ class _Rate:
 class HostFacts:
     """Asks the operating system; keeps the samples that rates need. Does not block.
 
+    A part that the system does not tell just now, for want of a descriptor perhaps, is what it was
+    when it last told it, or left out: a host that is not announced is forgotten by the swarm.
+
     Args:
         config: Of this daemon.
         port: Where its gRPC server for other machines listens.
@@ -59,6 +69,9 @@ class HostFacts:
         self._group_cpu = _Rate()
         self._network: common_pb2.Network | None = None
         self._network_at = 0.0
+        #: What each part was when it was last measured, and what keeps it from that now.
+        self._last: dict[str, Any] = {}
+        self._troubles: dict[str, str] = {}
         # The first answer of these two is a meaningless 0.
         psutil.cpu_percent()
         self._process.cpu_percent()
@@ -82,10 +95,10 @@ class HostFacts:
             platform_family="unix",
             platform_version=_system_version(),
             kernel_version=platform.release(),
-            cpu=self._cpu(now),
-            memory=self._memory(),
+            cpu=self._measured("cpu", lambda: self._cpu(now)),
+            memory=self._measured("memory", self._memory),
             network=self.network(now),
-            disk=self._disk(now),
+            disk=self._measured("disk", lambda: self._disk(now)),
             build=common_pb2.Build(git_version=BUILD_VERSION, platform=platform.platform()),
             scheduler_cluster_id=config.host.scheduler_cluster_id,
             disable_shared=config.upload.disable_shared,
@@ -101,8 +114,25 @@ class HostFacts:
             now: Seconds on the monotonic clock.
         """
         if self._network is None or not 0 <= now - self._network_at < _MIN_SPAN:
-            self._network, self._network_at = self._measure_network(now), now
+            host = self._config.host
+            found = self._measured("network", lambda: self._measure_network(now))
+            self._network = found or common_pb2.Network(location=host.location, idc=host.idc)
+            self._network_at = now
         return self._network
+
+    def _measured(self, part: str, measure: Callable[[], _Part]) -> _Part | None:
+        """What *measure* gives, or what it gave when it last did; None if it never has."""
+        try:
+            self._last[part] = measure()
+        except Exception as error:  # noqa: BLE001  psutil reads what the kernel writes, and raises anything
+            trouble = f"{type(error).__name__}: {error}"
+            if self._troubles.get(part) != trouble:
+                logger.warning("cannot measure this host", part=part, why=trouble)
+            self._troubles[part] = trouble
+        else:
+            self._troubles.pop(part, None)
+        known: _Part | None = self._last.get(part)
+        return known
 
     def _measure_network(self, now: float) -> common_pb2.Network:
         host = self._config.host

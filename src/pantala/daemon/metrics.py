@@ -162,6 +162,11 @@ class Metrics:
         self._schedulers = self._gauge(
             "schedulers", "Schedulers known; at 0 every download goes to the origin."
         )
+        self._loop_failures = self._counter(
+            "background_failure_total",
+            "Turns of background loops that went wrong, by loop.",
+            "loop",
+        )
         version = self._gauge(
             "version", "What runs; always 1.", "git_version", "git_commit", "platform", "build_time"
         )
@@ -258,6 +263,12 @@ class Metrics:
     def cache_miss(self) -> None:
         """Something that a caller wanted was not here yet."""
         self._misses.inc()
+
+    # The program itself
+
+    def loop_failed(self, name: str) -> None:
+        """A turn of a background loop went wrong. *name* is one of a fixed few."""
+        self._loop_failures.labels(name).inc()
 
     # Parts
 

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from pantala.background import Tasks
 from pantala.core.bucket import Bucket
 from pantala.model.ids import peer_id
 from pantala.net.piece_client import Connections
@@ -23,7 +24,6 @@ from pantala.storage.holdings import Holdings
 
 from .config import DaemonConfig
 from .metrics import Metrics
-from .tasks import Tasks
 from .weights import Weights
 
 logger = structlog.get_logger(__name__)

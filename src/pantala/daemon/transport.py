@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from pantala.background import Tasks
 from pantala.core import transfer as t
 from pantala.errors import (
     DragonflyError,
@@ -31,7 +32,6 @@ from .fetching import Fetcher
 from .node import Node
 from .origin import Origin
 from .origins import Origins
-from .tasks import Tasks
 
 logger = structlog.get_logger(__name__)
 

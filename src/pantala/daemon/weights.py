@@ -9,10 +9,9 @@ from typing import Any
 
 import structlog
 
+from pantala.background import Tasks
 from pantala.errors import DragonflyError
 from pantala.ports import Candidate, ParentLink
-
-from .tasks import Tasks
 
 logger = structlog.get_logger(__name__)
 

@@ -28,6 +28,7 @@ from .task import Kind
 __all__ = [
     "DEFAULT_FILTERED_QUERY_PARAMS",
     "check_task_id",
+    "check_url",
     "host_id",
     "normalise_url",
     "peer_id",
@@ -151,6 +152,28 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
+def check_url(url: str) -> str:
+    """*url*, if it can be parsed: check it where it enters, whoever brings it.
+
+    Raises:
+        InvalidRequest: It cannot. The message does not repeat it, as it may hold a password.
+    """
+    _parsed(url)
+    return url
+
+
+def _parsed(url: str) -> URL:
+    try:
+        # The rules take the next part for the host where there is none: nobody means that.
+        if _NO_HOST.match(url):
+            raise ValueError(url)  # noqa: TRY301  answered like what cannot be parsed
+        return URL(url)
+    except ValueError:
+        raise InvalidRequest(
+            "the URL cannot be parsed: want scheme://host/path, such as https://example.com/file"
+        ) from None
+
+
 def normalise_url(url: str, filtered: Collection[str] = ()) -> str:
     """*url* as it is hashed: parsed by the WHATWG rules and written again.
 
@@ -167,15 +190,7 @@ def normalise_url(url: str, filtered: Collection[str] = ()) -> str:
     >>> normalise_url("https://example.com/f?q=a%20b~&ns=x&flag", {"ns"})
     'https://example.com/f?q=a+b%7E&flag='
     """
-    try:
-        # The rules take the next part for the host where there is none: nobody means that.
-        if _NO_HOST.match(url):
-            raise ValueError(url)  # noqa: TRY301  answered like what cannot be parsed
-        parsed = URL(url)
-    except ValueError:
-        raise InvalidRequest(
-            "the URL cannot be parsed: want scheme://host/path, such as https://example.com/file"
-        ) from None
+    parsed = _parsed(url)
     parsed.search = _filter_query(parsed.search, filtered)
     normal: str = parsed.href
     return normal.rstrip("/") if parsed.pathname == "/" else normal

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from pantala.background import Loops
 from pantala.errors import (
     CannotListen,
     DragonflyError,
@@ -95,6 +96,7 @@ class PieceServer:
         idle: Seconds for which a connection may idle between requests.
         request: Seconds in which a request must be complete once it has begun.
         connections: How many there may be; more are hung up on.
+        loops: Where it accepts. None: on its own.
     """
 
     def __init__(
@@ -107,7 +109,9 @@ class PieceServer:
         idle: float = IDLE_LIMIT,
         request: float = REQUEST_LIMIT,
         connections: int = MAX_CONNECTIONS,
+        loops: Loops | None = None,
     ) -> None:
+        self._loops = loops or Loops()
         self._uploads = uploads
         self._senders = senders
         self._stall = stall
@@ -149,8 +153,7 @@ class PieceServer:
             ) from error
         sock.settimeout(0)
         self._sock = sock
-        loop = asyncio.get_running_loop()
-        self._accepting = loop.create_task(self._accept(sock))
+        self._accepting = self._loops.keep(lambda: self._accept(sock), "accept children")
         bound: int = sock.getsockname()[1]
         return bound
 
@@ -176,21 +179,21 @@ class PieceServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, sock: socket.socket) -> None:
+        """Accept one child."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                child, _ = await loop.sock_accept(sock)
-            except OSError as error:
-                # Out of descriptors, mostly: serve those we have and look again.
-                logger.warning("cannot accept a child", why=str(error))
-                await asyncio.sleep(ACCEPT_PAUSE)
-                continue
-            if len(self._connections) >= self._max_connections:
-                child.close()
-                continue
-            task = loop.create_task(self._serve(child))
-            self._connections[task] = child
-            task.add_done_callback(self._connections.pop)
+        try:
+            child, _ = await loop.sock_accept(sock)
+        except OSError as error:
+            # Out of descriptors, mostly: serve those we have and look again.
+            logger.warning("cannot accept a child", why=str(error))
+            await asyncio.sleep(ACCEPT_PAUSE)
+            return
+        if len(self._connections) >= self._max_connections:
+            child.close()
+            return
+        task = loop.create_task(self._serve(child))
+        self._connections[task] = child
+        task.add_done_callback(self._connections.pop)
 
     async def _serve(self, sock: socket.socket) -> None:
         try:

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from pantala.background import Loops
 from pantala.core.ring import HashRing
 from pantala.core.transfer import Note, Tell
 from pantala.errors import (
@@ -181,14 +182,12 @@ class Scheduler:
         """Notice that the connection broke, long before the next announcement would.
 
         A scheduler that comes back knows nothing; whoever notices at once loses a moment only.
+        Returns when the connection's state has changed; to be called again, until :meth:`close`.
         """
-        while True:
-            state = self._channel.get_state()
-            if state is grpc.ChannelConnectivity.SHUTDOWN:
-                return
-            if state is not grpc.ChannelConnectivity.READY:
-                self._is_away()
-            await self._channel.wait_for_state_change(state)
+        state = self._channel.get_state()
+        if state is not grpc.ChannelConnectivity.READY:
+            self._is_away()
+        await self._channel.wait_for_state_change(state)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -202,9 +201,13 @@ class Schedulers:
     Args:
         host_id: Ours.
         schedule_timeout: Seconds that a scheduler may think at most.
+        loops: Where the watches on connections run. None: on their own.
     """
 
-    def __init__(self, host_id: str, *, schedule_timeout: float) -> None:
+    def __init__(
+        self, host_id: str, *, schedule_timeout: float, loops: Loops | None = None
+    ) -> None:
+        self._loops = loops or Loops()
         self._host_id = host_id
         self._schedule_timeout = schedule_timeout
         self._all: dict[str, Scheduler] = {}
@@ -225,11 +228,12 @@ class Schedulers:
         wanted = set(addresses)
         for address in wanted - self._all.keys():
             scheduler = self._all[address] = Scheduler(address, self._lost)
-            self._watches[address] = asyncio.get_running_loop().create_task(scheduler.watch())
+            self._watches[address] = self._loops.keep(scheduler.watch, "watch a scheduler")
         for address in self._all.keys() - wanted:
-            watching = self._watches.pop(address)
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            watching = self._watches.pop(address, None)  # None: we were broken off below, once
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
             await self._all.pop(address).close()
 
     def _lost(self) -> None:
@@ -238,6 +242,11 @@ class Schedulers:
     async def close(self) -> None:
         """Close all channels."""
         await self.set_addresses(())
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """All that we talk to, whether they answer or not."""
+        return frozenset(self._all)
 
     @property
     def available(self) -> frozenset[str]:

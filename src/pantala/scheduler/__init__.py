@@ -8,6 +8,5 @@
 - :mod:`.seeds`: asking seeds to fetch
 - :mod:`.dialects`: the names by which the contract calls each kind of task
 - :mod:`.convert`: messages to values, and back
-- :mod:`.background`: work that nobody waits for
 - :mod:`.metrics`: what is counted
 """

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pantala import BUILD_VERSION
+from pantala.background import Loops, Tasks
 from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.world import World
@@ -23,7 +25,6 @@ from pantala.errors import Busy
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind, server_options
 
-from .background import Background
 from .config import SchedulerConfig
 from .metrics import Metrics
 from .seeds import SeedCaller
@@ -32,6 +33,10 @@ from .sessions import Sessions
 from .waiters import Waiters
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+#: Seconds until what gRPC's health service says is what is true.
+_HEALTH_INTERVAL: Final = 1.0
 
 
 class Scheduler:
@@ -46,12 +51,14 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig, *, path: Path | None = None) -> None:
         self._config = config
         self._path = path
-        self._background = Background()
+        self._tasks = Tasks()
         self._waiters = Waiters()
         self._world = World(config.limits(), self._waiters.wake)
         self._metrics = Metrics()
+        self._loops = Loops(self._metrics.loop_failed)
         rate = config.server.request_rate_limit
         self._bucket = Bucket(rate, max(1.0, rate))
+        self._health = health.aio.HealthServicer()
         self._exit = contextlib.AsyncExitStack()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -74,7 +81,8 @@ class Scheduler:
             ConfigError: The port is taken.
         """
         async with self._exit:
-            self._exit.push_async_callback(self._background.close)
+            self._exit.push_async_callback(self._tasks.cancel)
+            self._exit.push_async_callback(self._loops.close)
             server = await self._make_server()
             self._exit.push_async_callback(server.stop, None)
             self._bind(server)
@@ -117,20 +125,24 @@ class Scheduler:
 
     async def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=server_options())
-        seeds = SeedCaller(
-            self._world, self._background, self._config.seed_peer.task_download_timeout
-        )
+        seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
         sessions = Sessions(self._world, self._waiters, seeds, self._metrics, chance)
         service = Service(self._world, sessions, secrets.token_hex(8))
         add_service(
             server, SERVICE, service.methods(), admit=self._admit, observe=self._metrics.observe
         )
-        servicer = health.aio.HealthServicer()
-        await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        await self._tell_health()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(server, (SERVICE,))
         return server
+
+    async def _tell_health(self) -> None:
+        """Serving, but for background work that keeps failing."""
+        states = health_pb2.HealthCheckResponse
+        state = states.NOT_SERVING if self._loops.failing() else states.SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, state)
 
     def _serve_metrics(self) -> None:
         if self._config.metrics.enable:
@@ -157,7 +169,8 @@ class Scheduler:
             (gc.host_gc_interval, hosts, "sweep of hosts"),
             (gc.task_gc_interval, lambda: sweep_tasks(world, time.monotonic()), "sweep of tasks"),
         ):
-            self._background.spawn_periodic(interval, work, name)
+            self._loops.every(interval, work, name)
+        self._loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 
 
 def run(config: SchedulerConfig) -> None:

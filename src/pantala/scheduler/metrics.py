@@ -110,7 +110,17 @@ class Metrics:
             "Announce streams that are open.",
             registry=self.registry,
         )
+        self._loop_failures = Counter(
+            f"{_PREFIX}background_failure",
+            "Turns of background loops that went wrong, by loop.",
+            ("loop",),
+            registry=self.registry,
+        )
         self._version()
+
+    def loop_failed(self, name: str) -> None:
+        """A turn of a background loop went wrong. *name* is one of a fixed few."""
+        self._loop_failures.labels(name).inc()
 
     def observe(self, method: str, error: BaseException | None) -> None:
         """A call has ended."""

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from pantala.background import Tasks
 from pantala.core.sched.entities import Host, Task, Trigger
 from pantala.core.sched.world import World
 from pantala.errors import DragonflyError, SourceFailed, Unavailable
@@ -18,7 +19,6 @@ from pantala.pb import dfdaemon_pb2_grpc
 from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
 
-from .background import Background
 from .dialects import Side
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -38,18 +38,18 @@ class SeedCaller:
 
     Args:
         world: Learns of a call's beginning and end.
-        background: Where the calls run.
+        tasks: Where the calls run.
         timeout: Seconds that a seed may take for a whole task.
     """
 
-    def __init__(self, world: World, background: Background, timeout: float) -> None:
+    def __init__(self, world: World, tasks: Tasks, timeout: float) -> None:
         self._world = world
-        self._background = background
+        self._tasks = tasks
         self._timeout = timeout
 
     def ask(self, side: Side, task: Task, seeds: Sequence[Host], request: Any) -> None:
         """Ask one of *seeds* for *task*, in this order, until one carries it out."""
-        self._background.spawn(self._ask(side, task, seeds, request), f"seed of {task.id}")
+        self._tasks.start(self._ask(side, task, seeds, request), f"seed of {task.id}")
 
     async def _ask(self, side: Side, task: Task, seeds: Sequence[Host], request: Any) -> None:
         limits = self._world.limits

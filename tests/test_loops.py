@@ -1,0 +1,93 @@
+"""What repeats itself in the background is a loop that nothing ends: pantala.background.Loops.
+
+A coroutine with a loop of its own dies of the first exception that nobody thought of, and nobody
+notices. So every endless loop, task and thread of the package stands here, with what ends it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from pantala.testing.imports import modules
+
+#: Endless loops of coroutines outside of Loops, and what hears of their end.
+ENDLESS = {
+    "background.Loops._run": "what runs all others",
+    "daemon.transport.Transport._reappear": "of one download, which fails with it",
+    "daemon.origins.Origins.probe": "of one download: one caller's credentials after another's",
+    "daemon.flight.Flight._grow": "of one download: to the content's end",
+    "daemon.handoff_server._Client._send_fd": "of one connection: until it takes the frame",
+    "rpc.parent_link._read": "of one call, whose caller learns of it",
+    "rpc.scheduler_link.Talk._send": "of one talk, whose reader learns of it",
+    "rpc.scheduler_link.Talk._read": "of one talk, whose owner learns of it",
+    "scheduler.sessions.Session._schedule": "of one call, which fails with it",
+}
+
+#: Who makes tasks outside of Tasks and Loops, and who awaits them.
+TASKS = {
+    "background.Tasks.start": "their owner",
+    "background.Loops.keep": "their owner",
+    "daemon.dynconfig.Dynconfig._take": "a TaskGroup",
+    "daemon.handoff_server.HandoffServer._accept": "one connection; the server, in stop",
+    "daemon.handoff_server.HandoffServer._download": "itself",
+    "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
+    "rpc.scheduler_link.Talk.run": "itself",
+}
+
+#: Who starts threads that are of no executor.
+THREADS = {
+    "scheduler.metrics.Metrics.serve": "the library's server, which survives what a request does",
+}
+
+_MAKERS = {"create_task", "ensure_future"}
+_STARTERS = {"Thread", "start_http_server", "Timer"}
+
+
+def _scopes() -> Iterator[tuple[str, ast.AST]]:
+    """Every node of our sources, with the function that it stands in."""
+    for module, path in modules().items():
+        if not module.startswith("pantala.testing"):
+            name = module.removeprefix("pantala.").removeprefix("pantala")
+            yield from _within(name, ast.parse(path.read_text()))
+
+
+def _within(scope: str, node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    for child in ast.iter_child_nodes(node):
+        named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        inner = f"{scope}.{child.name}" if named else scope  # type: ignore[attr-defined]  # just asked
+        yield inner, child
+        yield from _within(inner, child)
+
+
+def _is_endless(node: ast.AST) -> bool:
+    return isinstance(node, ast.While) and isinstance(node.test, ast.Constant)
+
+
+def _calls(node: ast.AST, names: set[str]) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    return ast.unparse(node.func).rpartition(".")[2] in names
+
+
+def test_every_endless_loop_is_known() -> None:
+    """A new one belongs into Loops, or ends with something whose failure somebody hears of."""
+    coroutines = {name for name, node in _scopes() if isinstance(node, ast.AsyncFunctionDef)}
+    endless = {scope for scope, node in _scopes() if _is_endless(node)}
+    assert endless & coroutines == set(ENDLESS)
+
+
+def test_every_task_has_an_owner() -> None:
+    """A new one belongs into Tasks or Loops."""
+    assert {scope for scope, node in _scopes() if _calls(node, _MAKERS)} == set(TASKS)
+
+
+def test_every_thread_is_known() -> None:
+    """Others are of executors, which replace a thread that ended."""
+    assert {scope for scope, node in _scopes() if _calls(node, _STARTERS)} == set(THREADS)
+
+
+def test_nothing_rearms_itself() -> None:
+    """A chain of timers would end with the first link that raises."""
+    timers = {"call_later", "call_at"}
+    assert [scope for scope, node in _scopes() if _calls(node, timers)] == []
