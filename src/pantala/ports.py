@@ -275,6 +275,7 @@ class ParentLink(Protocol):
             gap: Seconds between two offers at most.
 
         Raises:
+            Busy: It serves as many as it can.
             ParentLost: It could not be reached, broke off, or was silent for too long.
         """
 

@@ -14,7 +14,7 @@ import pytest
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pantala.daemon.fetching import Fetcher
 from pantala.daemon.origin import Origin
-from pantala.errors import NoProvider, PieceNotFound, SourceFailed, TaskNotFound
+from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, TaskNotFound
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, PieceRecord, TaskRecord
 from pantala.pb import common_pb2, dfdaemon_pb2
@@ -38,10 +38,12 @@ class Parent:
         self.offers: list[tuple[int, int, int]] = []
         self.error: Exception | None = None
         self.data = DATA
+        self.asked = 0
 
     @sends_headers
     async def SyncCachePieces(self, _: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
         """Offer what was prepared."""
+        self.asked += 1
         await context.send_initial_metadata(((VERSION_KEY, self.version),))
         for number, offset, length in self.offers:
             yield dfdaemon_pb2.SyncCachePiecesResponse(number=number, offset=offset, length=length)
@@ -204,6 +206,14 @@ async def test_a_parent_that_may_be_right(
     await follow(fetcher)
     assert owner.events == [Offered("p", 0), Closed("p")]
     assert owner.holding.record.version == version
+
+
+async def test_a_parent_that_is_busy(fetcher: Fetcher, owner: Owner, parent: Parent) -> None:
+    """It is asked again, and only a few times."""
+    parent.error = Busy("too many")
+    await follow(fetcher)
+    assert parent.asked == 5
+    assert owner.events == [Closed("p")]
 
 
 # -- pieces --------------------------------------------------------------------------------------

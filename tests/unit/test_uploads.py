@@ -17,6 +17,7 @@ from pantala.errors import (
     TaskNotFound,
     Unavailable,
 )
+from pantala.model.numbers import Numbers
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
 from pantala.storage.holding import Claim, Holding, Reason
 from pantala.testing import inside
@@ -160,7 +161,7 @@ async def test_an_upload_is_a_use(daemon: Daemon, holding: Holding) -> None:
 
 async def offered(daemon: Daemon, holding: Holding, *numbers: int) -> list[int]:
     """Everything that is offered of these pieces, until no more is."""
-    offers = daemon.uploads.offers(holding, frozenset(numbers))
+    offers = daemon.uploads.offers(holding, Numbers(numbers))
     return [piece.number async for piece in offers]
 
 
@@ -212,7 +213,7 @@ async def test_what_does_not_come_is_not_waited_for(daemon: Daemon, holding: Hol
 async def test_what_comes_while_the_child_is_slow(daemon: Daemon, holding: Holding) -> None:
     """Nothing is lost between two looks."""
     holding.coming = frozenset({2, 3})
-    offers = daemon.uploads.offers(holding, frozenset({0, 2, 3}))
+    offers = daemon.uploads.offers(holding, Numbers((0, 2, 3)))
     found = [(await anext(offers)).number]
     publish(holding.claim(2))
     publish(holding.claim(3))

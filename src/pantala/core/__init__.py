@@ -5,6 +5,7 @@
 - :mod:`.ledger`: whose bytes fill a store, who must go, who must not
 - :mod:`.reclaim`: which tasks have outlived their time
 - :mod:`.bucket`: token bucket
+- :mod:`.shares`: a share for each of those who ask, of what there is for all
 - :mod:`.ring`: which scheduler for which task, which seed
 - :mod:`.fsm`: state machines written as tables
 - :mod:`.sched`: the scheduler's world and choices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from contextlib import aclosing
 from typing import Any, Final, Protocol, cast
 
@@ -10,6 +12,7 @@ import structlog
 from pantala.core.policy import policy_of
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pantala.errors import (
+    Busy,
     DragonflyError,
     InvalidRequest,
     NoProvider,
@@ -32,6 +35,9 @@ logger = structlog.get_logger(__name__)
 
 #: Seconds that a whole piece may take from a parent, besides the demand for a least rate.
 PIECE_LIMIT: Final = 360.0  # as Dragonfly's client
+
+#: How often a parent is asked what it has that has too many children; a second apart, more or less.
+_BUSY_TRIES: Final = 5
 
 #: Seconds by which a parent's clock may be misjudged. A piece that it got later than it offered it
 #: is of a copy that was made since, perhaps of another version.
@@ -83,7 +89,11 @@ class Fetcher:
         """Collect what a parent offers until it offers no more."""
         bad = False
         try:
-            bad = await self._collect(self.candidates[name], numbers)
+            for _ in range(_BUSY_TRIES):
+                with contextlib.suppress(Busy):
+                    bad = await self._collect(self.candidates[name], numbers)
+                    break
+                await asyncio.sleep(self._node.rng.uniform(0.5, 1.5))
         except DragonflyError as error:
             logger.info("parent offers no more", task=self._task_id, parent=name, why=str(error))
         self._owner.on(Closed(name, bad=bad))

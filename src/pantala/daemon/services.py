@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
 import structlog
@@ -17,9 +17,11 @@ from google.protobuf.empty_pb2 import Empty
 
 from pantala import BUILD_VERSION
 from pantala.core.bucket import Bucket
+from pantala.core.shares import Shares
 from pantala.errors import Busy, DragonflyError, Forbidden, InvalidRequest, TaskNotFound
 from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
+from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
@@ -32,7 +34,7 @@ from pantala.rpc.convert import (
 )
 from pantala.rpc.parent_link import CLOCK_KEY, VERSION_KEY
 from pantala.rpc.scheduler_link import Schedulers
-from pantala.rpc.service import sends_headers
+from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding, Reason
 
 from . import output
@@ -48,11 +50,31 @@ DOWNLOAD_SERVICE: Final = "dfdaemon.v2.DfdaemonDownload"
 UPLOAD_SERVICE: Final = "dfdaemon.v2.DfdaemonUpload"
 NODE_SERVICE: Final = "pantala.v1.Node"
 
-#: Pieces that a child may ask for in one stream; a terabyte in pieces of 4 MiB is a quarter.
-_MAX_NUMBERS: Final = 1 << 20
+#: Bytes that the streams may take on which children hear of pieces: all, and those of one address.
+#: A stream counts for its request, which gRPC keeps to its end, for the numbers in it, and 16 KiB.
+#: So a host may have 4,000 of them, or 250 that ask for 65,536 pieces each.
+_STREAMS: Final = 256 << 20
+_STREAMS_OF_ONE: Final = 64 << 20
+_STREAM: Final = 16 << 10
 
 #: Seconds between two words on how this host feels, as Dragonfly's daemon.
 _SYNC_INTERVAL: Final = 1.0
+
+
+class _Wish(NamedTuple):
+    """What a child wants to hear of; how many numbers it named, and the bytes that takes."""
+
+    task_id: str
+    numbers: Numbers
+    asked: int
+    size: int
+
+
+def _wish(request: Any, size: int) -> _Wish:
+    numbers = request.interested_cache_piece_numbers
+    asked = len(numbers)
+    wanted = Numbers(numbers if asked <= MAX_NUMBERS else ())
+    return _Wish(request.task_id, wanted, asked, _STREAM + wanted.size + size)
 
 
 class Admission:
@@ -208,6 +230,7 @@ class UploadService(_TaskService):
         self._uploads = uploads
         self._facts = facts
         self._stopping = stopping
+        self._streams = Shares(total=_STREAMS, each=_STREAMS_OF_ONE)
         #: Where children get pieces by Vortex; set once the server listens.
         self.piece_port = 0
 
@@ -229,24 +252,29 @@ class UploadService(_TaskService):
             await self._node.announcements.announce_now(holding)
 
     @sends_headers
-    async def SyncCachePieces(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
+    @reads(_wish)
+    async def SyncCachePieces(self, wish: _Wish, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
         """See the contract."""
-        numbers = frozenset(request.interested_cache_piece_numbers)
-        if len(numbers) > _MAX_NUMBERS:
-            raise InvalidRequest(f"{len(numbers)} pieces in one stream, at most {_MAX_NUMBERS}")
-        holding = self._uploads.holding(Kind.CACHE, check_task_id(request.task_id))
-        version = quote(await self._uploads.version(holding), safe="")
-        clock = str(self._node.holdings.now())
-        await context.send_initial_metadata(((VERSION_KEY, version), (CLOCK_KEY, clock)))
-        async with contextlib.aclosing(_plain(self._uploads.offers(holding, numbers))) as offers:
-            async for piece in offers:
-                yield dfdaemon_pb2.SyncCachePiecesResponse(
-                    number=piece.number,
-                    offset=piece.offset,
-                    length=piece.length,
-                    ip=self._node.config.host.ip,
-                    tcp_port=self.piece_port,
-                )
+        if wish.asked > MAX_NUMBERS:
+            raise InvalidRequest(f"{wish.asked} pieces in one stream, at most {MAX_NUMBERS}")
+        child = address_of(context)
+        if not self._streams.fits(child, wish.size):
+            raise Busy(f"{child} waits for too many pieces here; try again when some have come")
+        with self._streams.hold(child, wish.size):
+            holding = self._uploads.holding(Kind.CACHE, check_task_id(wish.task_id))
+            version = quote(await self._uploads.version(holding), safe="")
+            clock = str(self._node.holdings.now())
+            await context.send_initial_metadata(((VERSION_KEY, version), (CLOCK_KEY, clock)))
+            offers = _plain(self._uploads.offers(holding, wish.numbers))
+            async with contextlib.aclosing(offers):
+                async for piece in offers:
+                    yield dfdaemon_pb2.SyncCachePiecesResponse(
+                        number=piece.number,
+                        offset=piece.offset,
+                        length=piece.length,
+                        ip=self._node.config.host.ip,
+                        tcp_port=self.piece_port,
+                    )
 
     async def DownloadCachePiece(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
         """See the contract."""

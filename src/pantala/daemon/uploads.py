@@ -10,6 +10,7 @@ from typing import Final
 
 from pantala.core.policy import KIND_OF_TAG
 from pantala.errors import InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
+from pantala.model.numbers import Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.net.piece_server import Upload
@@ -118,26 +119,30 @@ class NodeUploads:
             raise Unavailable(f"task {holding.id}: which version it will be is not known yet")
         return holding.record.version
 
-    async def offers(self, holding: Holding, numbers: frozenset[int]) -> AsyncIterator[PieceRecord]:
+    async def offers(self, holding: Holding, missing: Numbers) -> AsyncIterator[PieceRecord]:
         """Those of the pieces that are here, then those that a flight brings, as they come.
 
-        Ends when none of the rest is on its way.
+        Ends when none of the rest is on its way. What a child that reads nothing costs meanwhile
+        does not depend on how many pieces there are to offer.
+
+        Args:
+            holding: What is offered.
+            missing: The pieces; used up.
 
         Raises:
             TaskDeleted: The task was deleted.
         """
-        missing = set(numbers)
         with holding.lease(), holding.watch() as news:
-            for number, record in sorted(holding.pieces.items()):
-                if number in missing:
+            for number in missing:
+                if (record := holding.pieces.get(number)) is not None:
                     missing.discard(number)
                     yield record
             # What is published when the flight ends is in the queue before the news of its end.
             while missing and not holding.gone:
-                if news.empty() and not missing & holding.coming:
+                if news.empty() and not any(number in missing for number in holding.coming):
                     break
                 published = await news.get()
-                if published in missing:
+                if published is not None and published in missing:
                     missing.discard(published)
                     yield holding.pieces[published]
         if holding.gone:

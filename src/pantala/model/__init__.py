@@ -3,6 +3,7 @@
 - :mod:`.ids`: how host, peer and task ids are made and checked
 - :mod:`.digest`: ``crc32:…`` and ``sha256:…`` as values
 - :mod:`.pieces`: piece length, which pieces cover a range
+- :mod:`.numbers`: sets of piece numbers
 - :mod:`.filtered`: query parameters that are no part of an identity
 - :mod:`.headers`: headers that no caller decides
 - :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece

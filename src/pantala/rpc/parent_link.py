@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from pantala.errors import DigestMismatch, NotFound, ParentLost, RemoteProtocolError
+from pantala.errors import Busy, DigestMismatch, NotFound, ParentLost, RemoteProtocolError
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
@@ -92,9 +92,8 @@ class GrpcParents:
                 async for answer in answers:
                     yield _offer(answer, hello.clock())
         except grpc.aio.AioRpcError as error:
-            raise ParentLost(
-                str(status.from_rpc_error(error, f"parent {parent.address}"))
-            ) from error
+            mine = status.from_rpc_error(error, f"parent {parent.address}")
+            raise (mine if isinstance(mine, Busy) else ParentLost(str(mine))) from error
         except TimeoutError:
             raise ParentLost(f"parent {parent.address}: silent for {gap:g} s") from None
         finally:
@@ -173,6 +172,8 @@ async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
                 answer = await call.read()
             if answer is grpc.aio.EOF:
                 code = await call.code()
+                if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise Busy(await call.details())
                 if code is not grpc.StatusCode.OK:
                     raise ParentLost(f"{code.name}: {await call.details()}")
                 return

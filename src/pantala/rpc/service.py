@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -58,6 +59,20 @@ def sends_headers(method: _F) -> _F:
     """Mark a streaming method that sends initial metadata of its own, at once."""
     method.sends_headers = True  # type: ignore[attr-defined]  # functions take attributes
     return method
+
+
+def reads(convert: Callable[[Any, int], Any]) -> Callable[[_F], _F]:
+    """Mark a method that is called with *convert*'s result in place of the request.
+
+    A call keeps its request until it ends. Where that takes long, what is kept should be small.
+    *convert* gets the message and the bytes that it took on the wire, and must not raise.
+    """
+
+    def mark(method: _F) -> _F:
+        method.reads = convert  # type: ignore[attr-defined]  # functions take attributes
+        return method
+
+    return mark
 
 
 def add_service(
@@ -114,11 +129,21 @@ def _handler(
     observe: Observe | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     call = _streaming(behaviour) if method.server_streaming else behaviour
+    parse = GetMessageClass(method.input_type).FromString
+    convert = getattr(behaviour, "reads", None)
     return _MAKERS[method.client_streaming, method.server_streaming](
         _guarded(method.name, call, admit, observe),
-        request_deserializer=GetMessageClass(method.input_type).FromString,
+        request_deserializer=(
+            parse if convert is None else lambda data: convert(parse(data), len(data))
+        ),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+def address_of(context: _Context) -> str:
+    """The machine that calls, without its port; ``"unix"`` for this one by a socket."""
+    kind, _, rest = context.peer().partition(":")
+    return unquote(rest).rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind
 
 
 def _guarded(name: str, call: _Handler, admit: Admit | None, observe: Observe | None) -> _Handler:

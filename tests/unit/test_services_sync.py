@@ -1,0 +1,111 @@
+"""daemon/services.py: children that want to hear of pieces, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from pantala.daemon.app import Daemon
+from pantala.model.numbers import MAX_NUMBERS
+from pantala.model.task import Kind, TaskRecord
+from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
+from pantala.rpc.parent_link import VERSION_KEY
+from pantala.rpc.transport import channel_options
+from pantala.testing import inside
+from pantala.testing.cluster import PATIENCE
+
+TASK = "a" * 64
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    """Two pieces of a task are on their way to it, for ever."""
+    async with inside.daemon(tmp_path) as daemon:
+        record = TaskRecord(
+            kind=Kind.CACHE,
+            id=TASK,
+            url="u",
+            created_at=0.0,
+            updated_at=0.0,
+            content_length=200,
+            piece_length=100,
+            version="1",
+        )
+        daemon.holdings.open(record).coming = frozenset({0, 1})
+        yield daemon
+
+
+@pytest.fixture
+async def stub(daemon: Daemon) -> AsyncIterator[Any]:
+    """How children talk to it."""
+    target = f"127.0.0.1:{daemon.ports['upload']}"
+    async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+        yield dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+
+
+def wish(numbers: range) -> Any:
+    """A request for news of these pieces."""
+    return dfdaemon_pb2.SyncCachePiecesRequest(
+        host_id="h", task_id=TASK, interested_cache_piece_numbers=numbers
+    )
+
+
+async def answers(call: Any) -> bool:
+    """Whether the daemon says what it has, or refuses: a code that asks to come again."""
+    if VERSION_KEY in dict(await call.initial_metadata()):
+        return True
+    assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "127.0.0.1 waits for too many pieces" in await call.details()
+    return False
+
+
+async def until_heard(stub: Any, message: Any) -> Any:
+    """A call that is not refused: the daemon hears in its own time that others have ended."""
+    while not await answers(call := stub.SyncCachePieces(message)):
+        pass
+    return call
+
+
+def memory() -> int:
+    """Bytes that this process has in memory, the daemon's with it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_more_than_a_share(stub: Any) -> None:
+    """One address that wants too much is told so; when it wants less it is heard again."""
+    large = wish(range(MAX_NUMBERS))
+    calls = [stub.SyncCachePieces(large) for _ in range(80)]
+    heard = [call for call in calls if await answers(call)]
+    assert len(heard) == 64
+    for call in heard:
+        call.cancel()
+    again = await asyncio.wait_for(until_heard(stub, large), PATIENCE)
+    again.cancel()
+
+
+async def test_more_than_there_can_be(stub: Any) -> None:
+    """Numbers that no content has so many of."""
+    call = stub.SyncCachePieces(wish(range(MAX_NUMBERS + 1)))
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 262144" in await call.details()
+
+
+async def test_what_waiting_children_cost(stub: Any) -> None:
+    """200 that want 65,536 pieces each: what the requests take, and little besides.
+
+    As sets of Python's they would take 9 MiB each.
+    """
+    before = memory()
+    request = wish(range(65_536))
+    calls = [stub.SyncCachePieces(request) for _ in range(200)]
+    assert all([await answers(call) for call in calls])
+    assert memory() - before < 250 << 20
+    for call in calls:
+        call.cancel()
