@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pantala.daemon import flight
 from pantala.daemon.app import Daemon
 from pantala.daemon.download import Arrived, Download, Growing, Started
 from pantala.daemon.flight import Flight
@@ -125,7 +126,8 @@ async def test_a_scheduler_that_is_missing(
             assert await get(daemon, url) == WHOLE
             await idle(daemon)
             await daemon.announcer._tell(Kind.CACHE, held(daemon).id, held=True)
-        assert {line["event"] for line in lines if "task" in line} == expected
+        events = {line["event"] for line in lines if "task" in line}
+        assert events - {"download finished"} == expected
 
 
 async def test_what_a_caller_is_told(lone: Daemon, url: str) -> None:
@@ -191,6 +193,86 @@ async def test_prefetching(lone: Daemon, origin: Origin, url: str) -> None:
     await until(lambda: held(lone).complete)
     await idle(lone)
     assert origin.sent() <= SIZE + 1
+
+
+async def test_nobody_waits_for_a_prefetch(
+    lone: Daemon, origin: Origin, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller has left: it has as long as any flight without one."""
+    monkeypatch.setattr(flight, "ORPHAN_LIMIT", 0.2)
+    assert await get(lone, url, range=ByteRange(0, 1)) == WHOLE[:1]
+    await idle(lone)
+    origin.fault("/f", Fault(stall_after=1))
+    with capture_logs() as logs:
+        assert await get(lone, url, range=ByteRange(0, 1), prefetch=True) == WHOLE[:1]
+        await until(lambda: bool(lone.engine.busy))
+        await idle(lone)
+
+    [failed] = [entry for entry in logs if entry["event"] == "prefetch failed"]
+    assert failed["why"] == "given up: nobody has waited for 0.2 s"
+    assert not held(lone).complete
+
+
+async def test_somebody_waits_with_a_prefetch(
+    lone: Daemon, origin: Origin, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there is no limit but his own; and a caller that leaves starts it, once."""
+    monkeypatch.setattr(flight, "ORPHAN_LIMIT", 0.2)
+    assert await get(lone, url, range=ByteRange(0, 1)) == WHOLE[:1]
+    origin.fault("/f", Fault(stall_after=1, stall=0.6))
+    assert await get(lone, url, range=ByteRange(0, 1), prefetch=True) == WHOLE[:1]
+    assert await get(lone, url) == WHOLE
+
+
+# -- what is logged ------------------------------------------------------------------------------
+
+
+async def test_one_line_tells_of_a_download(swarm: list[Daemon], url: str) -> None:
+    """Where its bytes came from, how long it took, and the URL without its secrets."""
+    first, second = swarm
+    signed = url.replace("http://", "http://me:secret@") + "?token=secret"
+    with capture_logs() as logs:
+        await get(first, signed)
+        await get(second, signed)
+        await get(second, signed)
+        await get(second, signed, range=ByteRange(PIECE, 1))
+    ends = [entry for entry in logs if entry["event"] == "download finished"]
+
+    assert [(e["from_origin"], e["from_peers"], e["from_cache"]) for e in ends] == [
+        (SIZE, 0, 0),
+        (0, SIZE, 0),
+        (0, 0, SIZE),
+        (0, 0, PIECE),
+    ]
+    assert {entry["url"] for entry in ends} == {url}
+    assert all(0 <= entry["seconds"] < 100 for entry in ends)
+    assert "secret" not in str(ends)
+
+
+async def test_one_line_tells_why_a_download_failed(lone: Daemon, origin: Origin, url: str) -> None:
+    """Once, whatever it is."""
+    origin.fault("/f", Fault(status=404), times=1)
+    origin.fault("/f", Fault(stall_after=1))
+    with capture_logs() as logs:
+        with pytest.raises(SourceFailed):
+            await get(lone, url)
+        with pytest.raises(TimedOut):
+            await get(lone, url, timeout=0.3)
+        leaving = asyncio.ensure_future(get(lone, url))
+        await until(lambda: len(lone.engine._flights) == 1)
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait((leaving,))
+        with pytest.raises(InvalidRequest):
+            await get(lone, "ftp://me:secret@h/x")
+    whys = [e["why"] for e in logs if e["event"] in ("download failed", "download refused")]
+
+    assert "404 Not Found" in whys[0]
+    assert whys[1] == "not finished within the 0.3 s that were asked for"
+    assert whys[2] == "the caller left"
+    assert "scheme 'ftp'" in whys[3]
+    assert len(whys) == 4
+    assert "secret" not in str(logs)
 
 
 @pytest.mark.parametrize("size", [100, MIB, SIZE])

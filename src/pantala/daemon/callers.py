@@ -41,8 +41,8 @@ class Callers:
 
     @property
     def is_waited_for(self) -> bool:
-        """Some caller is still there."""
-        return any(not d.closed for d in self.active())
+        """Some caller is still there. A prefetch has none."""
+        return any(d.attended and not d.closed for d in self.active())
 
     @property
     def is_prefetch(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -58,13 +59,17 @@ class Download:
         request: What was asked.
         task_id: Of what.
         peer_id: This node's name for this attempt.
+        attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
 
     Raises:
         InvalidRequest: The request contradicts itself.
     """
 
-    def __init__(self, request: DownloadRequest, task_id: str, peer_id: str) -> None:
+    def __init__(
+        self, request: DownloadRequest, task_id: str, peer_id: str, *, attended: bool = True
+    ) -> None:
         self.request = request
+        self.attended = attended
         self.task_id = task_id
         self.peer_id = peer_id
         self.digest = parse_digest(request.digest) if request.digest else None
@@ -75,6 +80,8 @@ class Download:
         self.part = ByteRange(0, 0)
         #: Numbers of the pieces still missing.
         self.missing: set[int] = set()
+        #: Bytes of the pieces that it was told of, by where they came from.
+        self.came: Counter[Traffic] = Counter()
         self.over = False
         #: All of it was here when the caller came.
         self.was_here = False
@@ -169,6 +176,9 @@ class Download:
         while (event := await self._next()) is not None:
             if isinstance(event, DragonflyError):
                 raise event
+            if isinstance(event, Arrived):
+                for piece, traffic in event.pieces:
+                    self.came[traffic] += piece.length
             yield event
 
     async def _next(self) -> Event | DragonflyError | None:

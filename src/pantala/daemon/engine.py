@@ -21,7 +21,8 @@ from pantala.errors import (
 from pantala.model.digest import Digest, hasher
 from pantala.model.ids import check_url, task_id
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import DownloadRequest, Kind, Traffic
+from pantala.rpc.convert import public_url
 from pantala.storage.holding import Holding
 
 from .download import Download, Event
@@ -36,6 +37,26 @@ _HASH_STEP = 64 << 20
 
 #: Seconds for callers to be told that what they wait for will not come.
 _LAST_WORDS = 1.0
+
+
+def _log_refused(request: DownloadRequest, error: DragonflyError) -> None:
+    logger.info("download refused", url=public_url(request.url), why=str(error))
+
+
+def _log_end(download: Download, seconds: float, why: str | None) -> None:
+    """The one line that tells of a whole download; *why* it failed, if it did."""
+    came = download.came
+    logger.info(
+        "download finished" if why is None else "download failed",
+        task=download.task_id,
+        url=public_url(download.request.url),
+        from_origin=came[Traffic.BACK_TO_SOURCE],
+        from_peers=came[Traffic.REMOTE_PEER],
+        from_cache=came[Traffic.LOCAL_PEER],
+        seconds=round(seconds, 3),
+        **({"prefetch": True} if download.request.is_prefetch else {}),
+        **({} if why is None else {"why": why}),
+    )
 
 
 class Engine:
@@ -87,17 +108,28 @@ class Engine:
         )
 
     @asynccontextmanager
-    async def download(self, request: DownloadRequest) -> AsyncIterator[Download]:
+    async def download(
+        self, request: DownloadRequest, *, attended: bool = True
+    ) -> AsyncIterator[Download]:
         """Begin a download; its bytes stay in place until the ``with`` is left.
 
         Leaving early withdraws the caller; what is under way goes on to its end.
+
+        Args:
+            request: What is wanted.
+            attended: Somebody waits for it.
 
         Raises:
             DragonflyError: It makes no sense, or cannot be begun now.
         """
         if self._stopping:
             raise Unavailable("the daemon is stopping")
-        download = Download(request, self.identify(request), self._node.new_peer_id())
+        try:
+            task_id = self.identify(request)
+            download = Download(request, task_id, self._node.new_peer_id(), attended=attended)
+        except DragonflyError as error:
+            _log_refused(request, error)
+            raise
         self._open += 1
         self._idle.clear()
         try:
@@ -169,16 +201,20 @@ class Engine:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._node.metrics.download_started(labels)
-        good = False
+        good, why = False, "the caller left"
         try:
             async for event in download.events():
                 yield event
             if download.digest is not None:
                 await self._verify(download, download.digest)
             good = True
+        except DragonflyError as error:
+            why = str(error)
+            raise
         finally:
             self._left(download)
             seconds = loop.time() - started
+            _log_end(download, seconds, None if good else why)
             if good:
                 size = download.part.length
                 self._node.metrics.download_finished(labels, seconds=seconds, size=size)
@@ -247,7 +283,7 @@ class Engine:
             return
         self._node.metrics.prefetch_started(labels)
         try:
-            async with self.download(request) as download:
+            async with self.download(request, attended=False) as download:
                 async for _ in self.events(download):
                     pass
         except DragonflyError as error:

@@ -91,9 +91,11 @@ class Flight:
         """Go on without anybody who waits, but not for ever."""
         if self._closed or self._patience.expired():
             return
-        now = asyncio.get_running_loop().time()
         with contextlib.suppress(RuntimeError):  # it has not begun, or is at its end
-            self._patience.reschedule(None if self.is_waited_for else now + ORPHAN_LIMIT)
+            if self.is_waited_for:
+                self._patience.reschedule(None)
+            elif self._patience.when() is None:
+                self._patience.reschedule(asyncio.get_running_loop().time() + ORPHAN_LIMIT)
 
     async def run(self) -> None:
         """Bring the task, or fail every caller. Never raises but when cancelled."""
