@@ -26,6 +26,7 @@ DAEMON = [
     "announce what is held",
     "evict by time to live",
     "follow the list of schedulers",
+    "look what was handed out is back",
     "read the list of schedulers",
     "tell health",
     "watch a scheduler",

@@ -104,7 +104,7 @@ def test_requests() -> None:
 def test_the_memory_store() -> None:
     """Gauges are asked for at each look, and only then."""
     metrics = Metrics()
-    figures = [StoreFigures(100, 40, 30, 20, 2), StoreFigures(100, 0, 0, 0, 0)]
+    figures = [StoreFigures(100, 40, 30, 10, 20, 2), StoreFigures(100, 0, 0, 0, 0, 0)]
     metrics.observe_store(lambda: figures.pop(0))
     metrics.evicted("lru")
     metrics.cache_hit()
@@ -115,6 +115,7 @@ def test_the_memory_store() -> None:
         "cache_capacity_bytes": 100,
         "cache_used_bytes": 40,
         "cache_leased_bytes": 30,
+        "cache_pinned_bytes": 10,
         "cache_reserved_bytes": 20,
         "cache_tasks": 2,
         "cache_evictions_total": 1,

@@ -83,6 +83,9 @@ _HEALTH_INTERVAL: Final = 1.0
 #: Seconds that the daemon waits at start for schedulers to take its announcement.
 _HELLO_LIMIT: Final = 2.0
 
+#: Seconds between two looks at what was handed out; who is short of room looks at once.
+_RECALL: Final = 1.0
+
 
 class Daemon:
     """Everything one node does.
@@ -120,6 +123,9 @@ class Daemon:
             executor=self._disposer,
             descriptors=shares.contents,
             mappings=shares.mappings,
+            pinned_per_user=(
+                config.storage.cache_capacity * config.storage.cache_pinned_percent // 100
+            ),
         )
         self.schedulers = Schedulers(
             config.host_id,
@@ -183,6 +189,7 @@ class Daemon:
             capacity=figures.capacity,
             used=figures.used,
             leased=figures.leased,
+            pinned=figures.pinned,
             reserved=max(0, figures.used - held),
             tasks=figures.tasks,
         )
@@ -319,6 +326,7 @@ class Daemon:
         # A task must not outlive a short time to live by a long interval.
         interval = min(self.config.gc.interval, max(1.0, min(ttl.values()) / 4))
         self.loops.every(interval, lambda: self.holdings.expire(ttl), "evict by time to live")
+        self.loops.every(_RECALL, self.holdings.recall, "look what was handed out is back")
         self.loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 
     def _tell_health(self) -> None:

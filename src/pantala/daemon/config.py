@@ -220,6 +220,8 @@ class Storage(Settings):
 
     Attributes:
         cache_capacity: Of the memory store; 0 switches cache tasks off.
+        cache_pinned_percent: Of the capacity, what programs of one user may keep after their
+            connections have ended and still be handed more.
     """
 
     server: StorageServer = Field(default_factory=StorageServer)
@@ -230,6 +232,7 @@ class Storage(Settings):
     )
     cache_overflow: Annotated[Literal["refuse", "task"], AfterValidator(_only_refuse)] = "refuse"
     cache_lock_pages: Switch = False
+    cache_pinned_percent: Annotated[int, Field(strict=True, ge=0, le=100)] = 12
 
 
 class Backend(Settings):

@@ -29,6 +29,7 @@ from pantala.errors import (
     Unavailable,
 )
 from pantala.model.task import DownloadRequest, Kind
+from pantala.storage.holding import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
 from .download import Arrived, Download, Growing, Started
@@ -140,7 +141,7 @@ class HandoffServer:
         client = _Client(sock)
         try:
             try:
-                self._check_user(sock)
+                self._check_user(client.user)
                 request = await client.request()
                 await self._admit("hand-off")
                 await self._carry_out(client, request)
@@ -155,13 +156,9 @@ class HandoffServer:
         finally:
             sock.close()
 
-    def _check_user(self, sock: socket.socket) -> None:
-        if not self._allowed or not hasattr(socket, "SO_PEERCRED"):
-            return
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-        _, uid, _ = _PEERCRED.unpack(raw)
-        if uid not in self._allowed:
-            raise Forbidden(f"user {uid} is not among download.server.allowUsers")
+    def _check_user(self, user: int) -> None:
+        if self._allowed and user != NOBODY and user not in self._allowed:
+            raise Forbidden(f"user {user} is not among download.server.allowUsers")
 
     async def _carry_out(self, client: _Client, request: dict[str, Any]) -> None:
         op = request.pop("op", None)
@@ -211,7 +208,7 @@ class HandoffServer:
 
     async def _start(self, client: _Client, download: Download, event: Started) -> bool:
         """Say what comes; whether the client has the segment now."""
-        fd = _descriptor(download)
+        fd = _descriptor(client, download)
         message = {
             "event": "started",
             "task_id": download.task_id,
@@ -237,15 +234,15 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
         await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
 
 
-def _descriptor(download: Download) -> int | None:
+def _descriptor(client: _Client, download: Download) -> int | None:
     with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
-        return None if download.holding is None else download.holding.handout()
+        return None if download.holding is None else download.holding.handout(client.user)
     return None
 
 
 async def _send_segment(client: _Client, download: Download) -> bool:
     """The segment, now that the part is here, if there is one to be had; whether there was."""
-    fd = _descriptor(download)
+    fd = _descriptor(client, download)
     if fd is None:
         return False
     try:
@@ -274,6 +271,11 @@ class _Client:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
+        #: Whose program it is.
+        self.user = NOBODY
+        if hasattr(socket, "SO_PEERCRED"):
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+            _, self.user, _ = _PEERCRED.unpack(raw)
 
     async def request(self) -> dict[str, Any]:
         """The one request. Raises InvalidRequest, TimedOut, or OSError when there is none."""

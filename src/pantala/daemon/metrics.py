@@ -81,6 +81,7 @@ class StoreFigures:
         capacity: What it may hold.
         used: What it holds, reserved but empty parts included.
         leased: The part of *used* that belongs to tasks in use, safe from eviction.
+        pinned: The part of *leased* that programs keep though their connections have ended.
         reserved: The part of *used* that is set aside for pieces still to come.
         tasks: How many tasks it holds.
     """
@@ -88,6 +89,7 @@ class StoreFigures:
     capacity: int
     used: int
     leased: int
+    pinned: int
     reserved: int
     tasks: int
 
@@ -313,6 +315,11 @@ class _StoreCollector(Collector):
             ("capacity_bytes", "Bytes the memory store may hold.", figures.capacity),
             ("used_bytes", "Bytes it holds.", figures.used),
             ("leased_bytes", "Bytes of tasks in use.", figures.leased),
+            (
+                "pinned_bytes",
+                "Bytes that programs keep though their connections have ended.",
+                figures.pinned,
+            ),
             ("reserved_bytes", "Bytes set aside for pieces still to come.", figures.reserved),
             ("tasks", "Tasks it holds.", figures.tasks),
         ):

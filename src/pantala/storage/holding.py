@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pantala.core.ledger import Account, Needs
 from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted, TimedOut
@@ -23,6 +23,10 @@ from . import memory
 
 if TYPE_CHECKING:
     from .holdings import Holdings
+
+
+#: Whom a hand-out is for where the system does not say: the user id that is none.
+NOBODY: Final = -1
 
 
 class Reason(StrEnum):
@@ -105,6 +109,10 @@ class Holding:
         self._coming: frozenset[int] = frozenset()
         #: Somebody who knows has said which version it is, or that it has none.
         self.version_is_settled = bool(record.version)
+        #: Held while programs may have descriptors or mappings of the bytes.
+        self._outside: Lease | None = None
+        #: Users whose programs were given them since nobody had any.
+        self.takers: set[int] = set()
         #: Called once when the task is deleted under somebody's feet.
         self.on_gone: Callable[[], None] | None = None
 
@@ -195,8 +203,17 @@ class Holding:
 
     @property
     def lease_count(self) -> int:
-        """Users who rely on the bytes now."""
-        return self.account.leases
+        """Users who rely on the bytes now.
+
+        All who only have a descriptor that they were given count as one, and not at all as long
+        as there are others: those are most likely the same.
+        """
+        return max(1, self.account.leases - 1) if self._outside else self.account.leases
+
+    @property
+    def pinned(self) -> bool:
+        """Only those use it who keep what they were given though they need it no longer."""
+        return self._outside is not None and self.account.leases == 1
 
     def piece(self, number: int) -> Piece:
         """Where piece *number* lies. Raises InvalidRequest when there is no such piece."""
@@ -227,6 +244,18 @@ class Holding:
     def _lease_ended(self) -> None:
         if self._home.ledger.release(self.account):
             self._free()
+        else:
+            self.recall()
+
+    def recall(self) -> None:
+        """Stop counting what was handed out as used, once nobody has it any more."""
+        if not self.pinned or (self._content is not None and self._content.is_elsewhere()):
+            return
+        lease, self._outside = self._outside, None
+        self.takers.clear()
+        self._home.handed_out.discard(self)
+        if lease is not None:
+            lease.end()
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -320,17 +349,33 @@ class Holding:
                 raise PieceNotFound(self.id, piece.number)
         return self.content.readable(part.start, part.length)
 
-    def handout(self) -> int | None:
+    def handout(self, user: int = NOBODY) -> int | None:
         """A read-only descriptor of the whole content for another process, or None.
 
+        From here on the content counts as used, until the kernel says that nobody else has it.
         None when the content has no descriptor, or when a reader of parts that are not here
-        could make it larger than what is accounted for, or would see another content there.
+        could make it larger than what is accounted for, or would see another content there; or
+        when programs of *user* keep more than they may already.
+
+        Args:
+            user: Whose program it is for.
+
+        Raises:
+            Unavailable: The system has no descriptor left.
         """
-        if self._content is None or not self.fully_reserved:
+        if self._content is None or not self.fully_reserved or self.gone:
             return None
         if self._content.inherited and not self.complete:
             return None
-        return self._content.handout()
+        if not self._home.may_take(user):
+            return None
+        fd = self._content.handout()
+        if fd is not None:
+            self.takers.add(user)
+            self._home.handed_out.add(self)
+            if self._outside is None:
+                self._outside = self.lease()
+        return fd
 
     # -- content of unknown length -------------------------------------------------------------
 

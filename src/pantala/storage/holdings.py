@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from pantala.core.ledger import Account, Ledger, Needs
 from pantala.core.reclaim import expired
-from pantala.errors import Unavailable
+from pantala.errors import OutOfSpace, Unavailable
 from pantala.model.task import Kind, TaskRecord
 
 from . import memory
@@ -39,11 +39,16 @@ _HEADER_COST: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How full the store is; bytes, but for *tasks*."""
+    """How full the store is; bytes, but for *tasks*.
+
+    Attributes:
+        pinned: The part of *leased* that programs keep by a descriptor or mapping alone.
+    """
 
     capacity: int
     used: int
     leased: int
+    pinned: int
     published: int
     tasks: int
 
@@ -59,6 +64,8 @@ class Holdings:
         executor: Where memory is unmapped; a gigabyte takes a tenth of a second. None: here.
         descriptors: How many contents may have. None: any number.
         mappings: How many contents may have. None: any number.
+        pinned_per_user: Bytes that programs of one user may keep by a descriptor or mapping
+            alone and still be given more. None: any number.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class Holdings:
         executor: Executor | None = None,
         descriptors: int | None = None,
         mappings: int | None = None,
+        pinned_per_user: int | None = None,
     ) -> None:
         records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
         self.ledger = Ledger(capacity, records=records, descriptors=descriptors, mappings=mappings)
@@ -82,6 +90,9 @@ class Holdings:
         #: Called after a task has left, for whatever reason.
         self.on_removed: Callable[[Holding, Reason], None] = lambda _holding, _reason: None
         self._executor = executor
+        self._pinned_per_user = pinned_per_user
+        #: What programs may have descriptors or mappings of.
+        self.handed_out: set[Holding] = set()
         self._holdings: dict[tuple[Kind, str], Holding] = {}
         self._of_account: dict[Account, Holding] = {}
 
@@ -97,6 +108,7 @@ class Holdings:
             capacity=self.ledger.capacity,
             used=self.ledger.used,
             leased=self.ledger.leased,
+            pinned=self.pinned(),
             published=self.published,
             tasks=len(self._holdings),
         )
@@ -138,7 +150,33 @@ class Holdings:
         Returns:
             What the evicted held, to be used again or closed.
         """
-        return self._evict(self.ledger.reserve(account, amount, besides))
+        try:
+            victims = self.ledger.reserve(account, amount, besides)
+        except OutOfSpace:
+            self.recall()
+            victims = self.ledger.reserve(account, amount, besides)
+        return self._evict(victims)
+
+    def recall(self) -> None:
+        """Look what of all that was handed out is back: 4 µs for each that only outsiders use."""
+        for holding in list(self.handed_out):
+            holding.recall()
+
+    def pinned(self, user: int | None = None) -> int:
+        """Bytes that programs, or those of *user*, keep by a descriptor or mapping alone."""
+        return sum(
+            holding.reserved_bytes
+            for holding in self.handed_out
+            if holding.pinned and (user is None or user in holding.takers)
+        )
+
+    def may_take(self, user: int) -> bool:
+        """Whether programs of *user* may be given more."""
+        limit = self._pinned_per_user
+        if limit is None or self.pinned(user) <= limit:
+            return True
+        self.recall()
+        return self.pinned(user) <= limit
 
     def make(self, make: Callable[[], _T]) -> _T:
         """Call *make*; while the system has no descriptor for it, evict who has one.
@@ -170,6 +208,7 @@ class Holdings:
     def remove(self, holding: Holding, reason: Reason) -> None:
         """Delete a task: from here on nobody finds it. A second time does nothing."""
         if not holding.gone:
+            holding.recall()
             freed = self.ledger.doom(holding.account)
             self._forget(holding, reason, freed=freed)
 
@@ -182,6 +221,7 @@ class Holdings:
 
     def expire(self, ttl: Mapping[Kind, float]) -> int:
         """Delete what nobody uses and nobody has used for its time to live; how many."""
+        self.recall()
         dead = [
             holding
             for record in expired(self.metadata.list(), ttl=ttl, now=self.now())
