@@ -8,6 +8,7 @@
     │   │   ├── TaskNotFound
     │   │   └── PieceNotFound
     │   ├── Forbidden
+    │   ├── NotYours
     │   ├── FeatureOff
     │   ├── OutputExists
     │   └── ConfigError
@@ -123,6 +124,12 @@ class PieceNotFound(NotFound):
 
 class Forbidden(Refused):
     """The operator does not allow it; the message names the key."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class NotYours(Refused):
+    """The thing belongs to somebody else."""
 
     code = Code.PERMISSION_DENIED
 

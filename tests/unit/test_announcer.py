@@ -180,7 +180,7 @@ def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("pantala.rpc.scheduler_link._MAX_LEFT", 2)
 
     async def play() -> None:
-        link = Link("127.0.0.1:1")
+        link = Link("127.0.0.1:1", "secret", lambda: None)
         for name in "abac":
             link.note_left(Kind.CACHE, name)
         assert list(link.left) == [(Kind.CACHE, "b"), (Kind.CACHE, "c")]

@@ -71,6 +71,7 @@ NotFound             NOT_FOUND            NOT_FOUND
 TaskNotFound         NOT_FOUND            NOT_FOUND
 PieceNotFound        NOT_FOUND            NOT_FOUND
 Forbidden            PERMISSION_DENIED    INVALID_ARGUMENT
+NotYours             PERMISSION_DENIED    INVALID_ARGUMENT
 FeatureOff           FAILED_PRECONDITION  INVALID_ARGUMENT
 OutputExists         ALREADY_EXISTS       INVALID_ARGUMENT
 ConfigError          INVALID_ARGUMENT     INVALID_ARGUMENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pantala.core.sched.entities import Host, HostFacts
+from pantala.core.sched.entities import Caller, Host, HostFacts
 from pantala.core.sched.evaluate import evaluate, load_quality
 from pantala.testing.stage import Stage
 
@@ -18,6 +18,9 @@ def _host(link: float, tx: float = 0, length: int = 0, pieces: int = 0) -> Host:
         upload_limit=1,
         created_at=0,
         updated_at=0,
+        owner=Caller(),
+        heard_at=0,
+        life=1,
         tx_bandwidth=int(tx),
         upload_content_length=length,
         concurrent_pieces=pieces,

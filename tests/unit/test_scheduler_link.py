@@ -36,7 +36,7 @@ from pantala.ports import (
     Parents,
     Registration,
 )
-from pantala.rpc.scheduler_link import EPOCH_KEY, Schedulers
+from pantala.rpc.scheduler_link import EPOCH_KEY, SECRET_KEY, Schedulers
 from pantala.rpc.service import add_service
 
 TASK = "a" * 64
@@ -73,33 +73,43 @@ class Script:
     def __init__(self) -> None:
         self.epoch: str | None = "one"
         self.heard: list[tuple[str, Any]] = []
+        #: What proves who calls, of each call.
+        self.secrets: list[tuple[str, str]] = []
         self.stat: Any = common_pb2.CacheTask()
         self.error: DragonflyError | None = None
         self.talk: Stream = silence
 
     async def AnnounceHost(self, request: Any, context: Any) -> Any:  # noqa: N802  the contract's name
         """Take an announcement."""
+        self._note("AnnounceHost", context)
         if self.epoch is not None:
             context.set_trailing_metadata(((EPOCH_KEY, self.epoch),))
         return self._take("AnnounceHost", request)
 
-    async def DeleteHost(self, request: Any, _: Any) -> Any:  # noqa: N802  the contract's name
+    async def DeleteHost(self, request: Any, context: Any) -> Any:  # noqa: N802  the contract's name
         """Take a goodbye."""
+        self._note("DeleteHost", context)
         return self._take("DeleteHost", request)
 
-    async def StatCacheTask(self, request: Any, _: Any) -> Any:  # noqa: N802  the contract's name
+    async def StatCacheTask(self, request: Any, context: Any) -> Any:  # noqa: N802  the contract's name
         """Say what was prepared."""
+        self._note("StatCacheTask", context)
         self._take("StatCacheTask", request)
         return self.stat
 
-    async def DeleteCacheTask(self, request: Any, _: Any) -> Any:  # noqa: N802  the contract's name
+    async def DeleteCacheTask(self, request: Any, context: Any) -> Any:  # noqa: N802  the contract's name
         """Take note."""
+        self._note("DeleteCacheTask", context)
         return self._take("DeleteCacheTask", request)
 
-    async def AnnounceCachePeer(self, requests: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
+    async def AnnounceCachePeer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
         """Play the script."""
+        self._note("AnnounceCachePeer", context)
         async for answer in self.talk(requests):
             yield answer
+
+    def _note(self, method: str, context: Any) -> None:
+        self.secrets.append((method, dict(context.invocation_metadata())[SECRET_KEY]))
 
     def _take(self, method: str, request: Any) -> Nothing:
         self.heard.append((method, request))
@@ -370,6 +380,32 @@ async def test_deleting(schedulers: Schedulers, script: Script) -> None:
     nobody = Schedulers("h", schedule_timeout=20.0)
     await nobody.delete_task(Kind.CACHE, TASK)
     assert await nobody.stat(Kind.CACHE, TASK) is None
+
+
+async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Script) -> None:
+    """By one secret, which is another at each start of a daemon and part of no message."""
+    await schedulers.stat(Kind.CACHE, TASK)
+    await schedulers.delete_task(Kind.CACHE, TASK)
+    script.talk = answering(
+        Response(empty_cache_task_response=scheduler_pb2.EmptyCacheTaskResponse())
+    )
+    conversation = schedulers.talk(REGISTRATION)
+    conversation.finish()
+    await conversation.run(lambda _: conversation.tell(Tell(Note.FINISHED)))
+    await schedulers.delete_host(20.0)
+    methods, (secret, *others) = zip(*script.secrets, strict=True)
+    assert set(methods) == {
+        *("AnnounceHost", "DeleteHost", "StatCacheTask"),
+        *("DeleteCacheTask", "AnnounceCachePeer"),
+    }
+    assert set(others) == {secret}
+    assert len(secret) >= 32
+    assert not any(secret in str(message) for _, message in script.heard)
+    other = Schedulers("h", schedule_timeout=20.0)
+    await other.set_addresses([next(iter(schedulers)).address])
+    await announce(other)
+    await other.close()
+    assert script.secrets[-1][1] != secret
 
 
 async def test_introducing() -> None:

@@ -58,8 +58,12 @@ async def test_stat_of_a_task() -> None:
         assert (stat.state, stat.has_available_peer) == ("Succeeded", True)
         assert (stat.type, stat.size_scope) == (common_pb2.CACHE, common_pb2.NORMAL)
         assert not stat.request_header
-        await s.stub.DeleteCachePeer(scheduler_pb2.DeleteCachePeerRequest(peer_id=holder.id))
-        await s.stub.DeleteCachePeer(scheduler_pb2.DeleteCachePeerRequest(peer_id=holder.id))
+        await s.stub.DeleteCachePeer(
+            scheduler_pb2.DeleteCachePeerRequest(peer_id=holder.id, task_id=task_id("t"))
+        )
+        await s.stub.DeleteCachePeer(
+            scheduler_pb2.DeleteCachePeerRequest(peer_id=holder.id, task_id=task_id("t"))
+        )
         stat = await s.stat()
         assert (stat.has_available_peer, stat.peer_count) == (False, 0)
 
@@ -119,7 +123,9 @@ async def test_news_of_pieces_of_a_deleted_peer_do_not_end_the_talk() -> None:
     async with swarm() as s:
         await s.hosts("a")
         peer = await s.source("a")
-        await s.stub.DeleteCachePeer(scheduler_pb2.DeleteCachePeerRequest(peer_id=peer.id))
+        await s.stub.DeleteCachePeer(
+            scheduler_pb2.DeleteCachePeerRequest(peer_id=peer.id, task_id=task_id("t"))
+        )
         await peer.piece(0)
         await peer.piece(1, "somebody")
         await peer.piece_failed("somebody")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
@@ -45,6 +46,10 @@ logger = structlog.get_logger(__name__)
 #: Trailing metadata of AnnounceHost: new at each start of a scheduler of ours.
 EPOCH_KEY: Final = "pantala-epoch"
 
+#: Metadata of every call: what only this life of this daemon knows. A scheduler of ours lets nobody
+#: else speak for its host; strangers ignore it.
+SECRET_KEY: Final = "pantala-secret"  # noqa: S105  a name
+
 _UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
 _STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
 _MAX_TEXT: Final = 1024  # characters of a description
@@ -73,11 +78,14 @@ class Scheduler:
 
     Args:
         address: Where it is.
+        secret: By which it knows that it is us who call.
         on_lost: Called when it turns out to be away, however that shows.
     """
 
-    def __init__(self, address: str, on_lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, address: str, secret: str, on_lost: Callable[[], None]) -> None:
         self.address = address
+        #: Goes with every call.
+        self.metadata: Final = ((SECRET_KEY, secret),)
         self._on_lost = on_lost
         #: It has answered the last announcement, so this host is known to it.
         self.available = False
@@ -118,7 +126,7 @@ class Scheduler:
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         try:
             with self.speaking():
-                call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT)
+                call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT, metadata=self.metadata)
                 await call
                 trailing = await call.trailing_metadata()
         except DragonflyError:
@@ -155,7 +163,8 @@ class Scheduler:
     async def call(self, method: str, message: Any, limit: float = _UNARY_LIMIT) -> Any:
         """A unary call. Raises DragonflyError."""
         with self.speaking():
-            return await getattr(self.stub, method)(message, timeout=limit)
+            send = getattr(self.stub, method)
+            return await send(message, timeout=limit, metadata=self.metadata)
 
     @contextlib.contextmanager
     def speaking(self) -> Iterator[None]:
@@ -210,6 +219,7 @@ class Schedulers:
         self._loops = loops or Loops()
         self._host_id = host_id
         self._schedule_timeout = schedule_timeout
+        self._secret = secrets.token_urlsafe(32)
         self._all: dict[str, Scheduler] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         #: Called when a scheduler went away: it is to be announced to until it is back.
@@ -227,7 +237,7 @@ class Schedulers:
         """Talk to these from now on. New ones are used once they have been announced to."""
         wanted = set(addresses)
         for address in wanted - self._all.keys():
-            scheduler = self._all[address] = Scheduler(address, self._lost)
+            scheduler = self._all[address] = Scheduler(address, self._secret, self._lost)
             self._watches[address] = self._loops.keep(scheduler.watch, "watch a scheduler")
         for address in self._all.keys() - wanted:
             watching = self._watches.pop(address, None)  # None: we were broken off below, once
@@ -331,7 +341,9 @@ class Talk:
             "task_id": registration.task_id,
             "peer_id": registration.peer_id,
         }
-        self._call: Any = getattr(scheduler.stub, self._dialect.announce)()
+        self._call: Any = getattr(scheduler.stub, self._dialect.announce)(
+            metadata=scheduler.metadata
+        )
         # As long as the list of pieces at most: each is told of a bounded number of times.
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._finished = asyncio.Event()

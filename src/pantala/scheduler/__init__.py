@@ -3,6 +3,7 @@
 - :mod:`.app`: a running scheduler
 - :mod:`.config`: its settings
 - :mod:`.service`: the methods of the contract
+- :mod:`.callers`: who calls
 - :mod:`.sessions`: the talks with peers that download
 - :mod:`.waiters`: peers that wait for news of a task
 - :mod:`.seeds`: asking seeds to fetch

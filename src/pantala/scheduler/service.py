@@ -13,12 +13,15 @@ import grpc.aio
 import structlog
 from google.protobuf.empty_pb2 import Empty
 
+from pantala.core.sched.entities import Peer
+from pantala.core.sched.owners import claim, owned
 from pantala.core.sched.world import World
-from pantala.errors import Forbidden, NoProvider
+from pantala.errors import Forbidden, NoProvider, NotFound
 from pantala.model.ids import check_task_id
 from pantala.pb import common_pb2, scheduler_pb2
 
 from . import convert
+from .callers import caller_of
 from .dialects import SIDES, Side
 from .sessions import Sessions
 
@@ -26,8 +29,8 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 SERVICE: Final = "scheduler.v2.Scheduler"
 
-#: Trailing metadata of AnnounceHost: new at each start of a scheduler. A daemon that sees
-#: another one than before announces what it holds, for we know nothing of it.
+#: Trailing metadata of AnnounceHost: new for a host that we did not know, or no longer. A daemon
+#: that sees another one than before announces what it holds, for we know nothing of it.
 EPOCH_KEY: Final = "pantala-epoch"
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,7 +43,7 @@ class Service:
     Args:
         world: What is known.
         sessions: Answer the announce talks.
-        epoch: See :data:`EPOCH_KEY`.
+        epoch: New at each start of a scheduler, see :data:`EPOCH_KEY`.
     """
 
     def __init__(self, world: World, sessions: Sessions, epoch: str) -> None:
@@ -69,12 +72,13 @@ class Service:
         self, request: scheduler_pb2.AnnounceHostRequest, context: _Context
     ) -> Empty:
         """A host is there, or still there."""
-        known = self._world.hosts.get(request.host.id)
+        caller, now = caller_of(context), time.monotonic()
+        known = claim(self._world, request.host.id, caller, now)
         facts = convert.host_facts(request, known.facts if known is not None else None)
         if known is None:
             logger.info("host", host=facts.id, seed=facts.is_seed, address=facts.address)
-        self._world.announce(facts, time.monotonic())
-        context.set_trailing_metadata(((EPOCH_KEY, self._epoch),))
+        host = self._world.announce(facts, now, caller)
+        context.set_trailing_metadata(((EPOCH_KEY, f"{self._epoch}.{host.life}"),))
         return Empty()
 
     async def list_hosts(
@@ -89,9 +93,14 @@ class Service:
             ]
         )
 
-    async def delete_host(self, request: scheduler_pb2.DeleteHostRequest, _: _Context) -> Empty:
+    async def delete_host(
+        self, request: scheduler_pb2.DeleteHostRequest, context: _Context
+    ) -> Empty:
         """A host says goodbye."""
-        self._world.remove_host(self._world.host(request.host_id))
+        self._world.host(request.host_id)
+        host = claim(self._world, request.host_id, caller_of(context), time.monotonic())
+        if host is not None:
+            self._world.remove_host(host)
         logger.info("host left", host=request.host_id)
         return Empty()
 
@@ -100,7 +109,8 @@ class Service:
             requests: AsyncIterator[Any], context: _Context
         ) -> AsyncGenerator[Any, None]:
             try:
-                async with aclosing(self._sessions.announce(side, requests)) as answers:
+                talk = self._sessions.announce(side, caller_of(context), requests)
+                async with aclosing(talk) as answers:
                     async for answer in answers:
                         yield answer
             except (NoProvider, Forbidden) as error:
@@ -112,14 +122,17 @@ class Service:
     def _stat_peer(self, side: Side) -> _Unary:
         async def stat_peer(request: Any, _: _Context) -> Any:
             peer = self._world.peer((side.kind, request.peer_id))
+            _check_task(peer, request.task_id)
             return convert.peer_message(side, peer, self._clock_offset)
 
         return stat_peer
 
     def _delete_peer(self, side: Side) -> _Unary:
-        async def delete_peer(request: Any, _: _Context) -> Empty:
+        async def delete_peer(request: Any, context: _Context) -> Empty:
             peer = self._world.peers.get((side.kind, request.peer_id))
             if peer is not None:
+                _check_task(peer, request.task_id)
+                owned(self._world, peer.host.id, caller_of(context))
                 self._world.remove_peer(peer)
             return Empty()
 
@@ -133,9 +146,15 @@ class Service:
         return stat_task
 
     def _delete_task(self, side: Side) -> _Unary:
-        async def delete_task(request: Any, _: _Context) -> Empty:
-            host = self._world.host(request.host_id)
+        async def delete_task(request: Any, context: _Context) -> Empty:
+            host = owned(self._world, request.host_id, caller_of(context))
             self._world.remove_from_host(host, (side.kind, check_task_id(request.task_id)))
             return Empty()
 
         return delete_task
+
+
+def _check_task(peer: Peer, task_id: str) -> None:
+    """Whether *peer* is one of the task that it is said to be of."""
+    if peer.task.id != check_task_id(task_id):
+        raise NotFound(f"peer {peer.id} is not known here as one of task {task_id}")

@@ -17,7 +17,8 @@ from pantala.core.sched.choose import (
     check_priority,
     decide,
 )
-from pantala.core.sched.entities import Peer
+from pantala.core.sched.entities import Caller, Peer
+from pantala.core.sched.owners import owned
 from pantala.core.sched.states import PeerState
 from pantala.core.sched.world import World
 from pantala.core.transfer import Note
@@ -69,13 +70,15 @@ class Sessions:
         self.metrics = metrics
         self.chance = chance
 
-    async def announce(self, side: Side, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async def announce(
+        self, side: Side, caller: Caller, requests: AsyncIterator[Any]
+    ) -> AsyncGenerator[Any, None]:
         """One talk: messages of a peer in, answers out, until it is over.
 
         A stream that ends before the peer says how it went means that it is gone: a daemon
         holds its stream open for as long as it downloads.
         """
-        session = Session(self, side)
+        session = Session(self, side, caller)
         self.metrics.session_opened()
         try:
             async for message in requests:
@@ -92,10 +95,11 @@ class Sessions:
 class Session:
     """One talk."""
 
-    def __init__(self, sessions: Sessions, side: Side) -> None:
+    def __init__(self, sessions: Sessions, side: Side, caller: Caller) -> None:
         self._all = sessions
         self._world = sessions.world
         self._side = side
+        self._caller = caller
         self._peer: Peer | None = None
         self._download: Any = None
         #: The peer has said how its download went.
@@ -139,6 +143,7 @@ class Session:
         """The stream has ended."""
         if self._peer is not None:
             self._world.fail(self._peer, time.monotonic())
+            self._world.end_talk(self._peer)
 
     def _known(self, peer_id: str) -> Peer:
         """The peer of this stream, if *peer_id* names it and it has not been deleted."""
@@ -152,8 +157,10 @@ class Session:
         check_priority(registration)
         if self._peer is not None:
             raise InvalidRequest("a stream is one download: its peer has registered already")
+        owned(self._world, registration.host_id, self._caller)
         peer = self._world.register(registration, time.monotonic())
         self._peer, self._download = peer, download
+        self._world.begin_talk(peer)
         self._all.metrics.peer_event("register_peer", peer)
         if peer.state is PeerState.RECEIVED_EMPTY:
             return self._answer(self._side.talk.empty_arm)

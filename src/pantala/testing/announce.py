@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from pantala import BUILD_VERSION
 from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.rpc.scheduler_link import SECRET_KEY
 from pantala.rpc.service import add_service
 from pantala.rpc.status import DETAILS_KEY
 from pantala.rpc.transport import bind, channel_options, server_options
@@ -36,6 +39,7 @@ class Peer:
 
     def __init__(self, stub: Any, host: str, task: str) -> None:
         self.id = f"{host}-{next(_numbers)}"
+        self.task = task
         self.ids: dict[str, Any] = {"host_id": host, "task_id": task_id(task), "peer_id": self.id}
         self.call = stub.AnnounceCachePeer()
 
@@ -167,13 +171,43 @@ class Peer:
         return str(await self.call.details())
 
 
-class Swarm:
-    """A scheduler and a channel to it."""
+class _Knowing:
+    """A stub whose every call sends a secret along."""
 
-    def __init__(self, scheduler: Scheduler, channel: grpc.aio.Channel) -> None:
+    def __init__(self, stub: Any, secret: str) -> None:
+        self._stub = stub
+        self._metadata = ((SECRET_KEY, secret),)
+
+    def __getattr__(self, method: str) -> Any:
+        return functools.partial(getattr(self._stub, method), metadata=self._metadata)
+
+
+class Swarm:
+    """A scheduler and a channel to it.
+
+    Args:
+        scheduler: Whom to call.
+        channel: By which.
+        secret: Sent with every call, as a daemon of ours does.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, channel: grpc.aio.Channel, secret: str | None = None
+    ) -> None:
         self.scheduler = scheduler
         self.channel = channel
-        self.stub: Any = scheduler_pb2_grpc.SchedulerStub(channel)
+        stub = scheduler_pb2_grpc.SchedulerStub(channel)
+        self.stub: Any = stub if secret is None else _Knowing(stub, secret)
+
+    @asynccontextmanager
+    async def caller(
+        self, secret: str | None = None, *, address: str = "127.0.0.1"
+    ) -> AsyncIterator[Swarm]:
+        """The same scheduler, as somebody else calls it: from *address*, one of 127.0.0.0/8."""
+        async with _from(address, self.scheduler.port) as port:
+            target = f"127.0.0.1:{port}"
+            async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+                yield Swarm(self.scheduler, channel, secret)
 
     async def host(self, name: str, *, port: int = 4000, **fields: Any) -> Any:
         """Announce a host; the call, for its metadata."""
@@ -239,9 +273,10 @@ class Swarm:
         assert isinstance(answer, common_pb2.CacheTask)
         return answer
 
-    async def stat_peer(self, peer_id: str) -> common_pb2.CachePeer:
+    async def stat_peer(self, peer_id: str, task: str = "t") -> common_pb2.CachePeer:
         """What the scheduler says of a peer."""
-        answer = await self.stub.StatCachePeer(scheduler_pb2.StatCachePeerRequest(peer_id=peer_id))
+        request = scheduler_pb2.StatCachePeerRequest(peer_id=peer_id, task_id=task_id(task))
+        answer = await self.stub.StatCachePeer(request)
         assert isinstance(answer, common_pb2.CachePeer)
         return answer
 
@@ -249,13 +284,41 @@ class Swarm:
         """Ask until the scheduler has taken in what *peer* said last."""
 
         async def arrived() -> bool:
-            return (await self.stat_peer(peer.id)).state == state
+            return (await self.stat_peer(peer.id, peer.task)).state == state
 
         await until(arrived)
 
     async def gone(self, peer: Peer) -> bool:
         """Whether the scheduler has forgotten a peer."""
-        return await refusal(self.stat_peer(peer.id)) is grpc.StatusCode.NOT_FOUND
+        return await refusal(self.stat_peer(peer.id, peer.task)) is grpc.StatusCode.NOT_FOUND
+
+
+@asynccontextmanager
+async def _from(address: str, port: int) -> AsyncIterator[int]:
+    """A port whose connections go on to *port* of this machine, and come there from *address*."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        await asyncio.gather(pump(reader, inner[1]), pump(inner[0], writer))
+
+    serving: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(
+        lambda *streams: serving.append(loop.create_task(serve(*streams))), "127.0.0.1", 0
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from pantala.core.sched.choose import Decision, Parents, ToSource, decide
-from pantala.core.sched.entities import Host, HostFacts, Peer, Registration, Task
+from pantala.core.sched.entities import Caller, Host, HostFacts, Peer, Registration, Task
 from pantala.core.sched.rules import RULES, Limits, Rules
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.core.sched.world import World
@@ -53,7 +53,7 @@ class Stage:
             "max_tx_bandwidth": 10**10,
             "version": "pantala/0",
         }
-        return self.world.announce(HostFacts(id=name, **(said | facts)), self.now)
+        return self.world.announce(HostFacts(id=name, **(said | facts)), self.now, Caller())
 
     def register(self, host: str, task: str = "t", **said: Any) -> Peer:
         """A new peer of *host* registers; the host announces itself if it has not."""

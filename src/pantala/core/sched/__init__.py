@@ -8,6 +8,7 @@
 - :mod:`.edges`: who is whose parent, and what that costs a host
 - :mod:`.seeds`: which seed fetches a task from its origin
 - :mod:`.world`: all of them, and everything that can happen to them
+- :mod:`.owners`: whose a host is
 - :mod:`.evaluate`: how good a parent is for a child
 - :mod:`.choose`: parents for a peer, or the origin, or patience
 - :mod:`.expire`: what has gone without saying so

@@ -91,6 +91,21 @@ class HostFacts:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
+class Caller(NamedTuple):
+    """Who calls, as far as that can be known.
+
+    Attributes:
+        address: Of its machine, or of what stands before it.
+        proof: Digest of the secret that it sent along; empty if it sent none.
+    """
+
+    address: str = ""
+    proof: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<Caller at {self.address}>"
+
+
 @dataclass(eq=False, slots=True)
 class Host:
     """A daemon, and how much it is busy serving children of every kind of task."""
@@ -100,6 +115,14 @@ class Host:
     created_at: float
     #: Its last announcement, or a piece that it served.
     updated_at: float
+    #: Who may speak for it, see :mod:`.owners`.
+    owner: Caller
+    #: The last word of its owner's.
+    heard_at: float
+    #: Which of all hosts that were ever met it is: one that is forgotten comes back as another.
+    life: int
+    #: Downloads whose streams are open.
+    talks: int = 0
     #: All its peers, by task and id; no task without a peer.
     peers: dict[TaskKey, dict[str, Peer]] = field(default_factory=dict)
     #: Sums over the edges to children of all its peers: bits a second that the children may

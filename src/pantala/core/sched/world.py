@@ -16,6 +16,7 @@ from .costs import Costs
 from .edges import connect, disconnect, disconnect_parents
 from .entities import (
     OVER,
+    Caller,
     Host,
     HostFacts,
     OriginFailure,
@@ -53,17 +54,22 @@ class World:
         self._on_change = on_change
         self._rules = rules
         self.seeds = Seeds()
+        #: Hosts ever.
+        self._met = 0
 
     # Hosts
 
-    def announce(self, facts: HostFacts, now: float) -> Host:
-        """A host tells of itself, for the first time or again."""
+    def announce(self, facts: HostFacts, now: float, caller: Caller) -> Host:
+        """A host tells of itself, for the first time or again. A new one is *caller*'s."""
         limit = self.limits.seed_uploads if facts.is_seed else self.limits.uploads
         host = self.hosts.get(facts.id)
         if host is None:
-            host = self.hosts[facts.id] = Host(facts, limit, created_at=now, updated_at=now)
+            self._met += 1
+            host = Host(facts, limit, now, now, owner=caller, heard_at=now, life=self._met)
+            self.hosts[facts.id] = host
         before = host.facts
-        host.facts, host.upload_limit, host.updated_at = facts, limit, now
+        host.facts, host.upload_limit = facts, limit
+        host.updated_at = host.heard_at = now
         self.seeds.update(host)
         if (before.disable_shared, before.is_seed) != (facts.disable_shared, facts.is_seed):
             for peers in host.peers.values():
@@ -90,6 +96,14 @@ class World:
             self.remove_from_host(host, key)
         self.seeds.discard(host)
         del self.hosts[host.id]
+
+    def begin_talk(self, peer: Peer) -> None:
+        """*peer* has a stream open, which its host's process holds."""
+        peer.host.talks += 1
+
+    def end_talk(self, peer: Peer) -> None:
+        """It has ended."""
+        peer.host.talks -= 1
 
     # Tasks
 

@@ -1,0 +1,40 @@
+"""Who calls: an address, and the proof of a secret that the caller's daemon sends along."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from typing import Any, Final
+from urllib.parse import unquote
+
+import grpc.aio
+
+from pantala.core.sched.entities import Caller
+from pantala.rpc.scheduler_link import SECRET_KEY
+
+#: Callers on a unix socket are on this machine.
+_HERE: Final = "local"
+
+
+def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+    """Who makes this call. Of a secret only the digest is kept."""
+    sent = dict(context.invocation_metadata() or ()).get(SECRET_KEY)
+    if sent is None:
+        return Caller(address_of(context.peer()))
+    secret = sent if isinstance(sent, bytes) else sent.encode()
+    return Caller(address_of(context.peer()), hashlib.sha256(secret).digest())
+
+
+def address_of(peer: str) -> str:
+    """The machine of a peer as gRPC names it.
+
+    >>> [address_of(p) for p in ("ipv4:10.0.0.1:999", "ipv6:%5B::ffff:10.0.0.1%5D:999", "unix:")]
+    ['10.0.0.1', '10.0.0.1', 'local']
+    """
+    family, _, where = unquote(peer).partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return _HERE
+    host = where.rpartition(":")[0].strip("[]").partition("%")[0]
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
