@@ -6,7 +6,14 @@ import resource
 
 import pytest
 
-from pantala.daemon.descriptors import LEAST_RESERVE, Descriptors, descriptors, share_out
+from pantala.daemon.descriptors import (
+    LEAST_RESERVE,
+    Descriptors,
+    Doors,
+    descriptors,
+    doors,
+    share_out,
+)
 
 
 def test_a_thousand_descriptors() -> None:
@@ -23,6 +30,16 @@ def test_parts_never_exceed_the_whole(limit: int) -> None:
     assert parts.reserve >= LEAST_RESERVE
     assert min(parts.contents, parts.connections) >= 0
     assert parts.contents + parts.connections <= max(0, limit - parts.reserve)
+
+
+def test_doors() -> None:
+    """All together they fit into what connections may have, and none is shut."""
+    assert doors(384) == Doors(pieces=144, handoff=96, peers=96, programs=24, page=12)
+    assert doors(0) == Doors(4, 4, 4, 4, 4)
+    for connections in (128, 384, 1000, 1 << 19):
+        parts = doors(connections)
+        taken = parts.pieces + parts.handoff + parts.peers + parts.programs + 2 * parts.page
+        assert taken <= connections
 
 
 def test_no_limit() -> None:

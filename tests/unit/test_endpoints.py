@@ -10,7 +10,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pantala.daemon.endpoints import Endpoint, Page, health_endpoint, metrics_endpoint
+from pantala.daemon.endpoints import (
+    MAX_CONNECTIONS,
+    Endpoint,
+    Page,
+    health_endpoint,
+    metrics_endpoint,
+)
 from pantala.daemon.metrics import CONTENT_TYPE, Metrics
 from pantala.errors import ConfigError
 
@@ -122,16 +128,29 @@ async def test_silent_clients_have_an_end(hello: int, monkeypatch: pytest.Monkey
     assert await ask(hello, b"GET /hel") == b""
 
 
-async def test_too_many_connections(hello: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit connections are closed; when one ends there is room again."""
-    monkeypatch.setattr("pantala.daemon.endpoints._MAX_CONNECTIONS", 1)
-    reader, writer = await asyncio.open_connection("127.0.0.1", hello)
-    writer.write(b"GET")
-    assert await ask(hello, b"GET /hello HTTP/1.1\r\n\r\n") == b""
-    writer.write(b" /hello HTTP/1.1\r\n\r\n")
-    assert (await reader.read()).endswith(b"hi")
+async def test_idle_connections_are_in_nobodys_way(hello: int) -> None:
+    """However many there are: whoever has something to ask takes the place of the oldest."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(5):
+            for _ in range(MAX_CONNECTIONS // 2):
+                flood = stack.enter_context(socket.socket())
+                flood.settimeout(0)
+                with contextlib.suppress(BlockingIOError):
+                    flood.connect(("127.0.0.1", hello))
+            assert await status(hello, "GET /hello HTTP/1.1") == 200
+
+
+async def test_what_is_answered_keeps_its_place() -> None:
+    """A limit there is, all the same."""
+    endpoint = Endpoint("x.server", "/hello", lambda: Page(b"x" * (64 << 20)), connections=1)
+    port = await endpoint.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /hello HTTP/1.1\r\n\r\n")
+    assert await reader.read(1)
+    assert await ask(port, b"GET /hello HTTP/1.1\r\n\r\n") == b""
+    assert len(await reader.read()) > 64 << 20
     writer.close()
-    assert await status(hello, "GET /hello HTTP/1.1") == 200
+    await endpoint.close()
 
 
 async def test_close_ends_open_connections() -> None:

@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import pytest
 
+from pantala.core.places import Places
+from pantala.daemon import handoff_server
 from pantala.daemon.app import Daemon
 from pantala.daemon.handoff_server import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
@@ -351,6 +353,7 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
             with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as seen:
                 assert seen[:] == Pattern(58 * MIB, 8).read()
 
+    await until(lambda: not daemon.handoff.busy)  # its client has gone, and it knows
     # What was handed out is never used again.
     file = os.fstat(holding.content._fd).st_ino  # type: ignore[attr-defined]  # a segment
     await fetch(daemon, origin.url("/old"))
@@ -536,6 +539,104 @@ async def test_only_some_users(tmp_path: Path, stack: AsyncExitStack) -> None:
     with Client(daemon) as client:
         event = await client.event()
         assert (event["code"], str(os.geteuid()) in event["message"]) == ("PERMISSION_DENIED", True)
+
+
+#: Does what a program of another user would: asks who is there, and prints the answer.
+_STRANGER = """
+import os, socket, sys
+os.chdir(sys.argv[1])
+os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX)
+sock.settimeout(30)
+sock.connect(sys.argv[2])
+text = b'{"op": "info"}'
+sock.sendall(len(text).to_bytes(4, "big") + text)
+print(sock.recv(1000)[4:].decode())
+"""
+
+
+async def test_idle_clients_are_in_nobodys_way(daemon: Daemon, stack: AsyncExitStack) -> None:
+    """Whoever has something to ask takes the place of the one that has said nothing for longest."""
+    daemon.handoff._places = Places(20)
+    for _ in range(3):
+        for _ in range(30):
+            stack.enter_context(Client(daemon))
+        with Client(daemon) as client:
+            client.send({"op": "info"})
+            assert (await client.event())["event"] == "info"
+    await until(lambda: daemon.handoff.busy <= 20)
+
+
+async def test_a_client_that_asks_nothing_is_told_so(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has nothing to wait for."""
+    monkeypatch.setattr(handoff_server, "_REQUEST_LIMIT", 0.1)
+    with Client(daemon) as client:
+        event = await client.event()
+        assert (event["code"], event["message"]) == ("DEADLINE_EXCEEDED", "no request within 0.1 s")
+        assert await client.end() == b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_no_user_can_have_all(tmp_path: Path, stack: AsyncExitStack, url: str) -> None:
+    """Not even with connections that hold something: there is room for another user."""
+    await asyncio.to_thread(tmp_path.chmod, 0o711)
+    daemon = await stack.enter_async_context(
+        inside.daemon(tmp_path, "b", download__server__socketMode="0666")
+    )
+    daemon.handoff._places = Places(10)
+    for _ in range(8):
+        client = stack.enter_context(Client(daemon))
+        client.send({"op": "download", "url": url})
+        assert (await events(client))[-1]["event"] == "done"
+    with Client(daemon) as client:
+        assert await client.end() == b""
+    path = daemon.config.download.server.handoff_path
+    stranger = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _STRANGER, str(path.parent), path.name),
+        stdout=subprocess.PIPE,
+    )
+    output, _ = await stranger.communicate()
+    assert json.loads(output)["event"] == "info"
+
+
+async def _begin_to_send(client: Client, url: str, **wishes: Any) -> int:
+    """Ask for a part that is sent, because its content is not here as a whole; how long it is."""
+    client.send({"op": "download", "url": url, "range": f"0-{8 * MIB - 1}", **wishes})
+    started = await client.event()
+    assert (started["event"], started["segment"]) == ("started", False)
+    while (event := await client.event())["event"] == "pieces":
+        pass
+    assert event["event"] == "content"
+    return 8 * MIB
+
+
+async def test_a_client_that_pauses(
+    daemon: Daemon, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``dfget`` does whose output is a pipe to a pager: it goes on where it was."""
+    monkeypatch.setattr(handoff_server, "_ANSWER_LIMIT", 0.2)
+    with Client(daemon) as client:
+        size = await _begin_to_send(client, url)
+        got = await client.content(MIB)
+        with pytest.raises(TimeoutError):  # nothing ends it meanwhile
+            async with asyncio.timeout(1):
+                await until(lambda: not daemon.handoff.busy)
+        while len(got) < size:
+            event = await client.event()
+            assert event["offset"] == len(got)
+            got += await client.content(event["inline"])
+        assert got == WHOLE[:size]
+        assert await client.event() == {"event": "done"}
+
+
+async def test_a_client_that_pauses_longer_than_it_said(daemon: Daemon, url: str) -> None:
+    """It keeps the content from others no longer."""
+    with Client(daemon) as client:
+        await _begin_to_send(client, url, timeout=3)
+        await until(lambda: not daemon.handoff.busy)
+        assert daemon.holdings.ledger.leased == 0
 
 
 async def test_stopping(tmp_path: Path, stack: AsyncExitStack, origin: Origin, url: str) -> None:

@@ -394,18 +394,31 @@ async def test_an_idle_connection_ends() -> None:
 
 
 async def test_too_many_connections() -> None:
-    """The last is hung up on, until one of the others goes."""
+    """A newcomer takes the place of whoever has idled longest; of none that waits for a piece."""
     async with serving(connections=2) as served:
         first, second, third = [await served.connect() for _ in range(3)]
-        assert await third.rest() == b""
-        for child in (first, second):
-            child.ask(0)
+        assert await first.rest() == b""
+        for child in (second, third):
+            child.ask(2)
+        await _until(lambda: served.server.busy == 2)
+        assert await (await served.connect()).rest() == b""
+        served.shelf.arrived.set()
+        for child in (second, third):
             assert await child.piece() == SMALL
-        await first.close()
-        await _until(lambda: len(served.server._connections) == 1)
         fourth = await served.connect()
         fourth.ask(0)
         assert await fourth.piece() == SMALL
+
+
+async def test_a_connection_that_never_asks_has_an_end() -> None:
+    """Long before one that has asked; that may idle."""
+    async with serving(request=0.3) as served:
+        asked, silent = await served.connect(), await served.connect()
+        asked.ask(0)
+        assert await asked.piece() == SMALL
+        assert await silent.rest() == b""
+        asked.ask(0)
+        assert await asked.piece() == SMALL
 
 
 async def _until(true: Callable[[], bool]) -> None:
@@ -439,13 +452,29 @@ async def test_no_descriptors_left(served: Served) -> None:
 
 
 async def test_a_child_that_takes_nothing() -> None:
-    """It is given up; the one thread goes to the next."""
-    async with serving(senders=1, stall=0.2) as served:
+    """It is given up; the one thread has long gone to the next."""
+    async with serving(senders=1, stall=1) as served:
         slow, other = await served.connect(), await served.connect()
         slow.ask(1)
         other.ask(0)
         assert await other.piece() == SMALL
-        await _until(lambda: served.shelf.ended == [(1, "lost"), (0, "sent")])
+        await _until(lambda: served.shelf.ended == [(0, "sent"), (1, "lost")])
+
+
+async def test_slow_children_keep_no_thread() -> None:
+    """Ten of them and one thread: another is served long before any of them is given up."""
+    async with serving(senders=1, stall=60) as served:
+        slow = [await served.connect() for _ in range(10)]
+        for child in slow:
+            child.ask(1)
+        await _until(lambda: served.server.busy == 10)
+        for _ in range(3):
+            other = await served.connect()
+            other.ask(0)
+            assert await other.piece() == SMALL
+        await _until(lambda: served.shelf.ended == [(0, "sent")] * 3)
+        for child in slow:  # and what they were sent is whole
+            assert await child.piece() == LARGE
 
 
 async def test_a_child_that_takes_a_little_now_and_then() -> None:
@@ -455,11 +484,12 @@ async def test_a_child_that_takes_a_little_now_and_then() -> None:
         slow.ask(1)
         other.ask(0)
         got = asyncio.ensure_future(other.piece())
-        while not got.done():
-            await slow.reader.read(100_000)
-            await asyncio.sleep(0.02)
-        assert got.result() == SMALL
-        await _until(lambda: served.shelf.ended == [(1, "lost"), (0, "sent")])
+        async with asyncio.timeout(20):
+            while (1, "lost") not in served.shelf.ended:
+                await slow.reader.read(100_000)
+                await asyncio.sleep(0.02)
+        assert await got == SMALL
+        assert sorted(served.shelf.ended) == [(0, "sent"), (1, "lost")]
         slow.reset()
 
 

@@ -6,6 +6,7 @@
 - :mod:`.reclaim`: which tasks have outlived their time
 - :mod:`.bucket`: token bucket
 - :mod:`.shares`: a share for each of those who ask, of what there is for all
+- :mod:`.places`: who may have how many connections and threads
 - :mod:`.ring`: which scheduler for which task, which seed
 - :mod:`.fsm`: state machines written as tables
 - :mod:`.sched`: the scheduler's world and choices

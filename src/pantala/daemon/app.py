@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pantala.background import Loops
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
-from pantala.net.piece_server import PieceServer
+from pantala.net.piece_server import SENDERS, PieceServer
 from pantala.paths import scheduler_path_for
 from pantala.ports import Abort, Source, SourceBody, SourceRequest
 from pantala.rpc.parent_link import GrpcParents
@@ -32,7 +32,7 @@ from pantala.storage.metadata import MemoryMetadata
 
 from .announcer import Announcer
 from .config import DaemonConfig
-from .descriptors import descriptors, raise_limit
+from .descriptors import descriptors, doors, raise_limit
 from .dynconfig import Dynconfig
 from .endpoints import health_endpoint, metrics_endpoint
 from .engine import Engine
@@ -70,9 +70,6 @@ PROBERS_OF_ONE: Final = 32
 
 #: Threads for checksums and the like, which no transfer must hold up.
 HELPERS: Final = 16
-
-#: Threads that send pieces; a child that reads slowly keeps one.
-SENDERS: Final = 128
 
 #: Seconds for downloads and uploads under way to end when the daemon is told to.
 GRACE: Final = 10.0
@@ -115,6 +112,7 @@ class Daemon:
         self._disposer = ThreadPoolExecutor(1, "free")
         self._facts: HostFacts | None = None
         shares = descriptors()
+        self._doors = doors(shares.connections)
         self.holdings = Holdings(
             config.storage.cache_capacity,
             MemoryMetadata(),
@@ -162,11 +160,19 @@ class Daemon:
             self._senders,
             stall=config.download.piece_stall_timeout,
             piece=PIECE_LIMIT,
+            connections=self._doors.pieces,
+            sending=SENDERS,
             loops=self.loops,
         )
         local = config.download.server
         self._admit_local = Admission(local.request_rate_limit, local.request_buffer_size)
-        self.handoff = HandoffServer(self.node, self.engine, self._admit_local, loops=self.loops)
+        self.handoff = HandoffServer(
+            self.node,
+            self.engine,
+            self._admit_local,
+            connections=self._doors.handoff,
+            loops=self.loops,
+        )
         addresses = (scheduler,) if scheduler else ()
         self._changed = asyncio.Event()
         self._dynconfig = Dynconfig(
@@ -266,12 +272,14 @@ class Daemon:
     async def _serve_monitors(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
         if config.metrics.enable:
-            endpoint = metrics_endpoint(self.metrics.render, CONTENT_TYPE)
+            endpoint = metrics_endpoint(
+                self.metrics.render, CONTENT_TYPE, connections=self._doors.page
+            )
             at = config.metrics.server
             self.ports["metrics"] = await endpoint.start(at.ip, at.port)
             stack.push_async_callback(endpoint.close)
         if config.health.enable:
-            endpoint = health_endpoint(self._troubles)
+            endpoint = health_endpoint(self._troubles, connections=self._doors.page)
             at_health = config.health.server
             self.ports["health"] = await endpoint.start(at_health.ip, at_health.port)
             stack.push_async_callback(endpoint.close)

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pantala.net import piece_server
+
+from . import endpoints, handoff_server
+
 #: Descriptors that are kept at least for what must always work: listening sockets, gRPC's own,
 #: talks with schedulers, name look-ups, logs, files of /proc. A daemon at rest has some forty.
 LEAST_RESERVE: Final = 64
+
+#: Connections that a server takes at least, however few descriptors there are.
+_LEAST_DOOR: Final = 4
 
 #: Where the system knows no limit it has one all the same: what Linux grants at most by default.
 _UNLIMITED: Final = 1 << 20
@@ -39,6 +46,40 @@ class Descriptors:
     connections: int
     reserve: int
     mappings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """How many connections each server takes, so that none of them takes another's.
+
+    Attributes:
+        pieces: The piece server.
+        handoff: The hand-off socket.
+        peers: gRPC from other machines.
+        programs: gRPC from this one.
+        page: Metrics and health, each.
+    """
+
+    pieces: int
+    handoff: int
+    peers: int
+    programs: int
+    page: int
+
+
+def doors(connections: int) -> Doors:
+    """Share out *connections*. What many descriptors allow has limits all the same: memory."""
+
+    def part(sixteenths: float, most: int) -> int:
+        return max(_LEAST_DOOR, min(most, int(connections * sixteenths / 16)))
+
+    return Doors(
+        pieces=part(6, piece_server.MAX_CONNECTIONS),
+        handoff=part(4, handoff_server.MAX_CONNECTIONS),
+        peers=part(4, 8192),  # a stream each, and the channel of a scheduler
+        programs=part(1, 1024),
+        page=part(0.5, endpoints.MAX_CONNECTIONS),
+    )
 
 
 def share_out(limit: int, mappings: int = _MAPPINGS) -> Descriptors:

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from pantala.core.places import Places, owner_of
 from pantala.errors import CannotListen
 
 #: Bytes of a request's head. Monitors send a few hundred; a browser's cookies fit.
 _MAX_HEAD: Final = 16 << 10
 #: Seconds for a whole exchange.
 _TIMEOUT: Final = 10.0
-#: Connections at once; more are closed unanswered.
-_MAX_CONNECTIONS: Final = 64
+#: Connections at once. More than the loop accepts at a time (100), so that whoever comes with a
+#: request is heard before a flood of others can take his place.
+MAX_CONNECTIONS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,23 @@ class Endpoint:
         key: The section of the configuration that says where it listens, for messages.
         path: Of the page, such as ``/metrics``. Others answer 404.
         page: Makes the page; must not block.
+        connections: How many there may be, shared out among the addresses that call.
     """
 
-    def __init__(self, key: str, path: str, page: Callable[[], Page]) -> None:
+    def __init__(
+        self,
+        key: str,
+        path: str,
+        page: Callable[[], Page],
+        *,
+        connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self._key = key
         self._path = path
         self._page = page
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._places: Places[asyncio.StreamWriter] = Places(connections)
 
     async def start(self, ip: str, port: int) -> int:
         """Listen; return the port, which the system chooses if *port* is 0.
@@ -79,13 +90,18 @@ class Endpoint:
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= _MAX_CONNECTIONS:
+        peer = writer.get_extra_info("peername")  # None: it has gone already
+        admitted, leaver = self._places.enter(owner_of(peer[0] if peer else ""), writer)
+        if leaver is not None:
+            leaver.transport.abort()
+        if not admitted:
             writer.transport.abort()
             return
         self._open.add(writer)
         try:
             async with asyncio.timeout(_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
+                self._places.works(writer)
                 writer.write(self._answer(head))
                 writer.close()
                 await writer.wait_closed()
@@ -93,6 +109,7 @@ class Endpoint:
             pass  # gone, too slow, or no HTTP: nobody is left to tell
         finally:
             self._open.discard(writer)
+            self._places.leave(writer)
             writer.transport.abort()  # harmless when it is closed already
 
     def _answer(self, head: bytes) -> bytes:
@@ -120,12 +137,20 @@ def _head(page: Page) -> bytes:
     return head.encode()
 
 
-def metrics_endpoint(render: Callable[[], bytes], content_type: str) -> Endpoint:
+def metrics_endpoint(
+    render: Callable[[], bytes], content_type: str, *, connections: int = MAX_CONNECTIONS
+) -> Endpoint:
     """``GET /metrics``: what *render* gives."""
-    return Endpoint("metrics.server", "/metrics", lambda: Page(render(), content_type))
+
+    def page() -> Page:
+        return Page(render(), content_type)
+
+    return Endpoint("metrics.server", "/metrics", page, connections=connections)
 
 
-def health_endpoint(troubles: Callable[[], list[str]]) -> Endpoint:
+def health_endpoint(
+    troubles: Callable[[], list[str]], *, connections: int = MAX_CONNECTIONS
+) -> Endpoint:
     """``GET /healthy``: 200 without a body, or 503 with the lines that *troubles* gives."""
 
     def page() -> Page:
@@ -135,4 +160,4 @@ def health_endpoint(troubles: Callable[[], list[str]]) -> Endpoint:
         body = "".join(f"{line}\n" for line in lines).encode()
         return Page(body, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
-    return Endpoint("health.server", "/healthy", page)
+    return Endpoint("health.server", "/healthy", page, connections=connections)

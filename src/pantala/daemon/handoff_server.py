@@ -18,6 +18,7 @@ import structlog
 
 from pantala import BUILD_VERSION
 from pantala.background import Loops
+from pantala.core.places import Places
 from pantala.errors import (
     DragonflyError,
     FeatureOff,
@@ -29,6 +30,7 @@ from pantala.errors import (
     Unavailable,
 )
 from pantala.model.task import DownloadRequest, Kind
+from pantala.net.sockets import hang_up
 from pantala.storage.holding import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
@@ -38,14 +40,22 @@ from .node import Node
 
 logger = structlog.get_logger(__name__)
 
-#: Seconds for a client to send its request, or to take a frame.
-_CLIENT_LIMIT: Final = 60.0
+#: Seconds for a client to send its request. It has nothing to wait for.
+_REQUEST_LIMIT: Final = 10.0
+
+#: Seconds for a client to take an answer that is no download's.
+_ANSWER_LIMIT: Final = 60.0
+
+#: Seconds for a client to take a frame of a download that it gave no time: what ``dfget`` gives
+#: one. Its output may be a pipe whose reader pauses. Whoever has gone is noticed at once, and a
+#: client that hangs keeps what it could keep anyway: a lease, by not closing its connection.
+_PAUSE_LIMIT: Final = 7200.0
 
 #: Seconds that a client may ask for at most; a century and less than any clock's range.
 _MAX_TIMEOUT: Final = 3.2e9
 
 #: Connections at once; each may hold a lease.
-_MAX_CONNECTIONS: Final = 4096
+MAX_CONNECTIONS: Final = 4096
 
 #: Pieces in one frame: some 60 bytes each, and a frame has a limit.
 _PIECES_AT_ONCE: Final = 4096
@@ -78,6 +88,7 @@ class HandoffServer:
         node: For who we are and who may ask.
         engine: For downloads.
         admit: Lets a request in, or raises Busy.
+        connections: How many there may be, shared out among the users who call.
         loops: Where it accepts. None: on its own.
     """
 
@@ -87,6 +98,7 @@ class HandoffServer:
         engine: Engine,
         admit: Callable[[str], Awaitable[None]],
         *,
+        connections: int = MAX_CONNECTIONS,
         loops: Loops | None = None,
     ) -> None:
         self._loops = loops or Loops()
@@ -97,6 +109,7 @@ class HandoffServer:
         self._sock: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._places: Places[socket.socket] = Places(connections)
 
     @property
     def busy(self) -> int:
@@ -128,7 +141,10 @@ class HandoffServer:
             logger.warning("cannot accept on the hand-off socket", why=str(error))
             await asyncio.sleep(0.1)
             return
-        if len(self._clients) >= _MAX_CONNECTIONS:
+        admitted, leaver = self._places.enter(_user(client), client)
+        if leaver is not None:
+            hang_up(leaver)
+        if not admitted:
             client.close()
             return
         client.settimeout(0)
@@ -143,6 +159,7 @@ class HandoffServer:
             try:
                 self._check_user(client.user)
                 request = await client.request()
+                self._places.works(sock)
                 await self._admit("hand-off")
                 await self._carry_out(client, request)
             except DragonflyError as error:
@@ -154,6 +171,7 @@ class HandoffServer:
             with contextlib.suppress(OSError, TimeoutError):
                 await client.send(_failure(DragonflyError("internal error; see the daemon's log")))
         finally:
+            self._places.leave(sock)
             sock.close()
 
     def _check_user(self, user: int) -> None:
@@ -177,7 +195,8 @@ class HandoffServer:
             raise InvalidRequest(f"unknown op {op!r}: want 'info' or 'download'")
 
     async def _download(self, client: _Client, request: DownloadRequest) -> None:
-        """Carry out a download for as long as the client stays."""
+        """Carry out a download for as long as the client stays, or its time is over."""
+        client.patience = request.timeout or _PAUSE_LIMIT
         left = asyncio.ensure_future(client.wait_until_gone())
         work = asyncio.ensure_future(self._deliver(client, request, left))
         try:
@@ -228,6 +247,15 @@ class HandoffServer:
         return fd is not None
 
 
+def _user(sock: socket.socket) -> int:
+    """Who has connected; NOBODY where the system does not say."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return NOBODY
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    _, uid, _ = _PEERCRED.unpack(raw)
+    return int(uid)
+
+
 async def _send_pieces(client: _Client, event: Arrived) -> None:
     pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
     for at in range(0, len(pieces), _PIECES_AT_ONCE):
@@ -266,29 +294,31 @@ async def _send_content(client: _Client, download: Download) -> None:
 
 
 class _Client:
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        patience: Seconds in which it must take a frame.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        self.patience = _ANSWER_LIMIT
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         #: Whose program it is.
-        self.user = NOBODY
-        if hasattr(socket, "SO_PEERCRED"):
-            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-            _, self.user, _ = _PEERCRED.unpack(raw)
+        self.user = _user(sock)
 
     async def request(self) -> dict[str, Any]:
         """The one request. Raises InvalidRequest, TimedOut, or OSError when there is none."""
         decoder = HandoffDecoder()
         try:
-            async with asyncio.timeout(_CLIENT_LIMIT):
+            async with asyncio.timeout(_REQUEST_LIMIT):
                 while (found := decoder.next_object()) is None:
                     data = await self._loop.sock_recv(self._sock, 65536)
                     if not data:
                         raise ConnectionResetError("no request")
                     decoder.feed(data)
         except TimeoutError:
-            raise TimedOut(f"no request within {_CLIENT_LIMIT:g} s") from None
+            raise TimedOut(f"no request within {_REQUEST_LIMIT:g} s") from None
         except RemoteProtocolError as error:
             # To us a peer's fault; to the client, what it asks for makes no sense.
             raise InvalidRequest(f"cannot read the request: {error}") from error
@@ -302,14 +332,14 @@ class _Client:
     async def send(self, message: Mapping[str, Any], fd: int | None = None) -> None:
         """Send a frame, with a descriptor if there is one."""
         data = memoryview(encode(message))
-        async with asyncio.timeout(_CLIENT_LIMIT):
+        async with asyncio.timeout(self.patience):
             if fd is not None:
                 data = data[await self._send_fd(data, fd) :]
             await self._loop.sock_sendall(self._sock, data)
 
     async def send_raw(self, content: memoryview) -> None:
         """Send what a frame has announced."""
-        async with asyncio.timeout(_CLIENT_LIMIT):
+        async with asyncio.timeout(self.patience):
             await self._loop.sock_sendall(self._sock, content)
 
     async def _send_fd(self, data: memoryview, fd: int) -> int:

@@ -3,4 +3,6 @@
 - :mod:`.sockets`: time limits that do not cost blocking mode
 - :mod:`.piece_client`: fetches a piece from a parent straight into its place
 - :mod:`.piece_server`: serves pieces from where they lie
+- :mod:`.sending`: a piece on its way to a child, fast or slow
+- :mod:`.turns`: threads, of which each address has a share
 """

@@ -1,9 +1,11 @@
 """Serves pieces from where they lie.
 
 The event loop reads requests and waits for pieces that are still on their way; only while bytes
-are sent does a connection have a thread. So ten thousand idle children cost no thread, and a
-slow one costs one. Any number of requests may come on a connection, one after the other;
-Dragonfly's own daemons send one, close their half, and read on to the end.
+are sent does a connection have a thread. A child that takes no more for a moment gives its thread
+back, so that ten thousand idle children cost none, nor do a thousand slow ones. No address can
+take so many connections or threads that others get none: see :mod:`pantala.core.places`. Any
+number of requests may come on a connection, one after the other; Dragonfly's own daemons send one,
+close their half, and read on to the end.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
@@ -21,16 +22,18 @@ from typing import Final, Protocol
 import structlog
 
 from pantala.background import Loops
+from pantala.core.places import Places, owner_of
 from pantala.errors import (
     CannotListen,
     DragonflyError,
     RemoteProtocolError,
-    TimedOut,
 )
 from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, FrameDecoder, PieceContent
 from pantala.wire.vortex import PieceRequest as Request
 
-from .sockets import MIN_RATE, hang_up, set_limit, tune
+from .sending import MOMENT, Cut, Patience, Sending
+from .sockets import hang_up, tune
+from .turns import Turns
 
 logger = structlog.get_logger(__name__)
 
@@ -39,7 +42,10 @@ BACKLOG: Final = 1024  # as Dragonfly's daemon
 #: Connections at once. Each costs a descriptor and a few kilobytes.
 MAX_CONNECTIONS: Final = 8192
 
-#: Seconds in which a request must be complete once it has begun.
+#: Threads that send.
+SENDERS: Final = 128
+
+#: Seconds in which a connection's first request must be complete, and each once it has begun.
 REQUEST_LIMIT: Final = 10.0
 
 #: Seconds for which a connection may idle between requests.
@@ -51,9 +57,6 @@ ACCEPT_PAUSE: Final = 0.1
 #: Bytes sent at a time where bandwidth is short. Many children share what there is, and each
 #: must see some of it now and then, or it takes us for stalled.
 PACE: Final = 256 << 10
-
-#: Bytes given to the kernel in one call, after which the deadline is looked at.
-CHUNK: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,14 @@ class PieceServer:
 
     Args:
         uploads: Where the pieces come from.
-        senders: Threads that send.
+        senders: Threads that send, as many as *sending* at least.
         stall: Seconds in which a child that is sent to must take something, and more than
             :data:`~.sockets.MIN_RATE` asks for.
         piece: Seconds that it may take for a whole piece.
         idle: Seconds for which a connection may idle between requests.
-        request: Seconds in which a request must be complete once it has begun.
-        connections: How many there may be; more are hung up on.
+        request: Seconds in which the first request must be complete, and each once it has begun.
+        connections: How many there may be.
+        sending: How many threads may send at once.
         loops: Where it accepts. None: on its own.
     """
 
@@ -109,6 +113,7 @@ class PieceServer:
         idle: float = IDLE_LIMIT,
         request: float = REQUEST_LIMIT,
         connections: int = MAX_CONNECTIONS,
+        sending: int = SENDERS,
         loops: Loops | None = None,
     ) -> None:
         self._loops = loops or Loops()
@@ -118,7 +123,8 @@ class PieceServer:
         self._piece = piece
         self._idle_limit = idle
         self._request_limit = request
-        self._max_connections = connections
+        self._places: Places[socket.socket] = Places(connections)
+        self._turns = Turns(sending)
         self._sock: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
@@ -182,39 +188,48 @@ class PieceServer:
         """Accept one child."""
         loop = asyncio.get_running_loop()
         try:
-            child, _ = await loop.sock_accept(sock)
+            child, address = await loop.sock_accept(sock)
         except OSError as error:
             # Out of descriptors, mostly: serve those we have and look again.
             logger.warning("cannot accept a child", why=str(error))
             await asyncio.sleep(ACCEPT_PAUSE)
             return
-        if len(self._connections) >= self._max_connections:
+        owner = owner_of(address[0])
+        admitted, leaver = self._places.enter(owner, child)
+        if leaver is not None:
+            hang_up(leaver)
+        if not admitted:
             child.close()
             return
-        task = loop.create_task(self._serve(child))
+        task = loop.create_task(self._serve(child, owner))
         self._connections[task] = child
         task.add_done_callback(self._connections.pop)
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket, owner: str) -> None:
         try:
             sock.settimeout(0)
             tune(sock)
-            while (request := await self._read_request(sock)) is not None:
-                await self._answer(sock, request)
+            limit = self._request_limit
+            while (request := await self._read_request(sock, limit)) is not None:
+                self._places.works(sock)
+                await self._answer(sock, owner, request)
+                self._places.rests(sock)
+                limit = self._idle_limit
         except (RemoteProtocolError, OSError, TimeoutError) as error:
             # Garbage, a vanished child, a slow one: nothing that anybody here must mend.
             logger.debug("connection ended", reason=str(error))
         except Exception:  # a bug with one child must not end the server
             logger.exception("unexpected error while serving a piece")
         finally:
+            self._places.leave(sock)
             sock.close()
 
-    async def _read_request(self, sock: socket.socket) -> Request | None:
-        """The next request; None when the child is done."""
+    async def _read_request(self, sock: socket.socket, idle: float) -> Request | None:
+        """The next request, which must begin within *idle* seconds; None when the child is done."""
         loop = asyncio.get_running_loop()
         decoder = FrameDecoder(TO_SERVER)
         frame, began = None, False
-        async with asyncio.timeout(self._idle_limit) as limit:
+        async with asyncio.timeout(idle) as limit:
             while frame is None:
                 data = await loop.sock_recv(sock, decoder.missing)
                 if not data:
@@ -230,14 +245,14 @@ class PieceServer:
             raise RemoteProtocolError(f"not a request: {frame}")
         return frame
 
-    async def _answer(self, sock: socket.socket, request: Request) -> None:
+    async def _answer(self, sock: socket.socket, owner: str, request: Request) -> None:
         self._busy += 1
         self._idle.clear()
         try:
             async with self._uploads.upload(request) as upload:
-                await self._deliver(sock, upload)
+                await self._deliver(_Child(sock, owner), upload)
         except DragonflyError as error:
-            if isinstance(error, _Cut):
+            if isinstance(error, Cut):
                 raise ConnectionAbortedError(str(error)) from error
             answer = ErrorFrame(error.vortex, str(error)).encode()
             async with asyncio.timeout(self._stall):
@@ -247,96 +262,43 @@ class PieceServer:
             if not self._busy:
                 self._idle.set()
 
-    async def _deliver(self, sock: socket.socket, upload: Upload) -> None:
+    async def _deliver(self, child: _Child, upload: Upload) -> None:
         head = memoryview(upload.content.encode())
-        patience = _Patience(len(head) + len(upload.view), self._stall, self._piece)
+        patience = Patience(len(head) + len(upload.view), self._stall, self._piece)
         if upload.pace is None:
-            await self._in_thread(sock, patience, head, upload.view)
+            await self._send(child, patience, head, upload.view)
             return
-        await self._in_thread(sock, patience, head)
+        await self._send(child, patience, head)
         for at in range(0, len(upload.view), PACE):
             with upload.view[at : at + PACE] as part:
                 await upload.pace(len(part))
-                await self._in_thread(sock, patience, part)
+                await self._send(child, patience, part)
 
-    async def _in_thread(
-        self, sock: socket.socket, patience: _Patience, *parts: memoryview
-    ) -> None:
+    async def _send(self, child: _Child, patience: Patience, *parts: memoryview) -> None:
+        sending = Sending(child.sock, parts, patience)
+        async with self._turns.turn(child.owner):
+            await self._in_thread(sending, MOMENT)
+        while not sending.done:
+            await sending.until_writable()
+            async with self._turns.turn(child.owner):
+                await self._in_thread(sending, 0)
+
+    async def _in_thread(self, job: Sending, wait: float) -> None:
         loop = asyncio.get_running_loop()
-        sending = loop.run_in_executor(self._senders, self._send, sock, patience, parts)
+        sending = loop.run_in_executor(self._senders, job.go_on, wait)
         try:
             await asyncio.shield(sending)
         except asyncio.CancelledError:
             # The bytes may go only after the thread has let go of them.
-            hang_up(sock)
+            hang_up(job.sock)
             await asyncio.wait([sending])
             sending.exception()  # that we hung up
             raise
 
-    def _send(
-        self, sock: socket.socket, patience: _Patience, parts: tuple[memoryview, ...]
-    ) -> None:
-        """Send bytes, in a thread.
 
-        With ``send`` and not ``sendfile``: after that returns, memory that is used again would
-        still change what the child receives.
-        """
-        sock.settimeout(None)
-        try:
-            set_limit(sock, socket.SO_SNDTIMEO, self._stall)
-            for part in parts:
-                _send_all(sock, part, patience)
-        except OSError as error:
-            raise _Cut(f"child gone: {error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                sock.settimeout(0)
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A connection, and whom it counts for."""
 
-
-class _Cut(TimedOut):
-    """A child did not take a piece that was already on its way to it."""
-
-
-class _Patience:
-    """With a child that takes a piece: it must not keep the thread that sends from others.
-
-    What counts is the time spent sending; waiting for bandwidth is no fault of the child.
-
-    Args:
-        size: Bytes that it is to take.
-        stall: Seconds over which it must be faster than :data:`~.sockets.MIN_RATE`.
-        piece: Seconds for the whole piece.
-    """
-
-    def __init__(self, size: int, stall: float, piece: float) -> None:
-        self._missing = size
-        self._stall = stall
-        self._left = piece
-        self._seconds = 0.0
-        self._bytes = 0
-
-    def took(self, size: int, seconds: float) -> None:
-        """The child took *size* bytes in *seconds*. Raises when that is too slow."""
-        self._missing -= size
-        self._left -= seconds
-        self._seconds += seconds
-        self._bytes += size
-        slow = self._left < 0
-        if self._seconds >= self._stall:
-            slow = slow or self._bytes < MIN_RATE * self._seconds
-            self._seconds, self._bytes = 0.0, 0
-        if slow and self._missing:
-            raise _Cut("child is too slow")
-
-
-def _send_all(sock: socket.socket, view: memoryview, patience: _Patience) -> None:
-    """Each call ends after the socket's limit, with what the child took till then."""
-    at, now = 0, time.monotonic()
-    while at < len(view):
-        before = now
-        try:
-            sent = sock.send(view[at : at + CHUNK])
-        except BlockingIOError:
-            raise _Cut("child takes nothing") from None
-        at, now = at + sent, time.monotonic()
-        patience.took(sent, now - before)
+    sock: socket.socket
+    owner: str
