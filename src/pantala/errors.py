@@ -32,7 +32,9 @@
     │   └── SourceChanged
     └── InvalidTransition           a state machine got an event it has no row for
 
-A class carries all that a boundary needs to answer with: a gRPC code and a Vortex code.
+A class carries all that a boundary needs to answer with: a gRPC code and a Vortex code. It also
+says whose fault it is (:class:`Blame`): one node's trouble, or one caller's wrong password, must
+not be held against an origin by everybody.
 Boundaries (``rpc.status``, ``net.piece_server``, ``daemon.handoff_server``) read these;
 nobody else does.
 """
@@ -40,9 +42,9 @@ nobody else does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Code(IntEnum):
@@ -74,9 +76,25 @@ class VortexCode(IntEnum):
     INTERNAL = 3
 
 
-class DragonflyError(Exception):
-    """Base of every error raised on purpose."""
+class Blame(StrEnum):
+    """Whose fault an error is. What others do about it depends on that."""
 
+    #: This node's, or its cluster's: no descriptors, no room, no name server, a bug.
+    LOCAL = "local"
+    #: The caller's: what is asked for, or the credentials for it.
+    CALLER = "caller"
+    ORIGIN = "origin"
+    PARENT = "parent"
+
+
+class DragonflyError(Exception):
+    """Base of every error raised on purpose.
+
+    Attributes:
+        blame: Whose fault it is, as seen by the node that raised it.
+    """
+
+    blame: Blame = Blame.LOCAL
     code: ClassVar[Code] = Code.INTERNAL
     vortex: ClassVar[VortexCode] = VortexCode.INTERNAL
 
@@ -84,6 +102,7 @@ class DragonflyError(Exception):
 class Refused(DragonflyError):
     """The same request will never be served."""
 
+    blame = Blame.CALLER
     code = Code.INVALID_ARGUMENT
     vortex = VortexCode.INVALID_ARGUMENT
 
@@ -148,6 +167,8 @@ class OutputExists(Refused):
 
 class ConfigError(Refused):
     """A setting is unknown or makes no sense; the message names it."""
+
+    blame = Blame.LOCAL
 
 
 class UsageError(ConfigError):
@@ -242,6 +263,8 @@ class OutOfDescriptors(OutOfSpace):
 class ParentLost(Unavailable):
     """A parent could not be reached, or its connection ended too soon."""
 
+    blame = Blame.PARENT
+
 
 class SchedulerLost(Unavailable):
     """No scheduler answers, or its conversation broke off."""
@@ -275,12 +298,14 @@ class LocalProtocolError(ProtocolError):
 class RemoteProtocolError(ProtocolError):
     """The peer sent what the protocol forbids."""
 
+    blame = Blame.PARENT
     vortex = VortexCode.INVALID_ARGUMENT
 
 
 class Corrupt(DragonflyError):
     """Bytes are not what they should be."""
 
+    blame = Blame.PARENT
     code = Code.DATA_LOSS
 
 
@@ -293,6 +318,10 @@ class DigestMismatch(Corrupt):
         self.got = got
 
 
+#: Statuses of HTTP by which an origin refuses one caller's credentials.
+CREDENTIALS_REFUSED: Final = frozenset({401, 403})
+
+
 class SourceFailed(DragonflyError):
     """The origin refused, or could not be reached.
 
@@ -301,6 +330,8 @@ class SourceFailed(DragonflyError):
         status_code: The origin's HTTP status, when there was an answer.
         header: The origin's response headers, likewise.
         transient: Whether the same request may succeed a little later.
+        blame: Whose fault it is. None: the caller's when his credentials were refused (401, 403),
+            else the origin's.
     """
 
     def __init__(
@@ -310,8 +341,11 @@ class SourceFailed(DragonflyError):
         status_code: int | None = None,
         header: Mapping[str, str] | None = None,
         transient: bool = False,
+        blame: Blame | None = None,
     ) -> None:
         super().__init__(message)
+        refused = status_code in CREDENTIALS_REFUSED
+        self.blame = blame or (Blame.CALLER if refused else Blame.ORIGIN)
         self.message = message
         self.status_code = status_code
         self.header = dict(header or {})

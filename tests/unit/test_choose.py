@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -128,11 +129,43 @@ def test_failures_at_the_origin_come_to_an_end() -> None:
         peer = stage.register(name)
         assert isinstance(stage.decide(peer), ToSource)
         stage.world.start_back_to_source(peer, stage.now)
-        stage.world.fail(peer, stage.now, origin="403 Forbidden")
-    with pytest.raises(SourceFailed, match=r"failed for 2 peers.*403 Forbidden"):
+        stage.world.fail(peer, stage.now, origin="503 Service Unavailable")
+    with pytest.raises(SourceFailed, match=r"failed for 2 hosts.*503 Service"):
         stage.decide(last)
     stage.now += 61
     assert isinstance(stage.decide(last), ToSource)
+
+
+def fails(stage: Stage, host: str, status: int | None, credentials: str = "") -> None:
+    """A peer of *host* goes to the origin and fails there."""
+    peer = stage.source(host, credentials=credentials)
+    stage.world.fail(peer, stage.now, origin="x", status=status)
+
+
+@pytest.mark.parametrize(
+    ("failures", "barred"),
+    [
+        ([("a", 503), ("b", None)], True),
+        ([("a", 404), ("b", 404)], True),
+        ([("a", 503), ("a", 503), ("a", 503)], False),  # one sick host
+        ([("a", 401), ("b", 403), ("c", 403)], False),  # credentials that were refused
+        ([("a", 404, "bob"), ("b", 404, "bob"), ("c", 404, "bob")], False),  # to him alone, perhaps
+        ([("a", 404, "bob"), ("b", 404, "eve")], True),
+        ([("a", 503, "bob"), ("b", 503, "bob")], True),  # which has nothing to do with him
+        ([("a", 404, "bob"), ("a", 404, "eve")], False),
+    ],
+)
+def test_whose_failures_count(failures: list[tuple[Any, ...]], barred: bool) -> None:  # noqa: FBT001  a column of the table
+    """Those of distinct hosts with distinct credentials, where the origin may be at fault."""
+    stage = Stage(Limits(origin_failures=2))
+    for failure in failures:
+        fails(stage, *failure)
+    last = stage.register("z")
+    if barred:
+        with pytest.raises(SourceFailed, match="failed for 2 hosts"):
+            stage.decide(last)
+    else:
+        assert isinstance(stage.decide(last), ToSource)
 
 
 def test_too_many_at_the_origin() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pantala.core.sched.states import PeerState
 from pantala.daemon import flight
 from pantala.daemon.app import Daemon
 from pantala.daemon.download import Arrived, Download, Growing, Started
@@ -702,3 +703,19 @@ async def test_no_url_that_cannot_be_parsed_gets_in(lone: Daemon, content: str |
     """Not even where it is no part of the task's id."""
     with pytest.raises(InvalidRequest, match="cannot be parsed"):
         await get(lone, "http://[::1/x", content_for_calculating_task_id=content)
+
+
+@pytest.mark.parametrize("status", [403, 401, 503])
+async def test_only_its_own_faults_are_held_against_an_origin(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack, url: str, status: int
+) -> None:
+    """What a daemon tells its scheduler of one that was asked with credentials it refused."""
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    origin.fault("/f", Fault(), times=1)  # what tells the length
+    origin.fault("/f", Fault(status=status))
+    with pytest.raises(SourceFailed):
+        await get(daemon, url)
+    [task] = scheduler._world.tasks.values()
+    await until(lambda: all(peer.state is PeerState.FAILED for peer in task.peers.values()))
+    assert len(task.origin_failures) == (1 if status == 503 else 0)

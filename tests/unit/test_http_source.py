@@ -6,6 +6,8 @@ import contextlib
 import logging
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import pytest
 import trustme
 
 from pantala import BUILD_VERSION
-from pantala.errors import ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
+from pantala.errors import Blame, ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
 from pantala.ports import SourceRequest
 from pantala.sources.http import HttpSettings, HttpSource, RedirectCache
 from pantala.sources.http_target import first_target
@@ -318,6 +320,43 @@ class TestWords:
         """The top-level domain is reserved never to exist (RFC 2606)."""
         with pytest.raises(SourceFailed, match=r"^nowhere\.invalid: its name does not resolve"):
             fetch(source, "http://nowhere.invalid/")
+
+    def test_whose_fault(self, origin: Origin, source: HttpSource) -> None:
+        """The origin's, the caller's, or this machine's: a name server, descriptors, a proxy."""
+        origin.fault("/f", Fault(status=403))
+        origin.fault("/s", Fault(status=503))
+        for url, blame in (
+            (origin.url("/f"), Blame.CALLER),
+            (origin.url("/s"), Blame.ORIGIN),
+            ("http://nowhere.invalid/", Blame.LOCAL),
+        ):
+            with pytest.raises(SourceFailed) as caught:
+                fetch(source, url)
+            assert caught.value.blame is blame, url
+
+    def test_no_descriptors(self, origin: Origin) -> None:
+        """Seen with a limit that leaves none: it is no failure of the origin."""
+        program = (
+            "import resource, sys\n"
+            "from pantala.errors import SourceFailed\n"
+            "from pantala.sources.http import HttpSettings, HttpSource\n"
+            "from pantala.testing.sources import fetch\n"
+            "source = HttpSource(HttpSettings(max_retries=0))\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+            "try:\n"
+            "    fetch(source, sys.argv[1])\n"
+            "except SourceFailed as error:\n"
+            "    print(error.blame, error.message)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, origin.url("/x")],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        words = "this machine cannot ask it (Too many open files)"
+        assert done.stdout == f"local 127.0.0.1:{origin.port}: {words}\n", done.stderr
 
     def test_no_answer(self, origin: Origin) -> None:
         """The wait for headers has an end."""

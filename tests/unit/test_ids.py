@@ -11,6 +11,7 @@ from pantala.model.ids import (
     DEFAULT_FILTERED_QUERY_PARAMS,
     check_task_id,
     check_url,
+    credentials_id,
     host_id,
     normalise_url,
     peer_id,
@@ -309,3 +310,20 @@ def test_a_url_at_the_door() -> None:
     for url in ("http://[::1/x", "http://h:x/", "\ud800", "nothing"):
         with pytest.raises(InvalidRequest, match="cannot be parsed"):
             check_url(url)
+
+
+def test_credentials_have_a_name_that_does_not_give_them_away() -> None:
+    """The same for the same, another for others, and none where nobody could be told apart."""
+    assert credentials_id("http://h/x?a=1", ("token",), {"Range": "bytes=0-1"}) == ""
+    asked: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
+        ("http://me:secret@h/x", (), {}),
+        ("http://me:other@h/x", (), {}),
+        ("http://h/x?token=secret", ("token",), {}),
+        ("http://h/x?token=other", ("token",), {}),
+        ("http://h/x", (), {"Authorization": "secret"}),
+        ("http://h/x", (), {"Authorization": "other"}),
+    ]
+    names = [credentials_id(*one) for one in asked]
+    assert len({*names, ""}) == 7
+    assert "secret" not in str(names)
+    assert credentials_id("http://h/y", (), {"authorization": "secret"}) == names[4]

@@ -173,7 +173,7 @@ def test_failures_at_the_origin_are_remembered_until_a_success() -> None:
     """Only the last few, however many come."""
     stage = Stage(Limits(origin_failures=4))
     for number in range(6):
-        stage.world.fail(stage.source("a"), stage.now, origin=str(number))
+        stage.world.fail(stage.source(f"h{number}"), stage.now, origin=str(number))
     task = next(iter(stage.world.tasks.values()))
     assert [failure.description for failure in task.origin_failures] == ["2", "3", "4", "5"]
     stage.world.fail(stage.source("a"), stage.now)

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from pantala.errors import (
+    Blame,
     Busy,
     DragonflyError,
     FeatureOff,
@@ -64,6 +65,22 @@ def test_an_origins_answer_travels_as_json() -> None:
     assert status is grpc.StatusCode.INTERNAL
     assert message == "404 Not Found"
     assert details == b'{"message":"404 Not Found","header":{"server":"x"},"status_code":404}'
+
+
+@pytest.mark.parametrize(
+    ("error", "blame"),
+    [
+        (SourceFailed("503 Service Unavailable", status_code=503), Blame.ORIGIN),
+        (SourceFailed("no answer"), Blame.ORIGIN),
+        (SourceFailed("403 Forbidden", status_code=403), Blame.CALLER),
+        (SourceFailed("no descriptors", blame=Blame.LOCAL), Blame.LOCAL),
+    ],
+)
+def test_whose_fault_it_is_travels_too(error: SourceFailed, blame: Blame) -> None:
+    """A seed's trouble is no reason to leave the origin alone."""
+    back = from_rpc_error(_failed(*status_of(error)), "seed s")
+    assert isinstance(back, SourceFailed)
+    assert (error.blame, back.blame) == (blame, blame)
 
 
 def test_an_origins_answer_comes_back() -> None:

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from pantala.pb import common_pb2, scheduler_pb2
+from pantala.pb import common_pb2, errordetails_pb2, scheduler_pb2
 from pantala.testing.announce import LIMIT, Swarm, is_to_source, seed, swarm, until
 from pantala.testing.stage import MIB, task_id
 
@@ -74,16 +74,44 @@ async def test_when_the_origin_fails_everybody_is_told() -> None:
             peer = s.peer(name)
             assert is_to_source(await peer.asked())
             await peer.source_started()
-            await peer.source_failed("403 Forbidden")
+            await peer.source_failed("503 Service Unavailable")
         last = s.peer("e")
         await last.register()
         details = await last.ends(grpc.StatusCode.INTERNAL)
-        assert "4 peers" in details
-        assert "403 Forbidden" in details
+        assert "4 hosts" in details
+        assert "503 Service Unavailable" in details
         held = await s.holder("a")  # a success wipes that out
         again = s.peer("e")
         await again.register()
         assert await again.parents() == {held.id}
+
+
+async def test_neither_one_sick_host_nor_bad_credentials_bar_others() -> None:
+    """Four failures of one host are one, and an origin that says 403 says it to that caller."""
+    async with swarm() as s:
+        await s.hosts(*"abcdefg")
+        for name, status in (*[("a", 503)] * 4, *[(name, 403) for name in "bcde"]):
+            peer = s.peer(name)
+            assert is_to_source(await peer.asked())
+            await peer.source_started()
+            backend = errordetails_pb2.Backend(message="no", status_code=status)
+            request = scheduler_pb2.DownloadPieceBackToSourceFailedRequest(backend=backend)
+            await peer.tell(download_piece_back_to_source_failed_request=request)
+            await peer.source_failed("no")
+        assert is_to_source(await s.peer("f").asked())
+
+
+async def test_a_seed_in_trouble_of_its_own_is_no_reason_to_ask_no_other() -> None:
+    """The next one is asked; only what the origin did would be the same there."""
+    details = json.dumps({"message": "no descriptors", "header": {}, "blame": "local"}).encode()
+    async with swarm() as s, seed(s, "one") as one, seed(s, "two") as two:
+        for daemon in (one, two):
+            daemon.fail_with = grpc.StatusCode.INTERNAL, "x", details
+        await s.hosts("a")
+        peer = s.peer("a")
+        await peer.register()
+        await peer.to_source()
+        assert (one.requests.qsize(), two.requests.qsize()) == (1, 1)
 
 
 async def test_a_peer_told_to_start_that_never_does_is_given_up() -> None:

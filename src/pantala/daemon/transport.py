@@ -15,6 +15,7 @@ import structlog
 from pantala.background import Tasks
 from pantala.core import transfer as t
 from pantala.errors import (
+    Blame,
     DragonflyError,
     NoProvider,
     NotFound,
@@ -144,9 +145,11 @@ class Transport:
 
     def _say_failed(self, error: BaseException) -> None:
         if self._talk is not None and not self._transfer.over:
-            # After a few failures of an origin nobody is sent there: ours must not count as such.
+            # After a few failures of an origin nobody is sent there: this node's own trouble, and
+            # credentials that it refused, must not count as such.
             at_source = self._transfer.talk is t.Talk.SOURCE
-            blamed = isinstance(error, SourceFailed) and not isinstance(error, SourceChanged)
+            blamed = isinstance(error, SourceFailed) and error.blame is Blame.ORIGIN
+            blamed = blamed and not isinstance(error, SourceChanged)
             note = t.Note.SOURCE_FAILED if at_source and blamed else t.Note.FAILED
             why = error if isinstance(error, DragonflyError) else None
             self._talk.tell(t.Tell(note), error=why)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote_plus
 
@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_FILTERED_QUERY_PARAMS",
     "check_task_id",
     "check_url",
+    "credentials_id",
     "host_id",
     "normalise_url",
     "peer_id",
@@ -172,6 +173,24 @@ def _parsed(url: str) -> URL:
         raise InvalidRequest(
             "the URL cannot be parsed: want scheme://host/path, such as https://example.com/file"
         ) from None
+
+
+def credentials_id(url: str, filtered: Collection[str], headers: Mapping[str, str]) -> str:
+    """A name for what one caller asks an origin with and others may not; ``""``: with nothing.
+
+    That is user and password, the query parameters that are no part of the content's identity, and
+    headers, but for a range. The name does not give them away.
+
+    Raises:
+        InvalidRequest: *url* cannot be parsed.
+    """
+    parsed = _parsed(url)
+    query = parse_qsl(parsed.search.removeprefix("?"), keep_blank_values=True, errors="replace")
+    own = [(key, value) for key, value in query if key in filtered]
+    sent = sorted((k.lower(), v) for k, v in headers.items() if k.lower() != "range")
+    if not (parsed.username or parsed.password or own or sent):
+        return ""
+    return _hash(repr((parsed.username, parsed.password, own, sent)))
 
 
 def normalise_url(url: str, filtered: Collection[str] = ()) -> str:

@@ -12,6 +12,7 @@ import grpc.aio
 import structlog
 
 from pantala.errors import (
+    Blame,
     Busy,
     Corrupt,
     DragonflyError,
@@ -95,7 +96,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
     details = _read_details(error)
     if details is not None:
         kind = SourceChanged if status is grpc.StatusCode.ABORTED else SourceFailed
-        return kind(details.message, status_code=details.status_code, header=details.header)
+        return kind(
+            details.message,
+            status_code=details.status_code,
+            header=details.header,
+            blame=details.blame,
+        )
     text = f"{who}: {error.details() or status.name}"
     if status is grpc.StatusCode.ABORTED:
         return TaskDeleted(text)
@@ -107,11 +113,13 @@ def _clip(text: str) -> str:
 
 
 def _details(error: SourceFailed) -> bytes:
-    whole = {
+    whole: dict[str, Any] = {
         "message": _clip(error.message),
         "header": error.header,
         "status_code": error.status_code,
     }
+    if error.blame is Blame.LOCAL:  # a key of ours; the status tells the others apart
+        whole["blame"] = error.blame
     data = json.dumps(whole, separators=(",", ":")).encode()
     if len(data) > _MAX_DETAILS:
         data = json.dumps({**whole, "header": {}}, separators=(",", ":")).encode()
@@ -130,6 +138,7 @@ def _read_details(error: grpc.aio.AioRpcError) -> SourceFailed | None:
                 str(told["message"]),
                 status_code=None if status_code is None else int(status_code),
                 header={str(k): str(v) for k, v in (told.get("header") or {}).items()},
+                blame=Blame(told["blame"]) if told.get("blame") in set(Blame) else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError):
             return None  # a packed Any, as other gRPC servers send

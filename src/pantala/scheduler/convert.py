@@ -14,7 +14,7 @@ from pantala.core.sched.entities import (
 )
 from pantala.errors import InvalidRequest
 from pantala.model.digest import parse_digest
-from pantala.model.ids import check_task_id, check_url
+from pantala.model.ids import check_task_id, check_url, credentials_id
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, ByteRange
 from pantala.model.units import byte_count
 from pantala.pb import common_pb2, scheduler_pb2
@@ -131,6 +131,9 @@ def registration(side: Side, message: Any, download: Any) -> Registration:
         concurrent_pieces=min(pieces, _MAX_CONCURRENT),
         content_length=content_length,
         piece_length=piece_length,
+        credentials=credentials_id(
+            download.url, download.filtered_query_params, download.request_header
+        ),
     )
 
 

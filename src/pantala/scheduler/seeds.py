@@ -14,7 +14,7 @@ import structlog
 from pantala.background import Tasks
 from pantala.core.sched.entities import Host, Task, Trigger
 from pantala.core.sched.world import World
-from pantala.errors import DragonflyError, SourceFailed, Unavailable
+from pantala.errors import Blame, DragonflyError, SourceFailed, Unavailable
 from pantala.pb import dfdaemon_pb2_grpc
 from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
@@ -59,12 +59,14 @@ class SeedCaller:
                 task.trigger = Trigger(seed.id, time.monotonic())
                 try:
                     await self._download(side, seed, request)
-                except SourceFailed as error:
-                    # Another seed would hear the same from the origin.
-                    logger.info("origin failed a seed", task=task.id, error=str(error))
-                    no_seed_for = limits.seed_bar
-                    return
                 except DragonflyError as error:
+                    if isinstance(error, SourceFailed) and error.blame is not Blame.LOCAL:
+                        # Another seed would hear the same from the origin. But what one caller's
+                        # credentials spoil is not spoiled for long.
+                        logger.info("origin failed a seed", task=task.id, error=str(error))
+                        if error.blame is Blame.ORIGIN:
+                            no_seed_for = limits.seed_bar
+                        return
                     if type(error) is Unavailable:  # not Busy, and not a task that was deleted
                         self._world.seeds.leave_out(seed, time.monotonic() + _REST)
                     logger.warning("seed failed", task=task.id, seed=seed.id, error=str(error))

@@ -102,6 +102,8 @@ class Session:
         self._caller = caller
         self._peer: Peer | None = None
         self._download: Any = None
+        #: What the origin answered, by HTTP, when it last failed this peer.
+        self._origin_status: int | None = None
         #: The peer has said how its download went.
         self.is_over = False
         self._handlers: Mapping[Note, Callable[[Peer, Any], Awaitable[Any]]] = {
@@ -230,7 +232,8 @@ class Session:
 
     async def _source_failed(self, peer: Peer, arm: Any) -> None:
         self._log_failure(peer, arm.description)
-        self._world.fail(peer, time.monotonic(), origin=arm.description[:_MAX_DESCRIPTION])
+        said = arm.description[:_MAX_DESCRIPTION]
+        self._world.fail(peer, time.monotonic(), origin=said, status=self._origin_status)
         self._all.metrics.peer_event("download_peer_back_to_source_finished_failure", peer)
 
     async def _piece(self, peer: Peer, arm: Any) -> None:
@@ -243,7 +246,9 @@ class Session:
         self._world.piece_failed(peer, arm.parent_id, time.monotonic())
         self._all.metrics.piece_failed(peer, from_source=False)
 
-    async def _source_piece_failed(self, peer: Peer, _: Any) -> None:
+    async def _source_piece_failed(self, peer: Peer, arm: Any) -> None:
+        answered = arm.HasField("backend") and arm.backend.HasField("status_code")
+        self._origin_status = arm.backend.status_code if answered else None
         self._world.touch(peer, time.monotonic())
         self._all.metrics.piece_failed(peer, from_source=True)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from pantala.errors import Forbidden, InvalidRequest, SourceChanged, SourceFailed
+from pantala.errors import Blame, Forbidden, InvalidRequest, SourceChanged, SourceFailed
 from pantala.model.pieces import ByteRange, resolve_range
 from pantala.ports import Abort, SourceBody, SourceRequest
 
@@ -117,11 +117,13 @@ class _FileBody:
     def _read(self, view: memoryview) -> int:
         with self._lock:
             if self._fd is None:
-                raise SourceFailed(f"{self._path} was closed here at byte {self._at}")
+                words = f"{self._path} was closed here at byte {self._at}"
+                raise SourceFailed(words, blame=Blame.LOCAL)
             try:
                 n = os.preadv(self._fd, [view], self._at)
             except OSError as exc:
-                raise SourceFailed(f"{self._path}: {exc.strerror} at byte {self._at}") from exc
+                words = f"{self._path}: {exc.strerror} at byte {self._at}"
+                raise SourceFailed(words, blame=Blame.LOCAL) from exc
             if n == 0 or _version(os.fstat(self._fd)) != self.version:
                 raise SourceChanged(f"{self._path} changed while it was read")
             return n
@@ -154,7 +156,8 @@ def _open_below(root: Path, real: Path) -> int:
     except OSError as exc:
         if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
             raise Forbidden(f"{real}: a symbolic link or file where a directory was") from exc
-        raise SourceFailed(f"{real}: {exc.strerror}") from exc
+        # Other machines have files of their own: this says nothing of theirs.
+        raise SourceFailed(f"{real}: {exc.strerror}", blame=Blame.LOCAL) from exc
     finally:
         if at >= 0:
             os.close(at)

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 
 from pantala import BUILD_VERSION
-from pantala.errors import ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
+from pantala.errors import Blame, ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
 from pantala.model.pieces import parse_unsatisfied
 from pantala.ports import Abort, SourceBody, SourceRequest
 
@@ -195,7 +195,7 @@ class HttpSource:
         self, target: Target, request: SourceRequest, opening: Opening
     ) -> urllib3.BaseHTTPResponse:
         if opening.abort.asked:
-            raise SourceFailed(f"{target.host}: given up here")
+            raise SourceFailed(f"{target.host}: given up here", blame=Blame.LOCAL)
         headers = dict(target.headers)
         if request.start is not None:
             last = "" if request.length is None else request.start + request.length - 1
@@ -215,7 +215,7 @@ class HttpSource:
             raise InvalidRequest(f"{target.name}: the host makes no sense") from exc
         except (urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as exc:
             if opening.abort.asked:
-                raise SourceFailed(f"{target.host}: given up here") from exc
+                raise SourceFailed(f"{target.host}: given up here", blame=Blame.LOCAL) from exc
             failed = failure(exc, host=target.host, timeout=opening.patience)
             # Whoever has not answered in all that time is not asked again.
             failed.transient = failed.transient and opening.left > 0

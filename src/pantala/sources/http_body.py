@@ -10,7 +10,7 @@ from typing import Final
 
 import urllib3
 
-from pantala.errors import SourceFailed
+from pantala.errors import Blame, SourceFailed
 
 from .http_answer import Answer
 from .http_failure import failure
@@ -113,7 +113,7 @@ class HttpBody:
                 cause = failure(exc, host=self._host, timeout=self._timeout)
                 # What this call has read before is lost with the exception.
                 words = f"{cause.message} after at least"
-                raise self._fail(words, transient=cause.transient) from exc
+                raise self._fail(words, transient=cause.transient, blame=cause.blame) from exc
             # Once a socket is shut down, what it returns cannot be trusted.
             self._check()
             return n
@@ -124,10 +124,12 @@ class HttpBody:
             raise self._failed
         if self._closed or self._aborted:
             what = "aborted" if self._aborted else "closed"
-            raise self._fail(f"{self._host}: {what} here after", transient=False)
+            words = f"{self._host}: {what} here after"
+            raise self._fail(words, transient=False, blame=Blame.LOCAL)
 
-    def _fail(self, what: str, *, transient: bool) -> SourceFailed:
-        self._failed = SourceFailed(f"{what} {self._progress()}", transient=transient)
+    def _fail(self, what: str, *, transient: bool, blame: Blame = Blame.ORIGIN) -> SourceFailed:
+        words = f"{what} {self._progress()}"
+        self._failed = SourceFailed(words, transient=transient, blame=blame)
         return self._failed
 
     def _progress(self) -> str:

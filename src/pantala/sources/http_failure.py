@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from urllib3.exceptions import ProxyError
 
-from pantala.errors import SourceFailed
+from pantala.errors import Blame, SourceFailed
 from pantala.model.units import byte_count
 
 
@@ -20,6 +21,26 @@ class TooSlow(TimeoutError):
     def __init__(self, came: int) -> None:
         super().__init__(f"{byte_count(came)} came")
         self.came = came
+
+
+# What the system says when this machine cannot even ask: it is out of something, or has no way out.
+_LOCAL: Final = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EACCES, errno.EPERM),
+    }
+)
+
+
+def _in_words(exc: OSError, _: float) -> str:
+    why = exc.strerror or str(exc)
+    what = "this machine cannot ask it" if _is_local(exc) else "the connection failed"
+    return f"{what} ({why})"
+
+
+def _is_local(exc: BaseException) -> bool:
+    """Whether it is this machine's fault, its name server's included."""
+    return isinstance(exc, socket.gaierror) or (isinstance(exc, OSError) and exc.errno in _LOCAL)
 
 
 # The first row of which something went wrong is what went wrong: the class, what it means (with
@@ -40,7 +61,7 @@ _MEANINGS: Final[list[tuple[type[BaseException], Callable[[Any, float], str], bo
     (http.client.RemoteDisconnected, lambda *_: "connection closed without an answer", True),
     (TooSlow, lambda exc, timeout: f"too slow: {byte_count(exc.came)} in {timeout:g} s", True),
     (TimeoutError, lambda _, timeout: f"silent for {timeout:g} s", True),
-    (OSError, lambda exc, _: f"the connection failed ({exc.strerror or exc})", True),
+    (OSError, _in_words, True),
     # What a server sent too much of looks like this to the next request on that connection.
     (http.client.HTTPException, lambda exc, _: f"no HTTP ({type(exc).__name__})", True),
     (BaseException, lambda exc, _: f"the request failed ({type(exc).__name__})", False),
@@ -70,14 +91,17 @@ def failure(exc: Exception, *, host: str, timeout: float) -> SourceFailed:
         return proxy_refusal(host)
     if isinstance(cause, socket.gaierror):  # a name server that is down may come back
         passes = cause.errno == socket.EAI_AGAIN
-    return SourceFailed(f"{through}{host}: {words}", transient=passes)
+    # The proxy is this node's choice, like the name server.
+    blame = Blame.LOCAL if through or _is_local(cause) else Blame.ORIGIN
+    return SourceFailed(f"{through}{host}: {words}", transient=passes, blame=blame)
 
 
 def proxy_refusal(host: str) -> SourceFailed:
     """The error for a proxy on the way to *host* that does not serve just anybody."""
     return SourceFailed(
         f"the proxy to {host}: it wants authentication (407); name user and password in its URL, "
-        "http://user:password@host:port, in the daemon's environment"
+        "http://user:password@host:port, in the daemon's environment",
+        blame=Blame.LOCAL,
     )
 
 

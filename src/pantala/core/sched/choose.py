@@ -239,7 +239,7 @@ def _obstacle(peer: Peer, limits: Limits, now: float) -> str | None:
     failures = len(task.origin_failures)
     if failures >= limits.origin_failures:
         said = task.origin_failures[-1].description or "no reason given"
-        raise SourceFailed(f"the origin failed for {failures} peers, the last time by: {said}")
+        raise SourceFailed(f"the origin failed for {failures} hosts, the last time by: {said}")
     return None
 
 

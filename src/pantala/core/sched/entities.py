@@ -166,6 +166,7 @@ class Registration:
             holds means that it is empty.
         piece_length: Bytes; None when it does not say.
         priority: 0 to 6, see :mod:`.choose`.
+        credentials: A name for what it asks the origin with and others do not; ``""`` for nothing.
     """
 
     kind: Kind
@@ -183,6 +184,7 @@ class Registration:
     concurrent_pieces: int = DEFAULT_CONCURRENT_PIECES
     content_length: int | None = None
     piece_length: int | None = None
+    credentials: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +197,22 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class OriginFailure:
-    """A peer that failed at the origin."""
+    """A peer that failed at the origin, by no fault of its own.
+
+    Attributes:
+        host_id: Its host.
+        credentials: What may be wrong with them and not with the origin; ``""`` for nothing.
+    """
 
     at: float
     description: str
+    host_id: str
+    credentials: str
+
+    def says_the_same(self, other: OriginFailure) -> bool:
+        """Whether one sick host, or one caller's credentials, may be why both failed."""
+        same = bool(self.credentials) and self.credentials == other.credentials
+        return same or self.host_id == other.host_id
 
 
 @dataclass(eq=False, slots=True)

@@ -61,7 +61,7 @@ class Limits:
         candidates: Parents offered to a peer at most.
         sample: Parents compared at most.
         back_to_source: Peers of one task at the origin at most.
-        origin_failures: After so many peers failed at the origin, no other is sent there...
+        origin_failures: After so many hosts failed at the origin, no other is sent there...
         origin_memory: ...until this long after.
         start: How long a peer may take to start what it was told to, and a child waits for
             a busy parent.

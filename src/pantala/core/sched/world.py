@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pantala.core.fsm import Machine
-from pantala.errors import InvalidRequest, NoProvider, NotFound, TaskNotFound
+from pantala.errors import CREDENTIALS_REFUSED, InvalidRequest, NoProvider, NotFound, TaskNotFound
 from pantala.model.task import Kind
 
 from .costs import Costs
@@ -194,24 +194,35 @@ class World:
             task.machine.fire(TaskEvent.SUCCEED)
         self._merge(peer)
 
-    def fail(self, peer: Peer, now: float, *, origin: str | None = None) -> None:
+    def fail(
+        self, peer: Peer, now: float, *, origin: str | None = None, status: int | None = None
+    ) -> None:
         """A peer has given up, or is gone. No event for one that is over.
 
         Args:
             peer: Who.
             now: When.
             origin: What it said of the origin, if the origin is why.
+            status: What the origin answered, by HTTP; None if it is not known.
         """
         if peer.state in OVER:
             return
         task = peer.task
-        if origin is not None:
-            task.origin_failures.append(OriginFailure(now, origin))
-            if len(task.origin_failures) > self.limits.origin_failures:
-                task.origin_failures.popleft()
+        if origin is not None and status not in CREDENTIALS_REFUSED:
+            failure = OriginFailure(now, origin, peer.host.id, _suspect(peer, status))
+            self._blame_origin(task, failure)
         self._fire(peer, PeerEvent.FAIL, now)
         if task.state is TaskState.RUNNING and not task.holders and not task.expected:
             task.machine.fire(TaskEvent.FAIL)
+
+    def _blame_origin(self, task: Task, failure: OriginFailure) -> None:
+        """Remember it. No two that are remembered are of one host, or of one caller's making."""
+        failures = task.origin_failures
+        kept = [known for known in failures if not known.says_the_same(failure)]
+        failures.clear()
+        failures.extend((*kept, failure))
+        if len(failures) > self.limits.origin_failures:
+            failures.popleft()
 
     def remove_peer(self, peer: Peer) -> None:
         """Forget a peer; its children are without it at once."""
@@ -398,6 +409,14 @@ class World:
             idle = other.state is PeerState.SUCCEEDED and not other.children
             if other is not peer and idle and peer.absorb(other):
                 self.remove_peer(other)
+
+
+def _suspect(peer: Peer, status: int | None) -> str:
+    """The credentials of *peer*, if they may be why the origin answered *status*.
+
+    Many answer 404 to those who must not know. What is no answer of kind 4xx is the origin's own.
+    """
+    return peer.registration.credentials if status is not None and 400 <= status < 500 else ""
 
 
 def _shape(registration: Registration, default: Shape) -> Shape:
