@@ -164,6 +164,18 @@ class TestRefusing:
         with pytest.raises(InvalidRequest):
             fetch(source, url)
 
+    def test_is_read_as_its_task_is_named(self, source: FileSource, root: Path) -> None:
+        """A path through a link and back is, to the task's id, the one without the link."""
+        (root / "far" / "deep").mkdir(parents=True)
+        (root / "link").symlink_to(root / "far" / "deep")
+        (root / "x").write_bytes(b"right")
+        (root / "far" / "x").write_bytes(b"wrong")
+        (root / "a\\x").write_bytes(b"wrong")
+        (root / "a").mkdir()
+        (root / "a" / "x").write_bytes(b"right")
+        for path in ("link/../x", "link/%2e%2E/x", "a\\x"):
+            assert fetch(source, f"file://{root}/{path}").data == b"right"
+
     def test_a_missing_file(self, source: FileSource, root: Path) -> None:
         """Is the source's failure, not transient, naming the file."""
         with pytest.raises(SourceFailed, match="gone: No such file") as caught:

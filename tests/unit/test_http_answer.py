@@ -142,6 +142,57 @@ class TestPart:
             part("bytes 0-9/10").accept(WHOLE)
 
 
+class TestEncoding:
+    """A content is encoded only for those who ask for that, by a header that names the task."""
+
+    @pytest.mark.parametrize(
+        ("accepted", "encoding"),
+        [
+            (None, ""),
+            (None, "identity"),
+            ("gzip", "gzip"),
+            ("gzip", "x-gzip"),
+            ("GZIP;q=0.5, br", "Br"),
+            ("gzip, br", "gzip, br"),
+            ("*", "zstd"),
+            ("gzip", ""),
+        ],
+    )
+    def test_asked_for(self, accepted: str | None, encoding: str) -> None:
+        """Then it is what the origin says."""
+        headers = {} if accepted is None else {"accept-Encoding": accepted}
+        request = SourceRequest("http://h/x", headers)
+        got = head(200, ("Content-Length", "5"), ("content-encoding", encoding)).accept(request)
+        assert got.header["content-encoding"] == encoding
+
+    @pytest.mark.parametrize(
+        ("accepted", "encoding"),
+        [
+            (None, "gzip"),
+            (None, "identity, gzip"),
+            ("identity", "gzip"),
+            ("br", "gzip"),
+            ("gzip", "gzip, br"),
+            ("gzip;q=0, br", "gzip"),
+            ("gzip; Q=0.000", "gzip"),
+        ],
+    )
+    @pytest.mark.parametrize("start", [None, 5])
+    def test_not_asked_for(self, accepted: str | None, encoding: str, start: int | None) -> None:
+        """Is refused, and the words say how to ask for it."""
+        headers = {} if accepted is None else {"Accept-Encoding": accepted}
+        length = None if start is None else 5
+        request = SourceRequest("http://h/x", headers, start, length)
+        answer = (
+            head(200, ("Content-Encoding", encoding))
+            if start is None
+            else part("bytes 5-9/100", ("Content-Encoding", encoding))
+        )
+        with pytest.raises(SourceFailed, match=r"not asked for.*'Accept-Encoding: ") as caught:
+            answer.accept(request)
+        assert not caught.value.transient
+
+
 class TestRefusal:
     """Other statuses mean no."""
 
@@ -189,11 +240,11 @@ class TestHeader:
             ("Keep-Alive", "timeout=5"),
             ("X-Hop", "1"),
             ("Set-Cookie", "session=1"),
-            ("Content-Encoding", "gzip"),
+            ("Content-Language", "de"),
             ("Vary", "A"),
             ("vary", "B"),
         ).accept(asked(5, 5))
-        assert got.header == {"Content-Encoding": "gzip", "Vary": "A, B", "Content-Length": "100"}
+        assert got.header == {"Content-Language": "de", "Vary": "A, B", "Content-Length": "100"}
 
     def test_limits(self) -> None:
         """64 headers and 32 KiB, of which the length is always one."""

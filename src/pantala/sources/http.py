@@ -79,7 +79,8 @@ class HttpSource:
     """A :class:`~pantala.ports.Source` for http and https. Any thread may use it.
 
     Proxies come from the environment (docs/operate.md says from which variables). Bodies are
-    never decompressed: a content is what the origin sends. A 307's target may be remembered,
+    never decompressed: a content is what the origin sends. What is compressed for one who did not
+    ask for that is refused. A 307's target may be remembered,
     other redirects are followed anew each time.
 
     Raises:

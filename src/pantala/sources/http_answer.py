@@ -42,6 +42,9 @@ _LENGTH: Final = re.compile(r"[0-9]+")
 #: Of a length: 10^18 bytes are more than any file has, and far from what 63 bits can count.
 _MAX_DIGITS: Final = 18
 
+#: A weight in Accept-Encoding that means no.
+_NEVER: Final = re.compile(r"q=0(\.0*)?")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -76,6 +79,8 @@ class Head:
             SourceFailed: It refuses, or is not an answer to that request.
             RangeNotSatisfiable: The range starts past the end.
         """
+        if self.status in {200, 206}:
+            self._check_encoding(request.headers)
         if self.status == 200:
             length = self._content_length()
             return self._answer(total=length, start=0, length=length, ranged=False)
@@ -93,6 +98,17 @@ class Head:
             header=_kept(self.headers),
             transient=self.status in TRANSIENT,
         )
+
+    def _check_encoding(self, asked: Mapping[str, str]) -> None:
+        """Refuse what is compressed for one who did not ask for that: others get it, too."""
+        encodings = _tokens(self.headers.get("Content-Encoding", ""))
+        accepted = _accepted(asked)
+        for encoding in encodings:
+            if encoding not in accepted and "*" not in accepted:
+                raise self._broken(
+                    f"answered with Content-Encoding {encoding[:50]}, which was not asked for; to "
+                    f"get the encoded bytes, ask with the header 'Accept-Encoding: {encoding[:50]}'"
+                )
 
     def _part(self, request: SourceRequest) -> Answer:
         if request.start is None:
@@ -150,6 +166,23 @@ def version(headers: Mapping[str, str]) -> str:
         return f"weak:{tag}" if tag.startswith("W/") else f"etag:{tag}"
     modified = headers.get("Last-Modified", "").strip()
     return f"last-modified:{modified}" if modified else ""
+
+
+def _tokens(value: str) -> list[str]:
+    """Content codings in *value*, in lower case and by their proper names; no coding is none."""
+    codings = [part.strip().lower() for part in value.split(",")]
+    return [coding.removeprefix("x-") for coding in codings if coding not in {"", "identity"}]
+
+
+def _accepted(asked: Mapping[str, str]) -> set[str]:
+    """Content codings that a request with the headers *asked* accepts; ``*`` is any."""
+    found = set()
+    for name, value in asked.items():
+        for part in value.split(",") if name.lower() == "accept-encoding" else ():
+            coding, _, weight = part.partition(";")
+            if not _NEVER.fullmatch(weight.replace(" ", "").lower()):
+                found.update(_tokens(coding))
+    return found
 
 
 def describe(status: int) -> str:

@@ -60,6 +60,7 @@ class Origin:
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._contents: dict[str, tuple[Content, Mapping[str, str]]] = {}
+        self._encoded: dict[str, tuple[Content, str, bool]] = {}
         self._faults: dict[str, list[tuple[Fault, int | None]]] = defaultdict(list)
         self._requests: list[Seen] = []
         self._sent: Counter[str] = Counter()
@@ -103,6 +104,20 @@ class Origin:
         """
         with self._lock:
             self._contents[path] = (_content(content), headers or {})
+
+    def put_encoded(
+        self, path: str, content: bytes, encoding: str, *, unasked: bool = False
+    ) -> None:
+        """Serve *content* in place of what is :meth:`put` at *path* to those who accept *encoding*.
+
+        Args:
+            path: Likewise.
+            content: What that is when it is encoded.
+            encoding: As ``Content-Encoding`` names it.
+            unasked: Serve it to everybody.
+        """
+        with self._lock:
+            self._encoded[path] = (Blob(content), encoding, unasked)
 
     def fault(self, path: str, fault: Fault, *, times: int | None = None) -> None:
         """The next *times* answers at *path* go wrong like this; None: all of them.
@@ -178,6 +193,10 @@ class Origin:
         if found is None:
             return Answer(404)
         content, headers = found
+        if encoded := self._encoded.get(seen.path):
+            other, encoding, unasked = encoded
+            if unasked or encoding in seen.headers.get("accept-encoding", ""):
+                content, headers = other, {**headers, "Content-Encoding": encoding}
         if fault.content is not None:
             content = _content(fault.content)
         return Answer(fault.status or 200, {**headers, **fault.headers}, content, fault)
