@@ -11,6 +11,7 @@ from pantala.core.transfer import Wanted
 from pantala.daemon.callers import Callers, credentials
 from pantala.daemon.download import Download
 from pantala.errors import DragonflyError, NoProvider, SourceFailed
+from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, TaskRecord
 from pantala.storage.holding import Holding
@@ -42,7 +43,7 @@ def caller(holding: Holding, first: int, count: int, **wishes: object) -> Downlo
     """Somebody who wants pieces."""
     part = ByteRange(first * 100, count * 100)
     request = replace(REQUEST, range=part, **wishes)  # type: ignore[arg-type]  # names are checked there
-    download = Download(request, "t", "peer")
+    download = Download(request, Identity("t", "f"), "peer")
     download.begin(holding)
     return download
 

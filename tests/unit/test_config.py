@@ -293,6 +293,8 @@ def test_secrets_stay_secret(tmp_path: Path) -> None:
     """Headers for origins appear in no message and in no repr."""
     config = load(write(tmp_path, "backend: {requestHeader: {Authorization: Bearer hunter2}}"))
     assert "hunter2" not in repr(config)
+    (line,) = problems(write(tmp_path, "backend: {requestHeader: {accept-Encoding: gzip}}"))
+    assert line.startswith("backend.requestHeader: accept-encoding decides which content")
     (line,) = problems(write(tmp_path, "backend: {requestHeader: Bearer hunter2}"))
     assert line == "backend.requestHeader: expected a mapping of keys to values"
     (line,) = problems(write(tmp_path, "backend: {requestHeader: {Pin: 4711}}"))

@@ -18,7 +18,6 @@ from pantala.rpc.convert import (
     optional,
     piece_message,
     plan_messages,
-    public_url,
     seconds,
     task_message,
     timestamp,
@@ -186,27 +185,3 @@ def test_optional() -> None:
     message: Any = common_pb2.Piece(parent_id="")
     assert optional(message, "parent_id") == ""
     assert optional(message, "content") is None
-
-
-@pytest.mark.parametrize(
-    ("url", "public"),
-    [
-        ("https://me:pw@example.com/a@b?token=1#x", "https://example.com/a@b"),
-        ("http://u[@host/x", "http://host/x"),  # WHATWG's rules take it, Python's do not
-        ("http://[::1]:80/x", "http://[::1]:80/x"),
-        ("http://h?q=@", "http://h"),
-        ("file:///a", "file:///a"),
-        ("no url at all?secret", "no url at all"),
-    ],
-)
-def test_a_url_for_everybody(url: str, public: str) -> None:
-    """Without what may be secret."""
-    assert public_url(url) == public
-
-
-@given(st.text(alphabet=st.sampled_from("htp:/[]@?#%\\ u\ud800\x00é"), max_size=30))
-def test_whatever_is_held_can_be_told(text: str) -> None:
-    """No text at all makes it raise: it stands in a loop that tells of all that is held."""
-    for url in (text, f"http://{text}"):
-        assert not {"?", "#"} & set(public_url(url))
-        assert "@" not in public_url(url).partition("://")[2].partition("/")[0]

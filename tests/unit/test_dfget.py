@@ -21,7 +21,7 @@ import pytest
 from pantala import BUILD_VERSION
 from pantala.cli import _personal, dfget
 from pantala.cli._arguments import Options, parse
-from pantala.cli._text import one_line, public_url
+from pantala.cli._text import one_line
 from pantala.errors import InvalidRequest
 from pantala.model.digest import parse_digest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
@@ -166,6 +166,11 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ([URL, "-H", "Host: x"], "header Host is not sent on to origins"),
         ([URL, "-H", "transfer-encoding: chunked"], "header transfer-encoding is not sent on"),
         ([URL, "-H", "Proxy-Authorization: s3cret"], "header Proxy-Authorization is not sent"),
+        ([URL, "-H", "Range: bytes=0-1,3-4"], "header Range: '0-1,3-4': want A-B, A- or -N"),
+        ([URL, "-H", "range: 0-1, 3-4"], "header range: '0-1, 3-4': want A-B"),
+        ([URL, "-H", "Range: bytes=7-3"], "header Range: '7-3': want A-B"),
+        ([URL, "-H", "Range: lines=1-2"], "header Range: 'lines=1-2': want A-B"),
+        ([URL, "-H", "Range: bytes="], "header Range: '': want A-B"),
         ([URL, "--prefetch"], "--prefetch fetches the rest after a --range"),
         ([URL, "--piece-length", "1MiB"], "'1MiB': want 4MiB to 64MiB"),
         ([URL, "--piece-length", "x"], "'x' is not a size"),
@@ -563,8 +568,5 @@ def test_it_starts_light(tmp_path: Path) -> None:
 
 
 def test_texts() -> None:
-    """Fit for a terminal, and for other people's eyes."""
+    """Fit for a terminal."""
     assert one_line("a\x1b[31m\nb\t c") == "a [31m b c"
-    assert public_url(URL) == "https://origin.example/model.bin"
-    assert public_url("http://h/@scope/x#part") == "http://h/@scope/x"
-    assert public_url("http://h?a=b@c/d") == "http://h"

@@ -15,6 +15,7 @@ from pantala.errors import (
     TaskDeleted,
     TimedOut,
 )
+from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange, Piece
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
 from pantala.storage.holding import Holding, Reason
@@ -61,7 +62,7 @@ def publish(holding: Holding, number: int) -> PieceRecord:
 
 def download(**wishes: object) -> Download:
     """A caller."""
-    return Download(replace(REQUEST, **wishes), "t", "peer")  # type: ignore[arg-type]  # names are checked there
+    return Download(replace(REQUEST, **wishes), Identity("t", "f"), "peer")  # type: ignore[arg-type]  # names are checked there
 
 
 async def events(download: Download) -> list[Event]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pantala.core.policy import POLICIES
 from pantala.core.sched.states import PeerState
 from pantala.daemon import flight
 from pantala.daemon.app import Daemon
@@ -539,6 +540,53 @@ async def test_requests_that_make_no_sense(lone: Daemon, origin: Origin, url: st
     assert not lone.engine.busy
 
 
+async def test_another_identity_with_the_same_id(
+    lone: Daemon, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the contract's ids allow it: refused and logged, while it arrives and when it is here."""
+    monkeypatch.setitem(POLICIES, Kind.STANDARD, POLICIES[Kind.CACHE])
+    origin.put("/x/pub", Pattern(SIZE, 1))
+    origin.put("/x/public", Pattern(SIZE, 2))
+    origin.fault("/x/pub", Fault(delay=0.3), times=1)
+    taken = DownloadRequest(
+        kind=Kind.STANDARD,
+        url=origin.url("/x/pub?sig=secret"),
+        tag="lic",
+        filtered_query_params=("sig",),
+    )
+    good = DownloadRequest(kind=Kind.STANDARD, url=origin.url("/x/public"))
+    assert lone.engine.identify(taken).task_id == lone.engine.identify(good).task_id
+
+    async def fetch(request: DownloadRequest) -> bytes:
+        async with lone.engine.download(request) as download:
+            async for _ in lone.engine.events(download):
+                pass
+            assert download.holding is not None
+            return bytes(download.holding.view(download.part))
+
+    async def refused(request: DownloadRequest) -> None:
+        with (
+            capture_logs() as logs,
+            pytest.raises(InvalidRequest, match="another content on this node") as caught,
+        ):
+            await fetch(request)
+        assert f"that of {origin.url('/x/pub')}:" in str(caught.value)
+        assert "secret" not in str(caught.value) + str(logs)
+        (logged,) = [line for line in logs if line["event"] == "refused: same id, other content"]
+        assert logged["held"] == origin.url("/x/pub")
+
+    async with asyncio.TaskGroup() as group:
+        under_way = group.create_task(fetch(taken))
+        await until(lambda: bool(lone.engine.busy))
+        await refused(good)
+    assert under_way.result() == Pattern(SIZE, 1).read()
+    await idle(lone)
+    await refused(good)
+    assert await fetch(taken) == Pattern(SIZE, 1).read()
+    lone.holdings.remove(held(lone), Reason.DELETED)
+    assert await fetch(good) == Pattern(SIZE, 2).read()
+
+
 async def test_switched_off(tmp_path: Path, stack: AsyncExitStack, url: str) -> None:
     """The key is named."""
     off = await stack.enter_async_context(inside.daemon(tmp_path, storage__cacheCapacity=0))
@@ -630,7 +678,7 @@ async def test_nobody_is_misled_about_what_did_not_fit(swarm: list[Daemon], orig
     with pytest.raises(OutOfSpace):
         await get(a, request.url)
     await idle(a)
-    assert await b.schedulers.stat(Kind.CACHE, b.engine.identify(request)) is None
+    assert await b.schedulers.stat(Kind.CACHE, b.engine.identify(request).task_id) is None
 
 
 async def test_what_grew_is_announced(swarm: list[Daemon], origin: Origin) -> None:
@@ -638,7 +686,7 @@ async def test_what_grew_is_announced(swarm: list[Daemon], origin: Origin) -> No
     a, b = swarm
     origin.put("/c", Pattern(SIZE))
     origin.fault("/c", Fault(chunked=True, no_range=True))
-    task = a.engine.identify(DownloadRequest(kind=Kind.CACHE, url=origin.url("/c")))
+    task = a.engine.identify(DownloadRequest(kind=Kind.CACHE, url=origin.url("/c"))).task_id
     await get(a, origin.url("/c"))
     await known_to(b, task, known=True)
     found = await b.schedulers.stat(Kind.CACHE, task)
@@ -651,7 +699,7 @@ async def test_what_grew_is_announced(swarm: list[Daemon], origin: Origin) -> No
 async def test_an_evicted_task_is_withdrawn(swarm: list[Daemon], url: str) -> None:
     """The scheduler sends nobody there."""
     a, b = swarm
-    task = a.engine.identify(DownloadRequest(kind=Kind.CACHE, url=url))
+    task = a.engine.identify(DownloadRequest(kind=Kind.CACHE, url=url)).task_id
     await get(a, url)
     await idle(a)
     assert await b.schedulers.stat(Kind.CACHE, task) is not None

@@ -9,7 +9,7 @@ What all of them share:
 
 - :mod:`._process`: standard streams that are there, and take any text
 - :mod:`._settings`: settings as ``--check`` prints them
-- :mod:`._text`: errors, URLs and flags fit for a terminal
+- :mod:`._text`: errors and flags fit for a terminal
 
 What ``dfget`` is made of; each imports as little as it can:
 

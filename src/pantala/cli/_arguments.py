@@ -358,5 +358,16 @@ def _headers(entries: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"header {name} has a value that is not UTF-8")
         if name.lower() in NOT_THE_CALLERS - {"range"}:
             raise ValueError(f"header {name} is not sent on to origins: leave it out")
+        if name.lower() == "range":
+            _check_range_header(name, value)
         headers[name] = value
     return headers
+
+
+def _check_range_header(name: str, value: str) -> None:
+    """Refuse what ``--range`` would: of several ranges there would come only one."""
+    unit, equals, wanted = value.rpartition("=")
+    try:
+        _range(wanted if unit.strip().lower() == "bytes" or not equals else value)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"header {name}: {error}") from error

@@ -22,11 +22,11 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
+from pantala.model.urls import public_url
 
 from ._handoff import Connection
 from ._output import Output
 from ._progress import SOURCES, Progress
-from ._text import public_url
 
 # Events name the common.v2.TrafficType.
 _SOURCES: Final = {"REMOTE_PEER": "peers", "BACK_TO_SOURCE": "origin", "LOCAL_PEER": "cache"}

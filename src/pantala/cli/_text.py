@@ -1,4 +1,4 @@
-"""Errors, URLs and flags, fit for a terminal and other people's eyes."""
+"""Errors and flags, fit for a terminal and other people's eyes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,6 @@ def one_line(text: str) -> str:
     Part of it may come from an origin, which shall not steer the terminal.
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def public_url(url: str) -> str:
-    """*url* without what may be a secret: user, password, query and fragment.
-
-    >>> public_url("https://me:pw@example.com/a?token=1")
-    'https://example.com/a'
-    """
-    scheme, separator, rest = url.partition("://")
-    for mark in "?#":
-        rest = rest.partition(mark)[0]
-    authority, slash, path = rest.partition("/")
-    return scheme + separator + authority.rpartition("@")[2] + slash + path
 
 
 def flag_names(keys: Mapping[str, str]) -> dict[str, str]:

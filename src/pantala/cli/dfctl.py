@@ -21,6 +21,7 @@ from pantala import BUILD_VERSION
 from pantala.errors import DragonflyError, FeatureOff, InvalidRequest, Unavailable
 from pantala.model.ids import check_task_id
 from pantala.model.units import format_size
+from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET, personal_socket
 from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
 from pantala.rpc.status import from_rpc_error
@@ -28,7 +29,7 @@ from pantala.rpc.transport import channel_options
 
 from ._handoff import dial, socket_path
 from ._process import program
-from ._text import one_line, public_url
+from ._text import one_line
 
 # Seconds. A daemon answers from memory; removing and asking involve its scheduler.
 _SHORT: Final = 5.0

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Final
 
 from pantala.errors import DragonflyError, FeatureOff, SourceFailed, TimedOut, Unavailable
+from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET
 
 from ._arguments import Options, parse, request_of
@@ -27,7 +28,7 @@ from ._handoff import Connection, connect, connect_if_there
 from ._output import Output, output_for
 from ._process import OutputLost, program
 from ._progress import Progress
-from ._text import one_line, public_url
+from ._text import one_line
 
 # The daemon's own word about a timeout says more than ours; leave it the time to come.
 _GRACE: Final = 1.0

@@ -15,7 +15,6 @@ from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
 from pantala.ports import Answer, Conversation, Empty, GoToSource, Registration
-from pantala.rpc.convert import public_url
 from pantala.rpc.scheduler_link import Scheduler, Schedulers, owner
 from pantala.storage.holding import Holding, Reason
 from pantala.storage.holdings import Holdings
@@ -232,7 +231,7 @@ class Announcer:
             peer_id=self._new_peer_id(),
             request=DownloadRequest(
                 kind=holding.kind,
-                url=public_url(record.url),
+                url=record.url,
                 tag=record.tag,
                 application=record.application,
                 need_back_to_source=True,

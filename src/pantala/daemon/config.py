@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from pantala.model.headers import representation
 from pantala.model.ids import host_id
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for
 from pantala.settings import (
@@ -100,6 +101,15 @@ def _only_refuse(overflow: str) -> str:
     if overflow == "task":
         raise ValueError("not available in this version: use refuse")
     return overflow
+
+
+def _decides_no_content(headers: dict[str, str]) -> dict[str, str]:
+    # It would be another content under the same id than on nodes that are set up otherwise.
+    for name, _ in representation(headers):
+        raise ValueError(
+            f"{name} decides which content an origin sends: only a caller may set it, with --header"
+        )
+    return headers
 
 
 _AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -238,7 +248,9 @@ class Storage(Settings):
 class Backend(Settings):
     """Asking origins."""
 
-    request_header: dict[str, str] = Field(default_factory=dict, repr=False)
+    request_header: Annotated[dict[str, str], AfterValidator(_decides_no_content)] = Field(
+        default_factory=dict, repr=False
+    )
     max_retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 1
     enable_cache_temporary_redirect: Switch = True
     cache_temporary_redirect_ttl: Duration = 600.0

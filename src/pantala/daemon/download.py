@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
 from pantala.model.digest import parse_digest
+from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
 from pantala.model.task import DownloadRequest, PieceRecord, Traffic
 from pantala.storage.holding import Holding, Lease
@@ -57,7 +58,7 @@ class Download:
 
     Args:
         request: What was asked.
-        task_id: Of what.
+        identity: Of what.
         peer_id: This node's name for this attempt.
         attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
 
@@ -66,11 +67,11 @@ class Download:
     """
 
     def __init__(
-        self, request: DownloadRequest, task_id: str, peer_id: str, *, attended: bool = True
+        self, request: DownloadRequest, identity: Identity, peer_id: str, *, attended: bool = True
     ) -> None:
         self.request = request
         self.attended = attended
-        self.task_id = task_id
+        self.task_id, self.fingerprint = identity
         self.peer_id = peer_id
         self.digest = parse_digest(request.digest) if request.digest else None
         if self.digest and _asks_for_range(request):

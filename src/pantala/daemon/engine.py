@@ -19,10 +19,10 @@ from pantala.errors import (
     Unavailable,
 )
 from pantala.model.digest import Digest, hasher
-from pantala.model.ids import check_url, task_id
+from pantala.model.ids import Identity, check_url, identify
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import DownloadRequest, Kind, Traffic
-from pantala.rpc.convert import public_url
+from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
 from .download import Download, Event
@@ -78,8 +78,8 @@ class Engine:
         """Downloads that somebody waits for, and flights."""
         return self._open + len(self._flights)
 
-    def identify(self, request: DownloadRequest) -> str:
-        """The task id of *request*.
+    def identify(self, request: DownloadRequest) -> Identity:
+        """The identity of the task that *request* is for.
 
         Raises:
             InvalidRequest: It makes no sense.
@@ -97,7 +97,7 @@ class Engine:
             )
         self._node.sources.for_url(request.url)
         check_url(request.url)  # also where the caller's own words decide the id
-        return task_id(
+        return identify(
             request.kind,
             request.url,
             tag=request.tag,
@@ -105,6 +105,7 @@ class Engine:
             piece_length=length,
             filtered_query_params=request.filtered_query_params,
             content=request.content_for_calculating_task_id,
+            request_header=request.request_header,
         )
 
     @asynccontextmanager
@@ -125,8 +126,8 @@ class Engine:
         if self._stopping:
             raise Unavailable("the daemon is stopping")
         try:
-            task_id = self.identify(request)
-            download = Download(request, task_id, self._node.new_peer_id(), attended=attended)
+            identity = self.identify(request)
+            download = Download(request, identity, self._node.new_peer_id(), attended=attended)
         except DragonflyError as error:
             _log_refused(request, error)
             raise
@@ -150,13 +151,15 @@ class Engine:
 
     def _begin(self, download: Download) -> None:
         key = download.request.kind, download.task_id
-        flight = self._flights.get(key)
+        flight, holding = self._flights.get(key), self._node.holdings.get(*key)
+        if (other := _another(download, flight, holding)) is not None:
+            self._refuse(download, other)
+            return
         if flight is not None:
             self._node.metrics.cache_miss()
             if not flight.join(download):
                 self._node.tasks.start(self._retry(download, flight), "join the next flight")
             return
-        holding = self._node.holdings.get(*key)
         if holding is not None and holding.complete:
             self._node.metrics.cache_hit()
             holding.touch()
@@ -168,6 +171,19 @@ class Engine:
         self._node.metrics.cache_miss()
         flight = self._flights[key] = Flight(self._node, download)
         self._node.tasks.start(self._fly(key, flight), f"flight {download.task_id[:8]}")
+
+    def _refuse(self, download: Download, other: str) -> None:
+        """What is here by this id is another content: that of the public URL *other*."""
+        url = public_url(download.request.url)
+        logger.warning(
+            "refused: same id, other content", task=download.task_id, url=url, held=other
+        )
+        download.fail(
+            InvalidRequest(
+                f"task {download.task_id} is another content on this node, that of {other}: URL, "
+                "tag, application and the like of both are written alike; choose another tag"
+            )
+        )
 
     async def _retry(self, download: Download, flight: Flight) -> None:
         """Begin again once a flight that takes nobody along any more has ended."""
@@ -319,3 +335,12 @@ class Engine:
         except TimeoutError:
             return False
         return True
+
+
+def _another(download: Download, flight: Flight | None, holding: Holding | None) -> str | None:
+    """The public URL of what is here by the id of *download*, if that is made of something else."""
+    if flight is not None and flight.fingerprint != download.fingerprint:
+        return flight.url
+    if holding is not None and holding.record.identity != download.fingerprint:
+        return holding.record.url
+    return None

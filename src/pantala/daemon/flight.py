@@ -26,6 +26,7 @@ from pantala.errors import (
 from pantala.model.digest import piece_digest
 from pantala.model.pieces import piece_count, piece_length_for, pieces_for
 from pantala.model.task import DownloadRequest, TaskRecord, Traffic
+from pantala.model.urls import public_url
 from pantala.ports import KnownTask, Registration
 from pantala.storage.holding import Holding, Lease, Reason
 
@@ -51,6 +52,10 @@ class Flight:
         self._request = first.request
         self._kind = first.request.kind
         self._task_id = first.task_id
+        #: What the task is made from, see :class:`~pantala.model.ids.Identity`.
+        self.fingerprint = first.fingerprint
+        #: Fit to be shown to others.
+        self.url = public_url(first.request.url)
         self._peer_id = first.peer_id
         self._callers = Callers(first)
         self._origins = Origins(node, self._callers)
@@ -188,7 +193,8 @@ class Flight:
         return TaskRecord(
             kind=self._kind,
             id=self._task_id,
-            url=self._request.url,
+            url=self.url,
+            identity=self.fingerprint,
             tag=self._request.tag,
             application=self._request.application,
             created_at=now,

@@ -24,6 +24,7 @@ from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
+from pantala.model.urls import public_url
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
 from pantala.rpc.convert import (
     download_request,
@@ -147,6 +148,9 @@ class _TaskService:
             elif holding is not None and holding.complete:
                 # A scheduler counts no host that keeps what it has to itself.
                 message.has_available_peer = True
+            # Not every scheduler keeps to itself what it should.
+            message.url = public_url(message.url)
+            message.ClearField("request_header")
             good = True
             return message
         finally:

@@ -5,7 +5,8 @@
 - :mod:`.pieces`: piece length, which pieces cover a range
 - :mod:`.numbers`: sets of piece numbers
 - :mod:`.filtered`: query parameters that are no part of an identity
-- :mod:`.headers`: headers that no caller decides
+- :mod:`.headers`: headers that no caller decides, and those that decide the content
 - :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece
+- :mod:`.urls`: URLs as others may see them
 - :mod:`.units`: sizes and durations as people write them
 """

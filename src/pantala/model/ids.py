@@ -6,31 +6,37 @@
     piece   task-number
 
 Every peer computes task ids for itself, so what is hashed, and how a URL is written before it
-is hashed, is part of the protocol: both follow Dragonfly's client to the byte. (Its scheduler
-sorts query parameters; ids travel as the client made them.)
+is hashed, is part of the protocol. For the kinds that stock peers fetch, both follow Dragonfly's
+client to the byte, who writes one field after the other, so that two tasks may have one id. For
+CACHE the id is ours to define, and has the fields framed (docs/adr/0009-identity.md). (Dragonfly's
+scheduler sorts query parameters; ids travel as the client made them.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final
-from urllib.parse import parse_qsl, quote_plus
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, quote_plus, unquote_plus
 
 from ada_url import URL
 
 from pantala.errors import InvalidRequest
 
 from .filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from .headers import representation
 from .task import Kind
 
 __all__ = [
     "DEFAULT_FILTERED_QUERY_PARAMS",
+    "Identity",
     "check_task_id",
     "check_url",
     "credentials_id",
     "host_id",
+    "identify",
     "normalise_url",
     "peer_id",
     "persistent_cache_task_id",
@@ -38,6 +44,9 @@ __all__ = [
     "piece_id",
     "task_id",
 ]
+
+#: What our fingerprints begin with, lest they be those of something else that is hashed.
+_DOMAIN: Final = "pantala identity 1"
 
 _TASK_ID: Final = re.compile(r"[0-9a-f]{64}")
 _NO_HOST: Final = re.compile(r"\s*https?:/*(/{3}|$|[?#])", re.IGNORECASE)
@@ -80,7 +89,33 @@ def check_task_id(text: str) -> str:
     return text
 
 
-def task_id(
+class Identity(NamedTuple):
+    """What makes a task this one and no other.
+
+    Attributes:
+        task_id: Its name, as it travels. Of the contract's kinds, others may have the same.
+        fingerprint: SHA-256 in hex of all that makes it; no other identity has the same.
+    """
+
+    task_id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What an identity is made of; the names are those of :func:`identify`."""
+
+    kind: Kind
+    url: str
+    tag: str = ""
+    application: str = ""
+    revision: str = ""
+    piece_length: str = ""
+    filtered: Collection[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def identify(
     kind: Kind,
     url: str,
     *,
@@ -90,29 +125,132 @@ def task_id(
     filtered_query_params: Collection[str] = (),
     revision: str | None = None,
     content: str | None = None,
-) -> str:
-    """The id of a task that comes to be by download.
+    request_header: Mapping[str, str] | None = None,
+) -> Identity:
+    """The identity of a task that comes to be by download.
 
-    Digest, range, headers and priority are no part of a content's identity.
+    Digest, range, credentials and priority are no part of it.
 
     Args:
-        kind: Part of the identity, unless *content* is given.
-        url: Where the content comes from, see :func:`normalise_url`.
+        kind: Part of the identity.
+        url: Where the content comes from.
         tag: Tells apart what the URL does not; ``""`` and None are the same.
         application: Likewise.
         piece_length: What the caller asked for, bytes; never a computed one.
         filtered_query_params: Names of query parameters to leave out.
         revision: Of a model hub's URL.
-        content: Decides alone, if given. Tasks of two kinds then have the same id.
+        content: Stands for all of the above but *kind*, if given.
+        request_header: The caller's. What negotiates a representation is part of the identity,
+            though not of the contract's ids, see :func:`~pantala.model.headers.representation`.
 
     Raises:
-        InvalidRequest: *url* cannot be parsed.
+        InvalidRequest: *url* cannot be parsed, or a text is none.
     """
-    if content is not None:
-        return _hash(content)
-    length = "" if piece_length is None else str(piece_length)
-    normal = normalise_url(url, filtered_query_params)
-    return _hash(normal, tag or "", application or "", revision or "", length, kind.name)
+    given = _Fields(
+        kind,
+        url,
+        tag or "",
+        application or "",
+        revision or "",
+        "" if piece_length is None else str(piece_length),
+        filtered_query_params,
+        request_header or {},
+    )
+    try:
+        if content is not None:
+            return _BY_CONTENT.get(kind, _contract_by_content)(given, content)
+        return _BY_URL.get(kind, _contract_by_url)(given)
+    except UnicodeEncodeError:
+        raise InvalidRequest("URL, tag, application and the like must be UTF-8") from None
+
+
+def task_id(kind: Kind, url: str, **fields: Any) -> str:
+    """The id alone; the arguments are those of :func:`identify`."""
+    return identify(kind, url, **fields).task_id
+
+
+def _contract_by_url(given: _Fields) -> Identity:
+    parts = (
+        normalise_url(given.url, given.filtered),
+        given.tag,
+        given.application,
+        given.revision,
+        given.piece_length,
+        given.kind.name,
+    )
+    return Identity(_hash(*parts), _fingerprint("contract url", *parts, headers=given.headers))
+
+
+def _contract_by_content(given: _Fields, content: str) -> Identity:
+    fingerprint = _fingerprint("contract content", given.kind.name, content, headers=given.headers)
+    return Identity(_hash(content), fingerprint)
+
+
+def _ours_by_url(given: _Fields) -> Identity:
+    url, left_out = _exact_url(given.url, given.filtered)
+    fingerprint = _fingerprint(
+        "url",
+        given.kind.name,
+        url,
+        given.tag,
+        given.application,
+        given.revision,
+        given.piece_length,
+        _framed(*left_out),
+        headers=given.headers,
+    )
+    return Identity(fingerprint, fingerprint)
+
+
+def _ours_by_content(given: _Fields, content: str) -> Identity:
+    fingerprint = _fingerprint("content", given.kind.name, content, headers=given.headers)
+    return Identity(fingerprint, fingerprint)
+
+
+#: Kinds whose ids are ours to define.
+_BY_URL: Final[Mapping[Kind, Callable[[_Fields], Identity]]] = {Kind.CACHE: _ours_by_url}
+_BY_CONTENT: Final[Mapping[Kind, Callable[[_Fields, str], Identity]]] = {
+    Kind.CACHE: _ours_by_content
+}
+
+
+def _fingerprint(domain: str, *fields: str | bytes, headers: Mapping[str, str]) -> str:
+    """SHA-256 of *fields*, and of what *headers* negotiate.
+
+    Args:
+        domain: Where the identity comes from: the same fields from elsewhere mean another one.
+        fields: As many in each identity of a domain.
+        headers: The caller's.
+    """
+    negotiated = [text for pair in representation(headers) for text in pair]
+    framed = _framed(_DOMAIN, domain, *fields, _framed(*negotiated))
+    return hashlib.sha256(framed).hexdigest()
+
+
+def _framed(*fields: str | bytes) -> bytes:
+    """*fields*, each after its length in bytes as eight bytes, the highest first."""
+    data = [text.encode() if isinstance(text, str) else text for text in fields]
+    return b"".join(len(each).to_bytes(8, "big") + each for each in data)
+
+
+def _exact_url(url: str, filtered: Collection[str]) -> tuple[str, list[str]]:
+    """*url* as it is asked for, less what *filtered* names, and which names that were.
+
+    Unlike :func:`normalise_url` it makes nothing equal that an origin could tell apart. The names
+    that are left out by default are not returned: those who have them in their URL want what
+    those want who have not.
+    """
+    parsed = _parsed(url)
+    parsed.hash = ""  # which no origin gets to see
+    kept, left_out = [], set()
+    for pair in parsed.search.removeprefix("?").split("&"):
+        name = unquote_plus(pair.partition("=")[0], errors="replace")
+        if name in filtered and pair:
+            left_out.add(name)
+        else:
+            kept.append(pair)
+    parsed.search = "&".join(kept)
+    return parsed.href, sorted(left_out.difference(DEFAULT_FILTERED_QUERY_PARAMS))
 
 
 def persistent_task_id(url: str, region: str, endpoint: str) -> str:
@@ -194,7 +332,7 @@ def credentials_id(url: str, filtered: Collection[str], headers: Mapping[str, st
 
 
 def normalise_url(url: str, filtered: Collection[str] = ()) -> str:
-    """*url* as it is hashed: parsed by the WHATWG rules and written again.
+    """*url* as the contract's ids have it: parsed by the WHATWG rules and written again.
 
     Host and scheme in lower case, no default port, no dot segments; the query in its original
     order but form-encoded anew, without the parameters named in *filtered*; no slash at the

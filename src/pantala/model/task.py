@@ -86,6 +86,9 @@ class TaskRecord:
     """What is remembered of a task. Times are unix seconds.
 
     Attributes:
+        url: Its public form: records are shown to others, and nothing is fetched by them.
+        identity: What it was made from, see :class:`~pantala.model.ids.Identity`; ids of some
+            kinds can be those of another.
         updated_at: Last use: a transition, a local hit, or an upload.
         finished_at: Set while *every* piece is here, and only then.
         version: What the origin said of this content's identity (ETag or the like); ``""``
@@ -97,6 +100,7 @@ class TaskRecord:
     url: str
     created_at: float
     updated_at: float
+    identity: str = ""
     tag: str | None = None
     application: str | None = None
     piece_length: int | None = None

@@ -116,6 +116,7 @@ class NodeTask(_message.Message):
     id: _builtins.str
     type: _common_pb2.TaskType.ValueType
     url: _builtins.str
+    """Without user, password, query and fragment, which may be secret."""
     tag: _builtins.str
     application: _builtins.str
     piece_length: _builtins.int

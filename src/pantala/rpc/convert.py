@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
 
@@ -93,7 +92,8 @@ def download_request(kind: Kind, message: Any) -> DownloadRequest:
 def fill_register(message: Any, request: DownloadRequest) -> None:
     """Write *request* into a register message.
 
-    But for the output path: where a node writes its copy is nobody else's business.
+    But for the output path: where a node writes its copy is nobody else's business. Secrets in the
+    URL and in headers go along, for a seed may fetch with them; the scheduler tells nobody else.
     """
     message.url = request.url
     message.type = int(request.kind)
@@ -139,7 +139,7 @@ def task_message(
     """A task as this node alone knows it."""
     message = common_pb2.CacheTask(
         id=record.id,
-        url=public_url(record.url),
+        url=record.url,
         tag=record.tag,
         application=record.application,
         content_length=record.content_length or 0,
@@ -153,14 +153,3 @@ def task_message(
     )
     message.type = cast("common_pb2.TaskType.ValueType", record.kind.value)
     return message
-
-
-def public_url(url: str) -> str:
-    """*url* without what may be secret in it: user, password, query and fragment."""
-    # By hand: a library that parses URLs refuses some, and not those that another one refuses.
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    scheme, slashes, rest = bare.partition("://")
-    if not slashes:
-        return bare
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

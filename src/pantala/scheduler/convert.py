@@ -17,6 +17,7 @@ from pantala.model.digest import parse_digest
 from pantala.model.ids import check_task_id, check_url, credentials_id
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, ByteRange
 from pantala.model.units import byte_count
+from pantala.model.urls import public_url
 from pantala.pb import common_pb2, scheduler_pb2
 from pantala.rpc.convert import duration, optional, seconds, timestamp
 
@@ -120,7 +121,7 @@ def registration(side: Side, message: Any, download: Any) -> Registration:
         host_id=check_id(message.host_id, "host id"),
         task_id=check_task_id(message.task_id),
         peer_id=check_id(message.peer_id, "peer id"),
-        url=check_url(download.url),
+        url=public_url(check_url(download.url)),
         tag=optional(download, "tag"),
         application=optional(download, "application"),
         filtered_query_params=tuple(download.filtered_query_params),

@@ -12,13 +12,14 @@ from urllib.parse import unquote_to_bytes
 import ada_url
 
 from pantala.errors import InvalidRequest, SourceFailed
-from pantala.model.headers import NOT_THE_CALLERS
+from pantala.model.headers import NOT_THE_CALLERS, negotiates
 
 #: Redirects that we follow; a GET stays a GET with all of them.
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-# They are for the server that they were meant for, and for no other.
-_CREDENTIALS: Final = frozenset({"authorization", "cookie", "cookie2", "www-authenticate"})
+# Go along to another origin, besides those that negotiate a representation. Any other header may
+# be a credential, and is for the server that it was meant for.
+_FOLLOW: Final = frozenset({"cache-control", "pragma", "user-agent"})
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -46,7 +47,7 @@ class Target:
     def redirected(self, location: str) -> Target:
         """Where *location* leads from here.
 
-        Credentials stay behind when scheme, host or port differ.
+        When scheme, host or port differ, all headers stay behind that may hold a credential.
 
         Raises:
             SourceFailed: It leads nowhere, or away from HTTP.
@@ -57,7 +58,7 @@ class Target:
             raise SourceFailed(f"{self.name} redirects to what is no http or https URL") from exc
         headers = dict(self.headers)
         if url.origin != self.origin:
-            headers = {k: v for k, v in headers.items() if k.lower() not in _CREDENTIALS}
+            headers = {k: v for k, v in headers.items() if _may_follow(k)}
         if authorization:
             headers = _without(headers, "authorization") | {"Authorization": authorization}
         return _target(url, headers)
@@ -110,6 +111,10 @@ def _utf8(location: str) -> str:
         return location.encode("latin-1").decode()
     except UnicodeError:
         return location
+
+
+def _may_follow(name: str) -> bool:
+    return name.lower() in _FOLLOW or negotiates(name)
 
 
 def _target(url: ada_url.URL, headers: Mapping[str, str]) -> Target:

@@ -165,6 +165,7 @@ class Registration:
         content_length: Bytes; None when the peer does not say, which for a task that nobody
             holds means that it is empty.
         piece_length: Bytes; None when it does not say.
+        url: Its public form: whoever asks gets to see it.
         priority: 0 to 6, see :mod:`.choose`.
         credentials: A name for what it asks the origin with and others do not; ``""`` for nothing.
     """
