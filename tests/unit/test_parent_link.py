@@ -24,7 +24,7 @@ from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2
 from pantala.ports import Candidate, Offer
-from pantala.rpc.parent_link import VERSION_KEY, GrpcParents
+from pantala.rpc.parent_link import VERSION_KEY, GrpcParents, _is_at
 from pantala.rpc.service import add_service, sends_headers
 
 TASK = "a" * 64
@@ -137,13 +137,13 @@ async def offers(parents: GrpcParents, parent: Candidate, gap: float = 20.0) -> 
 async def test_offers(parents: GrpcParents, parent: Candidate, script: Script) -> None:
     """First the version, then what it has, and where to ask for it."""
     script.answers = [
-        Answer(number=3, offset=300, length=100, ip="10.0.0.1", tcp_port=4005),
-        Answer(number=5, offset=500, length=10, ip="fd00::1", tcp_port=4005),
+        Answer(number=3, offset=300, length=100, ip="127.0.0.1", tcp_port=4005),
+        Answer(number=5, offset=500, length=10, ip="127.0.0.1", tcp_port=4005),
     ]
     assert await offers(parents, parent) == [
         '"v/1"',
-        Offer(3, 300, 100, "10.0.0.1", 4005),
-        Offer(5, 500, 10, "fd00::1", 4005),
+        Offer(3, 300, 100, "127.0.0.1", 4005),
+        Offer(5, 500, 10, "127.0.0.1", 4005),
     ]
     (request,) = script.heard
     assert (request.host_id, request.task_id) == ("me", TASK)
@@ -154,10 +154,10 @@ async def test_offers(parents: GrpcParents, parent: Candidate, script: Script) -
     "answer",
     [
         Answer(number=3, offset=300, length=100),
-        Answer(number=3, offset=300, length=100, ip="10.0.0.1"),
+        Answer(number=3, offset=300, length=100, ip="127.0.0.1"),
         Answer(number=3, offset=300, length=100, tcp_port=4005),
-        Answer(number=3, offset=300, length=100, ip="10.0.0.1", tcp_port=0),
-        Answer(number=3, offset=300, length=100, ip="10.0.0.1", tcp_port=70000),
+        Answer(number=3, offset=300, length=100, ip="127.0.0.1", tcp_port=0),
+        Answer(number=3, offset=300, length=100, ip="127.0.0.1", tcp_port=70000),
     ],
 )
 async def test_a_parent_without_a_data_port(
@@ -168,6 +168,37 @@ async def test_a_parent_without_a_data_port(
     _, offer = await offers(parents, parent)
     assert isinstance(offer, Offer)
     assert offer.port is None
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.1", "::1", "127.0.0.2", "localhost", "127.0.0.1:22"])
+async def test_a_parent_that_names_another_machine(
+    parents: GrpcParents, parent: Candidate, script: Script, ip: str
+) -> None:
+    """Its children do not call whom it likes; what it offered before is good."""
+    script.answers = [
+        Answer(number=3, offset=300, length=100, ip="127.0.0.1", tcp_port=4005),
+        Answer(number=5, offset=500, length=10, ip=ip, tcp_port=22),
+    ]
+    found = parents.offers(parent, Kind.CACHE, TASK, frozenset({5, 3}), gap=20.0)
+    assert await anext(found) == '"v/1"'
+    assert await anext(found) == Offer(3, 300, 100, "127.0.0.1", 4005)
+    with pytest.raises(RemoteProtocolError, match="another machine"):
+        await anext(found)
+
+
+@pytest.mark.parametrize(
+    ("address", "ip", "expected"),
+    [
+        ("[fd00::1]:4000", "fd00:0::1", True),
+        ("[fd00::1]:4000", "fd00::2", False),
+        ("10.0.0.1:4000", "10.0.0.1", True),
+        ("seed.example:4000", "seed.example", True),
+        ("seed.example:4000", "10.0.0.1", False),
+    ],
+)
+def test_where_a_parent_is(address: str, ip: str, *, expected: bool) -> None:
+    """However the same address is written."""
+    assert _is_at(address, ip) == expected
 
 
 async def test_a_parent_that_does_not_speak_of_versions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -90,7 +91,7 @@ class GrpcParents:
                 hello: _Hello = await anext(answers)
                 yield hello.version
                 async for answer in answers:
-                    yield _offer(answer, hello.clock())
+                    yield _offer(answer, parent, hello.clock())
         except grpc.aio.AioRpcError as error:
             mine = status.from_rpc_error(error, f"parent {parent.address}")
             raise (mine if isinstance(mine, Busy) else ParentLost(str(mine))) from error
@@ -182,11 +183,24 @@ async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
         call.cancel()
 
 
-def _offer(answer: Any, at: float | None) -> Offer:
+def _offer(answer: Any, parent: Candidate, at: float | None) -> Offer:
     port = optional(answer, "tcp_port")
     ip = optional(answer, "ip") or ""
     usable = port if ip and port and 0 < port < 65536 else None
+    if usable is not None and not _is_at(parent.address, ip):
+        raise RemoteProtocolError(
+            f"parent {parent.address}: names {ip}:{port} for its pieces, which is another machine"
+        )
     return Offer(answer.number, answer.offset, answer.length, ip, usable, at)
+
+
+def _is_at(address: str, ip: str) -> bool:
+    """Whether *ip* is that of *address*: nobody shall have children call whom he likes."""
+    announced = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(ip) == ipaddress.ip_address(announced)
+    except ValueError:  # a name: the same one then
+        return ip == announced
 
 
 def _take(answer: Any, want: Offer, into: memoryview, who: str) -> str:
