@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pantala.core.sched.choose import ToSource
 from pantala.core.sched.entities import OVER, Peer
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.rules import RULES, Limits
@@ -103,20 +104,49 @@ def test_lengths_are_adopted_when_nobody_holds_the_task() -> None:
     assert old.task.registration.url == "http://new"
 
 
-def test_lengths_that_contradict_the_holders_are_refused() -> None:
-    """Unless the peer fetches from the origin by itself; then both live, unmixed."""
+def test_lengths_that_contradict_the_holders() -> None:
+    """Whoever has another content than they is left to the origin; both live, unmixed."""
     stage = Stage()
     old = stage.holder("a")
-    with pytest.raises(NoProvider, match=r"10485760 .*8388608"):
-        stage.register("b", content_length=8 * MIB)
-    with pytest.raises(NoProvider):
-        stage.register("b", piece_length=8 * MIB)
+    assert isinstance(stage.decide(stage.register("b", content_length=8 * MIB)), ToSource)
+    assert isinstance(stage.decide(stage.register("b", piece_length=8 * MIB)), ToSource)
     new = stage.holder("b", content_length=8 * MIB)
     assert old.task.shape.content_length == 10 * MIB
     assert list(stage.child("c").parents) == [old.id]
-    stage.world.remove_peer(old)
     assert list(stage.child("d", content_length=8 * MIB).parents) == [new.id]
+    assert old.task.shape.content_length == 10 * MIB
+    stage.world.remove_peer(old)
     assert old.task.shape.content_length == 8 * MIB
+    stage.check()
+
+
+def test_a_stranger_does_not_decide_how_long_a_content_is() -> None:
+    """Nor do many, if he made them up; nor those whom he has deceived."""
+    stage = Stage()
+    stage.host("a", at="10.0.0.7")
+    held = stage.holder("a")
+    for number in range(9):
+        stage.host(f"liar{number}", at="10.6.6.6")
+        stage.holder(f"liar{number}", content_length=7)
+    for number in range(9):
+        stage.host(f"fooled{number}", at=f"10.0.1.{number}")
+        stage.child(f"fooled{number}", content_length=7)
+    assert held.task.shape == (10 * MIB, 4 * MIB)
+    child = stage.child("b")
+    assert list(child.parents) == [held.id]
+    stage.check()
+
+
+def test_two_honest_hosts_outvote_the_one_that_came_first() -> None:
+    """Until then his word is all there is."""
+    stage = Stage()
+    stage.host("liar", at="10.6.6.6")
+    lie = stage.holder("liar", content_length=7)
+    for number, expected in enumerate((7, 10 * MIB)):
+        stage.host(f"h{number}", at=f"10.0.0.{number}")
+        stage.holder(f"h{number}")
+        assert lie.task.shape.content_length == expected
+    assert len(stage.child("c").parents) == 2
     stage.check()
 
 

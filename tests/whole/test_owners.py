@@ -190,3 +190,43 @@ def test_a_killed_daemon_comes_back(cluster: Cluster, origin: Origin) -> None:
     origin.pause()
     got = cluster.get(child, origin.url("/f"), "--disable-back-to-source")
     assert got.bytes() == CONTENT.read()
+
+
+# What a task is
+
+
+async def test_a_fake_holder_does_not_decide_how_long_a_content_is(s: Swarm) -> None:
+    """He vouches for 7 bytes by as many hosts as he likes; who comes gets the real holder."""
+    await s.hosts("a", "b")
+    held = await s.holder("a")
+    async with s.caller(address="127.0.0.9") as stranger:
+        for name in "xyz":
+            await stranger.host(name)
+            await stranger.holder(name, length=7)
+        late = stranger.peer("x")
+        await late.register(length=7)
+    assert (await s.stat()).content_length == 10 << 20
+    child = s.peer("b")
+    await child.register()
+    assert await child.parents() == {held.id}
+
+
+async def test_honest_hosts_outvote_a_fake_holder_who_came_first(s: Swarm) -> None:
+    """Those who know better are not refused: they go to the origin, and are believed."""
+    async with (
+        s.caller(address="127.0.0.9") as stranger,
+        s.caller("b's", address="127.0.0.2") as other,
+    ):
+        await stranger.host("x")
+        await stranger.holder("x", length=7)
+        await s.hosts("a")
+        await s.source("a")
+        await other.host("b")
+        child = other.peer("b")
+        await child.register()
+        assert len(await child.parents()) == 1  # the one that reads the origin
+        second = other.peer("b")
+        assert is_to_source(await second.asked(need_back_to_source=True))
+        await second.source_started()
+        await other.until_state(second, "BackToSource")
+        assert (await s.stat()).content_length == 10 << 20

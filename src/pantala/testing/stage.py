@@ -43,8 +43,11 @@ class Stage:
         self.rng = Random(seed)
         self._numbers = itertools.count()
 
-    def host(self, name: str, **facts: Any) -> Host:
-        """*name* announces itself, reachable and with a fast link unless *facts* say otherwise."""
+    def host(self, name: str, *, at: str = "10.0.0.1", **facts: Any) -> Host:
+        """*name* announces itself, reachable and with a fast link unless *facts* say otherwise.
+
+        It calls from *at*.
+        """
         number = len(self.world.hosts) + 1
         said: dict[str, Any] = {
             "hostname": name,
@@ -53,7 +56,7 @@ class Stage:
             "max_tx_bandwidth": 10**10,
             "version": "pantala/0",
         }
-        return self.world.announce(HostFacts(id=name, **(said | facts)), self.now, Caller())
+        return self.world.announce(HostFacts(id=name, **(said | facts)), self.now, Caller(at))
 
     def register(self, host: str, task: str = "t", **said: Any) -> Peer:
         """A new peer of *host* registers; the host announces itself if it has not."""

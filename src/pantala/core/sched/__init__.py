@@ -4,6 +4,8 @@
 - :mod:`.rules`: how kinds of task differ, and the numbers that operators may change
 - :mod:`.costs`: how long a peer's pieces took
 - :mod:`.sample`: a set that gives its members in random order
+- :mod:`.shape`: how a content is cut
+- :mod:`.votes`: which shape counts if holders do not agree
 - :mod:`.entities`: hosts, tasks and peers
 - :mod:`.edges`: who is whose parent, and what that costs a host
 - :mod:`.seeds`: which seed fetches a task from its origin

@@ -19,7 +19,9 @@ from pantala.model.task import Kind
 from .costs import Costs
 from .rules import Rules
 from .sample import SampleSet
+from .shape import Shape
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
+from .votes import Votes
 
 #: A task is known by its kind and id. Kinds do not share a namespace.
 TaskKey = tuple[Kind, str]
@@ -33,13 +35,6 @@ DEFAULT_CONCURRENT_PIECES: Final = 8
 AT_WORK: Final = frozenset({PeerState.RUNNING, PeerState.BACK_TO_SOURCE})
 #: In these a peer is over: it gives no more news.
 OVER: Final = frozenset({PeerState.SUCCEEDED, PeerState.FAILED, PeerState.LEAVE})
-
-
-class Shape(NamedTuple):
-    """How a content is cut, in bytes. Peers exchange pieces only if they agree on it."""
-
-    content_length: int
-    piece_length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +228,8 @@ class Task:
     peers: dict[str, Peer] = field(default_factory=dict)
     #: All and only those peers that have content or get some, on hosts that share.
     holders: SampleSet[Peer] = field(default_factory=SampleSet)
+    #: For which shapes those of them vouch that have finished, or are at the origin.
+    votes: Votes = field(default_factory=Votes)
     #: Ids of all and only those peers that are at the origin now.
     at_origin: set[str] = field(default_factory=set)
     #: Peers that were told what to do and have not started, and until when they may.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pantala.core.fsm import Machine
-from pantala.errors import CREDENTIALS_REFUSED, InvalidRequest, NoProvider, NotFound, TaskNotFound
+from pantala.errors import CREDENTIALS_REFUSED, InvalidRequest, NotFound, TaskNotFound
 from pantala.model.task import Kind
 
 from .costs import Costs
@@ -23,12 +23,12 @@ from .entities import (
     Peer,
     PeerKey,
     Registration,
-    Shape,
     Task,
     TaskKey,
 )
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
+from .shape import Shape
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
 
 
@@ -156,7 +156,6 @@ class World:
         Raises:
             NotFound: Its host is not known.
             InvalidRequest: The kind of task is not served.
-            NoProvider: The content it describes is not the one that others hold.
             InvalidTransition: A peer of that id is there already.
         """
         host = self.host(registration.host_id)
@@ -304,18 +303,8 @@ class World:
         task = self.tasks.get((registration.kind, registration.task_id))
         if task is None:
             return self._new_task(registration, now)
-        shape = _shape(registration, task.shape if task.holders else Shape(0, 0))
-        known = not task.holders or any(holder.shape == shape for holder in task.holders)
-        if known:
-            task.shape = shape
-        elif not registration.need_back_to_source:
-            held = task.shape
-            raise NoProvider(
-                f"task {task.id}: its holders have {held.content_length} bytes in pieces of "
-                f"{held.piece_length}, peer {registration.peer_id} wants "
-                f"{shape.content_length} in pieces of {shape.piece_length}; if the content has "
-                "changed at its origin, delete the task or give the new one a tag"
-            )
+        if not task.holders:
+            task.shape = _shape(registration, Shape(0, 0))
         task.registration, task.updated_at = registration, now
         return task
 
@@ -386,19 +375,27 @@ class World:
         task = peer.task
         before = peer in task.holders
         after = peer.id in task.peers and _holds(peer)
-        if before == after:
-            return
         if after:
             task.holders.add(peer)
         else:
             task.holders.discard(peer)
-            self._reshape(task)
-        self._on_change(task)
+        self._vote(peer, vouches=after and peer.state is not PeerState.RUNNING)
+        if before != after:
+            self._on_change(task)
 
-    def _reshape(self, task: Task) -> None:
-        """Describe *task* as those describe it who hold it: there may be two versions."""
-        if not any(holder.shape == task.shape for holder in task.holders):
-            task.shape = next((holder.shape for holder in task.holders), task.shape)
+    def _vote(self, peer: Peer, *, vouches: bool) -> None:
+        """Describe the task as those describe it who should know: there may be two versions.
+
+        Not those who still fetch from others, on whose word they describe it themselves.
+        """
+        task, host = peer.task, peer.host
+        if vouches:
+            news = task.votes.cast(peer.id, peer.shape, host.owner.address, host.id)
+        else:
+            news = task.votes.withdraw(peer.id)
+        winner = task.votes.winner if news else None
+        if winner is not None:
+            task.shape = winner
 
     def _merge(self, peer: Peer) -> None:
         """One peer, which has just finished, speaks for what its host had before, too.
