@@ -17,6 +17,7 @@ ENDLESS = {
     "daemon.transport.Transport._reappear": "of one download, which fails with it",
     "daemon.origins.Origins.probe": "of one download: one caller's credentials after another's",
     "daemon.flight.Flight._grow": "of one download: to the content's end",
+    "daemon.room.Room.extend": "of one download: until there is room, or none to come",
     "daemon.handoff_server._Client._send_fd": "of one connection: until it takes the frame",
     "rpc.parent_link._read": "of one call, whose caller learns of it",
     "rpc.scheduler_link.Talk._send": "of one talk, whose reader learns of it",

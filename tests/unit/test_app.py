@@ -28,6 +28,7 @@ DAEMON = [
     "follow the list of schedulers",
     "look what was handed out is back",
     "read the list of schedulers",
+    "serve those who wait for room",
     "tell health",
     "watch a scheduler",
 ]

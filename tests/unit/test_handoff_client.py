@@ -155,6 +155,7 @@ def test_a_growing_content(tmp_path: Path) -> None:
     """Its descriptor comes late; warnings come any time."""
 
     def script(talk: Conversation) -> None:
+        talk.send(event="waiting", bytes=4 << 20)
         talk.send(event="growing", bytes=100)
         talk.send(event="warning", message="the origin\nis slow")
         talk.send(event="growing", bytes=len(CONTENT))

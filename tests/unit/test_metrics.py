@@ -104,7 +104,7 @@ def test_requests() -> None:
 def test_the_memory_store() -> None:
     """Gauges are asked for at each look, and only then."""
     metrics = Metrics()
-    figures = [StoreFigures(100, 40, 30, 10, 20, 2), StoreFigures(100, 0, 0, 0, 0, 0)]
+    figures = [StoreFigures(100, 40, 30, 10, 20, 2, 3), StoreFigures(100, 0, 0, 0, 0, 0, 0)]
     metrics.observe_store(lambda: figures.pop(0))
     metrics.evicted("lru")
     metrics.cache_hit()
@@ -118,6 +118,7 @@ def test_the_memory_store() -> None:
         "cache_pinned_bytes": 10,
         "cache_reserved_bytes": 20,
         "cache_tasks": 2,
+        "cache_waiting": 3,
         "cache_evictions_total": 1,
         "cache_hits_total": 2,
         "cache_misses_total": 1,

@@ -78,6 +78,17 @@ def test_unknown_lengths_have_no_percent() -> None:
     assert _taken(stream) == "\r5.0 MiB so far, 2 s\x1b[K"
 
 
+def test_waiting_for_room() -> None:
+    """It says so, and stops saying so when there is some."""
+    progress, stream, clock = _progress()
+    clock.now += 1
+    progress.waiting(30 << 20)
+    assert _taken(stream) == "\rwaiting for room for 30.0 MiB in the daemon's memory, 1 s\x1b[K"
+    clock.now += 1
+    progress.growing(5 << 20)
+    assert _taken(stream) == "\r5.0 MiB so far, 2 s\x1b[K"
+
+
 def test_words_take_the_lines_place() -> None:
     """And cannot steer the terminal."""
     progress, stream, clock = _progress()

@@ -72,6 +72,7 @@ class Download:
         self._output = output
         self._progress = progress
         self._events: dict[str, Callable[[dict[str, Any]], None]] = {
+            "waiting": self._on_waiting,
             "growing": self._on_growing,
             "warning": self._on_warning,
             "started": self._on_started,
@@ -121,6 +122,9 @@ class Download:
                     "which this dfget does not know: are they of the same version?"
                 )
             handle(event)
+
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        self._progress.waiting(_number(event, "bytes"))
 
     def _on_growing(self, event: dict[str, Any]) -> None:
         self._progress.growing(_number(event, "bytes"))

@@ -38,6 +38,7 @@ class Progress:
         self._drawn = False
         self._total: int | None = None
         self._growing = 0
+        self._wanted = 0
         self._received: Mapping[str, int] = {}
 
     @property
@@ -50,9 +51,14 @@ class Progress:
         """Seconds since the start."""
         return self._clock() - self._begun
 
+    def waiting(self, size: int) -> None:
+        """The daemon has no room for *size* bytes yet."""
+        self._wanted = size
+        self.tick()
+
     def growing(self, size: int) -> None:
         """*size* bytes are here, of a content whose length nobody knows yet."""
-        self._growing = size
+        self._growing, self._wanted = size, 0
         self.tick()
 
     def started(self, total: int) -> None:
@@ -112,6 +118,9 @@ class Progress:
         from pantala.model.units import format_size  # noqa: PLC0415  it compiles patterns
 
         if self._total is None:
+            if self._wanted:
+                room = format_size(self._wanted)
+                return f"waiting for room for {room} in the daemon's memory, {self.seconds:.0f} s"
             here = f"{format_size(self._growing)} so far" if self._growing else "waiting"
             return f"{here}, {self.seconds:.0f} s"
         size = sum(self._received.values())

@@ -6,6 +6,7 @@
 - :mod:`.engine`: a request becomes a download
 - :mod:`.download`: one caller's download, as the caller sees it
 - :mod:`.callers`: everybody who waits for one task
+- :mod:`.room`: those who wait for room in memory, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.transport`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.fetching`: carries pieces from parents and the origin into their places

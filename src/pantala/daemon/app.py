@@ -198,6 +198,7 @@ class Daemon:
             pinned=figures.pinned,
             reserved=max(0, figures.used - held),
             tasks=figures.tasks,
+            waiting=len(self.node.room),
         )
 
     def _troubles(self) -> list[str]:
@@ -335,6 +336,7 @@ class Daemon:
         interval = min(self.config.gc.interval, max(1.0, min(ttl.values()) / 4))
         self.loops.every(interval, lambda: self.holdings.expire(ttl), "evict by time to live")
         self.loops.every(_RECALL, self.holdings.recall, "look what was handed out is back")
+        keep(self.node.room.watch, "serve those who wait for room")
         self.loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 
     def _tell_health(self) -> None:

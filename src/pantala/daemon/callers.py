@@ -45,6 +45,15 @@ class Callers:
         return any(d.attended and not d.closed for d in self.active())
 
     @property
+    def is_patient(self) -> bool:
+        """Some caller is there who waits for room in memory."""
+        return any(d.patient and not d.closed for d in self.active())
+
+    def remove(self, download: Download) -> None:
+        """One is no longer ours to serve."""
+        self._downloads = [d for d in self._downloads if d is not download]
+
+    @property
     def is_prefetch(self) -> bool:
         """Nobody waits but for prefetching."""
         return all(d.request.is_prefetch for d in self.active())

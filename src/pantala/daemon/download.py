@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
@@ -20,6 +20,13 @@ class Growing:
     """The origin does not say how long the content is; this many bytes of it are here."""
 
     received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is no room in memory now; it begins when there is room for this many bytes."""
+
+    need: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Arrived:
     pieces: tuple[tuple[PieceRecord, Traffic], ...]
 
 
-Event = Growing | Started | Arrived
+Event = Waiting | Growing | Started | Arrived
 
 
 class Download:
@@ -61,16 +68,24 @@ class Download:
         identity: Of what.
         peer_id: This node's name for this attempt.
         attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
+        patient: Where there is no room in memory, wait for some. Who has others to ask is not.
 
     Raises:
         InvalidRequest: The request contradicts itself.
     """
 
     def __init__(
-        self, request: DownloadRequest, identity: Identity, peer_id: str, *, attended: bool = True
+        self,
+        request: DownloadRequest,
+        identity: Identity,
+        peer_id: str,
+        *,
+        attended: bool = True,
+        patient: bool = True,
     ) -> None:
         self.request = request
         self.attended = attended
+        self.patient = attended and patient
         self.task_id, self.fingerprint = identity
         self.peer_id = peer_id
         self.digest = parse_digest(request.digest) if request.digest else None
@@ -87,6 +102,10 @@ class Download:
         #: All of it was here when the caller came.
         self.was_here = False
         self._lease: Lease | None = None
+        #: On room that was set aside for it, until it has begun.
+        self._kept: Lease | None = None
+        #: While it waits for room: since when, for how many bytes, and who can say who has it.
+        self._waits: tuple[float, int, Callable[[], str]] | None = None
         #: The caller has left.
         self.closed = False
         self._saw_it_grow = False
@@ -101,11 +120,16 @@ class Download:
 
     # -- for the flight ------------------------------------------------------------------------
 
-    def begin(self, holding: Holding) -> None:
-        """The content is known: resolve the part, take a lease, tell what is here already.
+    def begin(self, holding: Holding, *, others_wait: bool = False) -> None:
+        """The content is known: make room for what is missing, and tell what is here already.
+
+        Args:
+            holding: The content.
+            others_wait: For room; they come first.
 
         Raises:
             RangeNotSatisfiable: The content has no such part.
+            OutOfSpace: There is no room now. It holds nothing, and has told nothing.
             TaskDeleted: It was deleted just now.
         """
         record = holding.record
@@ -114,11 +138,17 @@ class Download:
         self.part = ByteRange(0, total) if wanted is None else wanted
         holding.check_fits(self.part.length)
         pieces = pieces_for(wanted, content_length=total, piece_length=piece_length)
-        if not self.closed:  # the caller may have left while the content was looked for
-            self._lease = holding.lease()
-        self.holding = holding
         have = holding.pieces
         self.missing = {p.number for p in pieces if p.number not in have}
+        if self.missing:
+            if others_wait and (need := holding.lacks(self.missing)):
+                raise holding.no_room(need)
+            holding.reserve(self.missing, early=self.request.early)
+        if not self.closed:  # the caller may have left while the content was looked for
+            self._lease = holding.lease()
+        self.keep(None)
+        self._waits = None
+        self.holding = holding
         self._queue.put_nowait(
             Started(
                 content_length=total,
@@ -140,8 +170,29 @@ class Download:
             )
         self._end_if_whole()
 
+    def wait_for_room(self, need: int, holders: Callable[[], str]) -> None:
+        """There is no room for *need* bytes now; *holders* says who has it."""
+        if self._waits is None and not self.over:
+            self._waits = asyncio.get_running_loop().time(), need, holders
+            self._queue.put_nowait(Waiting(need))
+
+    def room_report(self) -> str:
+        """For how long it has waited for room, and who has it."""
+        if self._waits is None:
+            return "there was room"
+        since, need, holders = self._waits
+        seconds = asyncio.get_running_loop().time() - since
+        return f"waited {seconds:.1f} s for room for {need} bytes in memory: {holders()}"
+
+    def keep(self, lease: Lease | None) -> None:
+        """Keep what was set aside for it, until it has begun."""
+        old, self._kept = self._kept, lease
+        if old is not None:
+            old.end()
+
     def grown(self, received: int) -> None:
         """More of a content of unknown length is here."""
+        self._waits = None
         if not self.over:
             self._saw_it_grow = True
             self._queue.put_nowait(Growing(received))
@@ -156,6 +207,7 @@ class Download:
 
     def fail(self, error: DragonflyError) -> None:
         """It will not come."""
+        self.keep(None)
         if not self.over:
             self.over = True
             self._queue.put_nowait(error)
@@ -196,11 +248,14 @@ class Download:
 
     def timed_out(self) -> TimedOut:
         """The error for a caller whose time is over."""
+        if self._waits is not None:
+            return TimedOut(f"{self.room_report()}; the time that was asked for is over")
         return TimedOut(f"not finished within the {self.request.timeout:g} s that were asked for")
 
     def close(self) -> None:
         """The caller needs the bytes no longer."""
         self.closed = True
+        self.keep(None)
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()

@@ -72,6 +72,7 @@ class Engine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        node.room.on_turn = self._begin
 
     @property
     def busy(self) -> int:
@@ -110,7 +111,7 @@ class Engine:
 
     @asynccontextmanager
     async def download(
-        self, request: DownloadRequest, *, attended: bool = True
+        self, request: DownloadRequest, *, attended: bool = True, patient: bool = True
     ) -> AsyncIterator[Download]:
         """Begin a download; its bytes stay in place until the ``with`` is left.
 
@@ -119,6 +120,7 @@ class Engine:
         Args:
             request: What is wanted.
             attended: Somebody waits for it.
+            patient: Where there is no room in memory, wait for some.
 
         Raises:
             DragonflyError: It makes no sense, or cannot be begun now.
@@ -127,7 +129,8 @@ class Engine:
             raise Unavailable("the daemon is stopping")
         try:
             identity = self.identify(request)
-            download = Download(request, identity, self._node.new_peer_id(), attended=attended)
+            peer_id = self._node.new_peer_id()
+            download = Download(request, identity, peer_id, attended=attended, patient=patient)
         except DragonflyError as error:
             _log_refused(request, error)
             raise
@@ -139,6 +142,7 @@ class Engine:
         finally:
             download.close()
             self._left(download)
+            self._node.room.look()
             self._open -= 1
             self._look_idle()
 
@@ -197,6 +201,7 @@ class Engine:
         finally:
             del self._flights[key]
             flight.ended.set()
+            self._node.room.look()
             self._look_idle()
 
     def _look_idle(self) -> None:
@@ -313,6 +318,7 @@ class Engine:
     async def drain(self, grace: float) -> None:
         """Begin nothing new; give what is under way *grace* seconds, then fail it."""
         self._stopping = True
+        self._node.room.give_up()
         self._give_up_orphans()
         if await self._is_idle_within(grace):
             return

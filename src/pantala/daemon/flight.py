@@ -18,6 +18,7 @@ import structlog
 
 from pantala.errors import (
     DragonflyError,
+    OutOfSpace,
     SourceChanged,
     SourceFailed,
     TimedOut,
@@ -220,7 +221,7 @@ class Flight:
         received = 0
         try:
             while True:
-                view = holding.extend()
+                view = await self._node.room.extend(holding, self._callers)
                 await take(self._node.limiters.source, len(view))
                 job = StreamFetch(body, view)
                 count = await self._node.run_for(origin.url, job, self._node.readers)
@@ -247,10 +248,19 @@ class Flight:
     # -- getting it ----------------------------------------------------------------------------
 
     def _admit(self, holding: Holding, download: Download) -> None:
-        """Tell a caller that the content is known, and make room for what it lacks."""
+        """Tell a caller that the content is known, and make room for what it lacks.
+
+        Where there is none, who can wait is ours no longer: it begins anew when there is.
+        """
+        room = self._node.room
         try:
-            download.begin(holding)
-            holding.reserve(download.missing, early=download.request.early)
+            download.begin(holding, others_wait=room.is_wanted)
+        except OutOfSpace as error:
+            if error.hopeless or not download.patient or download.closed:
+                download.fail(error)
+            else:
+                self._callers.remove(download)
+                room.wait(download, holding, error.need, after=self.ended)
         except DragonflyError as error:
             download.fail(error)
 

@@ -34,7 +34,7 @@ from pantala.net.sockets import hang_up
 from pantala.storage.holding import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
-from .download import Arrived, Download, Growing, Started
+from .download import Arrived, Download, Growing, Started, Waiting
 from .engine import Engine
 from .node import Node
 
@@ -214,7 +214,9 @@ class HandoffServer:
         async with self._engine.download(request) as download:
             handed_out = False
             async for event in self._engine.events(download):
-                if isinstance(event, Growing):
+                if isinstance(event, Waiting):
+                    await client.send({"event": "waiting", "bytes": event.need})
+                elif isinstance(event, Growing):
                     await client.send({"event": "growing", "bytes": event.received})
                 elif isinstance(event, Started):
                     handed_out = await self._start(client, download, event)

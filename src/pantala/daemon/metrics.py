@@ -75,7 +75,7 @@ class TaskLabels:
 
 @dataclass(frozen=True, slots=True)
 class StoreFigures:
-    """How full the memory store is. Bytes, but for *tasks*.
+    """How full the memory store is. Bytes, but for *tasks* and *waiting*.
 
     Attributes:
         capacity: What it may hold.
@@ -84,6 +84,7 @@ class StoreFigures:
         pinned: The part of *leased* that programs keep though their connections have ended.
         reserved: The part of *used* that is set aside for pieces still to come.
         tasks: How many tasks it holds.
+        waiting: How many downloads wait for room.
     """
 
     capacity: int
@@ -92,6 +93,7 @@ class StoreFigures:
     pinned: int
     reserved: int
     tasks: int
+    waiting: int
 
 
 class Metrics:
@@ -322,5 +324,6 @@ class _StoreCollector(Collector):
             ),
             ("reserved_bytes", "Bytes set aside for pieces still to come.", figures.reserved),
             ("tasks", "Tasks it holds.", figures.tasks),
+            ("waiting", "Downloads that wait for room in it.", figures.waiting),
         ):
             yield GaugeMetricFamily(f"{_PREFIX}cache_{name}", words, value)

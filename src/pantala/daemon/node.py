@@ -24,6 +24,7 @@ from pantala.storage.holdings import Holdings
 
 from .config import DaemonConfig
 from .metrics import Metrics
+from .room import Room
 from .weights import Weights
 
 logger = structlog.get_logger(__name__)
@@ -117,6 +118,8 @@ class Node:
         self.metrics = metrics
         self.connections = Connections()
         self.limiters = Limiters(config)
+        #: Those who wait for room in memory.
+        self.room = Room(holdings)
         self.tasks = Tasks()
         self.weights = Weights(parents, self.tasks)
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret

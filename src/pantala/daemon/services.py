@@ -104,6 +104,9 @@ class Admission:
 class _TaskService:
     """What both services do with tasks."""
 
+    #: Callers wait where there is no room in memory.
+    _patient = True
+
     def __init__(self, node: Node, engine: Engine, schedulers: Schedulers) -> None:
         self._node = node
         self._engine = engine
@@ -113,7 +116,7 @@ class _TaskService:
         self, request: DownloadRequest, response: type[Any], started: str
     ) -> AsyncIterator[Any]:
         """A download as messages of the type *response*, whose first has the arm *started*."""
-        async with self._engine.download(request) as download:
+        async with self._engine.download(request, patient=self._patient) as download:
             ids = {
                 "host_id": self._node.host_id,
                 "task_id": download.task_id,
@@ -219,6 +222,9 @@ class DownloadService(_TaskService):
 
 class UploadService(_TaskService):
     """``dfdaemon.v2.DfdaemonUpload``, for schedulers and other nodes."""
+
+    # A scheduler has other seeds to ask, and children wait for the answer.
+    _patient = False
 
     def __init__(
         self,

@@ -246,6 +246,7 @@ class Holding:
             self._free()
         else:
             self.recall()
+        self._home.on_room()
 
     def recall(self) -> None:
         """Stop counting what was handed out as used, once nobody has it any more."""
@@ -265,6 +266,24 @@ class Holding:
         if amount > ledger.capacity:
             raise OutOfSpace(amount, capacity=ledger.capacity, leased=ledger.leased)
 
+    def lacks(self, numbers: Iterable[int]) -> int:
+        """Bytes that :meth:`reserve` would need more."""
+        return sum(self.piece(number).length for number in set(numbers) - self._reserved)
+
+    def no_room(self, need: int) -> OutOfSpace:
+        """The error for *need* bytes that do not fit beside what this content has already."""
+        ledger = self._home.ledger
+        error = OutOfSpace(need, capacity=ledger.capacity, leased=ledger.leased)
+        error.hopeless = self.account.size + need > ledger.capacity
+        return error
+
+    @property
+    def needs(self) -> Needs:
+        """What it takes besides bytes when the first are reserved; nothing once they are."""
+        if self._content is not None or self.account.besides != Needs():
+            return Needs()
+        return memory.needs(self.total, abundant=self._home.ledger.abundant)
+
     def reserve(self, numbers: Iterable[int], *, early: bool = False) -> None:
         """Make room for pieces. Those that have room already cost nothing.
 
@@ -282,12 +301,8 @@ class Holding:
             Unavailable: The system has no memory for it.
         """
         new = set(numbers) - self._reserved
-        ledger = self._home.ledger
-        besides = Needs()
-        if self._content is None and self.account.besides == besides:
-            besides = memory.needs(self.total, abundant=ledger.abundant)
-        amount = sum(self.piece(n).length for n in new)
-        spare = self._home.admit(self.account, amount, besides)
+        amount = self.lacks(new)
+        spare = self._home.admit(self.account, amount, self.needs)
         self._reserved |= new
         if self._content is None and self.total:
             self._content = self._make_content(spare, early=early)
@@ -330,6 +345,7 @@ class Holding:
                 self._home.ledger.give_back(self.account, piece.length)
         if not self.pieces and self.record.content_length != 0:
             self._home.remove(self, Reason.FAILED)
+        self._home.on_room()
 
     def view(self, part: ByteRange) -> memoryview:
         """The bytes of *part*, read-only. Hold a lease for as long as you use it.

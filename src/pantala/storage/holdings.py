@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from pantala.core.ledger import Account, Ledger, Needs
 from pantala.core.reclaim import expired
 from pantala.errors import OutOfSpace, Unavailable
+from pantala.model.pieces import piece_at
 from pantala.model.task import Kind, TaskRecord
 
 from . import memory
@@ -89,6 +90,8 @@ class Holdings:
         self.published = 0
         #: Called after a task has left, for whatever reason.
         self.on_removed: Callable[[Holding, Reason], None] = lambda _holding, _reason: None
+        #: Called when there may be more room than before.
+        self.on_room: Callable[[], None] = lambda: None
         self._executor = executor
         self._pinned_per_user = pinned_per_user
         #: What programs may have descriptors or mappings of.
@@ -154,8 +157,55 @@ class Holdings:
             victims = self.ledger.reserve(account, amount, besides)
         except OutOfSpace:
             self.recall()
-            victims = self.ledger.reserve(account, amount, besides)
+            try:
+                victims = self.ledger.reserve(account, amount, besides)
+            except OutOfSpace as error:
+                # A content is no victim of its own.
+                error.hopeless |= account.size + amount > self.ledger.capacity
+                raise
         return self._evict(victims)
+
+    def has_lengths_of(self, record: TaskRecord) -> bool:
+        """Whether what is held of a task is cut into the same pieces as *record* says."""
+        holding = self.get(record.kind, record.id)
+        if holding is None:
+            return False
+        known = holding.record
+        return (known.content_length, known.piece_length) == (
+            record.content_length,
+            record.piece_length,
+        )
+
+    def lacks(self, record: TaskRecord, numbers: Iterable[int]) -> int:
+        """Bytes that are not reserved yet of pieces of a task, held or not."""
+        holding = self.get(record.kind, record.id)
+        if holding is not None and self.has_lengths_of(record):
+            return holding.lacks(numbers)
+        total, length = record.content_length or 0, record.piece_length or 1
+        return sum(
+            piece_at(number, content_length=total, piece_length=length).length for number in numbers
+        )
+
+    def could_hold(self, record: TaskRecord, numbers: Iterable[int]) -> bool:
+        """Whether there is room for pieces of a task, held or not, by evicting or without."""
+        holding = self.get(record.kind, record.id)
+        if holding is not None and self.has_lengths_of(record):
+            account, needs = holding.account, holding.needs
+        else:
+            account = None
+            needs = memory.needs(record.content_length or 0, abundant=self.ledger.abundant)
+        return self.ledger.could_reserve(account, self.lacks(record, numbers), needs)
+
+    def holders(self) -> str:
+        """Who has the room that others want, in words."""
+        ledger = self.ledger
+        users = {user for h in self.handed_out if h.pinned for user in h.takers}
+        named = f" of user {', '.join(map(str, sorted(users)[:5]))}" if users else ""
+        pinned = self.pinned()
+        return (
+            f"capacity {ledger.capacity}, {ledger.leased} in use by downloads, uploads and readers"
+            + (f", {pinned} of it kept by programs{named} that have left" if pinned else "")
+        )
 
     def recall(self) -> None:
         """Look what of all that was handed out is back: 4 µs for each that only outsiders use."""
@@ -211,6 +261,7 @@ class Holdings:
             holding.recall()
             freed = self.ledger.doom(holding.account)
             self._forget(holding, reason, freed=freed)
+            self.on_room()
 
     def _forget(self, holding: Holding, reason: Reason, *, freed: bool) -> None:
         del self._holdings[holding.kind, holding.id]

@@ -1,0 +1,224 @@
+"""Those who wait for room in memory, in the order in which they came.
+
+Whoever waits holds nothing: neither bytes nor a lease. So those who wait never keep each other
+waiting, and a large content has its turn like a small one: as long as somebody waits, those who
+come later wait behind. Who needs nothing more than what is reserved already goes past.
+
+A content of unknown length is the exception. It holds what has come of it, and needs more to come
+to its end. Such contents go first; when they alone have all that is in use, the youngest is
+refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pantala.core.ledger import Needs
+from pantala.errors import DragonflyError, OutOfSpace, TimedOut, Unavailable
+from pantala.model.task import TaskRecord
+from pantala.storage.holding import Holding
+from pantala.storage.holdings import Holdings
+from pantala.storage.memory import GROWTH_STEP
+
+from .callers import Callers
+from .download import Download
+
+#: Seconds that somebody waits who has set no limit; as long as a flight goes on without callers.
+LIMIT: Final = 900.0
+
+#: Seconds between two looks while somebody waits, for what nobody tells of: programs that let go of
+#: what they were handed out, callers whose time is over.
+_LOOK: Final = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits.
+
+    Attributes:
+        record: What it wants, as it was known when there was no room.
+        missing: Numbers of the pieces that it wants.
+        ready: Set when the flight has let go of everything in which there was no room.
+        until: When it has waited for long enough, on the loop's clock.
+    """
+
+    download: Download
+    record: TaskRecord
+    missing: frozenset[int]
+    ready: asyncio.Event
+    until: float
+
+
+@dataclass(slots=True, eq=False)
+class _Grower:
+    """A content of unknown length that needs more; *may* says whether to try again."""
+
+    holding: Holding
+    callers: Callers
+    until: float
+    may: asyncio.Future[bool] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Room:
+    """See the module.
+
+    Args:
+        holdings: Where room is wanted.
+    """
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
+        self._waiters: list[_Waiter] = []
+        self._growers: list[_Grower] = []
+        #: Somebody waits.
+        self._some = asyncio.Event()
+        self._soon = False
+        #: Begins a download for which there is room now.
+        self.on_turn: Callable[[Download], None] = lambda _download: None
+        holdings.on_room = self.look
+
+    def __len__(self) -> int:
+        return len(self._waiters) + len(self._growers)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Somebody waits; who comes now comes after."""
+        return any(w.ready.is_set() for w in self._waiters)
+
+    def wait(self, download: Download, holding: Holding, need: int, after: asyncio.Event) -> None:
+        """Begin *download* anew when it is its turn; it holds nothing until then.
+
+        Args:
+            download: It has said what it is missing of *holding*.
+            holding: What it wants.
+            need: Bytes for which there was no room.
+            after: Set when the flight has let go of everything in which there was none.
+        """
+        record = replace(
+            holding.record, finished_at=None, failed_at=None, prefetched_at=None, uploading_count=0
+        )
+        until = asyncio.get_running_loop().time() + LIMIT
+        missing = frozenset(download.missing)
+        self._waiters.append(_Waiter(download, record, missing, after, until))
+        download.wait_for_room(need, self._holdings.holders)
+        self.look()
+
+    async def extend(self, holding: Holding, callers: Callers) -> memoryview:
+        """:meth:`.Holding.extend`, as soon as there is room.
+
+        Raises:
+            OutOfSpace: There will be none, or nobody waits for it any more.
+            TaskDeleted, Unavailable: As that does.
+        """
+        until = asyncio.get_running_loop().time() + LIMIT
+        while True:
+            try:
+                return holding.extend()
+            except OutOfSpace as error:
+                if error.hopeless or not callers.is_patient:
+                    raise
+                grower = _Grower(holding, callers, until)
+                self._growers.append(grower)
+                for download in callers.active():
+                    download.wait_for_room(GROWTH_STEP, self._holdings.holders)
+                self.look()
+                try:
+                    may = await grower.may
+                finally:
+                    self._growers.remove(grower)
+                    self.look()
+                if not may:
+                    raise
+
+    def look(self) -> None:
+        """There may be room now, or somebody may have left: look soon whose turn it is."""
+        if not self:
+            return
+        self._some.set()
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    async def watch(self) -> None:
+        """Look now and then while somebody waits: one round of a loop."""
+        await self._some.wait()
+        self._look()
+        if not self:
+            self._some.clear()
+        await asyncio.sleep(_LOOK)
+
+    def give_up(self) -> None:
+        """The daemon is stopping: nobody has a turn any more."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.download.fail(Unavailable("the daemon is stopping"))
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._soon = False
+        now = asyncio.get_running_loop().time()
+        self._drop(now)
+        self._holdings.recall()
+        if any(not grower.may.done() for grower in self._growers):
+            self._grow(now)
+        else:
+            self._serve()
+
+    def _drop(self, now: float) -> None:
+        """Forget those who have left, and those who have waited for long enough."""
+        for waiter in self._waiters:
+            if now >= waiter.until and not waiter.download.over:
+                waiter.download.fail(TimedOut(waiter.download.room_report()))
+        self._waiters = [w for w in self._waiters if not (w.download.over or w.download.closed)]
+
+    def _serve(self) -> None:
+        blocked = False
+        for waiter in list(self._waiters):
+            if not waiter.ready.is_set():
+                continue
+            if blocked and self._holdings.lacks(waiter.record, waiter.missing):
+                continue
+            if self._holdings.could_hold(waiter.record, waiter.missing):
+                self._waiters.remove(waiter)
+                self._turn(waiter)
+            else:
+                blocked = True
+
+    def _turn(self, waiter: _Waiter) -> None:
+        """There is room: set it aside, and begin."""
+        download, record = waiter.download, waiter.record
+        holding = self._holdings.get(record.kind, record.id)
+        try:
+            if holding is None:
+                holding = self._holdings.open(replace(record, updated_at=self._holdings.now()))
+            lease = holding.lease()
+            download.keep(lease)
+            # Of a content that has changed other pieces are missing: the flight will say which.
+            if self._holdings.has_lengths_of(record):
+                holding.reserve(waiter.missing, early=download.request.early)
+        except DragonflyError as error:
+            download.fail(error)
+            if holding is not None:
+                holding.settle()
+            return
+        self.on_turn(download)
+
+    def _grow(self, now: float) -> None:
+        """Let the oldest go on that can; if none ever will, refuse the youngest."""
+        ledger = self._holdings.ledger
+        waiting = [grower for grower in self._growers if not grower.may.done()]
+        for grower in waiting:
+            if grower.holding.gone or now >= grower.until or not grower.callers.is_patient:
+                grower.may.set_result(False)
+                return
+            if ledger.could_reserve(grower.holding.account, GROWTH_STEP, Needs()):
+                grower.may.set_result(True)
+                return
+        if ledger.leased <= sum(grower.holding.reserved_bytes for grower in waiting):
+            waiting[-1].may.set_result(False)
