@@ -26,13 +26,20 @@ DAEMON = [
     "announce what is held",
     "evict by time to live",
     "follow the list of schedulers",
+    "keep room for callers",
     "look what was handed out is back",
     "read the list of schedulers",
     "serve those who wait for room",
     "tell health",
     "watch a scheduler",
 ]
-SCHEDULER = ["sweep of hosts", "sweep of peers", "sweep of tasks", "tell health"]
+SCHEDULER = [
+    "keep room for callers",
+    "sweep of hosts",
+    "sweep of peers",
+    "sweep of tasks",
+    "tell health",
+]
 
 
 def http_health(port: int) -> tuple[int, str]:

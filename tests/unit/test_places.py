@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pantala.core.places import Places, is_fair, owner_of
+from pantala.core.places import Places, crowded_out, is_fair, owner_of
 
 
 def alone(shares: Places[int], owner: str, first: int = 0) -> list[int]:
@@ -106,3 +106,28 @@ def test_nothing_is_fair_when_nothing_is_free() -> None:
 def test_owner_of_an_address(ip: str, owner: str) -> None:
     """Of IPv6, the network that one is given."""
     assert owner_of(ip) == owner
+
+
+def test_who_goes_when_all_were_let_in() -> None:
+    """Of the largest first those that never spoke, then those silent for longest."""
+    found: dict[str, tuple[str, tuple[bool, int]]] = {f"a{n}": ("a", (False, n)) for n in range(6)}
+    found |= {f"never{n}": ("a", (True, n)) for n in range(3)}
+    found |= {"b1": ("b", (True, 99999))}
+    assert crowded_out(found, 6) == ["never2", "never1", "never0", "a5", "a4"]
+    assert crowded_out(found, 20) == []
+    assert crowded_out({}, 0) == []
+
+
+@given(st.lists(st.integers(0, 5), max_size=80), st.integers(1, 60))
+def test_what_stays_is_fair(owners: list[int], limit: int) -> None:
+    """No owner has more than he would be given, but for those that nothing can be taken from."""
+    found: dict[int, tuple[int, tuple[bool, int]]] = {
+        who: (owner, (False, who)) for who, owner in enumerate(owners)
+    }
+    going = crowded_out(found, limit)
+    left = [owner for who, owner in enumerate(owners) if who not in going]
+    assert len(set(going)) == len(going)
+    assert len(left) <= limit
+    if left:
+        most = max(left.count(owner) for owner in left)
+        assert is_fair(most - 1, limit - len(left) + 1)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from heapq import heapify, heappop, heapreplace
 from typing import Final, Generic, TypeVar
 
 #: How often what is free an owner may have.
@@ -105,3 +106,30 @@ class Places(Generic[Who]):
             return None
         largest = max(owners, key=self._count.__getitem__)
         return next(iter(self._idle[largest]))
+
+
+def crowded_out(found: Mapping[Who, tuple[Hashable, tuple[bool, int]]], limit: int) -> list[Who]:
+    """Which of connections that were all let in must go, so that each owner has his share.
+
+    Args:
+        found: The owner of each, and how little it does: whether it never said anything, and
+            for how long it has been silent.
+        limit: How many there may be.
+    """
+    by_owner: dict[Hashable, list[Who]] = {}
+    for who, (owner, _) in sorted(found.items(), key=lambda item: item[1][1]):
+        by_owner.setdefault(owner, []).append(who)
+    going, left = [], len(found)
+    heap = [(-len(mine), at, mine) for at, mine in enumerate(by_owner.values())]
+    heapify(heap)
+    while heap:
+        count, at, mine = heap[0]
+        if is_fair(-count - 1, limit - left + 1):  # he would be given the last one now
+            break
+        going.append(mine.pop())
+        left -= 1
+        if mine:
+            heapreplace(heap, (count + 1, at, mine))
+        else:
+            heappop(heap)
+    return going

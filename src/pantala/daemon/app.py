@@ -18,8 +18,10 @@ from pantala.background import Loops
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.piece_server import SENDERS, PieceServer
+from pantala.net.sockets import raise_limit
 from pantala.paths import scheduler_path_for
 from pantala.ports import Abort, Source, SourceBody, SourceRequest
+from pantala.rpc.crowd import Crowd
 from pantala.rpc.parent_link import GrpcParents
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.service import add_reflection, add_service
@@ -32,7 +34,7 @@ from pantala.storage.metadata import MemoryMetadata
 
 from .announcer import Announcer
 from .config import DaemonConfig
-from .descriptors import descriptors, doors, raise_limit
+from .descriptors import descriptors, doors
 from .dynconfig import Dynconfig
 from .endpoints import health_endpoint, metrics_endpoint
 from .engine import Engine
@@ -249,7 +251,7 @@ class Daemon:
         storage = config.storage.server
         stack.push_async_callback(self.pieces.stop, 0.0)
         self.ports["storage"] = await self.pieces.start(storage.ip, storage.tcp_port)
-        server = grpc.aio.server(options=server_options())
+        server = grpc.aio.server(options=server_options(self._doors.peers))
         upload = config.upload.server
         self.ports["upload"] = bind(
             server, _address(upload.ip, upload.port), setting="upload.server.port"
@@ -269,6 +271,8 @@ class Daemon:
         _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE,))
         await server.start()
         stack.push_async_callback(server.stop, 0)
+        crowd = Crowd(self.ports["upload"], self._doors.peers)
+        self.loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
 
     async def _serve_monitors(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
@@ -304,7 +308,7 @@ class Daemon:
         self, stack: contextlib.AsyncExitStack, path: SocketPath, handoff: SocketPath
     ) -> None:
         settings = self.config.download.server
-        server = grpc.aio.server(options=server_options())
+        server = grpc.aio.server(options=server_options(self._doors.programs))
         service = DownloadService(self.node, self.engine, self.schedulers)
         add_service(server, DOWNLOAD_SERVICE, service, admit=self._admit_local)
         add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)

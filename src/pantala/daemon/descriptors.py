@@ -105,11 +105,3 @@ def descriptors() -> Descriptors:
     with contextlib.suppress(OSError, ValueError):  # no Linux
         mappings = int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii"))
     return share_out(soft, mappings)
-
-
-def raise_limit() -> None:
-    """Take as many descriptors as we may without asking anybody."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import resource
 import socket
 import struct
 from typing import Final
@@ -48,3 +49,11 @@ def hang_up(sock: socket.socket) -> None:
     """Wake whoever is blocked on *sock*, in whatever thread; ``close`` would not."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+
+
+def raise_limit() -> None:
+    """Take as many descriptors as this process may without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,6 +1,7 @@
 """gRPC: the contract's messages, and nothing of what they decide.
 
 - :mod:`.transport`: options of channels and servers, binding
+- :mod:`.crowd`: room for all callers when one address opens connection after connection
 - :mod:`.service`: a service from its descriptor and an object
 - :mod:`.status`: errors as statuses, and back
 - :mod:`.convert`: messages to values, and back

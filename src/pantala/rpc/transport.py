@@ -19,8 +19,19 @@ _UNLIMITED: Final = (
 )
 
 
-def server_options() -> Options:
+#: Seconds for a client to say that it talks HTTP/2, as every one does at once.
+_HANDSHAKE_LIMIT: Final = 10
+
+#: Seconds after which a connection without a call is closed. Daemons announce themselves every
+#: five minutes; whoever has been hung up on connects again for his next call.
+_IDLE_LIMIT: Final = 1800
+
+
+def server_options(connections: int | None = None) -> Options:
     """Options for every server.
+
+    Args:
+        connections: How many there may be; more are hung up on. None: no limit.
 
     Dragonfly's own clients ping idle connections every 300 s, which gRPC's default enforcement
     may take for abuse; and without ``so_reuseport=0`` a second process takes over half of a
@@ -29,6 +40,9 @@ def server_options() -> Options:
     return (
         *_UNLIMITED,
         ("grpc.so_reuseport", 0),
+        *(() if connections is None else (("grpc.max_allowed_incoming_connections", connections),)),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_LIMIT * 1000),
+        ("grpc.max_connection_idle_ms", _IDLE_LIMIT * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 0),

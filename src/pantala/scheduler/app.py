@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import secrets
 import signal
 import time
@@ -22,6 +23,8 @@ from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.world import World
 from pantala.errors import Busy
+from pantala.net.sockets import raise_limit
+from pantala.rpc.crowd import Crowd
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind, server_options
 
@@ -34,6 +37,12 @@ from .waiters import Waiters
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+
+#: Connections at once, of daemons mostly; each takes some tens of kilobytes.
+_MAX_CONNECTIONS: Final = 32768
+
+#: Descriptors that are kept at least for what must always work: seeds, listening sockets, logs.
+_RESERVE: Final = 64
 
 #: Seconds until what gRPC's health service says is what is true.
 _HEALTH_INTERVAL: Final = 1.0
@@ -59,6 +68,7 @@ class Scheduler:
         rate = config.server.request_rate_limit
         self._bucket = Bucket(rate, max(1.0, rate))
         self._health = health.aio.HealthServicer()
+        self._connections = _connections()
         self._exit = contextlib.AsyncExitStack()
         self._server: grpc.aio.Server | None = None
         self._port = 0
@@ -89,6 +99,9 @@ class Scheduler:
             self._serve_metrics()
             await server.start()
             self._sweep_from_now_on()
+            if self._path is None:
+                crowd = Crowd(self._port, self._connections)
+                self._loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
             self._server, self._exit = server, self._exit.pop_all()
         where = (
             {"socket": str(self._path)}
@@ -124,7 +137,7 @@ class Scheduler:
         self._port = bind(server, address, ip_setting="server.listenIP")
 
     async def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=server_options())
+        server = grpc.aio.server(options=server_options(self._connections))
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
         sessions = Sessions(self._world, self._waiters, seeds, self._metrics, chance)
@@ -173,12 +186,20 @@ class Scheduler:
         self._loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 
 
+def _connections() -> int:
+    """How many connections there may be: some descriptors are for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = soft if soft >= 0 else _MAX_CONNECTIONS  # below 0: there is none
+    return max(1, min(_MAX_CONNECTIONS, limit - max(_RESERVE, limit // 8)))
+
+
 def run(config: SchedulerConfig) -> None:
     """Run a scheduler until SIGTERM or SIGINT; a second signal ends it the hard way.
 
     Raises:
         ConfigError: The port is taken.
     """
+    raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(config))
 
