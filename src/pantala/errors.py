@@ -6,7 +6,8 @@
     │   │   └── RangeNotSatisfiable
     │   ├── NotFound
     │   │   ├── TaskNotFound
-    │   │   └── PieceNotFound
+    │   │   ├── PieceNotFound
+    │   │   └── HostUnknown
     │   ├── Forbidden
     │   ├── NotYours
     │   ├── FeatureOff
@@ -139,6 +140,10 @@ class PieceNotFound(NotFound):
         super().__init__(f"piece {number} of task {task_id} not found")
         self.task_id = task_id
         self.number = number
+
+
+class HostUnknown(NotFound):
+    """A scheduler does not know the host that calls. Once it is announced, it may try again."""
 
 
 class Forbidden(Refused):

@@ -212,7 +212,7 @@ class Conversation(Protocol):
         """Talk, until the scheduler ends it or does not end it in time after :meth:`finish`.
 
         Raises:
-            NotFound: The scheduler does not know this host.
+            HostUnknown: The scheduler does not know this host.
             DragonflyError: The talk broke off, or was refused.
         """
 

@@ -172,3 +172,14 @@ async def test_is_anybody_there(holding: Holding) -> None:
     assert callers.is_waited_for
     second.close()
     assert not callers.is_waited_for
+
+
+async def test_only_peers_sponsors_nothing(holding: Holding) -> None:
+    """A priority that allows only peers is as good as a word; whoever joins may do more."""
+    first = caller(holding, 0, 2, priority=2)
+    callers = Callers(first)
+    assert callers.sponsor() is None
+    second = caller(holding, 1, 1, priority=6)
+    callers.add(second)
+    assert callers.sponsor() is second.request
+    assert callers.wanted() == Wanted({0: False, 1: True})

@@ -70,6 +70,7 @@ RangeNotSatisfiable  FAILED_PRECONDITION  INVALID_ARGUMENT
 NotFound             NOT_FOUND            NOT_FOUND
 TaskNotFound         NOT_FOUND            NOT_FOUND
 PieceNotFound        NOT_FOUND            NOT_FOUND
+HostUnknown          NOT_FOUND            NOT_FOUND
 Forbidden            PERMISSION_DENIED    INVALID_ARGUMENT
 NotYours             PERMISSION_DENIED    INVALID_ARGUMENT
 FeatureOff           FAILED_PRECONDITION  INVALID_ARGUMENT

@@ -116,7 +116,7 @@ class Download:
     @property
     def may_use_source(self) -> bool:
         """The origin may be asked on this caller's behalf."""
-        return not self.request.disable_back_to_source
+        return not self.request.only_peers
 
     # -- for the flight ------------------------------------------------------------------------
 

@@ -15,13 +15,20 @@ from pantala.errors import (
     DigestMismatch,
     DragonflyError,
     FeatureOff,
+    Forbidden,
     InvalidRequest,
     Unavailable,
 )
 from pantala.model.digest import Digest, hasher
 from pantala.model.ids import Identity, check_url, identify
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
-from pantala.model.task import DownloadRequest, Kind, Traffic
+from pantala.model.task import (
+    PRIORITIES,
+    PRIORITY_FORBIDDEN,
+    DownloadRequest,
+    Kind,
+    Traffic,
+)
 from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
@@ -84,9 +91,14 @@ class Engine:
 
         Raises:
             InvalidRequest: It makes no sense.
+            Forbidden: Its priority is the one at which nothing is downloaded.
             FeatureOff: Tasks of its kind are not served here.
         """
         policy_of(request.kind)
+        if request.priority not in PRIORITIES:
+            raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
+        if request.priority == PRIORITY_FORBIDDEN:
+            raise Forbidden("downloads of priority LEVEL1 are forbidden")
         if not self._node.holdings.ledger.capacity:
             raise FeatureOff(
                 f"{request.kind.name} tasks are switched off: storage.cacheCapacity is 0"

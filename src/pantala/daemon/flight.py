@@ -295,7 +295,8 @@ class Flight:
         total, config = holding.total, self._node.config
         if 0 < total <= config.download.cache_bypass_size and self._callers.sponsor():
             return None
-        request = self._request
+        # On behalf of whoever may do most: the others' limits are kept here.
+        request = self._callers.sponsor() or self._request
         # Of several parts the largest: to promise what nobody here wants would be a lie.
         part = max((d.part for d in self._callers.active()), key=lambda part: part.length)
         headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}

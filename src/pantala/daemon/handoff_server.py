@@ -29,7 +29,7 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import PRIORITIES, DownloadRequest, Kind
 from pantala.net.sockets import hang_up
 from pantala.storage.holding import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
@@ -385,7 +385,7 @@ def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
     if part is not None:
         header = {k: v for k, v in header.items() if k.lower() != "range"}
         header["Range"] = f"bytes={part}"
-    if not 0 <= given.get("priority", 0) <= 6:
+    if given.get("priority", 0) not in PRIORITIES:
         raise InvalidRequest("'priority' must be 0 to 6")
     if not 0 < given.get("timeout", 1) <= _MAX_TIMEOUT:
         raise InvalidRequest(f"'timeout' must be above 0, and at most {_MAX_TIMEOUT:g} seconds")

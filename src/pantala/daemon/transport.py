@@ -17,8 +17,8 @@ from pantala.core import transfer as t
 from pantala.errors import (
     Blame,
     DragonflyError,
+    HostUnknown,
     NoProvider,
-    NotFound,
     SourceChanged,
     SourceFailed,
     TaskDeleted,
@@ -246,7 +246,7 @@ class Transport:
         try:
             try:
                 await self._talk_once(schedulers.talk(registration))
-            except NotFound:
+            except HostUnknown:
                 # It has been started anew since we announced ourselves.
                 await schedulers.introduce(self.holding.id)
                 if not self.over:

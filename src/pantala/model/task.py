@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
 
 from .pieces import ByteRange
 
@@ -24,6 +25,13 @@ class Traffic(IntEnum):
     BACK_TO_SOURCE = 0
     REMOTE_PEER = 1
     LOCAL_PEER = 2
+
+
+#: Dragonfly's priorities are LEVEL0 to LEVEL6: nothing is downloaded at 1, and at 2 only what
+#: peers have. The others differ in who may go to the origin, which schedulers decide.
+PRIORITIES: Final = range(7)
+PRIORITY_FORBIDDEN: Final = 1
+PRIORITY_ONLY_PEERS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,11 @@ class DownloadRequest:
     overwrite: bool = False
     #: The caller wants to read the bytes where they lie before all are here (docs/handoff.md).
     early: bool = False
+
+    @property
+    def only_peers(self) -> bool:
+        """The origin must not be asked on its behalf, whoever says that it should."""
+        return self.disable_back_to_source or self.priority == PRIORITY_ONLY_PEERS
 
 
 @dataclass(frozen=True, slots=True)

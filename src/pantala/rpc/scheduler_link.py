@@ -19,6 +19,7 @@ from pantala.core.ring import HashRing
 from pantala.core.transfer import Note, Tell
 from pantala.errors import (
     DragonflyError,
+    HostUnknown,
     NotFound,
     SchedulerLost,
     SourceFailed,
@@ -111,7 +112,11 @@ class Scheduler:
         """
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             self._is_away()
-        return status.from_rpc_error(error, f"scheduler {self.address}")
+        mine = status.from_rpc_error(error, f"scheduler {self.address}")
+        if type(mine) is NotFound and self.epoch is None:
+            # A stock scheduler does not say what it has not found. It may be us.
+            return HostUnknown(str(mine))
+        return mine
 
     async def announce(self, host: common_pb2.Host, interval: float) -> bool:
         """Tell it who we are; whether it may not know what we hold.

@@ -18,6 +18,7 @@ from pantala.errors import (
     DragonflyError,
     FeatureOff,
     Forbidden,
+    HostUnknown,
     InvalidRequest,
     NotFound,
     OutputExists,
@@ -33,6 +34,11 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 #: Trailing metadata that carries an origin's answer. A Dragonfly daemon puts plain JSON there,
 #: not the packed ``google.rpc.Status`` that the key's name promises.
 DETAILS_KEY: Final = "grpc-status-details-bin"
+
+#: Trailing metadata of ours: which of several errors with the same status it is.
+REASON_KEY: Final = "pantala-reason"
+
+_REASONS: Final[Mapping[str, type[DragonflyError]]] = {"host-unknown": HostUnknown}
 
 # HTTP/2 peers commonly refuse 8 KiB of header fields, trailers included. Beyond these sizes an
 # answer would be lost as a whole, so the origin's headers go first, then the text is cut.
@@ -81,8 +87,11 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str, bytes | None]
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
     """End the call with the status that belongs to *error*. Always raises, as gRPC wants."""
     status, message, details = status_of(error)
-    trailing = ((DETAILS_KEY, details),) if details is not None else ()
-    await context.abort(status, message, trailing)
+    trailing: list[tuple[str, str | bytes]] = []
+    if details is not None:
+        trailing.append((DETAILS_KEY, details))
+    trailing += ((REASON_KEY, name) for name, kind in _REASONS.items() if type(error) is kind)
+    await context.abort(status, message, tuple(trailing))
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
@@ -103,6 +112,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
             blame=details.blame,
         )
     text = f"{who}: {error.details() or status.name}"
+    for key, value in error.trailing_metadata() or ():
+        if key == REASON_KEY and value in _REASONS:
+            return _REASONS[str(value)](text)
     if status is grpc.StatusCode.ABORTED:
         return TaskDeleted(text)
     return _ERRORS.get(status, DragonflyError)(text)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
+from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
 
 from .entities import AT_WORK, OVER, Host, Peer, Registration, Task, Trigger
 from .evaluate import evaluate
@@ -28,8 +29,6 @@ from .sample import Chance
 from .states import PeerState
 from .world import World
 
-_FORBIDDEN: Final = 1
-_ONLY_PEERS: Final = 2
 _NO_SEED: Final = 3
 
 #: A peer may be given parents in these states only.
@@ -76,7 +75,7 @@ def check_priority(registration: Registration) -> None:
     Raises:
         Forbidden: It does.
     """
-    if registration.priority == _FORBIDDEN:
+    if registration.priority == PRIORITY_FORBIDDEN:
         raise Forbidden(f"task {registration.task_id}: downloads of priority LEVEL1 are forbidden")
 
 
@@ -190,7 +189,7 @@ def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
     priority, task, limits = peer.registration.priority, peer.task, world.limits
     if _waits_for_a_place(peer, below, limits, now):
         return Wait(now + _LOOK_AGAIN)
-    if priority == _ONLY_PEERS:
+    if priority == PRIORITY_ONLY_PEERS:
         raise NotFound(f"task {task.id}: priority LEVEL2 allows only peers, and none has it")
     if priority != _NO_SEED and not peer.host.facts.is_seed and not peer.has_asked_seed:
         seeds = _free_seeds(world, task, now)

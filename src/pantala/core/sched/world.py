@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pantala.core.fsm import Machine
-from pantala.errors import CREDENTIALS_REFUSED, InvalidRequest, NotFound, TaskNotFound
+from pantala.errors import (
+    CREDENTIALS_REFUSED,
+    HostUnknown,
+    InvalidRequest,
+    NotFound,
+    TaskNotFound,
+)
 from pantala.model.task import Kind
 
 from .costs import Costs
@@ -81,12 +87,12 @@ class World:
         """The host of that id.
 
         Raises:
-            NotFound: It never announced itself, or not for too long.
+            HostUnknown: It never announced itself, or not for too long.
         """
         try:
             return self.hosts[host_id]
         except KeyError:
-            raise NotFound(
+            raise HostUnknown(
                 f"host {host_id} is not known here; announce it (AnnounceHost), then try again"
             ) from None
 
@@ -154,7 +160,7 @@ class World:
         """A peer joins the task that it names, which comes to be if need be.
 
         Raises:
-            NotFound: Its host is not known.
+            HostUnknown: Its host is not known.
             InvalidRequest: The kind of task is not served.
             InvalidTransition: A peer of that id is there already.
         """
