@@ -45,7 +45,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 
 class Code(IntEnum):
@@ -358,9 +358,23 @@ class SourceFailed(DragonflyError):
 
 
 class SourceChanged(SourceFailed):
-    """The origin's answers within one download disagree in length or ETag."""
+    """What comes is not, or cannot be shown to be, of the content that is here in part.
+
+    Args:
+        message: What disagrees, in words.
+        version: Which version the origin says its content has now; ``""`` if it does not say.
+        wavers: The origin's own answers disagree with one another.
+        answer: As for every failure of an origin.
+    """
 
     code = Code.ABORTED
+
+    def __init__(
+        self, message: str, *, version: str = "", wavers: bool = False, **answer: Any
+    ) -> None:
+        super().__init__(message, **answer)
+        self.version = version
+        self.wavers = wavers
 
 
 class InvalidTransition(DragonflyError):

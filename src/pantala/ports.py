@@ -257,15 +257,27 @@ class Offer:
     at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a parent says of its copy before it offers pieces of it.
+
+    Attributes:
+        version: Of the content; ``""`` if it says none.
+        digests: One digest over those of all pieces, so that two who have the same bytes can
+            be told to; ``""`` if it has not all of them, or says nothing.
+    """
+
+    version: str
+    digests: str = ""
+
+
 class ParentLink(Protocol):
     """Other daemons as parents."""
 
     def offers(
         self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float
-    ) -> AsyncIterator[Offer | str]:
-        """Which of the pieces *parent* has, as it gets them.
-
-        The first item is a string: the parent's version of the content, ``""`` if it says none.
+    ) -> AsyncIterator[Offer | Copy]:
+        """Which of the pieces *parent* has, as it gets them. The first item is the copy.
 
         Args:
             parent: Whom to ask.

@@ -64,6 +64,7 @@ def test_a_file_arrives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (request,) = requests
     assert 0 < request.pop("timeout") <= 7200
     assert request == {
+        "again": True,
         "op": "download",
         "kind": "CACHE",
         "url": URL,
@@ -89,6 +90,7 @@ def test_every_flag_is_passed_on(tmp_path: Path) -> None:
     assert status == 0
     assert 0 < request.pop("timeout") <= 60
     assert request == {
+        "again": True,
         "op": "download",
         "kind": "CACHE",
         "url": URL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, PieceRecord, TaskRecord
 from pantala.pb import common_pb2, dfdaemon_pb2
 from pantala.ports import Candidate
-from pantala.rpc.parent_link import VERSION_KEY
+from pantala.rpc.parent_link import DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.service import add_service, sends_headers
 from pantala.storage.holding import Holding, Reason
 from pantala.testing import inside
@@ -34,7 +35,7 @@ class Parent:
     """A parent that says what it is told to, and then does not end its stream."""
 
     def __init__(self) -> None:
-        self.version = ""
+        self.version = self.digests = ""
         self.offers: list[tuple[int, int, int]] = []
         self.error: Exception | None = None
         self.data = DATA
@@ -44,7 +45,8 @@ class Parent:
     async def SyncCachePieces(self, _: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
         """Offer what was prepared."""
         self.asked += 1
-        await context.send_initial_metadata(((VERSION_KEY, self.version),))
+        hello = ((VERSION_KEY, self.version), (DIGESTS_KEY, self.digests))
+        await context.send_initial_metadata(hello)
         for number, offset, length in self.offers:
             yield dfdaemon_pb2.SyncCachePiecesResponse(number=number, offset=offset, length=length)
         if self.error is not None:
@@ -75,6 +77,7 @@ class Owner:
         self.holding = holding
         self.events: list[Event] = []
         self.pieces: list[PieceRecord] = []
+        self.outvoted = 0
 
     def on(self, event: Event) -> None:
         """Write it down."""
@@ -88,6 +91,10 @@ class Owner:
     def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
         """There is no origin here."""
         raise AssertionError((origin, error))
+
+    def on_outvoted(self) -> None:
+        """Write it down."""
+        self.outvoted += 1
 
     def origin(self) -> Origin:
         """There is no origin here."""
@@ -214,6 +221,45 @@ async def test_a_parent_that_is_busy(fetcher: Fetcher, owner: Owner, parent: Par
     await follow(fetcher)
     assert parent.asked == 5
     assert owner.events == [Closed("p")]
+
+
+async def test_a_stranger_where_the_origin_names_no_version(
+    fetcher: Fetcher, owner: Owner, parent: Parent
+) -> None:
+    """Who says nothing has nothing that could be shown to be of our reading."""
+    owner.holding.learn_version("reading:1")
+    parent.version, parent.offers = "", [whole(0)]
+    await follow(fetcher)
+    assert owner.events == [Closed("p", bad=True)]
+
+
+async def test_two_readings_of_the_same_bytes(
+    fetcher: Fetcher, owner: Owner, parent: Parent
+) -> None:
+    """Their digests show it."""
+    parent.version, parent.digests, parent.offers = "reading:1", "d", [whole(0)]
+    parent.error = TaskNotFound(TASK)
+    await follow(fetcher)
+    parent.version, parent.offers = "reading:2", [whole(1)]
+    await follow(fetcher)
+    parent.digests = "e"
+    await follow(fetcher)
+    assert owner.events == [
+        *(Offered("p", 0), Closed("p"), Offered("p", 1), Closed("p"), Closed("p", bad=True))
+    ]
+
+
+async def test_the_majority(fetcher: Fetcher, owner: Owner, parent: Parent) -> None:
+    """As many hosts as hold ours change nothing; one more does."""
+    peers = {f"p{n}": f"h{n}" for n in range(4)}
+    for peer, host in peers.items():
+        first = fetcher.candidates["p"]
+        fetcher.candidates[peer] = replace(first, peer_id=peer, host_id=host)
+    parent.error = TaskNotFound(TASK)
+    for number, (version, outvoted) in enumerate([("1", 0), ("2", 0), ("3", 0), ("2", 1)]):
+        parent.version = version
+        await fetcher.follow(f"p{number}", ALL)
+        assert owner.outvoted == outvoted
 
 
 # -- pieces --------------------------------------------------------------------------------------

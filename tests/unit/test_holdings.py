@@ -700,6 +700,15 @@ def test_an_unknown_version_may_be_any(store: Store) -> None:
     assert again.record.version == "1"
 
 
+def test_what_nobody_named_a_version_of(store: Store) -> None:
+    """Once some of it is here, it is not joined with what has one."""
+    old = store.open(record("t", 2 * MIB))
+    old.reserve([0])
+    old.claim(0).publish("crc32:1", parent_id="p", traffic=Traffic.REMOTE_PEER)
+    assert store.open(replace(record("t", 2 * MIB), version="1")) is not old
+    assert old.gone
+
+
 def test_time_to_live(store: Store) -> None:
     """It counts from the last use, and those in use are spared."""
     for name in "abc":

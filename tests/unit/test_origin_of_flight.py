@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pantala.daemon.origin import CHUNK, Origin, Probe, SourceFetch, StreamFetch
+from pantala.daemon.origin import Origin, Probe, SourceFetch, StreamFetch
+from pantala.daemon.reading import CHUNK, OutOfTurn
 from pantala.errors import SourceChanged, SourceFailed
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece, pieces_for
@@ -210,6 +211,86 @@ def test_what_the_swarm_knows(make: Make, origin: web.Origin) -> None:
     other.expect(SIZE + 1, "")
     with pytest.raises(SourceChanged, match=f"{SIZE} bytes, not {SIZE + 1}"):
         get(other, PIECES[0])
+
+
+# -- origins whose answers cannot be told apart ----------------------------------------------------
+
+
+SILENT = {"ETag": ""}
+
+
+def test_an_origin_that_names_no_version(make: Make, origin: web.Origin) -> None:
+    """All is read from one answer, which has a version that is nobody else's."""
+    origin.put("/f", CONTENT, headers=SILENT)
+    found, other = make(), make()
+    for each in (found, other):
+        Probe(each).run()
+        assert each.in_order
+    assert found.version != other.version
+    before = origin.count()
+    for piece in PIECES:
+        assert get(found, piece) == data(piece)
+    assert origin.count() == before + 1
+
+
+def test_no_more_is_asked_for_than_is_wanted(make: Make, origin: web.Origin) -> None:
+    """Where the end is known; what is wanted later takes another answer that begins alike."""
+    origin.put("/f", CONTENT, headers=SILENT)
+    found = make(retries=1)
+    Probe(found).run()
+    found.until = PIECE
+    before = origin.sent()
+    assert get(found, PIECES[0]) == data(PIECES[0])
+    assert origin.sent() == before + PIECE
+    found.until = SIZE
+    for piece in PIECES[1:]:
+        assert get(found, piece) == data(piece)
+
+
+def test_the_first_answer_names_none(make: Make, origin: web.Origin) -> None:
+    """Without a probe that shows only with a piece, which then comes in its turn."""
+    origin.put("/f", CONTENT, headers=SILENT)
+    found = make()
+    found.expect(SIZE, "")
+    with pytest.raises(OutOfTurn):
+        get(found, PIECES[0])
+    assert get(found, PIECES[0]) == data(PIECES[0])
+
+
+@pytest.mark.parametrize("version", ["etag:1", "reading:1"])
+def test_it_cannot_go_on_with_what_is_here(make: Make, origin: web.Origin, version: str) -> None:
+    """Whether that has a name or is of another reading."""
+    origin.put("/f", CONTENT, headers=SILENT)
+    found = make()
+    found.expect(SIZE, version)
+    with pytest.raises(SourceChanged, match="earlier reading") as caught:
+        get(found, PIECES[0])
+    assert (caught.value.version, caught.value.wavers) == ("", False)
+
+
+def test_a_piece_before_where_it_began(make: Make, origin: web.Origin) -> None:
+    """It would be of another answer; one that was given up may be read again."""
+    origin.put("/f", CONTENT, headers=SILENT)
+    found = make()
+    Probe(found).run()
+    for piece in (PIECES[1], PIECES[2], PIECES[1]):
+        assert get(found, piece) == data(piece)
+    with pytest.raises(SourceChanged):
+        get(found, PIECES[0])
+
+
+def test_who_wavers(make: Make, origin: web.Origin) -> None:
+    """Its own answers disagree: not the same as to disagree with what others say."""
+    found, other = make(), make()
+    Probe(found).run()
+    other.expect(SIZE, "etag:1")
+    origin.fault("/f", Fault(headers={"ETag": '"2"'}))
+    with pytest.raises(SourceChanged) as caught:
+        get(found, PIECES[0])
+    assert (caught.value.version, caught.value.wavers) == ('etag:"2"', True)
+    with pytest.raises(SourceChanged) as caught:
+        get(other, PIECES[0])
+    assert (caught.value.version, caught.value.wavers) == ('etag:"2"', False)
 
 
 # -- origins that ignore ranges ------------------------------------------------------------------

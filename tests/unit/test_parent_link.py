@@ -23,7 +23,7 @@ from pantala.errors import (
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2
-from pantala.ports import Candidate, Offer
+from pantala.ports import Candidate, Copy, Offer
 from pantala.rpc.parent_link import VERSION_KEY, GrpcParents, _is_at
 from pantala.rpc.service import add_service, sends_headers
 
@@ -125,7 +125,7 @@ async def parents(stack: AsyncExitStack) -> GrpcParents:
     return parents
 
 
-async def offers(parents: GrpcParents, parent: Candidate, gap: float = 20.0) -> list[Offer | str]:
+async def offers(parents: GrpcParents, parent: Candidate, gap: float = 20.0) -> list[Offer | Copy]:
     """All of them."""
     found = parents.offers(parent, Kind.CACHE, TASK, frozenset({5, 3}), gap=gap)
     return [offer async for offer in found]
@@ -141,7 +141,7 @@ async def test_offers(parents: GrpcParents, parent: Candidate, script: Script) -
         Answer(number=5, offset=500, length=10, ip="127.0.0.1", tcp_port=4005),
     ]
     assert await offers(parents, parent) == [
-        '"v/1"',
+        Copy('"v/1"'),
         Offer(3, 300, 100, "127.0.0.1", 4005),
         Offer(5, 500, 10, "127.0.0.1", 4005),
     ]
@@ -180,7 +180,7 @@ async def test_a_parent_that_names_another_machine(
         Answer(number=5, offset=500, length=10, ip=ip, tcp_port=22),
     ]
     found = parents.offers(parent, Kind.CACHE, TASK, frozenset({5, 3}), gap=20.0)
-    assert await anext(found) == '"v/1"'
+    assert await anext(found) == Copy('"v/1"')
     assert await anext(found) == Offer(3, 300, 100, "127.0.0.1", 4005)
     with pytest.raises(RemoteProtocolError, match="another machine"):
         await anext(found)
@@ -206,7 +206,7 @@ async def test_a_parent_that_does_not_speak_of_versions(
 ) -> None:
     """It might hold any."""
     script.version = None
-    assert await offers(parents, parent) == [""]
+    assert await offers(parents, parent) == [Copy("")]
 
 
 @pytest.mark.parametrize("error", [TaskNotFound(TASK), TaskDeleted("it was deleted")])
@@ -217,7 +217,7 @@ async def test_a_parent_that_has_nothing_more(
     script.answers = [Answer(number=3, offset=300, length=100)]
     script.error = error
     found = parents.offers(parent, Kind.CACHE, TASK, frozenset({3}), gap=20.0)
-    assert [await anext(found), await anext(found)] == ['"v/1"', Offer(3, 300, 100, "", None)]
+    assert [await anext(found), await anext(found)] == [Copy('"v/1"'), Offer(3, 300, 100, "", None)]
     with pytest.raises(ParentLost, match=str(error)):
         await anext(found)
 
@@ -250,7 +250,7 @@ async def test_a_child_that_has_enough(
     script.pause.clear()
     found: Any = parents.offers(parent, Kind.CACHE, TASK, frozenset({3}), gap=20.0)
     async with aclosing(found):
-        assert await anext(found) == '"v/1"'
+        assert await anext(found) == Copy('"v/1"')
     async with asyncio.timeout(20):
         await script.left.wait()
     assert parents._in_use == {}
@@ -270,7 +270,7 @@ async def test_only_so_many_channels(
         await offers(parents, candidate)
     assert set(parents._channels) == {candidates[0].address, candidates[3].address}
     scripts[0].pause.set()
-    assert await using == ['"v/1"']
+    assert await using == [Copy('"v/1"')]
 
 
 # -- pieces --------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ class Download:
             "waiting": self._on_waiting,
             "growing": self._on_growing,
             "warning": self._on_warning,
+            "again": self._on_again,
             "started": self._on_started,
             "pieces": self._on_pieces,
             "segment": self._on_segment,
@@ -108,6 +109,8 @@ class Download:
         """
         self._url = public_url(str(request["url"]))
         self._deadline = deadline
+        if self._output.can_begin_again:
+            request = {**request, "again": True}
         self._connection.send(request, deadline=deadline)
         while not self._done:
             event = self._connection.receive(deadline=deadline, pause=self._progress.pause)
@@ -131,6 +134,13 @@ class Download:
 
     def _on_warning(self, event: dict[str, Any]) -> None:
         self._progress.say(f"warning: {_text(event, 'message')}")
+
+    def _on_again(self, _event: dict[str, Any]) -> None:
+        """What came belongs to no content that there is."""
+        self._output.begin_again()
+        self._segment, self._written, self.task_id = None, 0, None
+        self._pieces.clear()
+        self.received = dict.fromkeys(SOURCES, 0)
 
     def _on_started(self, event: dict[str, Any]) -> None:
         if self.task_id is not None:

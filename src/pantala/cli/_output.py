@@ -52,6 +52,13 @@ class Output(Protocol):
             Unavailable: The disk is full, the reader of a pipe has gone, or the like.
         """
 
+    @property
+    def can_begin_again(self) -> bool:
+        """What was written can be taken back."""
+
+    def begin_again(self) -> None:
+        """Take back all that was written."""
+
     def commit(self) -> None:
         """Everything is written: give it the name it is to have.
 
@@ -160,6 +167,16 @@ class FileOutput:
         except OSError as error:
             raise _cannot_write(self._name, error) from error
 
+    @property
+    def can_begin_again(self) -> bool:
+        return True
+
+    def begin_again(self) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            raise _cannot_write(self._name, error) from error
+
     def commit(self) -> None:
         temporary = self._temporary
         if temporary is None:
@@ -245,6 +262,13 @@ class StreamOutput:
                     turn = turn[os.write(self._fd, turn) :]
         except OSError as error:
             raise _cannot_write(self._name, error) from error
+
+    @property
+    def can_begin_again(self) -> bool:
+        return False
+
+    def begin_again(self) -> None:
+        raise Unavailable(f"cannot write {self._name} anew: what was written has gone")
 
     def commit(self) -> None:
         """Nothing is left to do: what was written has gone."""

@@ -72,6 +72,15 @@ class Callers:
         for download in self.active():
             download.fail(error)
 
+    def begin_again(self, error: DragonflyError) -> bool:
+        """Have everybody take all anew, but for those who cannot; whether anybody is left."""
+        for download in self.active():
+            if download.can_begin_again:
+                download.begin_again()
+            else:
+                download.fail(error)
+        return bool(self.active())
+
     def refuse(self, pieces: frozenset[int], error: DragonflyError) -> None:
         """Fail those who wait for any of *pieces*."""
         for download in self.active():

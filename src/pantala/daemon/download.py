@@ -54,7 +54,12 @@ class Arrived:
     pieces: tuple[tuple[PieceRecord, Traffic], ...]
 
 
-Event = Waiting | Growing | Started | Arrived
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """What came before is void: all of it comes again, from the beginning."""
+
+
+Event = Waiting | Growing | Started | Arrived | Anew
 
 
 class Download:
@@ -109,6 +114,8 @@ class Download:
         #: The caller has left.
         self.closed = False
         self._saw_it_grow = False
+        #: The front end has been told where bytes are.
+        self._handed = False
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         self._deadline = None if request.timeout is None else loop.time() + request.timeout
@@ -190,6 +197,23 @@ class Download:
         if old is not None:
             old.end()
 
+    @property
+    def can_begin_again(self) -> bool:
+        """The caller has been given no bytes that it cannot let go of."""
+        request = self.request
+        reads_on = request.early or request.need_piece_content
+        return request.again or not (self._handed and reads_on)
+
+    def begin_again(self) -> None:
+        """What came of it belongs to no content that there is: let go of it."""
+        self._drop_lease()
+        self.holding, self.missing, self.over = None, set(), False
+        self.came.clear()
+        self.was_here = self._saw_it_grow = False
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(Anew())
+
     def grown(self, received: int) -> None:
         """More of a content of unknown length is here."""
         self._waits = None
@@ -237,9 +261,12 @@ class Download:
     async def _next(self) -> Event | DragonflyError | None:
         try:
             async with asyncio.timeout_at(self._deadline):
-                return await self._queue.get()
+                event = await self._queue.get()
         except TimeoutError:
             raise self.timed_out() from None
+        told = isinstance(event, Arrived) or (self.request.early and isinstance(event, Started))
+        self._handed = self._handed or told
+        return event
 
     @property
     def deadline(self) -> float | None:
@@ -256,6 +283,9 @@ class Download:
         """The caller needs the bytes no longer."""
         self.closed = True
         self.keep(None)
+        self._drop_lease()
+
+    def _drop_lease(self) -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()

@@ -22,14 +22,15 @@ from pantala.errors import (
     SourceFailed,
     TaskDeleted,
 )
-from pantala.model.task import PieceRecord, Traffic
+from pantala.model.task import READING, PieceRecord, Traffic
 from pantala.net.piece_client import Address, Limits, PieceFetch
-from pantala.ports import Candidate, Offer
+from pantala.ports import Candidate, Copy, Offer
 from pantala.storage.holding import Claim, Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
 from .node import Node, take
 from .origin import Origin, SourceFetch
+from .reading import NO_VERSION, OutOfTurn
 
 logger = structlog.get_logger(__name__)
 
@@ -62,14 +63,33 @@ class Owner(Protocol):
     def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good; called before the event."""
 
+    def on_outvoted(self) -> None:
+        """More hosts hold another version of the content than the one that is fetched."""
+
     def origin(self) -> Origin:
         """The origin to ask now."""
 
 
 class Fetcher:
-    """The hands of a flight. Every method is a coroutine that the flight runs and cancels."""
+    """The hands of a flight. Every method is a coroutine that the flight runs and cancels.
 
-    def __init__(self, node: Node, owner: Owner, task_id: str) -> None:
+    Args:
+        node: What all parts share.
+        owner: The flight.
+        task_id: Of what.
+        certain: The origin has said which version the content has.
+        avoid: Versions that are known to lead nowhere.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        owner: Owner,
+        task_id: str,
+        *,
+        certain: bool = False,
+        avoid: frozenset[str] = frozenset(),
+    ) -> None:
         self._node = node
         self._owner = owner
         self._task_id = task_id
@@ -78,6 +98,14 @@ class Fetcher:
         #: Everybody the scheduler ever proposed.
         self.candidates: dict[str, Candidate] = {}
         self._offers: dict[tuple[str, int], Offer] = {}
+        self._certain = certain
+        self._avoid = avoid
+        #: By host, the version that it holds, if that is another than ours.
+        self.others: dict[str, str] = {}
+        #: Hosts that hold ours, we included if some of it is here.
+        self._same = {node.host_id} if owner.holding.pieces else set()
+        #: What those of ours hash to who have all of it.
+        self._digests: set[str] = set()
         download = node.config.download
         self._limits = Limits(
             request=download.piece_timeout, stall=download.piece_stall_timeout, piece=PIECE_LIMIT
@@ -108,8 +136,8 @@ class Fetcher:
         )
         async with aclosing(stream) as offers:
             async for offer in offers:
-                if isinstance(offer, str):
-                    if not self._is_same_version(offer):
+                if isinstance(offer, Copy):
+                    if not self._may_give(parent, offer):
                         why = "it holds another version of the content"
                         logger.info("parent left out", parent=parent.peer_id, why=why)
                         return True
@@ -126,14 +154,36 @@ class Fetcher:
                 self._owner.on(Offered(parent.peer_id, offer.number))
         return False
 
-    def _is_same_version(self, version: str) -> bool:
-        """Whether what somebody has may be mixed with what we have; unknown may be anything.
+    def _may_give(self, parent: Candidate, copy: Copy) -> bool:
+        """Whether what a parent has may be joined with what we have.
 
-        Whoever names one first, origin or parent, decides which it is.
+        The first to name a version decides which it is, until the origin or most hosts say
+        otherwise. A daemon that is none of ours names none, and is taken at its task's id; but
+        never where the origin names none, either.
         """
-        self._owner.holding.learn_version(version)
-        known = self._owner.holding.record.version
-        return not version or not known or version == known
+        if copy.version in self._avoid:
+            return False
+        holding = self._owner.holding
+        if not copy.version:
+            holding.learn_version("")
+            return not holding.record.version.startswith(READING)
+        if self._is_same_version(copy.version) or copy.digests in self._digests - {""}:
+            self._same.add(parent.host_id)
+            self._digests.add(copy.digests)
+            return True
+        self.others[parent.host_id] = copy.version
+        votes = sum(1 for version in self.others.values() if version == copy.version)
+        if votes > len(self._same) and not self._certain:
+            self._owner.on_outvoted()
+        return False
+
+    def _is_same_version(self, version: str) -> bool:
+        """Whether what has *version* may be joined with what is here, which may have none yet."""
+        holding = self._owner.holding
+        if version.startswith(READING) and holding.pieces and not holding.record.version:
+            return False
+        holding.learn_version(version)
+        return version == holding.record.version
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -200,10 +250,15 @@ class Fetcher:
         try:
             await take(self._node.limiters.source, claim.piece.length)
             await take(self._node.limiters.download, claim.piece.length)
+            if origin.reading is not None and not self._is_same_version(origin.version):
+                raise _other_than_the_peers(origin)
             job = SourceFetch(origin, claim.piece, claim.view)
             digest = await self._node.run_for(origin.url, job, self._node.readers)
             if not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
+            self._certain = True
+        except OutOfTurn:
+            return Lost(claim.piece.number)
         except (SourceFailed, InvalidRequest) as error:
             logger.warning("origin failed", task=self._task_id, why=str(error))
             self._owner.on_source_failed(origin, error)
@@ -217,10 +272,17 @@ class Fetcher:
             piece = claim.publish(digest, parent_id=parent, traffic=traffic)
         except TaskDeleted:
             return None  # the flight is told by the holding itself
+        if parent is not None:
+            self._owner.holding.givers.add(self.candidates[parent].host_id)
         self._node.metrics.piece_traffic(traffic, piece.length)
         self._owner.on_piece(piece)
         return Stored(piece.number)
 
 
 def _other_than_the_peers(origin: Origin) -> SourceChanged:
-    return SourceChanged(f"the origin's content ({origin.version}) is not the one that peers hold")
+    if origin.reading is not None:
+        return SourceChanged(NO_VERSION)
+    return SourceChanged(
+        f"the origin's content ({origin.version}) is not the one that peers hold",
+        version=origin.version,
+    )

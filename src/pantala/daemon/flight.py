@@ -40,6 +40,14 @@ from .transport import Transport
 
 logger = structlog.get_logger(__name__)
 
+#: How often a content is begun before its callers are told that what comes does not belong
+#: together: once, once with what was learnt from that, and once from a single answer of the origin.
+_ATTEMPTS: Final = 3
+
+#: Seconds for programs to let go of memory that they were told to, and between two looks.
+_LET_GO: Final = 2.0
+_LOOK: Final = 0.02
+
 #: Seconds that a flight goes on when no caller is left. What is here by then may serve others;
 #: an origin that trickles must not keep memory for ever.
 ORPHAN_LIMIT: Final = 900.0
@@ -60,6 +68,9 @@ class Flight:
         self._peer_id = first.peer_id
         self._callers = Callers(first)
         self._origins = Origins(node, self._callers)
+        #: What the origin has said that its content is, and what it is not.
+        self._version = ""
+        self._avoid: set[str] = set()
         self._holding: Holding | None = None
         self._lease: Lease | None = None
         self._transport: Transport | None = None
@@ -143,8 +154,49 @@ class Flight:
             self._runner.cancel()
 
     async def _fly(self) -> None:
-        holding = await self._describe_by_swarm() or await self._describe_by_origin()
-        await self._carry(holding)
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                holding = await self._describe_by_swarm() or await self._describe_by_origin()
+                await self._carry(holding)
+            except SourceChanged as error:
+                if not left or not self._callers.begin_again(error):
+                    raise
+                logger.warning("begun anew", task=self._task_id, why=str(error))
+                await self._begin_again(error, last=left == 1)
+            else:
+                return
+
+    async def _begin_again(self, error: SourceChanged, *, last: bool) -> None:
+        """Drop what is here; what was learnt from it decides where to look for the rest."""
+        transport, self._transport = self._transport, None
+        holding, self._holding = self._holding, None
+        self._version = error.version
+        if holding is not None:
+            if holding.record.version != error.version:
+                self._avoid.add(holding.record.version)
+            self._avoid.discard("")
+            self._node.holdings.remove(holding, Reason.CHANGED)
+            await self._let_go_of(holding)
+        one_answer = last or error.wavers
+        sent = transport is not None and transport.at_source
+        if (one_answer or sent) and self._callers.sponsor() is not None:
+            self._request = replace(self._request, need_back_to_source=True)
+        await self._origins.close()
+        self._origins = Origins(self._node, self._callers, one_answer=one_answer)
+        self._peer_id = self._node.new_peer_id()
+
+    async def _let_go_of(self, holding: Holding) -> None:
+        """Give those who were told to let go of it a moment, if what comes has no room besides."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end()
+        ledger, loop = self._node.holdings.ledger, asyncio.get_running_loop()
+        patience = loop.time() + _LET_GO
+        while holding.account.leases and ledger.used + holding.account.size > ledger.capacity:
+            if loop.time() > patience:
+                break
+            await asyncio.sleep(_LOOK)
+            self._node.holdings.recall()
 
     def _fail(self, error: DragonflyError) -> None:
         """Fail everybody who still waits."""
@@ -183,9 +235,7 @@ class Flight:
         if origin.total is None:
             return await self._grow(origin)
         length = piece_length_for(origin.total, self._request.piece_length)
-        holding = self._hold(self._record(origin.total, length, origin))
-        holding.learn_version(origin.version)
-        return holding
+        return self._hold(self._record(origin.total, length, origin))
 
     def _record(
         self, total: int | None, piece_length: int | None, origin: Origin | None = None
@@ -203,8 +253,14 @@ class Flight:
             content_length=total,
             piece_length=piece_length,
             response_header=origin.header if origin else {},
-            version=origin.version if origin else "",
+            version=self._named(origin),
         )
+
+    def _named(self, origin: Origin | None) -> str:
+        """The version that the origin names; a reading is one only once it is read."""
+        if origin is not None and origin.reading is None:
+            self._version = origin.version
+        return self._version
 
     def _hold(self, record: TaskRecord) -> Holding:
         holding = self._node.holdings.open(record)
@@ -216,6 +272,7 @@ class Flight:
     async def _grow(self, origin: Origin) -> Holding:
         """Stream a content whose length shows at its end, then cut it into pieces."""
         holding = self._hold(self._record(None, None, origin))
+        holding.learn_version(origin.version)
         loop = asyncio.get_running_loop()
         body = origin.take_stream()
         received = 0
@@ -284,11 +341,18 @@ class Flight:
             self._callers,
             self._origins,
             registration,
+            certain=self._is_certain(holding),
+            avoid=frozenset(self._avoid),
         )
         await self._transport.run()
         if registration is None or not self._transport.told_finished:
             return False
         return registration.request.range is None or not holding.complete
+
+    def _is_certain(self, holding: Holding) -> bool:
+        """The origin has said which version the content has, now or before."""
+        named = bool(self._version) and self._version == holding.record.version
+        return named or any(piece.parent_id is None for piece in holding.pieces.values())
 
     def _registration(self, holding: Holding) -> Registration | None:
         """How to introduce ourselves; None for content so small that it is not worth it."""

@@ -34,7 +34,7 @@ from pantala.net.sockets import hang_up
 from pantala.storage.holding import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
-from .download import Arrived, Download, Growing, Started, Waiting
+from .download import Anew, Arrived, Download, Growing, Started, Waiting
 from .engine import Engine
 from .node import Node
 
@@ -78,6 +78,7 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "disable_back_to_source": (bool,),
     "prefetch": (bool,),
     "content_for_calculating_task_id": (str,),
+    "again": (bool,),
 }
 
 
@@ -220,6 +221,10 @@ class HandoffServer:
                     await client.send({"event": "growing", "bytes": event.received})
                 elif isinstance(event, Started):
                     handed_out = await self._start(client, download, event)
+                elif isinstance(event, Anew):
+                    handed_out = False
+                    if request.again:  # whoever cannot begin again has not been told anything
+                        await client.send({"event": "again"})
                 else:
                     await _send_pieces(client, event)
             if not handed_out and not await _send_segment(client, download):

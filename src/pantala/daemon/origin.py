@@ -1,7 +1,9 @@
 """The origin as one flight sees it: probed once, then read piece by piece, and held to its word.
 
 Every answer within one flight must speak of the same content as the first. An origin that serves
-ranges is asked for each piece; one that does not is read once from front to back.
+ranges is asked for each piece; one that does not is read once from front to back. So is one whose
+answers cannot be compared, because they name no version, or each a different one: all bytes are
+then of one answer (ADR 11).
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ from pantala.model.pieces import Piece
 from pantala.model.units import byte_count
 from pantala.ports import Abort, Source, SourceBody, SourceRequest
 
-#: Bytes read and then hashed while they are still in the processor's cache.
-CHUNK: Final = 1 << 20
+from .reading import CHUNK, NO_VERSION, OutOfTurn, Reading, skip
 
 #: Seconds before the first retry of a broken transfer; doubled for each that follows.
 BACKOFF: Final = 0.2
@@ -32,6 +33,7 @@ class Origin:
         timeout: Seconds for connecting, and for each wait for bytes.
         answer: Seconds until an answer's headers are here. None: *timeout*.
         retries: How often a transfer that broke off is taken up again.
+        one_answer: Its answers are known to disagree; read all from one.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Origin:
         timeout: float,
         answer: float | None = None,
         retries: int,
+        one_answer: bool = False,
     ) -> None:
         self.url = url
         self.headers = headers
@@ -60,10 +63,26 @@ class Origin:
         self._known = False
         self._lock = threading.Lock()
         self._stream: tuple[SourceBody, int] | None = None  # and where it is
+        #: What the first answer named that named a version.
+        self._named = ""
+        #: The reading that all bytes must be of; None while answers can be told apart.
+        self.reading: Reading | None = None
+        #: End of what is wanted, as far as it is known.
+        self.until: int | None = None
+        if one_answer:
+            self._read_once()
+
+    def _read_once(self) -> None:
+        """From here on all bytes must come from one answer."""
+        self.reading = Reading()
+        self.version = self.reading.version
+        self.in_order = True
 
     def expect(self, total: int | None, version: str) -> None:
         """Hold the answers to what is known of the content from elsewhere."""
-        self.total, self.version, self._known = total, version, True
+        self.total, self._known = total, True
+        if self.reading is None:
+            self.version = version
 
     def probe(self, abort: Abort) -> None:
         """Learn the content's length. Blocks.
@@ -95,11 +114,48 @@ class Origin:
 
         Hand it to :meth:`done_with` afterwards.
         """
+        if self.reading is not None:
+            return self._read_on(self.reading, offset, abort)
         if self.in_order:
             return self._resume(offset, abort)
         body = self._open(offset, length, abort)
+        if self._is_read_once():  # the first answer, and it names no version: not in parts
+            body.close()
+            raise OutOfTurn("the origin is to be read from one answer")
         self.in_order = not body.ranged
         return body, body.start
+
+    def _is_read_once(self) -> bool:
+        return self.reading is not None
+
+    def _read_on(self, reading: Reading, offset: int, abort: Abort) -> tuple[SourceBody, int]:
+        """The one answer that all is read from; or one that was shown to begin like it."""
+        stream = self._take()
+        if stream is not None and stream[1] > offset:
+            stream[0].close()
+            stream = None
+        if stream is None:
+            stream = self._open_alike(reading, offset, abort)
+        body, at = stream
+        abort.by(body.abort)
+        try:
+            reading.go_on(body, at, offset)
+        except BaseException:  # whatever it is, the connection is ours to close
+            body.close()
+            raise
+        return body, offset
+
+    def _open_alike(self, reading: Reading, offset: int, abort: Abort) -> tuple[SourceBody, int]:
+        """Another answer, once its beginning was compared with what was read before."""
+        begin = reading.begin_for(offset)
+        length = None if self.until is None or self.until <= offset else self.until - begin
+        body = self._open(begin, length, abort)
+        abort.by(body.abort)
+        try:
+            return body, reading.compare(body)
+        except BaseException:  # whatever it is, the connection is ours to close
+            body.close()
+            raise
 
     def _resume(self, offset: int, abort: Abort) -> tuple[SourceBody, int]:
         """The stream, if it has not passed *offset* yet, else a new one; and where it is."""
@@ -112,7 +168,10 @@ class Origin:
 
     def done_with(self, body: SourceBody, at: int) -> None:
         """Keep or close a body of which everything before *at* was read."""
-        if self.in_order and self.total is not None and at < self.total:
+        end = self.total
+        if self.reading is not None and end is not None and self.until is not None:
+            end = min(end, self.until)  # more was not asked for
+        if self.in_order and end is not None and at < end:
             self._keep(body, at)
         else:
             body.close()
@@ -155,16 +214,28 @@ class Origin:
         if not self._known:
             self.expect(body.total, body.version)
             self.header = dict(body.header)
-            return
-        if body.total is not None:
+        elif body.total is not None:
             if self.total is not None and body.total != self.total:
                 raise SourceChanged(
                     f"the origin's content changed: {byte_count(body.total)}, not {self.total}"
                 )
             self.total = body.total
-        if body.version and self.version and body.version != self.version:
-            raise SourceChanged(f"the origin's content changed: {body.version}, not {self.version}")
-        self.version = self.version or body.version
+        if self.reading is None:
+            self._check_version(body.version)
+
+    def _check_version(self, named: str) -> None:
+        if not named:
+            if self.version:
+                raise SourceChanged(NO_VERSION, wavers=bool(self._named))
+            self._read_once()
+            return
+        if self.version not in ("", named):
+            raise SourceChanged(
+                f"the origin's content changed: {named}, not {self.version}",
+                version=named,
+                wavers=bool(self._named),
+            )
+        self.version = self._named = named
 
 
 class Probe:
@@ -234,12 +305,14 @@ class SourceFetch:
         self._abort.by(body.abort)
         good = False
         try:
-            _skip(body, start - at)
+            skip(body, start - at)
             while self._at < piece.length:
                 with self._into[self._at : self._at + CHUNK] as chunk:
                     n = body.readinto(chunk)
                     with chunk[:n] as fresh:
                         self._crc = crc32(fresh, self._crc)
+                        if self._origin.reading is not None:
+                            self._origin.reading.note(fresh)
                 if not n:
                     raise SourceFailed(
                         f"the origin's answer ended after {self._at} of {piece.length} bytes",
@@ -283,13 +356,3 @@ class Checksum:
     def run(self) -> int:
         """Compute it."""
         return crc32(self._view)
-
-
-def _skip(body: SourceBody, count: int) -> None:
-    """Read *count* bytes and forget them."""
-    scratch = memoryview(bytearray(min(count, CHUNK)))
-    while count > 0:
-        n = body.readinto(scratch[:count])
-        if not n:
-            raise SourceFailed("the origin's answer ended too soon", transient=True)
-        count -= n

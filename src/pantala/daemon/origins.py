@@ -17,13 +17,17 @@ class Origins:
     Args:
         node: For settings and sources.
         callers: On whose behalf it is asked.
+        one_answer: Its answers are known to disagree; read all from one.
     """
 
-    def __init__(self, node: Node, callers: Callers) -> None:
+    def __init__(self, node: Node, callers: Callers, *, one_answer: bool = False) -> None:
         self._node = node
         self._callers = callers
         self._origins: dict[Credentials, Origin] = {}
+        self._one_answer = one_answer
         self._expected: tuple[int | None, str] | None = None
+        #: End of what is wanted, as far as it is known.
+        self.until: int | None = None
 
     def expect(self, total: int | None, version: str) -> None:
         """Hold every origin asked from now on to what is known of the content."""
@@ -52,10 +56,12 @@ class Origins:
                 timeout=self._node.config.download.piece_stall_timeout,
                 answer=self._node.config.download.piece_timeout,
                 retries=self._node.config.backend.max_retries,
+                one_answer=self._one_answer,
             )
             if self._expected is not None:
                 origin.expect(*self._expected)
             self._origins[key] = origin
+        self._origins[key].until = self.until
         return self._origins[key]
 
     @property

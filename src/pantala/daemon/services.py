@@ -33,7 +33,7 @@ from pantala.rpc.convert import (
     task_message,
     timestamp,
 )
-from pantala.rpc.parent_link import CLOCK_KEY, VERSION_KEY
+from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding, Reason
@@ -274,7 +274,8 @@ class UploadService(_TaskService):
             holding = self._uploads.holding(Kind.CACHE, check_task_id(wish.task_id))
             version = quote(await self._uploads.version(holding), safe="")
             clock = str(self._node.holdings.now())
-            await context.send_initial_metadata(((VERSION_KEY, version), (CLOCK_KEY, clock)))
+            hello = (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
+            await context.send_initial_metadata(hello)
             offers = _plain(self._uploads.offers(holding, wish.numbers))
             async with contextlib.aclosing(offers):
                 async for piece in offers:

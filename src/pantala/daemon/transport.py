@@ -41,6 +41,10 @@ logger = structlog.get_logger(__name__)
 _LOOK_AGAIN: Final = 1.0
 
 
+def _left_alone() -> SourceChanged:
+    return SourceChanged("those who hold the rest hold another version of the content")
+
+
 def _say_it_comes(talk: Conversation, answer: Answer) -> None:
     if isinstance(answer, GoToSource):
         talk.tell(t.Tell(t.Note.SOURCE_STARTED))
@@ -55,6 +59,8 @@ class Transport:
         callers: Who wants them.
         origins: The origin, as the callers may ask it.
         registration: How to introduce ourselves to the scheduler; None: do without one.
+        certain: The origin has said which version the content has.
+        avoid: Versions that are known to lead nowhere.
     """
 
     def __init__(
@@ -64,6 +70,9 @@ class Transport:
         callers: Callers,
         origins: Origins,
         registration: Registration | None,
+        *,
+        certain: bool = False,
+        avoid: frozenset[str] = frozenset(),
     ) -> None:
         self.holding = holding
         self._node = node
@@ -75,7 +84,7 @@ class Transport:
             max_in_flight=node.config.download.concurrent_piece_count,
             max_schedules=node.config.scheduler.max_schedule_count,
         )
-        self._fetcher = Fetcher(node, self, holding.id)
+        self._fetcher = Fetcher(node, self, holding.id, certain=certain, avoid=avoid)
         self._events: deque[t.Event] = deque()
         self._handling = False
         self._tasks = Tasks(self._break)
@@ -92,6 +101,11 @@ class Transport:
     def over(self) -> bool:
         """It takes no more wishes."""
         return self._end.done()
+
+    @property
+    def at_source(self) -> bool:
+        """The scheduler has sent us to the origin."""
+        return self._transfer.talk is t.Talk.SOURCE
 
     @property
     def stage(self) -> str:
@@ -133,6 +147,9 @@ class Transport:
         """Look again at what the callers want."""
         wanted = self._callers.wanted()
         self.holding.coming = frozenset(wanted.pieces)
+        if wanted.pieces:
+            last = self.holding.piece(max(wanted.pieces))
+            self._origins.until = last.offset + last.length
         self.on(wanted)
         self._watch_weights()
 
@@ -185,6 +202,8 @@ class Transport:
                     self._unwatch.pop(parent)()
             case t.Tell():
                 self._tell(command)
+            case t.Refuse() if self._fetcher.others:
+                self._break(_left_alone())
             case t.Refuse(pieces):
                 # Children that wait for them here must look elsewhere.
                 self.holding.coming -= pieces
@@ -224,6 +243,10 @@ class Transport:
     def origin(self) -> Origin:
         """The origin to ask now."""
         return self._origins.current()
+
+    def on_outvoted(self) -> None:
+        """More hosts hold another version of the content than the one that is fetched."""
+        self._break(SourceChanged("most peers hold another version of the content"))
 
     def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good, at least for those on whose behalf it was asked."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -90,6 +91,12 @@ def piece_metadata_digest(number: int, offset: int, length: int, digest: str) ->
     """
     crc = crc32(_PIECE.pack(number, offset, length))
     return piece_digest(crc32(digest.encode(), crc))
+
+
+def pieces_digest(length: int, digests: Iterable[str]) -> str:
+    """One digest for a content cut into pieces of *length*: SHA-256 of their digests in order."""
+    text = " ".join((str(length), *digests))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hasher(algorithm: str) -> Hasher:

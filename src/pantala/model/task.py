@@ -9,6 +9,10 @@ from typing import Final
 
 from .pieces import ByteRange
 
+#: Opens the version of a content whose origin names none. What follows is new for each reading
+#: of the origin, so that what was read twice is never joined.
+READING: Final = "reading:"
+
 
 class Kind(IntEnum):
     """A kind of task; the numbers are ``common.v2.TaskType``. What differs is in core.policy."""
@@ -39,7 +43,7 @@ class DownloadRequest:
     """One caller's wish: a content, or a range of it, and on what terms.
 
     The fields are those of ``DownloadCacheTaskRequest`` and ``common.v2.Download``, but for the
-    last.
+    last two.
     """
 
     kind: Kind
@@ -66,6 +70,8 @@ class DownloadRequest:
     overwrite: bool = False
     #: The caller wants to read the bytes where they lie before all are here (docs/handoff.md).
     early: bool = False
+    #: The caller can let go of all that it was given, and take it anew.
+    again: bool = False
 
     @property
     def only_peers(self) -> bool:
@@ -104,8 +110,8 @@ class TaskRecord:
             kinds can be those of another.
         updated_at: Last use: a transition, a local hit, or an upload.
         finished_at: Set while *every* piece is here, and only then.
-        version: What the origin said of this content's identity (ETag or the like); ``""``
-            when it said nothing or was never asked.
+        version: What the origin said of this content's identity (ETag or the like), or the
+            reading that it is of (:data:`READING`); ``""`` when nobody has said.
     """
 
     kind: Kind

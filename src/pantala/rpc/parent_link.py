@@ -19,7 +19,7 @@ from pantala.errors import Busy, DigestMismatch, NotFound, ParentLost, RemotePro
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
-from pantala.ports import Candidate, Offer
+from pantala.ports import Candidate, Copy, Offer
 
 from . import status
 from .convert import optional, weight_of
@@ -29,6 +29,9 @@ from .transport import channel_options
 #: Initial metadata of a piece stream that says which version of the content the parent has
 #: (percent-encoded). Dragonfly's contract has no place for it; strangers ignore it.
 VERSION_KEY: Final = "pantala-version"
+
+#: Initial metadata with one digest over those of all pieces, if the parent has all.
+DIGESTS_KEY: Final = "pantala-digests"
 
 #: Initial metadata with the parent's clock, unix seconds. A piece that it got later than it
 #: offered it is of another copy, made since.
@@ -79,7 +82,7 @@ class GrpcParents:
 
     async def offers(
         self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float
-    ) -> AsyncIterator[Offer | str]:
+    ) -> AsyncIterator[Offer | Copy]:
         """See :class:`~pantala.ports.ParentLink`."""
         method, request, field = dialect_of(kind).sync
         self._use(parent.address, 1)
@@ -89,7 +92,7 @@ class GrpcParents:
             call = getattr(stub, method)(message)
             async with aclosing(_read(call, gap)) as answers:
                 hello: _Hello = await anext(answers)
-                yield hello.version
+                yield hello.copy
                 async for answer in answers:
                     yield _offer(answer, parent, hello.clock())
         except grpc.aio.AioRpcError as error:
@@ -149,7 +152,8 @@ class _Hello:
     """What a parent says of its copy before it offers pieces of it."""
 
     def __init__(self, metadata: dict[str, str]) -> None:
-        self.version = unquote(metadata.get(VERSION_KEY, ""))
+        version = unquote(metadata.get(VERSION_KEY, ""))
+        self.copy = Copy(version, metadata.get(DIGESTS_KEY, ""))
         self._came = asyncio.get_running_loop().time()
         self._clock: float | None = None
         with contextlib.suppress(ValueError):

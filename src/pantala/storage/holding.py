@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pantala.core.ledger import Account, Needs
 from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted, TimedOut
+from pantala.model.digest import pieces_digest
 from pantala.model.pieces import ByteRange, Piece, piece_at, pieces_for
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
 
@@ -113,6 +114,9 @@ class Holding:
         self._outside: Lease | None = None
         #: Users whose programs were given them since nobody had any.
         self.takers: set[int] = set()
+        self._digests = ""
+        #: Hosts that pieces came from.
+        self.givers: set[str] = set()
         #: Called once when the task is deleted under somebody's feet.
         self.on_gone: Callable[[], None] | None = None
 
@@ -184,6 +188,15 @@ class Holding:
         """Every piece is here."""
         count = self.record.piece_count
         return count is not None and len(self.pieces) == count
+
+    @property
+    def digests(self) -> str:
+        """One digest over those of all pieces; ``""`` while not every piece is here."""
+        if not self._digests and self.complete:
+            pieces = self.pieces
+            each = (pieces[number].digest for number in range(len(pieces)))
+            self._digests = pieces_digest(self.record.piece_length or 0, each)
+        return self._digests
 
     def parts(self) -> list[ByteRange]:
         """The parts of which every piece is here, in order, each as long as can be."""

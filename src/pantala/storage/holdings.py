@@ -127,7 +127,7 @@ class Holdings:
         changed, and goes.
         """
         holding = self.get(record.kind, record.id)
-        if holding is not None and not _agree(holding.record, record):
+        if holding is not None and not _agree(holding, record):
             self.remove(holding, Reason.CHANGED)
             holding = None
         if holding is None:
@@ -311,9 +311,11 @@ def _cost(record: TaskRecord) -> int:
     return _TASK_COST + headers + sum(len(text or "") for text in texts)
 
 
-def _agree(old: TaskRecord, new: TaskRecord) -> bool:
-    """Whether two records can speak of the same content."""
+def _agree(holding: Holding, new: TaskRecord) -> bool:
+    """Whether a record can speak of what is held; of bytes that nobody named a version of, not."""
+    old = holding.record
     lengths = (old.content_length, old.piece_length) == (new.content_length, new.piece_length)
+    unnamed = not old.version and not holding.pieces
     return (lengths or old.content_length is None) and (
-        not old.version or not new.version or old.version == new.version
+        unnamed or not new.version or old.version == new.version
     )

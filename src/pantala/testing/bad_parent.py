@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import grpc
 
@@ -31,6 +32,7 @@ from pantala.pb import (
     scheduler_pb2,
     scheduler_pb2_grpc,
 )
+from pantala.rpc.parent_link import VERSION_KEY
 from pantala.rpc.transport import channel_options
 from pantala.wire.vortex import (
     TO_SERVER,
@@ -194,6 +196,7 @@ class BadParent:
         url: str = "http://origin/f",
         offers: int | None = None,
         name: str = "bad",
+        version: str | None = None,
     ) -> None:
         self.task_id = task_id
         self.content = content
@@ -204,6 +207,7 @@ class BadParent:
         self.piece_length = piece_length_for(len(content), None)
         self._url = url
         self._name = name
+        self._hello = () if version is None else ((VERSION_KEY, quote(version, safe="")),)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
@@ -339,7 +343,7 @@ class BadParent:
         return pieces_for(None, content_length=len(self.content), piece_length=self.piece_length)
 
     def _offer(self, request: Any, context: Any) -> Iterator[Any]:
-        context.send_initial_metadata(())
+        context.send_initial_metadata(self._hello)
         pieces = self.pieces()
         for number in sorted(request.interested_cache_piece_numbers)[: self.offers]:
             piece = pieces[number]
