@@ -11,8 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def _hang(talk: Conversation) -> None:
         talk.start(segment)
         talk.send(event="pieces", pieces=[segment.fill(0)])
         talk.wait_closed()
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """A directory whose path leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(prefix="pd-") as directory:
+        yield Path(directory)
 
 
 def _run(
@@ -476,12 +484,15 @@ def test_a_terminal_gets_progress_and_a_summary(tmp_path: Path) -> None:
 
 
 def test_a_personal_daemon_where_the_machine_has_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    runtime: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is used, and told of when it had to be started."""
     monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    home = tmp_path / "pantala"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    home = runtime / "pantala"
     home.mkdir(mode=0o700)
     with HandoffDaemon(home, serve(CONTENT)):
         assert dfget.run(["--cache", URL, "-O", str(tmp_path / "found")]) == 0
@@ -508,12 +519,15 @@ def test_a_personal_daemon_where_the_machine_has_none(
 
 
 def test_a_personal_daemon_that_was_just_quitting(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    runtime: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is asked once more, and once only; a machine's daemon is not."""
     monkeypatch.setattr(dfget, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    home = tmp_path / "pantala"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    home = runtime / "pantala"
     home.mkdir(mode=0o700)
     asked: list[int] = []
 

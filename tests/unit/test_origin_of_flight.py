@@ -239,9 +239,8 @@ def test_no_more_is_asked_for_than_is_wanted(make: Make, origin: web.Origin) -> 
     found = make(retries=1)
     Probe(found).run()
     found.until = PIECE
-    before = origin.sent()
     assert get(found, PIECES[0]) == data(PIECES[0])
-    assert origin.sent() == before + PIECE
+    assert origin.sent() <= 1 + PIECE
     found.until = SIZE
     for piece in PIECES[1:]:
         assert get(found, piece) == data(piece)
