@@ -69,5 +69,6 @@ def setup_logging(level: str = "info", json: bool = False) -> None:  # noqa: FBT
 
 def _renderers(*, for_people: bool) -> tuple[Processor, ...]:
     if for_people:
-        return (structlog.dev.ConsoleRenderer(),)
+        # By default it prints the local variables of each frame: URLs, headers and all.
+        return (structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),)
     return structlog.processors.format_exc_info, structlog.processors.JSONRenderer()

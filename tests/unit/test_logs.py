@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 
@@ -44,6 +46,25 @@ def test_one_json_object_a_line() -> None:
     assert (said["event"], said["logger"]) == ("said so", "theirs")
     assert "ValueError: why" in broke["exception"]
     assert "timestamp" in held
+
+
+def test_a_traceback_shows_no_variables() -> None:
+    """On a terminal either: they may hold passwords."""
+    program = PROGRAM.format(level="info", json=False).replace(
+        'raise ValueError("why")', 'secret = "hunter" + "2"; raise ValueError("why")'
+    )
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True, timeout=60)
+    finally:
+        os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        said = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while data := terminal.read(65536):
+                said += data
+    assert b"ValueError: why" in said
+    assert b"hunter2" not in said
 
 
 def test_the_level_is_kept() -> None:
