@@ -22,15 +22,20 @@ TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_HEADERS: Final = 64
 _MAX_HEADER_BYTES: Final = 32 << 10
 
-# Of one connection or one message, or of one user: no part of the content's description.
+# Of one connection or one message, or of one user, or a URL that may be signed for one user: no
+# part of the content's description.
 _NOT_KEPT: Final = frozenset(
     {
         "connection",
         "content-length",
+        "content-location",
         "content-range",
         "keep-alive",
+        "link",
+        "location",
         "proxy-authenticate",
         "proxy-connection",
+        "refresh",
         "set-cookie",
         "set-cookie2",
         "trailer",
