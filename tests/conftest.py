@@ -26,6 +26,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short path, for sockets: those of pytest grow with its runs."""
+    directory = Path(tempfile.mkdtemp(prefix="pt-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Programs that end with the test, in a directory with a short path."""
     directory = Path(tempfile.mkdtemp(prefix="pd-"))
