@@ -20,6 +20,7 @@ def _host(link: float, tx: float = 0, length: int = 0, pieces: int = 0) -> Host:
         updated_at=0,
         owner=Caller(),
         heard_at=0,
+        account="",
         life=1,
         tx_bandwidth=int(tx),
         upload_content_length=length,

@@ -143,3 +143,13 @@ def test_who_waits_is_told_of_what_goes() -> None:
     stage.now += 101
     assert sweep_peers(stage.world, stage.now) == 1
     assert stage.changed
+
+
+def test_no_host_is_kept_for_ever() -> None:
+    """Of an interval no more is believed than after what time a silent host is gone."""
+    stage = Stage()
+    stage.host("a", interval=10.0**9)
+    stage.now += 2 * stage.world.limits.host_ttl
+    assert not sweep_hosts(stage.world, stage.now)
+    stage.now += 1
+    assert [host.id for host in sweep_hosts(stage.world, stage.now)] == ["a"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -11,6 +13,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
+from pantala.core.sched.room import HOST, Room
 from pantala.pb import scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.transport import channel_options
 from pantala.testing.announce import LIMIT, Peer, Swarm, is_to_source, refusal, swarm
@@ -230,3 +233,61 @@ async def test_honest_hosts_outvote_a_fake_holder_who_came_first(s: Swarm) -> No
         await second.source_started()
         await other.until_state(second, "BackToSource")
         assert (await s.stat()).content_length == 10 << 20
+
+
+# What a scheduler keeps of strangers
+
+
+async def test_a_list_of_hosts_has_an_end(s: Swarm) -> None:
+    """It is no larger than any client takes, and tells how many are left out."""
+    for number in range(30):
+        names = (f"h{number}-{k}" for k in range(20))
+        await asyncio.gather(*(s.host(name, os="x" * 7500) for name in names))
+    call = s.stub.ListHosts(scheduler_pb2.ListHostsRequest())
+    listed = await call
+    left_out = int(dict(await call.trailing_metadata())["pantala-left-out"])
+    assert len(listed.hosts) + left_out == 600
+    assert 4_100_000 < listed.ByteSize() <= 4 << 20
+    few = s.stub.ListHosts(scheduler_pb2.ListHostsRequest(type=1))
+    assert not (await few).hosts
+    assert "pantala-left-out" not in dict(await few.trailing_metadata())
+
+
+async def test_an_announcement_has_a_size(s: Swarm) -> None:
+    """It is kept for as long as the host is there."""
+    assert await refusal(s.host("a", os="x" * 9000)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert not (await s.stub.ListHosts(scheduler_pb2.ListHostsRequest())).hosts
+
+
+async def test_a_registrations_texts_have_a_size(s: Swarm) -> None:
+    """They are kept for as long as the peer is there; headers are not."""
+    await s.hosts("a")
+    for long in (
+        {"url": "http://origin/" + "f" * 17_000},
+        {"tag": "x" * 17_000},
+        {"filtered_query_params": ["x" * 500] * 40},
+    ):
+        peer = s.peer("a")
+        await peer.register(**long)
+        assert "filtered parameters" in await peer.ends(grpc.StatusCode.INVALID_ARGUMENT)
+    assert await refusal(s.stat()) is grpc.StatusCode.NOT_FOUND
+    peer = s.peer("a")
+    assert is_to_source(await peer.asked(request_header={"X": "x" * 40_000}))
+
+
+async def test_an_address_has_a_share_of_what_is_kept() -> None:
+    """Whoever fills his own is refused there and then; others are not."""
+    async with swarm() as s, s.caller(address="127.0.0.9") as stranger:
+        limits = replace(s.scheduler.world.limits, kept_each=3 * HOST)
+        s.scheduler.world.room = Room(limits)
+        for name in "abc":
+            await stranger.host(name)
+        assert await refusal(stranger.host("d")) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        peer = stranger.peer("a")
+        await peer.register()
+        assert "hosts at 127.0.0.9" in await peer.ends(grpc.StatusCode.FAILED_PRECONDITION)
+        await s.host("mine")
+        assert is_to_source(await s.peer("mine").asked())
+        await stranger.host("a", port=4001)  # it is known already
+        await stranger.stub.DeleteHost(scheduler_pb2.DeleteHostRequest(host_id="b"))
+        await stranger.host("d")

@@ -38,12 +38,20 @@ class Shares:
     @contextmanager
     def hold(self, who: str, amount: int) -> Iterator[None]:
         """Let *who* use *amount*, which :meth:`fits`, inside the ``with``."""
-        self._used += amount
-        self._by[who] = self._by.get(who, 0) + amount
+        self.take(who, amount)
         try:
             yield
         finally:
-            self._used -= amount
-            self._by[who] -= amount
-            if not self._by[who]:
-                del self._by[who]
+            self.give(who, amount)
+
+    def take(self, who: str, amount: int) -> None:
+        """*who* uses *amount* more, which :meth:`fits`, until he gives it back."""
+        self._used += amount
+        self._by[who] = self._by.get(who, 0) + amount
+
+    def give(self, who: str, amount: int) -> None:
+        """*who* gives back some of what he took."""
+        self._used -= amount
+        self._by[who] -= amount
+        if not self._by[who]:
+            del self._by[who]

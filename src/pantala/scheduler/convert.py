@@ -25,8 +25,12 @@ from .dialects import Side
 
 #: Bytes of an id; stock ids have about a hundred.
 _MAX_ID: Final = 1024
-#: Bytes of a message of which something is kept for long: URL and tags, or a host's figures.
-_MAX_KEPT: Final = 64 * 1024
+#: Bytes of an announcement, which is kept; stock ones have about one thousand.
+_MAX_ANNOUNCED: Final = 8 * 1024
+#: Bytes of a registration, which with its headers is kept as long as its stream is open.
+_MAX_REGISTERED: Final = 64 * 1024
+#: Bytes of its texts, which are kept as long as the peer is. Servers take 8 KiB for a URL.
+_MAX_KEPT: Final = 16 * 1024
 #: Pieces are numbered in 32 bits on the wire.
 _MAX_PIECES: Final = 2**32 - 1
 #: Parts of an announcement that are sent when they have changed.
@@ -60,7 +64,7 @@ def host_facts(
     """
     host = message.host
     check_id(host.id, "host id")
-    _check_size(message, "an announcement")
+    _check_size(message, "an announcement", _MAX_ANNOUNCED)
     interval = max(0.0, seconds(message.interval))
     if before is not None:
         known = common_pb2.Host.FromString(before.announced)
@@ -103,7 +107,7 @@ def registration(side: Side, message: Any, download: Any) -> Registration:
     Raises:
         InvalidRequest: Something that is needed is missing or makes no sense.
     """
-    _check_size(message, "a registration")
+    _check_size(message, "a registration", _MAX_REGISTERED)
     if not download.url:
         raise InvalidRequest("url: must not be empty")
     if download.priority not in common_pb2.Priority.values():
@@ -132,6 +136,7 @@ def registration(side: Side, message: Any, download: Any) -> Registration:
         concurrent_pieces=min(pieces, _MAX_CONCURRENT),
         content_length=content_length,
         piece_length=piece_length,
+        size=_kept(message, download),
         credentials=credentials_id(
             download.url, download.filtered_query_params, download.request_header
         ),
@@ -206,10 +211,25 @@ def task_message(side: Side, task: Task, clock_offset: float) -> Any:
     return message
 
 
-def _check_size(message: Any, what: str) -> None:
+def _check_size(message: Any, what: str, limit: int) -> None:
     size = message.ByteSize()
+    if size > limit:
+        raise InvalidRequest(f"{what} of {byte_count(size)}: want at most {limit}")
+
+
+def _kept(message: Any, download: Any) -> int:
+    """Bytes of a registration that stay when its download is over: its texts."""
+    texts = (
+        *(message.host_id, message.task_id, message.peer_id),
+        *(download.url, download.tag, download.application, *download.filtered_query_params),
+    )
+    size = sum(len(text) for text in texts)
     if size > _MAX_KEPT:
-        raise InvalidRequest(f"{what} of {byte_count(size)}: want at most {_MAX_KEPT}")
+        raise InvalidRequest(
+            f"url, tag, application, ids and filtered parameters of {byte_count(size)}: want at "
+            f"most {_MAX_KEPT}"
+        )
+    return size
 
 
 def _piece_length(download: Any, name: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from itertools import accumulate, takewhile
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -32,6 +33,14 @@ SERVICE: Final = "scheduler.v2.Scheduler"
 #: Trailing metadata of AnnounceHost: new for a host that we did not know, or no longer. A daemon
 #: that sees another one than before announces what it holds, for we know nothing of it.
 EPOCH_KEY: Final = "pantala-epoch"
+
+#: Trailing metadata of ListHosts: how many hosts its answer has no room for.
+LEFT_OUT_KEY: Final = "pantala-left-out"
+
+#: Bytes of hosts in one answer. gRPC's clients take no more than 4 MiB unless told to.
+_MAX_LISTED: Final = 4 * 1024 * 1024 - 1024
+#: Bytes before each of them, at most: a tag, and a length of three.
+_FRAME: Final = 4
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Unary = Callable[[Any, _Context], Awaitable[Any]]
@@ -82,16 +91,20 @@ class Service:
         return Empty()
 
     async def list_hosts(
-        self, request: scheduler_pb2.ListHostsRequest, _: _Context
+        self, request: scheduler_pb2.ListHostsRequest, context: _Context
     ) -> scheduler_pb2.ListHostsResponse:
-        """All hosts, or those of one type."""
-        return scheduler_pb2.ListHostsResponse(
-            hosts=[
-                common_pb2.Host.FromString(host.facts.announced)
-                for host in self._world.hosts.values()
-                if not request.HasField("type") or request.type == host.facts.type
-            ]
-        )
+        """All hosts, or those of one type; of too many the first, and how many there are beside."""
+        wanted = [
+            host.facts.announced
+            for host in self._world.hosts.values()
+            if not request.HasField("type") or request.type == host.facts.type
+        ]
+        sizes = accumulate(len(announced) + _FRAME for announced in wanted)
+        count = sum(1 for _ in takewhile(lambda size: size <= _MAX_LISTED, sizes))
+        if count < len(wanted):
+            context.set_trailing_metadata(((LEFT_OUT_KEY, str(len(wanted) - count)),))
+        listed = map(common_pb2.Host.FromString, wanted[:count])
+        return scheduler_pb2.ListHostsResponse(hosts=listed)
 
     async def delete_host(
         self, request: scheduler_pb2.DeleteHostRequest, context: _Context

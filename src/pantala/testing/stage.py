@@ -10,6 +10,7 @@ from typing import Any
 
 from pantala.core.sched.choose import Decision, Parents, ToSource, decide
 from pantala.core.sched.entities import Caller, Host, HostFacts, Peer, Registration, Task
+from pantala.core.sched.room import HOST, PEER
 from pantala.core.sched.rules import RULES, Limits, Rules
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.core.sched.world import World
@@ -102,6 +103,9 @@ class Stage:
             _check_task(self.world, task)
         for host in self.world.hosts.values():
             _check_host(self.world, host)
+        words = sum(peer.registration.size for peer in self.world.peers.values())
+        kept = HOST * len(self.world.hosts) + PEER * len(self.world.peers) + words
+        assert self.world.room.used == kept
         for key, peer in self.world.peers.items():
             assert peer.key == key
             assert peer.task.peers[peer.id] is peer

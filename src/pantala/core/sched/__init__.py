@@ -7,6 +7,8 @@
 - :mod:`.shape`: how a content is cut
 - :mod:`.votes`: which shape counts if holders do not agree
 - :mod:`.entities`: hosts, tasks and peers
+- :mod:`.blame`: whose fault it was
+- :mod:`.room`: how much is kept of them
 - :mod:`.edges`: who is whose parent, and what that costs a host
 - :mod:`.seeds`: which seed fetches a task from its origin
 - :mod:`.world`: all of them, and everything that can happen to them

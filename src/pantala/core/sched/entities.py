@@ -8,6 +8,7 @@ Times are seconds on the clock that the world's caller reads; they only go forwa
 
 from __future__ import annotations
 
+import ipaddress
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -100,6 +101,13 @@ class Caller(NamedTuple):
     def __repr__(self) -> str:
         return f"<Caller at {self.address}>"
 
+    @property
+    def account(self) -> str:
+        """Who he is when it comes to shares: of IPv6, a whole /64 is one customer's."""
+        if ":" not in self.address:
+            return self.address
+        return str(ipaddress.ip_network((self.address, 64), strict=False))
+
 
 @dataclass(eq=False, slots=True)
 class Host:
@@ -114,6 +122,9 @@ class Host:
     owner: Caller
     #: The last word of its owner's.
     heard_at: float
+    #: Where it was met first, see :attr:`Caller.account`: what is kept of it and of its peers is
+    #: charged there, and it has a vote from there.
+    account: str
     #: Which of all hosts that were ever met it is: one that is forgotten comes back as another.
     life: int
     #: Downloads whose streams are open.
@@ -163,6 +174,7 @@ class Registration:
         url: Its public form: whoever asks gets to see it.
         priority: 0 to 6, see :mod:`.choose`.
         credentials: A name for what it asks the origin with and others do not; ``""`` for nothing.
+        size: Bytes of the words that are kept.
     """
 
     kind: Kind
@@ -181,6 +193,15 @@ class Registration:
     content_length: int | None = None
     piece_length: int | None = None
     credentials: str = ""
+    size: int = 0
+
+    def shape(self, default: Shape) -> Shape:
+        """How the content is cut; what it does not say is as in *default*."""
+        content, piece = self.content_length, self.piece_length
+        return Shape(
+            default.content_length if content is None else content,
+            default.piece_length if piece is None else piece,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +300,8 @@ class Peer:
     children: dict[str, Edge] = field(default_factory=dict)
     #: Peers that it must not be given as parents: itself, and those that failed it.
     blocked: set[str] = field(default_factory=set)
-    #: Hosts whose peers it failed, since the last that it served.
+    #: Accounts of hosts whose peers it failed, since the last that it served; of hosts of its own
+    #: account their ids.
     accusers: set[str] = field(default_factory=set)
     #: There were too many of them: no child is given to it any more.
     distrusted: bool = False

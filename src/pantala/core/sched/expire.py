@@ -51,5 +51,5 @@ def _is_gone(peer: Peer, limits: Limits, now: float) -> bool:
 
 
 def _is_silent(host: Host, limits: Limits, now: float) -> bool:
-    allowed = 2 * host.facts.interval or limits.host_ttl
+    allowed = 2 * limits.interval(host.facts.interval) or limits.host_ttl
     return now - host.updated_at > allowed

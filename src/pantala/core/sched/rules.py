@@ -76,8 +76,12 @@ class Limits:
         piece_timeout: A download that gets no piece for so long is over.
         peer_ttl: A peer that registered and did nothing for so long is over.
         host_ttl: A host that did not say how often it announces itself is gone after this;
-            others after twice their interval.
+            others after twice their interval, of which no more than this is believed.
         task_ttl: A task without peers is forgotten after this.
+        idle_tasks: So many of them are kept at most: there is nothing to them but the memory that
+            an origin, or the seeds, failed.
+        kept: Bytes that may be kept of all hosts and their peers, 480,000 tasks with one each.
+        kept_each: Likewise of hosts that were met at one address, 120,000.
     """
 
     candidates: int = 3
@@ -97,3 +101,10 @@ class Limits:
     peer_ttl: float = 86400.0
     host_ttl: float = 3600.0
     task_ttl: float = 1800.0
+    idle_tasks: int = 16384
+    kept: int = 4 << 30
+    kept_each: int = 1 << 30
+
+    def interval(self, said: float) -> float:
+        """Seconds between two announcements, as far as is believed: nobody is kept for ever."""
+        return min(said, self.host_ttl)

@@ -18,6 +18,7 @@ from pantala.errors import (
 )
 from pantala.model.task import Kind
 
+from .blame import blame_origin, blame_parent, block
 from .costs import Costs
 from .edges import connect, disconnect, disconnect_parents
 from .entities import (
@@ -25,13 +26,13 @@ from .entities import (
     Caller,
     Host,
     HostFacts,
-    OriginFailure,
     Peer,
     PeerKey,
     Registration,
     Task,
     TaskKey,
 )
+from .room import Room
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
 from .shape import Shape
@@ -60,19 +61,22 @@ class World:
         self._on_change = on_change
         self._rules = rules
         self.seeds = Seeds()
+        self.room = Room(limits)
         #: Hosts ever.
         self._met = 0
 
     # Hosts
 
     def announce(self, facts: HostFacts, now: float, caller: Caller) -> Host:
-        """A host tells of itself, for the first time or again. A new one is *caller*'s."""
+        """A host tells of itself, for the first time or again. A new one is *caller*'s.
+
+        Raises:
+            Busy: Too much is kept of hosts at the caller's address, or of all.
+        """
         limit = self.limits.seed_uploads if facts.is_seed else self.limits.uploads
         host = self.hosts.get(facts.id)
         if host is None:
-            self._met += 1
-            host = Host(facts, limit, now, now, owner=caller, heard_at=now, life=self._met)
-            self.hosts[facts.id] = host
+            host = self._new_host(facts, limit, now, caller)
         before = host.facts
         host.facts, host.upload_limit = facts, limit
         host.updated_at = host.heard_at = now
@@ -102,6 +106,7 @@ class World:
             self.remove_from_host(host, key)
         self.seeds.discard(host)
         del self.hosts[host.id]
+        self.room.host_left(host.account)
 
     def begin_talk(self, peer: Peer) -> None:
         """*peer* has a stream open, which its host's process holds."""
@@ -142,6 +147,7 @@ class World:
     def remove_task(self, task: Task) -> None:
         """Forget a task that has no peers."""
         del self.tasks[task.key]
+        self.room.task_left(task.key)
 
     # Peers
 
@@ -163,11 +169,13 @@ class World:
             HostUnknown: Its host is not known.
             InvalidRequest: The kind of task is not served.
             InvalidTransition: A peer of that id is there already.
+            NoProvider: Too much is kept of hosts at its host's address, or of all.
         """
         host = self.host(registration.host_id)
         known = self.peers.get((registration.kind, registration.peer_id))
         if known is not None:
             known.machine.fire(PeerEvent.REGISTER_NORMAL)  # refused: it is past that
+        self.room.check_peer(host.account, registration)
         task = self._task_for(registration, now)
         peer = self._new_peer(host, task, registration, now)
         self._keep_running(task)
@@ -214,20 +222,10 @@ class World:
             return
         task = peer.task
         if origin is not None and status not in CREDENTIALS_REFUSED:
-            failure = OriginFailure(now, origin, peer.host.id, _suspect(peer, status))
-            self._blame_origin(task, failure)
+            blame_origin(peer, self.limits, now, origin, status)
         self._fire(peer, PeerEvent.FAIL, now)
         if task.state is TaskState.RUNNING and not task.holders and not task.expected:
             task.machine.fire(TaskEvent.FAIL)
-
-    def _blame_origin(self, task: Task, failure: OriginFailure) -> None:
-        """Remember it. No two that are remembered are of one host, or of one caller's making."""
-        failures = task.origin_failures
-        kept = [known for known in failures if not known.says_the_same(failure)]
-        failures.clear()
-        failures.extend((*kept, failure))
-        if len(failures) > self.limits.origin_failures:
-            failures.popleft()
 
     def remove_peer(self, peer: Peer) -> None:
         """Forget a peer; its children are without it at once."""
@@ -242,8 +240,13 @@ class World:
         del host.peers[task.key][peer.id]
         if not host.peers[task.key]:
             del host.peers[task.key]
+        self.room.peer_left(host.account, peer.registration)
         for child in children:
             self._refresh(child)
+        if not task.peers:
+            oldest = self.room.task_idle(task.key)
+            if oldest is not None:
+                self.remove_task(self.tasks[oldest])
         self._on_change(task)
 
     def piece(self, peer: Peer, cost: float, parent_id: str | None, now: float) -> None:
@@ -273,21 +276,14 @@ class World:
         gets it any more. Its own download may go on.
         """
         peer.updated_at = peer.task.updated_at = now
-        parent = self.block(peer, parent_id)
-        if parent is None or parent is peer:
-            return
-        parent.host.upload_failed_count += 1
-        parent.accusers.add(peer.host.id)
-        if len(parent.accusers) >= self.limits.accusers:
-            parent.distrusted = True
+        parent = block(peer, parent_id)
+        if parent is not None and parent is not peer:
+            blame_parent(parent, peer, self.limits)
             self._refresh(parent)
 
-    def block(self, peer: Peer, parent_id: str) -> Peer | None:
-        """Never give *peer* that parent again. Returns the parent, if there is one."""
-        parent = peer.task.peers.get(parent_id)
-        if parent is not None:
-            peer.blocked.add(parent_id)
-        return parent
+    def block(self, peer: Peer, parent_id: str) -> None:
+        """Never give *peer* that parent again."""
+        block(peer, parent_id)
 
     def link(self, parents: list[Peer], child: Peer) -> None:
         """*parents* shall serve *child*, and no others."""
@@ -304,13 +300,29 @@ class World:
 
     # What the above is made of
 
+    def _new_host(self, facts: HostFacts, limit: int, now: float, caller: Caller) -> Host:
+        account = caller.account
+        self.room.admit_host(account)
+        self._met += 1
+        host = self.hosts[facts.id] = Host(
+            facts,
+            limit,
+            created_at=now,
+            updated_at=now,
+            owner=caller,
+            heard_at=now,
+            account=account,
+            life=self._met,
+        )
+        return host
+
     def _task_for(self, registration: Registration, now: float) -> Task:
         """The task of a registration, created or brought up to date."""
         task = self.tasks.get((registration.kind, registration.task_id))
         if task is None:
             return self._new_task(registration, now)
         if not task.holders:
-            task.shape = _shape(registration, Shape(0, 0))
+            task.shape = registration.shape(Shape(0, 0))
         task.registration, task.updated_at = registration, now
         return task
 
@@ -324,7 +336,7 @@ class World:
             rules=rules,
             machine=Machine(f"task {registration.task_id}", rules.tasks, TaskState.PENDING),
             registration=registration,
-            shape=_shape(registration, Shape(0, 0)),
+            shape=registration.shape(Shape(0, 0)),
             created_at=now,
             updated_at=now,
         )
@@ -338,13 +350,14 @@ class World:
             host=host,
             machine=Machine(f"peer {registration.peer_id}", task.rules.peers, PeerState.PENDING),
             registration=registration,
-            shape=_shape(registration, task.shape),
+            shape=registration.shape(task.shape),
             range=registration.range,
             created_at=now,
             updated_at=now,
             piece_at=now,
             blocked={registration.peer_id},
         )
+        self.room.peer_came(host.account, registration, task.key)
         self.peers[peer.key] = task.peers[peer.id] = peer
         host.peers.setdefault(task.key, {})[peer.id] = peer
         return peer
@@ -396,7 +409,7 @@ class World:
         """
         task, host = peer.task, peer.host
         if vouches:
-            news = task.votes.cast(peer.id, peer.shape, host.owner.address, host.id)
+            news = task.votes.cast(peer.id, peer.shape, host.account, host.id)
         else:
             news = task.votes.withdraw(peer.id)
         winner = task.votes.winner if news else None
@@ -412,22 +425,6 @@ class World:
             idle = other.state is PeerState.SUCCEEDED and not other.children
             if other is not peer and idle and peer.absorb(other):
                 self.remove_peer(other)
-
-
-def _suspect(peer: Peer, status: int | None) -> str:
-    """The credentials of *peer*, if they may be why the origin answered *status*.
-
-    Many answer 404 to those who must not know. What is no answer of kind 4xx is the origin's own.
-    """
-    return peer.registration.credentials if status is not None and 400 <= status < 500 else ""
-
-
-def _shape(registration: Registration, default: Shape) -> Shape:
-    content, piece = registration.content_length, registration.piece_length
-    return Shape(
-        default.content_length if content is None else content,
-        default.piece_length if piece is None else piece,
-    )
 
 
 def _holds(peer: Peer) -> bool:
