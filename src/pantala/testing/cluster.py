@@ -233,6 +233,7 @@ class Cluster:
 
     Attributes:
         capacity: Of daemons' memory stores unless they are given another.
+        wrapper: A module, and its arguments, that runs our programs instead of Python itself.
         scheduler_port: Of the scheduler started last; 0: of none.
     """
 
@@ -242,6 +243,7 @@ class Cluster:
         self._downloads: list[subprocess.Popen[str]] = []
         self._count = 0
         self.capacity = "512MiB"
+        self.wrapper: tuple[str, ...] = ()
         self.scheduler_port = 0
 
     def __enter__(self) -> Self:
@@ -278,7 +280,7 @@ class Cluster:
         path = self.directory / f"{name}.{self._next()}.log"
         with path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", *self.wrapper, module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
