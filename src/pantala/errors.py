@@ -30,6 +30,7 @@
     ├── Corrupt                     bytes are not what they should be
     │   └── DigestMismatch
     ├── SourceFailed
+    │   ├── SourceUnreachable
     │   └── SourceChanged
     └── InvalidTransition           a state machine got an event it has no row for
 
@@ -355,6 +356,12 @@ class SourceFailed(DragonflyError):
         self.status_code = status_code
         self.header = dict(header or {})
         self.transient = transient
+
+
+class SourceUnreachable(SourceFailed):
+    """No answer came of the origin, and one may come a little later: asking again may help."""
+
+    code = Code.UNAVAILABLE
 
 
 class SourceChanged(SourceFailed):

@@ -93,6 +93,7 @@ RemoteProtocolError  INTERNAL             INVALID_ARGUMENT
 Corrupt              DATA_LOSS            INTERNAL
 DigestMismatch       DATA_LOSS            INTERNAL
 SourceFailed         INTERNAL             INTERNAL
+SourceUnreachable    UNAVAILABLE          INTERNAL
 SourceChanged        ABORTED              INTERNAL
 InvalidTransition    INTERNAL             INTERNAL
 """

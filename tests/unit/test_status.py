@@ -19,6 +19,7 @@ from pantala.errors import (
     PieceNotFound,
     SourceChanged,
     SourceFailed,
+    SourceUnreachable,
     TaskDeleted,
     TimedOut,
     Unavailable,
@@ -72,6 +73,7 @@ def test_an_origins_answer_travels_as_json() -> None:
     [
         (SourceFailed("503 Service Unavailable", status_code=503), Blame.ORIGIN),
         (SourceFailed("no answer"), Blame.ORIGIN),
+        (SourceUnreachable("connection refused"), Blame.ORIGIN),
         (SourceFailed("403 Forbidden", status_code=403), Blame.CALLER),
         (SourceFailed("no descriptors", blame=Blame.LOCAL), Blame.LOCAL),
     ],

@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
+from pantala.pb import dfdaemon_pb2
 from pantala.testing import unharmed
-from pantala.testing.cluster import Cluster, Got, Node, until
+from pantala.testing.cluster import PATIENCE, Cluster, Got, Node, until
 from pantala.testing.origin import Fault, Origin, Pattern
 
 MIB = 1 << 20
@@ -267,3 +270,14 @@ def test_answers_that_disagree(place: Place, fault: Fault) -> None:
     place.put(CONTENT, (Fault(), 2), (fault, None))
     assert isinstance(fault.content, Pattern)
     assert place.get().bytes() == fault.content.read()
+
+
+def test_refused_is_unavailable(cluster: Cluster) -> None:
+    """A gRPC client can tell an origin that is not there just now from one that says no."""
+    node = cluster.daemon("a")
+    request = dfdaemon_pb2.DownloadCacheTaskRequest(url="http://127.0.0.1:1/x")
+    with node.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        list(node.download_stub(channel).DownloadCacheTask(request, timeout=PATIENCE))
+    error: Any = caught.value  # a Call, too
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.details() == "127.0.0.1:1: connection refused"

@@ -24,6 +24,7 @@ from pantala.errors import (
     OutputExists,
     SourceChanged,
     SourceFailed,
+    SourceUnreachable,
     TaskDeleted,
     TimedOut,
     Unavailable,
@@ -61,6 +62,12 @@ _ERRORS: Final[Mapping[grpc.StatusCode, type[DragonflyError]]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DATA_LOSS: Corrupt,
     grpc.StatusCode.UNAUTHENTICATED: Forbidden,
+}
+
+#: Of an origin's failures, those that have a status of their own.
+_SOURCE_ERRORS: Final[Mapping[grpc.StatusCode, type[SourceFailed]]] = {
+    grpc.StatusCode.ABORTED: SourceChanged,
+    grpc.StatusCode.UNAVAILABLE: SourceUnreachable,
 }
 
 
@@ -104,8 +111,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
     status = error.code()
     details = _read_details(error)
     if details is not None:
-        kind = SourceChanged if status is grpc.StatusCode.ABORTED else SourceFailed
-        return kind(
+        return _SOURCE_ERRORS.get(status, SourceFailed)(
             details.message,
             status_code=details.status_code,
             header=details.header,

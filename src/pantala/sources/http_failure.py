@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from urllib3.exceptions import ProxyError
 
-from pantala.errors import Blame, SourceFailed
+from pantala.errors import Blame, SourceFailed, SourceUnreachable
 from pantala.model.units import byte_count
 
 
@@ -93,7 +93,8 @@ def failure(exc: Exception, *, host: str, timeout: float) -> SourceFailed:
         passes = cause.errno == socket.EAI_AGAIN
     # The proxy is this node's choice, like the name server.
     blame = Blame.LOCAL if through or _is_local(cause) else Blame.ORIGIN
-    return SourceFailed(f"{through}{host}: {words}", transient=passes, blame=blame)
+    kind = SourceUnreachable if passes else SourceFailed
+    return kind(f"{through}{host}: {words}", transient=passes, blame=blame)
 
 
 def proxy_refusal(host: str) -> SourceFailed:
