@@ -194,6 +194,8 @@ def test_absent_and_null_mean_the_same() -> None:
         ({"prefetch": 1}, "'prefetch' must be bool, not int"),
         ({"request_header": {"a": 1}}, "'request_header' must be an object of strings"),
         ({"request_header": ["a"]}, "'request_header' must be dict, not list"),
+        ({"url": "u", "range": "0-1,3-4"}, "several ranges: want one"),
+        ({"url": "u", "request_header": {"RANGE": "bytes=0-1,3-4"}}, "several ranges: want one"),
         ({"filtered_query_params": [1]}, "'filtered_query_params' must be a list of strings"),
     ],
 )

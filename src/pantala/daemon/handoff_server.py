@@ -382,14 +382,10 @@ def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
         raise InvalidRequest("a download request needs a 'url'")
     if given.pop("kind", "CACHE") != Kind.CACHE.name:
         raise FeatureOff("only CACHE tasks are handed off")
-    header = _texts("request_header", given.pop("request_header", {}))
+    header = _headers(given.pop("request_header", {}), given.pop("range", None))
     filtered = given.pop("filtered_query_params", [])
     if not all(isinstance(name, str) for name in filtered):
         raise InvalidRequest("'filtered_query_params' must be a list of strings")
-    part = given.pop("range", None)
-    if part is not None:
-        header = {k: v for k, v in header.items() if k.lower() != "range"}
-        header["Range"] = f"bytes={part}"
     if given.get("priority", 0) not in PRIORITIES:
         raise InvalidRequest("'priority' must be 0 to 6")
     if not 0 < given.get("timeout", 1) <= _MAX_TIMEOUT:
@@ -403,10 +399,17 @@ def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
     )
 
 
-def _texts(key: str, value: Mapping[Any, Any]) -> dict[str, str]:
-    if not all(isinstance(v, str) for v in value.values()):
-        raise InvalidRequest(f"{key!r} must be an object of strings")
-    return dict(value)
+def _headers(given: Mapping[Any, Any], part: str | None) -> dict[str, str]:
+    """The headers for the origin; the range among them is *part*, if there is one."""
+    if not all(isinstance(value, str) for value in given.values()):
+        raise InvalidRequest("'request_header' must be an object of strings")
+    header = dict(given)
+    if part is not None:
+        header = {k: v for k, v in header.items() if k.lower() != "range"}
+        header["Range"] = f"bytes={part}"
+    if any("," in value for name, value in header.items() if name.lower() == "range"):
+        raise InvalidRequest("several ranges: want one in a download, as only the first would come")
+    return header
 
 
 def _failure(error: DragonflyError) -> dict[str, Any]:
