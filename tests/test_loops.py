@@ -20,6 +20,7 @@ ENDLESS = {
     "daemon.room.Room.extend": "of one download: until there is room, or none to come",
     "daemon.handoff_server._Client._send_fd": "of one connection: until it takes the frame",
     "rpc.parent_link._read": "of one call, whose caller learns of it",
+    "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
     "rpc.scheduler_link.Talk._send": "of one talk, whose reader learns of it",
     "rpc.scheduler_link.Talk._read": "of one talk, whose owner learns of it",
     "scheduler.sessions.Session._schedule": "of one call, which fails with it",
@@ -34,6 +35,8 @@ TASKS = {
     "daemon.handoff_server.HandoffServer._download": "itself",
     "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
     "rpc.scheduler_link.Talk.run": "itself",
+    "rpc.server._Steadfast._make_request_call_future": "grpcio's loop",
+    "rpc.server.Supervised._keep": "itself",
 }
 
 #: Who starts threads that are of no executor.

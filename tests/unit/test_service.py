@@ -18,8 +18,9 @@ from pantala.pb import (
     scheduler_pb2,
     scheduler_pb2_grpc,
 )
+from pantala.rpc.server import new_server
 from pantala.rpc.service import Admit, Observe, add_service
-from pantala.rpc.transport import bind, channel_options, server_options
+from pantala.rpc.transport import bind, channel_options
 
 TASK = "a" * 64
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -73,7 +74,7 @@ class Served:
 
     def __init__(self, *, admit: Admit | None = None, observe: Observe | None = None) -> None:
         self.upload = Upload()
-        self.server = grpc.aio.server(options=server_options())
+        self.server = new_server()
         add_service(
             self.server,
             "dfdaemon.v2.DfdaemonUpload",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +17,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pantala.background import Loops
-from pantala.errors import ConfigError
+from pantala.errors import ConfigError, Unavailable
 from pantala.model.task import Kind
 from pantala.net.piece_server import SENDERS, PieceServer
 from pantala.net.sockets import raise_limit
@@ -24,8 +26,9 @@ from pantala.ports import Abort, Source, SourceBody, SourceRequest
 from pantala.rpc.crowd import Crowd
 from pantala.rpc.parent_link import GrpcParents
 from pantala.rpc.scheduler_link import Schedulers
+from pantala.rpc.server import Supervised, new_server
 from pantala.rpc.service import add_reflection, add_service
-from pantala.rpc.transport import bind, server_options
+from pantala.rpc.transport import bind
 from pantala.sources.file import FileSource
 from pantala.sources.http import HttpSettings, HttpSource
 from pantala.sources.registry import Registry
@@ -94,16 +97,24 @@ class Daemon:
         scheduler: Address of a scheduler to use instead of those of *config*, as gRPC wants it.
         alone: Serve programs on this machine only, over the sockets that *config* names, and
             listen on no port. *config* must say that nothing is shared.
+        on_lost: Told why, when it can serve no longer: the process had better end.
     """
 
     def __init__(
-        self, config: DaemonConfig, *, scheduler: str | None = None, alone: bool = False
+        self,
+        config: DaemonConfig,
+        *,
+        scheduler: str | None = None,
+        alone: bool = False,
+        on_lost: Callable[[str], object] = lambda _why: None,
     ) -> None:
         self.config = config
         self._alone = alone
         self.metrics = Metrics()
         self.stopping = asyncio.Event()
         self._health = health.HealthServicer()
+        self._on_lost = on_lost
+        self._servers: list[Supervised] = []
         self._exit = contextlib.AsyncExitStack()
         self.loops = Loops(self.metrics.loop_failed)
         self._receivers = ThreadPoolExecutor(RECEIVERS, "receive")
@@ -206,7 +217,8 @@ class Daemon:
     def _troubles(self) -> list[str]:
         """Why this daemon is not healthy, a line each."""
         stopping = ["the daemon is stopping"] if self.stopping.is_set() else []
-        return stopping + self.loops.failing()
+        servers = [server.trouble for server in self._servers if server.trouble is not None]
+        return stopping + servers + self.loops.failing()
 
     @property
     def busy(self) -> bool:
@@ -251,12 +263,20 @@ class Daemon:
         storage = config.storage.server
         stack.push_async_callback(self.pieces.stop, 0.0)
         self.ports["storage"] = await self.pieces.start(storage.ip, storage.tcp_port)
-        server = grpc.aio.server(options=server_options(self._doors.peers))
+        supervised = self._supervised("the gRPC server for other nodes", self._begin_upload)
+        stack.push_async_callback(supervised.stop, 0)
+        await supervised.start()
+        crowd = Crowd(self.ports["upload"], self._doors.peers)
+        self.loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
+
+    async def _begin_upload(self) -> grpc.aio.Server:
+        config = self.config
+        server = new_server(self._doors.peers)
         upload = config.upload.server
-        self.ports["upload"] = bind(
-            server, _address(upload.ip, upload.port), setting="upload.server.port"
-        )
-        self._facts = HostFacts(config, self.ports["upload"])
+        # Built anew, it is where it was.
+        at = _address(upload.ip, self.ports.get("upload", upload.port))
+        self.ports["upload"] = bind(server, at, setting="upload.server.port")
+        self._facts = self._facts or HostFacts(config, self.ports["upload"])
         service = UploadService(
             self.node,
             self.engine,
@@ -270,9 +290,7 @@ class Daemon:
         add_service(server, UPLOAD_SERVICE, service, admit=admit)
         _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE,))
         await server.start()
-        stack.push_async_callback(server.stop, 0)
-        crowd = Crowd(self.ports["upload"], self._doors.peers)
-        self.loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
+        return server
 
     async def _serve_monitors(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
@@ -308,20 +326,32 @@ class Daemon:
         self, stack: contextlib.AsyncExitStack, path: SocketPath, handoff: SocketPath
     ) -> None:
         settings = self.config.download.server
-        server = grpc.aio.server(options=server_options(self._doors.programs))
+        # The hand-off socket comes first: whoever finds the other one expects it.
+        self.handoff.start(handoff.listen(settings.socket_mode))
+        stack.push_async_callback(self.handoff.stop)
+        begin = functools.partial(self._begin_download, path)
+        supervised = self._supervised("the gRPC server for programs", begin)
+        stack.push_async_callback(supervised.stop, 0)
+        await supervised.start()
+
+    async def _begin_download(self, path: SocketPath) -> grpc.aio.Server:
+        settings = self.config.download.server
+        server = new_server(self._doors.programs)
         service = DownloadService(self.node, self.engine, self.schedulers)
         add_service(server, DOWNLOAD_SERVICE, service, admit=self._admit_local)
         add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
         _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
-        # The hand-off socket comes first: whoever finds the other one expects it.
-        self.handoff.start(handoff.listen(settings.socket_mode))
-        stack.push_async_callback(self.handoff.stop)
         with private():
             bind(server, f"unix:{path.path}", setting="download.server.socketPath")
             await server.start()
-        stack.push_async_callback(server.stop, 0)
         # gRPC does not say which user calls: where that matters, only our own gets in.
         path.path.chmod(0o600 if settings.allow_users else settings.socket_mode)
+        return server
+
+    def _supervised(self, name: str, begin: Callable[[], Awaitable[grpc.aio.Server]]) -> Supervised:
+        server = Supervised(name, begin, self._on_lost)
+        self._servers.append(server)
+        return server
 
     # -- meanwhile -----------------------------------------------------------------------------
 
@@ -382,25 +412,37 @@ async def serve(config: DaemonConfig, *, personal_idle: float | None = None) -> 
 
     Raises:
         ConfigError: It cannot start with these settings.
+        Unavailable: It can serve no longer.
     """
     stop = asyncio.Event()
+    lost: list[str] = []
+
+    def on_lost(why: str) -> None:
+        lost.append(why)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         address = None
         if personal_idle is not None:
-            address = await _own_scheduler(stack, config)
-        daemon = Daemon(config, scheduler=address, alone=personal_idle is not None)
+            address = await _own_scheduler(stack, config, on_lost)
+        alone = personal_idle is not None
+        daemon = Daemon(config, scheduler=address, alone=alone, on_lost=on_lost)
         await daemon.start()
         stack.push_async_callback(daemon.stop)
         if personal_idle is None:
             await stop.wait()
         else:
             await _until_idle(daemon, stop, personal_idle)
+    if lost:
+        raise Unavailable(lost[0])
 
 
-async def _own_scheduler(stack: contextlib.AsyncExitStack, config: DaemonConfig) -> str:
+async def _own_scheduler(
+    stack: contextlib.AsyncExitStack, config: DaemonConfig, on_lost: Callable[[str], object]
+) -> str:
     """Start a scheduler for this process alone, on a socket of this user's; its address.
 
     Every local user gets at a port of the loopback interface, whoever opened it.
@@ -412,7 +454,7 @@ async def _own_scheduler(stack: contextlib.AsyncExitStack, config: DaemonConfig)
     path = Path(scheduler_path_for(str(config.download.server.socket_path)))
     right = SocketPath(path, setting="download.server.socketPath")
     stack.callback(right.release)
-    scheduler = Scheduler(load(None), path=path)
+    scheduler = Scheduler(load(None), path=path, on_lost=on_lost)
     with private():
         await scheduler.start()
     stack.push_async_callback(scheduler.stop, 0.0)

@@ -64,7 +64,7 @@ class GrpcParents:
     async def _stub(self, address: str) -> Any:
         channel = self._channels.get(address)
         if channel is None:
-            options = channel_options(address, keepalive=_KEEPALIVE)
+            options = channel_options(address, keepalive=_KEEPALIVE, pieces=True)
             channel = grpc.aio.insecure_channel(address, options)
             self._channels[address] = channel
         self._channels.move_to_end(address)

@@ -102,7 +102,7 @@ def add_service(
         for method in service.methods
         if hasattr(implementation, method.name)
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(full_name, handlers),))
+    server.add_registered_method_handlers(full_name, handlers)
 
 
 def add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
@@ -118,8 +118,7 @@ def add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in _REFLECTION:
-        methods = {"ServerReflectionInfo": handler}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
 
 
 def _handler(

@@ -12,11 +12,16 @@ from pantala.errors import CannotListen, ConfigError
 
 Options = Sequence[tuple[str, int | str]]
 
-# A piece of 4 MiB or more may travel in one message.
-_UNLIMITED: Final = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-)
+#: Bytes of a message in which no piece travels. The largest is a child's list of the pieces that it
+#: wants: a million numbers, 4 MiB. A scheduler parses what it receives into thrice as much memory.
+MAX_MESSAGE: Final = 16 << 20
+
+_NO_LIMIT: Final = -1  # of what we send ourselves, or of a piece, whose length its task decides
+
+#: Calls of one method that wait until the server's loop takes them: from the first number on some
+#: are refused at random, from the second on all. A waiting call takes some 10 KiB. A cluster that
+#: starts registers all its nodes at one moment; by default grpcio refuses some beyond 1,000.
+_WAITING: Final = (16384, 24576)
 
 
 #: Seconds for a client to say that it talks HTTP/2, as every one does at once.
@@ -38,7 +43,11 @@ def server_options(connections: int | None = None) -> Options:
     busy port's connections without a word.
     """
     return (
-        *_UNLIMITED,
+        # Pieces travel in answers only.
+        ("grpc.max_receive_message_length", MAX_MESSAGE),
+        ("grpc.max_send_message_length", _NO_LIMIT),
+        ("grpc.server.max_pending_requests", _WAITING[0]),
+        ("grpc.server.max_pending_requests_hard_limit", _WAITING[1]),
         ("grpc.so_reuseport", 0),
         *(() if connections is None else (("grpc.max_allowed_incoming_connections", connections),)),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_LIMIT * 1000),
@@ -52,16 +61,18 @@ def server_options(connections: int | None = None) -> Options:
     )
 
 
-def channel_options(target: str, *, keepalive: float = 300.0) -> Options:
+def channel_options(target: str, *, keepalive: float = 300.0, pieces: bool = False) -> Options:
     """Options for a channel to *target* (``"10.0.0.1:8002"`` or ``"unix:/run/x.sock"``).
 
     Args:
         target: As gRPC wants it.
         keepalive: Seconds between two pings. A stock server hangs up on whoever pings more
             often than every 300; ours allow 10.
+        pieces: Pieces travel in answers, so that these may be longer than :data:`MAX_MESSAGE`.
     """
     options = (
-        *_UNLIMITED,
+        ("grpc.max_receive_message_length", _NO_LIMIT if pieces else MAX_MESSAGE),
+        ("grpc.max_send_message_length", _NO_LIMIT),
         ("grpc.keepalive_time_ms", round(keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),

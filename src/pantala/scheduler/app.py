@@ -22,11 +22,12 @@ from pantala.background import Loops, Tasks
 from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.world import World
-from pantala.errors import Busy
+from pantala.errors import Busy, Unavailable
 from pantala.net.sockets import raise_limit
 from pantala.rpc.crowd import Crowd
+from pantala.rpc.server import Supervised, new_server
 from pantala.rpc.service import add_reflection, add_service
-from pantala.rpc.transport import bind, server_options
+from pantala.rpc.transport import bind
 
 from .config import SchedulerConfig
 from .metrics import Metrics
@@ -55,11 +56,19 @@ class Scheduler:
         config: From :func:`.config.load`.
         path: Listen on this unix socket, and on no port. Who gets at it is the caller's to say,
             by his umask; to remove it, too.
+        on_lost: Told why, when it can serve no longer: the process had better end.
     """
 
-    def __init__(self, config: SchedulerConfig, *, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        *,
+        path: Path | None = None,
+        on_lost: Callable[[str], object] = lambda _why: None,
+    ) -> None:
         self._config = config
         self._path = path
+        self._mode: int | None = None
         self._tasks = Tasks()
         self._waiters = Waiters()
         self._world = World(config.limits(), self._waiters.wake)
@@ -70,7 +79,8 @@ class Scheduler:
         self._health = health.aio.HealthServicer()
         self._connections = _connections()
         self._exit = contextlib.AsyncExitStack()
-        self._server: grpc.aio.Server | None = None
+        self._server = Supervised("the scheduler's gRPC server", self._begin, on_lost)
+        self._service = self._make_service()
         self._port = 0
         self._metrics_port: int | None = None
 
@@ -98,16 +108,14 @@ class Scheduler:
         async with self._exit:
             self._exit.push_async_callback(self._tasks.cancel)
             self._exit.push_async_callback(self._loops.close)
-            server = await self._make_server()
-            self._exit.push_async_callback(server.stop, None)
-            self._bind(server)
+            self._exit.push_async_callback(self._server.stop, None)
+            await self._server.start()
             self._serve_metrics()
-            await server.start()
             self._sweep_from_now_on()
             if self._path is None:
                 crowd = Crowd(self._port, self._connections)
                 self._loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
-            self._server, self._exit = server, self._exit.pop_all()
+            self._exit = self._exit.pop_all()
         where = (
             {"socket": str(self._path)}
             if self._path is not None
@@ -127,8 +135,7 @@ class Scheduler:
 
     async def stop(self, grace: float = 5.0) -> None:
         """Take no new calls; end those that are open after *grace* seconds at the latest."""
-        if self._server is not None:
-            await self._server.stop(grace)
+        await self._server.stop(grace)
         await self._exit.aclose()
         logger.info("stopped")
 
@@ -138,27 +145,36 @@ class Scheduler:
             return
         ip = self._config.server.listen_ip
         host = f"[{ip}]" if ":" in ip else ip
-        address = f"{host}:{self._config.server.port}"
+        # Built anew, it is where it was.
+        address = f"{host}:{self._port or self._config.server.port}"
         self._port = bind(server, address, ip_setting="server.listenIP")
 
-    async def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=server_options(self._connections))
+    def _make_service(self) -> Service:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
         sessions = Sessions(self._world, self._waiters, seeds, self._metrics, chance)
-        service = Service(self._world, sessions, secrets.token_hex(8))
-        add_service(
-            server, SERVICE, service.methods(), admit=self._admit, observe=self._metrics.observe
-        )
+        return Service(self._world, sessions, secrets.token_hex(8))
+
+    async def _begin(self) -> grpc.aio.Server:
+        server = new_server(self._connections)
+        methods = self._service.methods()
+        add_service(server, SERVICE, methods, admit=self._admit, observe=self._metrics.observe)
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(server, (SERVICE,))
+        self._bind(server)
+        await server.start()
+        if self._path is not None:
+            if self._mode is None:
+                self._mode = self._path.stat().st_mode & 0o777
+            self._path.chmod(self._mode)  # built anew, it is as it was
         return server
 
     async def _tell_health(self) -> None:
         """Serving, but for background work that keeps failing."""
         states = health_pb2.HealthCheckResponse
-        state = states.NOT_SERVING if self._loops.failing() else states.SERVING
+        ill = self._loops.failing() or self._server.trouble
+        state = states.NOT_SERVING if ill else states.SERVING
         for name in ("", SERVICE):
             await self._health.set(name, state)
 
@@ -203,6 +219,7 @@ def run(config: SchedulerConfig) -> None:
 
     Raises:
         ConfigError: The port is taken.
+        Unavailable: It can serve no longer.
     """
     raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -213,9 +230,15 @@ async def _run(config: SchedulerConfig) -> None:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     told = asyncio.Event()
+    lost: list[str] = []
+
+    def on_lost(why: str) -> None:
+        lost.append(why)
+        told.set()
+
     for number in signals:
         loop.add_signal_handler(number, told.set)
-    scheduler = Scheduler(config)
+    scheduler = Scheduler(config, on_lost=on_lost)
     await scheduler.start()
     try:
         await told.wait()
@@ -223,6 +246,8 @@ async def _run(config: SchedulerConfig) -> None:
         for number in signals:
             loop.remove_signal_handler(number)
         await scheduler.stop()
+    if lost:
+        raise Unavailable(lost[0])
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

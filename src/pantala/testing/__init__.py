@@ -11,6 +11,7 @@ inside             a scheduler and daemons inside this process
 metadata_contract  what every store of records must do
 origin             a real HTTP origin that counts, and misbehaves when told to
 origin_server      the server under it
+raw_http2          HTTP/2 frames made by hand
 soak               churn under such faults, and what must hold in the end
 sources            reading from sources to the end
 stage              a scheduler's world with a clock that is moved by hand

@@ -17,9 +17,10 @@ from google.protobuf.duration_pb2 import Duration
 from pantala import BUILD_VERSION
 from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.scheduler_link import SECRET_KEY
+from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.status import DETAILS_KEY
-from pantala.rpc.transport import bind, channel_options, server_options
+from pantala.rpc.transport import bind, channel_options
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load
 
@@ -392,7 +393,7 @@ class Seed:
 async def seed(swarm: Swarm, name: str, **host: Any) -> AsyncIterator[Seed]:
     """A seed that runs and has announced itself."""
     daemon = Seed(swarm, name)
-    server = grpc.aio.server(options=server_options())
+    server = new_server()
     add_service(server, "dfdaemon.v2.DfdaemonUpload", daemon)
     port = bind(server, "127.0.0.1:0")
     await server.start()

@@ -1,0 +1,176 @@
+"""rpc/server.py: servers that rubbish does not end, and that come back if something does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from pantala.errors import CannotListen
+from pantala.rpc import server as module
+from pantala.rpc.server import Supervised, new_server
+from pantala.rpc.transport import bind, channel_options, server_options
+from pantala.testing import raw_http2 as raw
+
+HELLO = "/a.B/Hello"
+
+
+async def _hello(_request: bytes, _context: Any) -> bytes:
+    return b"hello"
+
+
+async def _wait(_request: bytes, _context: Any) -> bytes:
+    await asyncio.sleep(1.0)
+    return b"waited"
+
+
+def _add(server: grpc.aio.Server) -> None:
+    server.add_registered_method_handlers(
+        "a.B",
+        {
+            "Hello": grpc.unary_unary_rpc_method_handler(_hello),
+            "Wait": grpc.unary_unary_rpc_method_handler(_wait),
+        },
+    )
+
+
+async def _ask(target: str, method: str = HELLO, message: bytes = b"") -> Any:
+    """The answer of a call over a connection of its own, or its status."""
+    options = (*channel_options(target), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        try:
+            call: Any = channel.unary_unary(method)
+            return await call(message, timeout=20)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+
+
+def _send(target: str, data: bytes) -> bytes:
+    with raw.Connection(target) as connection:
+        connection.send(raw.HELLO + data)
+        return connection.answer()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  what it looks at tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:0", "unix:"])
+async def test_a_path_of_any_bytes_is_answered(where: str, tmp_path: Path) -> None:
+    """A path that is no UTF-8 is unimplemented like any that nobody knows; calls go on."""
+    server = new_server()
+    _add(server)
+    unix = f"unix:{tmp_path}/s"
+    port = bind(server, unix if where == "unix:" else where)
+    target = unix if where == "unix:" else f"127.0.0.1:{port}"
+    await server.start()
+    waiting = asyncio.ensure_future(_ask(target, "/a.B/Wait"))
+    for path in (b"/\xff\xfe", b"/a.B/\xc3\x28", b"\xff", b"/a.B/None", b"/"):
+        answer = await asyncio.to_thread(_send, target, raw.call(path))
+        assert b"grpc-status\x0212" in answer or path == b"\xff"
+    assert await _ask(target) == b"hello"
+    assert await _ask(target, "/a.B/None") is grpc.StatusCode.UNIMPLEMENTED
+    assert await waiting == b"waited"
+    await server.stop(None)
+
+
+async def test_rubbish_ends_nothing() -> None:
+    """Bad compression, giant fields, frames out of order and resets leave the server alive."""
+    server = new_server()
+    _add(server)
+    target = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
+    await server.start()
+    giant = raw.request_head(b"/a.B/Hello", (b"x-big", b"y" * 15_000))
+    head = raw.frame(raw.HEADERS, raw.END_HEADERS, 1, b"\xff" * 40)
+    resets = b"".join(
+        raw.call(b"/a.B/Wait", n) + raw.frame(raw.RST_STREAM, 0, n, b"\0\0\0\x08")
+        for n in range(1, 401, 2)
+    )
+    rubbish = (
+        head,
+        raw.frame(raw.HEADERS, raw.END_HEADERS, 1, giant),
+        raw.frame(raw.DATA, raw.END_STREAM, 7, b"x" * 100),
+        raw.frame(raw.HEADERS, raw.END_HEADERS, 2, raw.request_head(b"/a.B/Hello")),
+        raw.frame(99, 255, 1, b"\xff" * 1000),
+        resets + raw.frame(raw.GOAWAY, 0, 0, bytes(8)),
+        b"\xff" * 4096,
+    )
+    for data in rubbish:
+        with raw.Connection(target) as connection:
+            connection.send(raw.HELLO + data)
+        assert await _ask(target) == b"hello"
+    await server.stop(None)
+
+
+async def test_a_message_has_a_limit() -> None:
+    """What no piece can be in is not taken into memory."""
+    server = new_server()
+    _add(server)
+    target = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
+    await server.start()
+    assert await _ask(target, message=bytes(15 << 20)) == b"hello"
+    assert await _ask(target, message=bytes(17 << 20)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await server.stop(None)
+
+
+async def test_a_server_that_ends_is_built_anew() -> None:
+    """Grpcio's own, which such a path ends, is there again on the same port."""
+    port = 0
+    made = 0
+
+    async def begin() -> grpc.aio.Server:
+        nonlocal port, made
+        server = grpc.aio.server(options=server_options())
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    "a.B", {"Hello": grpc.unary_unary_rpc_method_handler(_hello)}
+                ),
+            )
+        )
+        port = bind(server, f"127.0.0.1:{port}")
+        await server.start()
+        made += 1
+        return server
+
+    lost: list[str] = []
+    supervised = Supervised("it", begin, lost.append)
+    await supervised.start()
+    target = f"127.0.0.1:{port}"
+    assert await _ask(target) == b"hello"
+    await asyncio.to_thread(_send, target, raw.call(b"/\xff"))
+    await _until(lambda: made == 2 and supervised.trouble is None)
+    assert await _ask(target) == b"hello"
+    assert lost == []
+    await supervised.stop(None)
+    assert supervised.trouble is None
+
+
+async def test_what_cannot_be_built_anew_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some attempts the owner hears why, and health knew all along."""
+    monkeypatch.setattr(module, "_PAUSE", 0.001)
+    made: list[grpc.aio.Server] = []
+
+    async def begin() -> grpc.aio.Server:
+        if made:
+            raise CannotListen("here", "it is taken", None, ip_key="a.ip", port_key="a.port")
+        made.append(new_server())
+        bind(made[0], "127.0.0.1:0")
+        await made[0].start()
+        return made[0]
+
+    lost: list[str] = []
+    supervised = Supervised("it", begin, lost.append)
+    await supervised.start()
+    await made[0].stop(None)
+    await _until(lambda: bool(lost))
+    assert "cannot listen on here: it is taken" in lost[0]
+    assert supervised.trouble is not None
+    await supervised.stop(None)
