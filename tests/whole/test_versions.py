@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from pantala.model.ids import task_id
 from pantala.model.task import Kind
 from pantala.testing import bad_parent as bad
 from pantala.testing.bad_parent import BadParent
-from pantala.testing.cluster import PATIENCE, Cluster, until
+from pantala.testing.cluster import PATIENCE, Cluster, Node, until
 from pantala.testing.origin import Fault, Origin, Pattern
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -185,3 +187,77 @@ def test_a_liar_among_honest_parents(cluster: Cluster, origin: Origin) -> None:
     with _liar(cluster, url, offers=1) as parent:
         parent.released.set()
         assert cluster.get(child, url).bytes() == OLD.read()
+
+
+# -- digests ---------------------------------------------------------------------------------------
+
+
+def _sha256(content: Pattern) -> str:
+    return f"sha256:{hashlib.sha256(content.read()).hexdigest()}"
+
+
+def _poisoned(cluster: Cluster, origin: Origin, *names: str) -> tuple[list[Node], str]:
+    """Nodes that hold what a liar gave them, who has left since."""
+    cluster.scheduler()
+    nodes = cluster.daemons(*names)
+    url = origin.url("/f")
+    origin.put("/f", OLD)
+    with BadParent(cluster.scheduler_port, task_id(Kind.CACHE, url), NEW.read(), url=url):
+        for node in nodes:
+            assert cluster.get(node, url).bytes() == NEW.read()
+    return nodes, url
+
+
+def test_poison_does_not_stick(cluster: Cluster, origin: Origin) -> None:
+    """Whoever has the digest has the content, and is the one from whom others have it then."""
+    (a, b), url = _poisoned(cluster, origin, "a", "b")
+    for node in (a, b):
+        assert cluster.get(node, url, "--digest", _sha256(OLD)).bytes() == OLD.read()
+        assert cluster.get(node, url).bytes() == OLD.read()
+    fresh = cluster.daemon("c")
+    assert cluster.get(fresh, url).bytes() == OLD.read()
+
+
+def test_an_origin_that_was_wrong_once(cluster: Cluster, origin: Origin) -> None:
+    """Its next answer is what counts."""
+    cluster.scheduler()
+    node = cluster.daemon("a")
+    origin.put("/f", NEW)
+    assert cluster.get(node, origin.url("/f")).bytes() == NEW.read()
+    origin.put("/f", OLD)
+    got = cluster.get(node, origin.url("/f"), "--digest", _sha256(OLD))
+    assert got.bytes() == OLD.read()
+
+
+def test_a_wrong_digest_empties_nothing(cluster: Cluster, origin: Origin) -> None:
+    """The origin is read once for it, and has the same; what is held stays, and is good."""
+    cluster.scheduler()
+    node = cluster.daemon("a")
+    origin.put("/f", OLD)
+    assert cluster.get(node, origin.url("/f")).bytes() == OLD.read()
+    for _ in range(3):
+        refusal = cluster.get(node, origin.url("/f"), "--digest", _sha256(NEW)).refusal
+        assert "digest mismatch" in refusal
+    assert origin.sent("/f") <= 2 * OLD.size + 3
+    origin.pause()
+    assert cluster.get(node, origin.url("/f")).bytes() == OLD.read()
+
+
+def test_poison_where_the_origin_cannot_be_asked(cluster: Cluster, origin: Origin) -> None:
+    """The caller is told; nothing is dropped that could not be replaced."""
+    (node,), url = _poisoned(cluster, origin, "a")
+    told = cluster.get(node, url, "--digest", _sha256(OLD), "--disable-back-to-source").refusal
+    assert "digest mismatch" in told
+    origin.pause()
+    assert "digest mismatch" in cluster.get(node, url, "--digest", _sha256(OLD)).refusal
+    assert cluster.get(node, url).bytes() == NEW.read()
+    origin.resume()
+    assert cluster.get(node, url, "--digest", _sha256(OLD)).bytes() == OLD.read()
+
+
+def test_poison_that_was_read_on_the_way(cluster: Cluster, origin: Origin) -> None:
+    """It cannot be taken back: the caller is told, and the next one has the content."""
+    (node,), url = _poisoned(cluster, origin, "a")
+    refusal = cluster.get(node, url, "--digest", _sha256(OLD), output=Path("/dev/null")).refusal
+    assert "digest mismatch" in refusal
+    assert cluster.get(node, url, "--digest", _sha256(OLD)).bytes() == OLD.read()

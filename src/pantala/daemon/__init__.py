@@ -13,6 +13,8 @@
 - :mod:`.weights`: what the hosts of parents can still give
 - :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it
 - :mod:`.reading`: one reading of an origin whose answers cannot be told apart
+- :mod:`.verifier`: digests, and what becomes of a content that is not what they say
+- :mod:`.suspects`: who gave contents that were not what a digest says
 - :mod:`.uploads`: pieces for other nodes
 - :mod:`.announcer`: who we are and what we hold, to the schedulers
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine

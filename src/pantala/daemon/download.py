@@ -114,6 +114,8 @@ class Download:
         #: The caller has left.
         self.closed = False
         self._saw_it_grow = False
+        #: It was not what its digest says, and the origin was read for it again.
+        self.afresh = False
         #: The front end has been told where bytes are.
         self._handed = False
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,14 +11,12 @@ import structlog
 
 from pantala.core.policy import policy_of
 from pantala.errors import (
-    DigestMismatch,
     DragonflyError,
     FeatureOff,
     Forbidden,
     InvalidRequest,
     Unavailable,
 )
-from pantala.model.digest import Digest, hasher
 from pantala.model.ids import Identity, check_url, identify
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import (
@@ -36,11 +33,9 @@ from .download import Download, Event
 from .flight import Flight
 from .metrics import TaskLabels
 from .node import Node
+from .verifier import Verifier
 
 logger = structlog.get_logger(__name__)
-
-#: Bytes hashed between two looks at whether anybody still waits.
-_HASH_STEP = 64 << 20
 
 #: Seconds for callers to be told that what they wait for will not come.
 _LAST_WORDS = 1.0
@@ -72,14 +67,12 @@ class Engine:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._flights: dict[tuple[Kind, str], Flight] = {}
-        #: What whole contents hash to, as long as they are held.
-        self._digests: weakref.WeakKeyDictionary[Holding, dict[str, asyncio.Task[Digest]]]
-        self._digests = weakref.WeakKeyDictionary()
+        self._verifier = Verifier(node, self)
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        node.room.on_turn = self._begin
+        node.room.on_turn = self.begin
 
     @property
     def busy(self) -> int:
@@ -149,7 +142,7 @@ class Engine:
         self._open += 1
         self._idle.clear()
         try:
-            self._begin(download)
+            self.begin(download)
             yield download
         finally:
             download.close()
@@ -165,7 +158,8 @@ class Engine:
             flight.left()
             self._give_up_orphans()
 
-    def _begin(self, download: Download) -> None:
+    def begin(self, download: Download) -> None:
+        """Join *download* to what is here, to a flight, or to a new one."""
         key = download.request.kind, download.task_id
         flight, holding = self._flights.get(key), self._node.holdings.get(*key)
         if (other := _another(download, flight, holding)) is not None:
@@ -205,7 +199,7 @@ class Engine:
         """Begin again once a flight that takes nobody along any more has ended."""
         await flight.ended.wait()
         if not download.closed:
-            self._begin(download)
+            self.begin(download)
 
     async def _fly(self, key: tuple[Kind, str], flight: Flight) -> None:
         try:
@@ -236,10 +230,13 @@ class Engine:
         self._node.metrics.download_started(labels)
         good, why = False, "the caller left"
         try:
-            async for event in download.events():
-                yield event
-            if download.digest is not None:
-                await self._verify(download, download.digest)
+            expected = False
+            while not expected:
+                async for event in download.events():
+                    yield event
+                expected = download.digest is None or await self._verifier.is_expected(
+                    download, download.digest
+                )
             good = True
         except DragonflyError as error:
             why = str(error)
@@ -255,37 +252,6 @@ class Engine:
                 self._node.metrics.download_failed(labels)
         if request.prefetch and download.holding is not None:
             self._prefetch(download, download.holding)
-
-    # -- digests -------------------------------------------------------------------------------
-
-    async def _verify(self, download: Download, want: Digest) -> None:
-        holding = download.holding
-        assert holding is not None  # noqa: S101  its pieces have arrived
-        known = self._digests.setdefault(holding, {})
-        if want.algorithm not in known:
-            work = self._hash(holding, want.algorithm)
-            known[want.algorithm] = self._node.tasks.start(work, "digest of a content")
-        try:
-            async with asyncio.timeout_at(download.deadline):
-                got = await asyncio.shield(known[want.algorithm])
-        except TimeoutError:
-            raise download.timed_out() from None
-        if got != want:
-            raise DigestMismatch("the content", want=str(want), got=str(got))
-
-    async def _hash(self, holding: Holding, algorithm: str) -> Digest:
-        """Hash a whole content once for all who ask."""
-        loop = asyncio.get_running_loop()
-        state = hasher(algorithm)
-        with holding.lease():
-            total = holding.total
-            whole = holding.content.readable(0, total) if total else memoryview(b"")
-            for at in range(0, total, _HASH_STEP):
-                part = whole[at : at + _HASH_STEP]
-                await loop.run_in_executor(self._node.helpers, state.update, part)
-                part.release()
-            whole.release()
-        return state.digest()
 
     # -- prefetching ---------------------------------------------------------------------------
 

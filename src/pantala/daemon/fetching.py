@@ -115,7 +115,13 @@ class Fetcher:
 
     async def follow(self, name: str, numbers: frozenset[int]) -> None:
         """Collect what a parent offers until it offers no more."""
-        bad = False
+        holding, host = self._owner.holding, self.candidates[name].host_id
+        now = self._node.holdings.now()
+        bad = self._node.suspects.is_suspect((holding.kind, holding.id), host, now)
+        if bad:
+            logger.info("parent left out", parent=name, why="what it gave was not as it should be")
+            self._owner.on(Closed(name, bad=True))
+            return
         try:
             for _ in range(_BUSY_TRIES):
                 with contextlib.suppress(Busy):

@@ -25,6 +25,7 @@ from pantala.storage.holdings import Holdings
 from .config import DaemonConfig
 from .metrics import Metrics
 from .room import Room
+from .suspects import Suspects
 from .weights import Weights
 
 logger = structlog.get_logger(__name__)
@@ -117,6 +118,7 @@ class Node:
         self.sources = sources
         self.metrics = metrics
         self.connections = Connections()
+        self.suspects = Suspects()
         self.limiters = Limiters(config)
         #: Those who wait for room in memory.
         self.room = Room(holdings)

@@ -322,6 +322,9 @@ class Transport:
                 self._watch_weights()
             case GoToSource():
                 self.on(t.ToldBackToSource())
+                key, now = (self.holding.kind, self.holding.id), self._node.holdings.now()
+                for parent in self._node.suspects.accused(key, now):
+                    self._tell(t.Tell(t.Note.PIECE_FAILED, 0, parent))
             case Empty():
                 self.on(t.ToldEmpty())
 
