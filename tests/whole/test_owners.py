@@ -14,9 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from pantala.core.sched.room import HOST, Room
+from pantala.model import ids
+from pantala.model.task import Kind
 from pantala.pb import scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.transport import channel_options
+from pantala.testing import bad_parent as bad
 from pantala.testing.announce import LIMIT, Peer, Swarm, is_to_source, refusal, swarm
+from pantala.testing.bad_parent import BadParent, Conduct
 from pantala.testing.cluster import Cluster, until
 from pantala.testing.origin import Origin, Pattern
 from pantala.testing.stage import task_id
@@ -196,6 +200,35 @@ def test_a_killed_daemon_comes_back(cluster: Cluster, origin: Origin) -> None:
 
 
 # What a task is
+
+
+@pytest.mark.parametrize("fake", [b"7 bytes", bytes(2 << 20)], ids=len)
+@pytest.mark.parametrize("conduct", [bad.deny, bad.cut, bad.corrupt])
+def test_nodes_get_over_a_fake_holder(
+    cluster: Cluster, origin: Origin, fake: bytes, conduct: Conduct
+) -> None:
+    """He is all that is known, and has nothing to give: they believe the origin."""
+    cluster.scheduler()
+    nodes = cluster.daemons("a", "b")
+    origin.put("/f", CONTENT)
+    url = origin.url("/f")
+    task = ids.task_id(Kind.CACHE, url)
+    with BadParent(cluster.scheduler_port, task, fake, conduct=conduct, url=url):
+        for node in nodes:
+            assert cluster.get(node, url).bytes() == CONTENT.read()
+
+
+def test_nodes_do_not_call_whom_a_parent_names(cluster: Cluster, origin: Origin) -> None:
+    """Its pieces are to be had at its own address, or not at all."""
+    cluster.scheduler()
+    node = cluster.daemon("a")
+    origin.put("/f", CONTENT)
+    url = origin.url("/f")
+    task = ids.task_id(Kind.CACHE, url)
+    with BadParent(cluster.scheduler_port, task, CONTENT.read(), url=url, ip="127.0.0.5") as parent:
+        assert cluster.get(node, url).bytes() == CONTENT.read()
+        assert not parent.asked
+    assert "another machine" in node.log
 
 
 async def test_a_fake_holder_does_not_decide_how_long_a_content_is(s: Swarm) -> None:

@@ -180,6 +180,7 @@ class BadParent:
         offers: How many of the pieces that a child asks about it says it has; after them its
             stream stays open and silent. None: all of them, and the stream ends.
         name: Of its host.
+        ip: Where its pieces are said to be, and are; its host announces 127.0.0.1.
 
     Attributes:
         asked: The numbers of the pieces that children asked for, in order.
@@ -197,6 +198,7 @@ class BadParent:
         offers: int | None = None,
         name: str = "bad",
         version: str | None = None,
+        ip: str = "127.0.0.1",
     ) -> None:
         self.task_id = task_id
         self.content = content
@@ -207,8 +209,9 @@ class BadParent:
         self.piece_length = piece_length_for(len(content), None)
         self._url = url
         self._name = name
+        self._ip = ip
         self._hello = () if version is None else ((VERSION_KEY, quote(version, safe="")),)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((ip, 0))
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -351,7 +354,7 @@ class BadParent:
                 number=number,
                 offset=piece.offset,
                 length=piece.length,
-                ip="127.0.0.1",
+                ip=self._ip,
                 tcp_port=self.port,
             )
         if self.offers is not None:
