@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,7 +12,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from pantala.core.sched.room import HOST, Room
+from pantala.core.sched.room import HOST
 from pantala.model import ids
 from pantala.model.task import Kind
 from pantala.pb import scheduler_pb2, scheduler_pb2_grpc
@@ -310,9 +309,8 @@ async def test_a_registrations_texts_have_a_size(s: Swarm) -> None:
 
 async def test_an_address_has_a_share_of_what_is_kept() -> None:
     """Whoever fills his own is refused there and then; others are not."""
-    async with swarm() as s, s.caller(address="127.0.0.9") as stranger:
-        limits = replace(s.scheduler.world.limits, kept_each=3 * HOST)
-        s.scheduler.world.room = Room(limits)
+    few = {"scheduler__stateLimitPerAddress": 3 * HOST}
+    async with swarm(**few) as s, s.caller(address="127.0.0.9") as stranger:
         for name in "abc":
             await stranger.host(name)
         assert await refusal(stranger.host("d")) is grpc.StatusCode.RESOURCE_EXHAUSTED

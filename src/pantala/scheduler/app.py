@@ -90,11 +90,6 @@ class Scheduler:
         return self._port
 
     @property
-    def world(self) -> World:
-        """All that it knows."""
-        return self._world
-
-    @property
     def metrics_port(self) -> int | None:
         """Where it answers ``GET /metrics``, once started; None if it does not."""
         return self._metrics_port

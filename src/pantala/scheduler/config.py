@@ -23,6 +23,7 @@ from pantala.settings import (
     Port,
     Root,
     Settings,
+    Size,
     Switch,
     read_settings,
 )
@@ -82,6 +83,8 @@ class Scheduling(Settings):
         filter_parent_limit: Parents that are compared.
         load_limit: Children of a normal host at once.
         seed_load_limit: Children of a seed at once.
+        state_limit: Bytes that are kept of all hosts and their tasks.
+        state_limit_per_address: Likewise of hosts that call from one address.
     """
 
     algorithm: Literal["default"] = "default"
@@ -93,6 +96,8 @@ class Scheduling(Settings):
     filter_parent_limit: Annotated[int, Field(strict=True, ge=10, le=1000)] = 15
     load_limit: Annotated[int, Field(strict=True, ge=1, le=2000)] = 200
     seed_load_limit: Annotated[int, Field(strict=True, ge=1, le=50000)] = 2000
+    state_limit: Size = 4 << 30
+    state_limit_per_address: Size = 1 << 30
     gc: Gc = Field(default_factory=Gc)
 
 
@@ -132,6 +137,8 @@ class SchedulerConfig(Root):
             peer_ttl=gc.peer_ttl,
             host_ttl=gc.host_ttl,
             task_ttl=gc.task_gc_interval,
+            kept=scheduling.state_limit,
+            kept_each=scheduling.state_limit_per_address,
         )
 
 

@@ -66,4 +66,7 @@ class Room:
 
 
 def _refusal(account: str) -> str:
-    return f"too much is kept of hosts at {account}, or of all: no room for more before some leave"
+    return (
+        f"too much is kept of hosts at {account}, or of all: no room for more before some leave; "
+        "or raise scheduler.stateLimitPerAddress and scheduler.stateLimit"
+    )
