@@ -40,9 +40,7 @@ TASKS = {
 }
 
 #: Who starts threads that are of no executor.
-THREADS = {
-    "scheduler.metrics.Metrics.serve": "the library's server, which survives what a request does",
-}
+THREADS: dict[str, str] = {}
 
 _MAKERS = {"create_task", "ensure_future"}
 _STARTERS = {"Thread", "start_http_server", "Timer"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import json
 import logging
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,36 +97,43 @@ def test_families_and_labels() -> None:
     assert f'git_version="{BUILD_VERSION}"' in text
 
 
-def test_a_taken_metrics_address_is_named() -> None:
+async def test_a_taken_metrics_address_is_named() -> None:
     """With the key that decides it; no host is every interface."""
+
+    async def start(address: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            async with inside.scheduler(metrics__enable=True, metrics__addr=address):
+                pass
+        return str(caught.value)
+
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         for address, shown in ((f"127.0.0.1:{port}", "127.0.0.1"), (f":{port}", "0.0.0.0")):
-            with pytest.raises(ConfigError) as caught:
-                Metrics().serve(address)
-            assert str(caught.value) == (
+            assert await start(address) == (
                 f"cannot listen on {shown}:{port}: Address already in use; "
                 "set metrics.addr to another port, or to :0 for any free one"
             )
     for host, why in (("192.0.2.1", "Cannot assign requested address"), ("a..b", "")):
-        with pytest.raises(ConfigError) as caught:
-            Metrics().serve(f"{host}:0")
-        assert str(caught.value).startswith(f"cannot listen on {host}:0: {why}")
-        assert str(caught.value).endswith("; set metrics.addr to an address of this machine")
+        said = await start(f"{host}:0")
+        assert said.startswith(f"cannot listen on {host}:0: {why}")
+        assert said.endswith("; set metrics.addr to an address of this machine")
 
 
-def test_metrics_over_http() -> None:
-    """HEAD tells of the page what GET brings."""
-    port, close = Metrics().serve("127.0.0.1:0")
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
-        client.request("GET", "/metrics")
-        got = client.getresponse()
-        page, content_type = got.read(), got.headers["Content-Type"]
-        client.request("HEAD", "/metrics")
-        told = client.getresponse()
-        assert (told.status, told.headers["Content-Type"]) == (200, content_type)
-        assert (told.headers["Content-Length"], told.read()) == (str(len(page)), b"")
-    close()
+async def test_idle_connections_keep_nobody_from_the_metrics() -> None:
+    """However many there are."""
+    async with inside.scheduler(metrics__enable=True, metrics__addr="127.0.0.1:0") as scheduler:
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                sock = stack.enter_context(socket.socket())
+                sock.settimeout(0)
+                address = ("127.0.0.1", scheduler.metrics_port)
+                await asyncio.get_running_loop().sock_connect(sock, address)
+            reader, writer = await asyncio.open_connection("127.0.0.1", scheduler.metrics_port)
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert b"dragonfly_scheduler_version" in await reader.read()
+            writer.close()
+            before = threading.active_count()
+        assert before < 100  # an idle connection has no thread
 
 
 async def test_a_goodbye_before_the_first_hello(tmp_path: Path) -> None:

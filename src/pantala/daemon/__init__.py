@@ -23,7 +23,6 @@
 - :mod:`.hostinfo`, :mod:`.machine`: what this host is and how it feels
 - :mod:`.descriptors`: how many descriptors contents and connections may take
 - :mod:`.dynconfig`: where the schedulers are
-- :mod:`.endpoints`: metrics and health over HTTP
 - :mod:`.metrics`: the only module that knows Prometheus
 - :mod:`.sockets`: unix sockets that nobody can steal
 """

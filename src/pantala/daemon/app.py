@@ -19,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pantala.background import Loops
 from pantala.errors import ConfigError, Unavailable
 from pantala.model.task import Kind
+from pantala.net.endpoints import health_endpoint, metrics_endpoint
 from pantala.net.piece_server import SENDERS, PieceServer
 from pantala.net.sockets import raise_limit
 from pantala.paths import scheduler_path_for
@@ -39,7 +40,6 @@ from .announcer import Announcer
 from .config import DaemonConfig
 from .descriptors import descriptors, doors
 from .dynconfig import Dynconfig
-from .endpoints import health_endpoint, metrics_endpoint
 from .engine import Engine
 from .fetching import PIECE_LIMIT
 from .handoff_server import HandoffServer

@@ -1,8 +1,9 @@
-"""The data plane: pieces over plain TCP in Vortex frames, bulk bytes in threads.
+"""The data plane: pieces over plain TCP in Vortex frames, bulk bytes in threads. And two pages.
 
 - :mod:`.sockets`: time limits that do not cost blocking mode
 - :mod:`.piece_client`: fetches a piece from a parent straight into its place
 - :mod:`.piece_server`: serves pieces from where they lie
 - :mod:`.sending`: a piece on its way to a child, fast or slow
+- :mod:`.endpoints`: metrics and health over HTTP
 - :mod:`.turns`: threads, of which each address has a share
 """

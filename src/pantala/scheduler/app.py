@@ -23,6 +23,7 @@ from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.world import World
 from pantala.errors import Busy, Unavailable
+from pantala.net.endpoints import metrics_endpoint
 from pantala.net.sockets import raise_limit
 from pantala.rpc.crowd import Crowd
 from pantala.rpc.server import Supervised, new_server
@@ -30,7 +31,7 @@ from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
 from .config import SchedulerConfig
-from .metrics import Metrics
+from .metrics import CONTENT_TYPE, Metrics
 from .seeds import SeedCaller
 from .service import SERVICE, Service
 from .sessions import Sessions
@@ -105,7 +106,7 @@ class Scheduler:
             self._exit.push_async_callback(self._loops.close)
             self._exit.push_async_callback(self._server.stop, None)
             await self._server.start()
-            self._serve_metrics()
+            await self._serve_metrics()
             self._sweep_from_now_on()
             if self._path is None:
                 crowd = Crowd(self._port, self._connections)
@@ -173,10 +174,13 @@ class Scheduler:
         for name in ("", SERVICE):
             await self._health.set(name, state)
 
-    def _serve_metrics(self) -> None:
+    async def _serve_metrics(self) -> None:
         if self._config.metrics.enable:
-            self._metrics_port, close = self._metrics.serve(self._config.metrics.addr)
-            self._exit.callback(close)
+            ip, _, port = self._config.metrics.addr.rpartition(":")
+            endpoint = metrics_endpoint(self._metrics.render, CONTENT_TYPE, key="metrics.addr:")
+            self._exit.push_async_callback(endpoint.close)
+            ip = ip.removeprefix("[").removesuffix("]")
+            self._metrics_port = await endpoint.start(ip or "0.0.0.0", int(port))
 
     async def _admit(self, method: str) -> None:
         """Refuse calls beyond the rate limit."""

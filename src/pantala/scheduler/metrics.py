@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import platform
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from prometheus_client import (
+    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
     Summary,
-    make_wsgi_app,
-    start_http_server,
+    generate_latest,
 )
 
 from pantala import BUILD_VERSION
 from pantala.core.sched.entities import Host, Peer
-from pantala.errors import CannotListen, NotFound
+from pantala.errors import NotFound
 from pantala.pb import common_pb2
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+#: Of what :meth:`Metrics.render` gives.
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _PREFIX: Final = "dragonfly_scheduler_"
 
@@ -165,40 +164,9 @@ class Metrics:
         traffic = "BACK_TO_SOURCE" if from_source else "REMOTE_PEER"
         self._piece_failures.labels(traffic, *_labels(peer)).inc()
 
-    def serve(self, address: str) -> tuple[int, Callable[[], None]]:
-        """Answer ``GET /metrics``, and ``HEAD``.
-
-        Args:
-            address: ``host:port``; no host means every interface, port 0 any free port.
-
-        Returns:
-            The port, and a function that ends it.
-
-        Raises:
-            CannotListen: The address is taken, or not one of this machine.
-        """
-        host, _, port = address.rpartition(":")
-        host = host or "0.0.0.0"
-        try:
-            server, thread = start_http_server(int(port), host, self.registry)
-        except (OSError, ValueError) as error:  # a ValueError: the host is no name at all
-            raise CannotListen(
-                f"{host}:{port}",
-                getattr(error, "strerror", None) or str(error),
-                getattr(error, "errno", -1),
-                ip_key="metrics.addr",
-                port_key="metrics.addr",
-                any_port=":0",
-            ) from error
-
-        server.set_app(_with_head(make_wsgi_app(self.registry)))
-
-        def close() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return server.server_port, close
+    def render(self) -> bytes:
+        """All of it, as Prometheus reads it; of the type :data:`CONTENT_TYPE`."""
+        return generate_latest(self.registry)
 
     def _counter(self, name: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"{_PREFIX}{name}", f"Number of {name}.", labels, registry=self.registry)
@@ -214,26 +182,6 @@ class Metrics:
         Gauge(f"{_PREFIX}version", "This program.", tuple(labels), registry=self.registry).labels(
             **labels
         ).set(1)
-
-
-def _with_head(app: WSGIApplication) -> WSGIApplication:
-    """*app*, which knows GET only, with HEAD beside it."""
-
-    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "HEAD":
-            return app(environ, start)
-        said: list[tuple[str, list[tuple[str, str]]]] = []
-
-        def note(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[..., object]:
-            said.append((status, headers))
-            return lambda _: None
-
-        length = sum(len(part) for part in app({**environ, "REQUEST_METHOD": "GET"}, note))
-        status, headers = said[0]
-        start(status, [*headers, ("Content-Length", str(length))])
-        return ()
-
-    return answer
 
 
 def _labels(peer: Peer) -> tuple[str, str]:

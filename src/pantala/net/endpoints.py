@@ -1,4 +1,4 @@
-"""Two small HTTP servers: metrics for monitors, health for orchestrators.
+"""Small HTTP servers: metrics for monitors, health for orchestrators.
 
 They answer one GET or HEAD a connection and close it. Nothing here is worth more than that.
 """
@@ -37,7 +37,8 @@ class Endpoint:
     """An HTTP server with one page.
 
     Args:
-        key: The section of the configuration that says where it listens, for messages.
+        key: What says in the configuration where it listens, for messages: a section with ``ip``
+            and ``port``, or one setting, which has a colon after it.
         path: Of the page, such as ``/metrics``. Others answer 404.
         page: Makes the page; must not block.
         connections: How many there may be, shared out among the addresses that call.
@@ -66,16 +67,19 @@ class Endpoint:
         """
         try:
             self._server = await asyncio.start_server(self._serve, ip, port, limit=_MAX_HEAD)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # a ValueError: the host can be no name at all
             host = f"[{ip}]" if ":" in ip else ip
+            number = exc.errno if isinstance(exc, OSError) else -1
             # The words of asyncio, if it has a number for them, would name the address again.
-            why = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
+            why = os.strerror(number) if number and number > 0 else str(exc)
+            section, colon, _ = self._key.partition(":")
             raise CannotListen(
                 f"{host}:{port}",
                 why,
-                exc.errno,
-                ip_key=f"{self._key}.ip",
-                port_key=f"{self._key}.port",
+                number,
+                ip_key=section if colon else f"{section}.ip",
+                port_key=section if colon else f"{section}.port",
+                any_port=":0" if colon else "0",
             ) from exc
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -138,14 +142,18 @@ def _head(page: Page) -> bytes:
 
 
 def metrics_endpoint(
-    render: Callable[[], bytes], content_type: str, *, connections: int = MAX_CONNECTIONS
+    render: Callable[[], bytes],
+    content_type: str,
+    *,
+    key: str = "metrics.server",
+    connections: int = MAX_CONNECTIONS,
 ) -> Endpoint:
     """``GET /metrics``: what *render* gives."""
 
     def page() -> Page:
         return Page(render(), content_type)
 
-    return Endpoint("metrics.server", "/metrics", page, connections=connections)
+    return Endpoint(key, "/metrics", page, connections=connections)
 
 
 def health_endpoint(
