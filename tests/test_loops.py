@@ -19,6 +19,7 @@ ENDLESS = {
     "daemon.flight.Flight._grow": "of one download: to the content's end",
     "daemon.room.Room.extend": "of one download: until there is room, or none to come",
     "daemon.handoff_server._Client._send_fd": "of one connection: until it takes the frame",
+    "rpc.patience.while_busy": "of one call, whose caller learns of it",
     "rpc.parent_link._read": "of one call, whose caller learns of it",
     "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
     "rpc.scheduler_link.Talk._send": "of one talk, whose reader learns of it",

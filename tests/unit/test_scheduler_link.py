@@ -36,6 +36,7 @@ from pantala.ports import (
     Parents,
     Registration,
 )
+from pantala.rpc import scheduler_link
 from pantala.rpc.scheduler_link import EPOCH_KEY, SECRET_KEY, Schedulers
 from pantala.rpc.service import add_service
 
@@ -237,10 +238,21 @@ async def test_news_that_it_has_not_heard(schedulers: Schedulers) -> None:
 
 async def test_a_scheduler_that_refuses(schedulers: Schedulers, script: Script) -> None:
     """It is not used."""
-    script.error = Busy("as it was told to")
+    script.error = ParentLost("as it was told to")
     with pytest.raises(DragonflyError, match="as it was told to"):
         await announce(schedulers)
     assert schedulers.pick(TASK) is None
+
+
+async def test_a_scheduler_with_too_much_to_do(
+    schedulers: Schedulers, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there all the same."""
+    monkeypatch.setattr(scheduler_link, "_UNARY_LIMIT", 0.5)
+    script.error = Busy("as it was told to")
+    with pytest.raises(Busy):
+        await announce(schedulers)
+    assert schedulers.pick(TASK) is not None
 
 
 async def test_a_scheduler_that_goes_away(stack: AsyncExitStack, script: Script) -> None:

@@ -16,9 +16,11 @@ from pantala.background import Tasks
 from pantala.core import transfer as t
 from pantala.errors import (
     Blame,
+    Busy,
     DragonflyError,
     HostUnknown,
     NoProvider,
+    SchedulerLost,
     SourceChanged,
     SourceFailed,
     TaskDeleted,
@@ -26,6 +28,7 @@ from pantala.errors import (
 )
 from pantala.model.task import PieceRecord
 from pantala.ports import Answer, Conversation, Empty, GoToSource, Parents, Registration
+from pantala.rpc.patience import while_busy
 from pantala.storage.holding import Holding
 
 from .callers import Callers
@@ -94,6 +97,7 @@ class Transport:
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._talk: Conversation | None = None
         self._trouble: DragonflyError | None = None
+        self._answered = False
         #: The scheduler was told that all we registered for is here.
         self.told_finished = False
 
@@ -268,12 +272,12 @@ class Transport:
         schedulers = self._node.schedulers
         try:
             try:
-                await self._talk_once(schedulers.talk(registration))
+                await self._talk_patiently(registration)
             except HostUnknown:
                 # It has been started anew since we announced ourselves.
                 await schedulers.introduce(self.holding.id)
                 if not self.over:
-                    await self._talk_once(schedulers.talk(registration))
+                    await self._talk_patiently(registration)
                 elif not self.holding.gone:
                     self._node.announcements.announce(self.holding)
         except SourceFailed as error:
@@ -307,13 +311,24 @@ class Transport:
                 talk = self._node.schedulers.talk(words)
                 await talk.run(functools.partial(_say_it_comes, talk))
 
+    async def _talk_patiently(self, registration: Registration) -> None:
+        """Talk as soon as the scheduler has time for it: the origin has no more of that."""
+        talk = self._node.schedulers.talk
+        await while_busy(lambda: self._talk_once(talk(registration)), needless=lambda: self.over)
+
     async def _talk_once(self, talk: Conversation) -> None:
         self._talk = talk
         if self.over:
             talk.finish()
-        await talk.run(self._on_answer)
+        try:
+            await talk.run(self._on_answer)
+        except Busy as error:
+            if not self._answered:
+                raise
+            raise SchedulerLost(str(error)) from error  # this peer is known there by now
 
     def _on_answer(self, answer: Answer) -> None:
+        self._answered = True
         match answer:
             case Parents(candidates):
                 for candidate in candidates:

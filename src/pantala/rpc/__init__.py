@@ -2,6 +2,7 @@
 
 - :mod:`.transport`: options of channels and servers, binding
 - :mod:`.crowd`: room for all callers when one address opens connection after connection
+- :mod:`.patience`: trying again what was refused for load
 - :mod:`.server`: a server that lives, and is built anew if it ends after all
 - :mod:`.service`: a service from its descriptor and an object
 - :mod:`.status`: errors as statuses, and back

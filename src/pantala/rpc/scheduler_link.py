@@ -18,6 +18,7 @@ from pantala.background import Loops
 from pantala.core.ring import HashRing
 from pantala.core.transfer import Note, Tell
 from pantala.errors import (
+    Busy,
     DragonflyError,
     HostUnknown,
     NotFound,
@@ -40,6 +41,7 @@ from pantala.ports import (
 from . import status
 from .convert import duration, fill_register, piece_message, weight_of
 from .dialects import Dialect, dialect_of
+from .patience import while_busy
 from .transport import channel_options
 
 logger = structlog.get_logger(__name__)
@@ -130,10 +132,9 @@ class Scheduler:
             self._met = True
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         try:
-            with self.speaking():
-                call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT, metadata=self.metadata)
-                await call
-                trailing = await call.trailing_metadata()
+            trailing = await while_busy(lambda: self._announce(message), limit=_UNARY_LIMIT)
+        except Busy:
+            raise  # it is there
         except DragonflyError:
             self.available = False
             raise
@@ -147,6 +148,13 @@ class Scheduler:
         self.epoch, self.available, self._announced_at = epoch, True, now
         self.behind = False
         return is_new
+
+    async def _announce(self, message: scheduler_pb2.AnnounceHostRequest) -> Any:
+        """Announce once; the trailing metadata."""
+        with self.speaking():
+            call = self.stub.AnnounceHost(message, timeout=_UNARY_LIMIT, metadata=self.metadata)
+            await call
+            return await call.trailing_metadata()
 
     async def leave(self, host_id: str, limit: float = _UNARY_LIMIT) -> None:
         """Have it forget this host and what it held. Raises DragonflyError if it is away."""
@@ -165,11 +173,26 @@ class Scheduler:
         method, request = dialect_of(kind).delete
         await self.call(method, request(host_id=host_id, task_id=task_id))
 
-    async def call(self, method: str, message: Any, limit: float = _UNARY_LIMIT) -> Any:
-        """A unary call. Raises DragonflyError."""
-        with self.speaking():
-            send = getattr(self.stub, method)
-            return await send(message, timeout=limit, metadata=self.metadata)
+    async def call(
+        self,
+        method: str,
+        message: Any,
+        limit: float = _UNARY_LIMIT,
+        *,
+        patience: float | None = _UNARY_LIMIT,
+    ) -> Any:
+        """A unary call, made anew for so many seconds of *patience* while it is refused for load.
+
+        Raises:
+            DragonflyError: It failed.
+        """
+
+        async def attempt() -> Any:
+            with self.speaking():
+                send = getattr(self.stub, method)
+                return await send(message, timeout=limit, metadata=self.metadata)
+
+        return await while_busy(attempt, limit=patience)
 
     @contextlib.contextmanager
     def speaking(self) -> Iterator[None]:
@@ -275,7 +298,8 @@ class Schedulers:
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
-        task = await self.stat_message(kind, task_id)
+        # Instead of an answer there is only the origin, which all would ask at once.
+        task = await self.stat_message(kind, task_id, patience=None)
         if task is None or task.id != task_id or not task.has_available_peer:
             return None
         if not task.content_length and task.piece_count:
@@ -283,15 +307,23 @@ class Schedulers:
         first = next((p.length for p in task.pieces if p.number == 0), None)
         return KnownTask(task.content_length, task.piece_count, first)
 
-    async def stat_message(self, kind: Kind, task_id: str) -> Any:
-        """The scheduler's own words on a task; None when there are none."""
+    async def stat_message(
+        self, kind: Kind, task_id: str, *, patience: float | None = _UNARY_LIMIT
+    ) -> Any:
+        """The scheduler's own words on a task; None when there are none.
+
+        Args:
+            kind: Of the task.
+            task_id: The task.
+            patience: Seconds to try again while the scheduler has too much to do.
+        """
         scheduler = self.pick(task_id)
         if scheduler is None:
             return None
         method, request = dialect_of(kind).stat
         message = request(host_id=self._host_id, task_id=task_id)
         try:
-            return await scheduler.call(method, message, _STAT_LIMIT)
+            return await scheduler.call(method, message, _STAT_LIMIT, patience=patience)
         except NotFound:
             return None
         except DragonflyError as error:

@@ -46,10 +46,14 @@ _REASONS: Final[Mapping[str, type[DragonflyError]]] = {"host-unknown": HostUnkno
 _MAX_DETAILS: Final = 4096
 _MAX_MESSAGE: Final = 1024
 
+#: What grpcio says of a call that the other side refused before we had written anything.
+_REFUSED_EARLY: Final = "Internal error from Core"
+
 _STATUS: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 
 _ERRORS: Final[Mapping[grpc.StatusCode, type[DragonflyError]]] = {
-    grpc.StatusCode.CANCELLED: Unavailable,
+    # Nobody but a server that has too many calls cancels one of ours before we do.
+    grpc.StatusCode.CANCELLED: Busy,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -118,6 +122,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
             blame=details.blame,
         )
     text = f"{who}: {error.details() or status.name}"
+    if status is grpc.StatusCode.INTERNAL and error.details() == _REFUSED_EARLY:
+        return Busy(text)
     for key, value in error.trailing_metadata() or ():
         if key == REASON_KEY and value in _REASONS:
             return _REASONS[str(value)](text)
