@@ -21,6 +21,7 @@ from pantala.pb import (
 from pantala.rpc.server import new_server
 from pantala.rpc.service import Admit, Observe, add_service
 from pantala.rpc.transport import bind, channel_options
+from pantala.testing import raw_http2
 
 TASK = "a" * 64
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -194,3 +195,30 @@ async def test_every_end_is_observed() -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await served.stub.StatCacheTask(dfdaemon_pb2.StatCacheTaskRequest(task_id="x"))
     assert seen == [("StatCacheTask", None), ("StatCacheTask", TaskNotFound)]
+
+
+@pytest.mark.parametrize(
+    ("method", "service"),
+    [
+        ("StatCacheTask", "dfdaemon.v2.DfdaemonUpload"),
+        ("SyncCachePieces", "dfdaemon.v2.DfdaemonUpload"),
+        ("AnnounceCachePeer", "scheduler.v2.Scheduler"),
+    ],
+)
+async def test_garbage_is_the_callers_fault(
+    capfd: pytest.CaptureFixture[str], method: str, service: str
+) -> None:
+    """It is refused in a line, and leaves no traceback."""
+    garbage = bytes(range(255, 155, -1)) * 10
+
+    def send(target: str) -> bytes:
+        with raw_http2.Connection(target) as connection:
+            path = f"/{service}/{method}".encode()
+            connection.send(raw_http2.HELLO + raw_http2.call(path, message=garbage))
+            return connection.answer()
+
+    async with Served() as served:
+        answer = await asyncio.to_thread(send, served.target)
+    assert b"grpc-status\x013" in answer
+    assert b"1000 bytes are no" in answer
+    assert "Traceback" not in "".join(capfd.readouterr())

@@ -14,8 +14,9 @@ contract; what it lacks is answered UNIMPLEMENTED.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -23,9 +24,12 @@ import grpc
 import grpc.aio
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from pantala.errors import DragonflyError, InvalidRequest
 
 from . import status
 
@@ -128,15 +132,50 @@ def _handler(
     observe: Observe | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     call = _streaming(behaviour) if method.server_streaming else behaviour
-    parse = GetMessageClass(method.input_type).FromString
     convert = getattr(behaviour, "reads", None)
     return _MAKERS[method.client_streaming, method.server_streaming](
         _guarded(method.name, call, admit, observe),
-        request_deserializer=(
-            parse if convert is None else lambda data: convert(parse(data), len(data))
-        ),
+        request_deserializer=_reader(method, convert),
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """What stands for a message that makes no sense.
+
+    grpcio would log kilobytes of traceback for each, and answer INTERNAL, if reading it raised.
+    """
+
+    error: DragonflyError
+
+
+def _reader(method: MethodDescriptor, convert: Callable[[Any, int], Any] | None) -> Any:
+    parse = GetMessageClass(method.input_type).FromString
+
+    def read(data: bytes) -> Any:
+        try:
+            message = parse(data)
+            return message if convert is None else convert(message, len(data))
+        except DecodeError:
+            name = method.input_type.full_name
+            return _Unreadable(InvalidRequest(f"{method.name}: {len(data)} bytes are no {name}"))
+        except DragonflyError as error:
+            return _Unreadable(error)
+
+    return read
+
+
+def _readable(request: Any) -> Any:
+    """*request*, or the error that reading it was. Of a stream: when that message's turn comes."""
+    if isinstance(request, _Unreadable):
+        raise request.error
+    return _all_readable(request) if hasattr(request, "__aiter__") else request
+
+
+async def _all_readable(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async for request in requests:
+        yield _readable(request)
 
 
 def address_of(context: _Context) -> str:
@@ -153,7 +192,7 @@ def _guarded(name: str, call: _Handler, admit: Admit | None, observe: Observe | 
         try:
             if admit is not None:
                 await admit(name)
-            return await call(request, context)
+            return await call(_readable(request), context)
         except grpc.aio.AbortError as error:  # the method has ended the call itself
             raised = error
             raise
