@@ -22,7 +22,7 @@ import pytest
 from pantala.core.places import Places
 from pantala.daemon import handoff_server
 from pantala.daemon.app import Daemon
-from pantala.daemon.handoff_server import parse_download
+from pantala.daemon.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
 from pantala.model.task import DownloadRequest, Kind
 from pantala.storage.holding import Reason

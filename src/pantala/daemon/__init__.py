@@ -18,6 +18,7 @@
 - :mod:`.uploads`: pieces for other nodes
 - :mod:`.announcer`: who we are and what we hold, to the schedulers
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine
+- :mod:`.handoff_request`: what they ask for there
 - :mod:`.services`: the gRPC services
 - :mod:`.output`: writing a file on a gRPC caller's behalf
 - :mod:`.hostinfo`, :mod:`.machine`: what this host is and how it feels

@@ -1,0 +1,80 @@
+"""What a program asks for on the hand-off socket; docs/handoff.md has the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pantala.errors import FeatureOff, InvalidRequest
+from pantala.model.task import PRIORITIES, DownloadRequest, Kind
+
+#: Seconds that a client may ask for at most; a century and less than any clock's range.
+_MAX_TIMEOUT: Final = 3.2e9
+
+#: Keys of a download, with the types that JSON may bring for them.
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "kind": (str,),
+    "url": (str,),
+    "digest": (str,),
+    "range": (str,),
+    "tag": (str,),
+    "application": (str,),
+    "priority": (int,),
+    "filtered_query_params": (list,),
+    "request_header": (dict,),
+    "piece_length": (int,),
+    "timeout": (int, float),
+    "disable_back_to_source": (bool,),
+    "prefetch": (bool,),
+    "content_for_calculating_task_id": (str,),
+    "again": (bool,),
+}
+
+
+def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
+    """The download that a client asks for.
+
+    Raises:
+        InvalidRequest: An unknown key, a wrong type, or no URL; it is named.
+        FeatureOff: A kind that is not served this way.
+    """
+    given = {k: v for k, v in request.items() if v is not None}
+    for key, value in given.items():
+        if key not in _TYPES:
+            raise InvalidRequest(f"unknown key {key!r} in a download request")
+        # A bool is an int to Python, not to JSON.
+        if type(value) not in _TYPES[key]:
+            wanted = " or ".join(t.__name__ for t in _TYPES[key])
+            raise InvalidRequest(f"{key!r} must be {wanted}, not {type(value).__name__}")
+    if not given.get("url"):
+        raise InvalidRequest("a download request needs a 'url'")
+    if given.pop("kind", "CACHE") != Kind.CACHE.name:
+        raise FeatureOff("only CACHE tasks are handed off")
+    header = _headers(given.pop("request_header", {}), given.pop("range", None))
+    filtered = given.pop("filtered_query_params", [])
+    if not all(isinstance(name, str) for name in filtered):
+        raise InvalidRequest("'filtered_query_params' must be a list of strings")
+    if given.get("priority", 0) not in PRIORITIES:
+        raise InvalidRequest("'priority' must be 0 to 6")
+    if not 0 < given.get("timeout", 1) <= _MAX_TIMEOUT:
+        raise InvalidRequest(f"'timeout' must be above 0, and at most {_MAX_TIMEOUT:g} seconds")
+    return DownloadRequest(
+        kind=Kind.CACHE,
+        request_header=header,
+        filtered_query_params=tuple(filtered),
+        early=True,
+        **given,
+    )
+
+
+def _headers(given: Mapping[Any, Any], part: str | None) -> dict[str, str]:
+    """The headers for the origin; the range among them is *part*, if there is one."""
+    if not all(isinstance(value, str) for value in given.values()):
+        raise InvalidRequest("'request_header' must be an object of strings")
+    header = dict(given)
+    if part is not None:
+        header = {k: v for k, v in header.items() if k.lower() != "range"}
+        header["Range"] = f"bytes={part}"
+    if any("," in value for name, value in header.items() if name.lower() == "range"):
+        raise InvalidRequest("several ranges: want one in a download, as only the first would come")
+    return header
