@@ -15,6 +15,7 @@ from pantala.testing.imports import modules
 ENDLESS = {
     "background.Loops._run": "what runs all others",
     "daemon.transport.Transport._reappear": "of one download, which fails with it",
+    "daemon.transport.Transport._watch": "of one download, which fails with it",
     "daemon.origins.Origins.probe": "of one download: one caller's credentials after another's",
     "daemon.flight.Flight._grow": "of one download: to the content's end",
     "daemon.room.Room.extend": "of one download: until there is room, or none to come",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from pantala.core.pace import Look
+from pantala.core.parents import Bag
 from pantala.core.transfer import (
-    Bag,
+    MAX_TWICE,
     Closed,
     Command,
     Drop,
@@ -39,23 +42,35 @@ from pantala.core.transfer import (
 # -- what must hold after every event ------------------------------------------------------------
 
 
+def fetches(tr: Transfer) -> list[tuple[int, bool, str | None]]:
+    """All that are under way: the piece, whether it is its second, and from whom."""
+    first = [(number, False, name) for number, name in tr.in_flight.items()]
+    return first + [(number, True, name) for number, name in tr.second.items()]
+
+
 def check(tr: Transfer) -> None:
     """Everything that the attributes of Transfer promise."""
-    assert len(tr.in_flight) <= tr.max_in_flight
+    flying = tr.in_flight.keys() | tr.second.keys()
+    assert len(flying) <= 2 * tr.max_in_flight
+    assert len(tr.in_flight.keys() & tr.second.keys()) <= MAX_TWICE + tr.max_in_flight
     for number in tr.wanted:
-        places = (number in tr.in_flight, number in tr.ready, number in tr.unoffered)
+        places = (number in flying, number in tr.ready, number in tr.unoffered)
         assert sum(places) == 1, (number, places)
     assert set(tr.ready) | tr.unoffered.keys() <= tr.wanted.keys()
-    assert all(tr.offers.get(number) for number in tr.ready)
-    assert not any(tr.offers.get(number) for number in tr.unoffered)
+    heard = {n: [p for p in names if p not in tr.quiet] for n, names in tr.offers.items()}
+    assert all(heard.get(number) for number in tr.ready)
+    assert not any(heard.get(number) for number in tr.unoffered)
     for names in tr.offers.values():
         assert names
         assert len(names) == len(set(names))
         assert not any(tr.parents[name].bad for name in names)
     for name, parent in tr.parents.items():
-        assert parent.busy == list(tr.in_flight.values()).count(name)
+        fetches = (*tr.in_flight.values(), *tr.second.values())
+        assert parent.busy == fetches.count(name)
         assert not (parent.bad and parent.open)
-    if not tr.over and tr.wanted and not tr.in_flight:
+    for name in tr.quiet:  # its silence ends in any case
+        assert tr.parents[name].open or tr.parents[name].busy
+    if not tr.over and tr.wanted and not flying:
         # Silence is allowed only while somebody else has the word.
         assert tr.talk is Talk.ASKING or any(parent.open for parent in tr.parents.values())
 
@@ -69,8 +84,12 @@ class Stage:
 
     def handle(self, event: Event) -> list[Command]:
         """Hand in *event*; judge what comes out."""
-        was_over, flying = self.tr.over, set(self.tr.in_flight)
-        flying -= {event.number} if isinstance(event, Stored | Lost) else set()
+        was_over = self.tr.over
+        flying = {(n, second) for n, second, _ in fetches(self.tr)}
+        if isinstance(event, Stored):
+            flying -= {(event.number, False), (event.number, True)}
+        elif isinstance(event, Lost):
+            flying.discard((event.number, event.second))
         commands = self.tr.handle(event)
         check(self.tr)
         assert not (was_over and commands)
@@ -79,13 +98,16 @@ class Stage:
         assert self.tr.over == (was_over or commands[-1:] == [Finish()])
         return commands
 
-    def _judge(self, command: Command, flying: set[int]) -> None:
+    def _judge(self, command: Command, flying: set[tuple[int, bool]]) -> None:
         match command:
-            case Fetch(number, parent):
+            case Fetch(number, parent, second):
                 assert number in self.tr.wanted
-                assert number not in flying
-                flying.add(number)
+                assert (number, second) not in flying
+                assert not second or (number, False) in flying
+                flying.add((number, second))
                 self._judge_provider(number, parent)
+                ways = [p for n, _, p in fetches(self.tr) if n == number]
+                assert len(ways) == len(set(ways)), "the same one twice"
             case Follow(name):
                 assert not self.tr.parents[name].bad
             case Drop(name):
@@ -103,9 +125,9 @@ class Stage:
             return
         assert self.tr.wanted[number]
         assert self.tr.talk in (Talk.SOURCE, Talk.ALONE)
-        assert not self.tr.offers.get(number)
+        assert not set(self.tr.offers.get(number, ())) - self.tr.quiet
         if self.tr.source_in_order:
-            assert list(self.tr.in_flight.values()).count(None) == 1
+            assert [p for _, _, p in fetches(self.tr)].count(None) == 1
             allowed = [n for n in self.tr.unoffered if self.tr.wanted[n]]
             assert number < min(allowed, default=number + 1)
 
@@ -478,6 +500,170 @@ def test_a_parent_says_what_it_can_give() -> None:
     assert tr.parents.keys() == {"a", "b"}
 
 
+# -- twice -----------------------------------------------------------------------------------------
+
+NEVER = math.inf
+
+
+def look(*stuck: int, quiet: tuple[str, ...] = (), **rates: float) -> Look:
+    """Nothing comes of these pieces, and nothing is heard of these parents."""
+    return Look(dict.fromkeys(stuck, NEVER), rates, frozenset(quiet))
+
+
+def fetching(stage: Stage, *parents: str, pieces: int) -> None:
+    """The first parent offers all pieces, and is asked for as many as may be."""
+    stage.handle(wanted(*range(pieces)))
+    stage.handle(scheduled(*parents))
+    for number in range(pieces):
+        stage.handle(Offered(parents[0], number))
+
+
+def test_what_does_not_come_is_asked_of_another_as_well() -> None:
+    """The first that is here counts; the other is not heard of again."""
+    for second in (False, True):
+        stage = Stage()
+        fetching(stage, "p", "q", pieces=1)
+        name = "q" if second else "p"
+        stage.play(
+            (look(0), []),
+            (Offered("q", 0), [Fetch(0, "q", second=True)]),
+            (look(0), []),
+            (
+                Stored(0, second),
+                [Tell(Note.PIECE_FINISHED, 0, name), Tell(Note.FINISHED), Finish()],
+            ),
+        )
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_one_of_two_is_lost(*, second: bool) -> None:
+    """The other goes on; when that gets stuck, too, the place of the first is taken."""
+    stage = Stage()
+    fetching(stage, "p", "q", "r", pieces=1)
+    stage.handle(Offered("q", 0))
+    assert stage.handle(look(0)) == [Fetch(0, "q", second=True)]
+    lost = "q" if second else "p"
+    failed = [Tell(Note.PIECE_FAILED, 0, lost), Drop(lost)]
+    assert stage.handle(Lost(0, second=second)) == failed
+    stage.handle(look(0))
+    assert stage.handle(Offered("r", 0)) == [Fetch(0, "r", second=second)]
+
+
+def test_stuck_pieces_keep_no_place_from_others() -> None:
+    """But a parent that is stuck itself is asked for no more of them."""
+    stage = Stage(max_in_flight=2)
+    fetching(stage, "p", "q", pieces=4)
+    stuck = sorted(stage.tr.in_flight)
+    others = [n for n in range(4) if n not in stuck]
+    assert stage.handle(look(*stuck)) == []
+    assert stage.handle(Offered("q", others[0])) == [Fetch(others[0], "q")]
+    assert stage.handle(Offered("q", others[1])) == [Fetch(others[1], "q")]
+    assert stage.handle(Offered("q", stuck[0])) == [Fetch(stuck[0], "q", second=True)]
+
+
+def test_one_that_was_not_tried_yet() -> None:
+    """All places are with a parent that trickles: another gets one chance to show what it can."""
+    stage = Stage(max_in_flight=2)
+    fetching(stage, "p", "q", pieces=4)
+    slow = dict.fromkeys(stage.tr.in_flight, 1000.0)
+    assert stage.handle(Look(slow, {}, frozenset())) == []
+    (number,) = [n for n in range(3) if n not in slow][:1]
+    assert stage.handle(Offered("q", number)) == []
+    begun = stage.handle(Look(slow, {}, frozenset()))
+    for each in slow:
+        begun += stage.handle(Offered("q", each))
+    assert len([c for c in begun if isinstance(c, Fetch) and c.parent == "q"]) == 1
+
+
+def test_only_a_few_are_asked_twice_at_once() -> None:
+    """Whoever is much slower than the others makes a few pieces double, not all."""
+    stage = Stage(max_in_flight=8)
+    fetching(stage, "p", "q", pieces=8)
+    for number in range(8):
+        stage.handle(Offered("q", number))
+    twice = stage.handle(look(*stage.tr.in_flight))
+    assert len(twice) == MAX_TWICE
+    assert stage.handle(look(*stage.tr.in_flight)) == []
+
+
+def test_slow_pieces_at_the_end() -> None:
+    """When all is under way, a parent that would bring it in half the time is asked as well."""
+    stage = Stage(max_in_flight=1)
+    stage.tr.piece_length = 10
+    fetching(stage, "p", "q", pieces=2)
+    (slow,) = stage.tr.in_flight
+    for number in range(2):
+        stage.handle(Offered("q", number))
+    rates = {"p": 1.0, "q": 10.0}
+    assert stage.handle(Look({slow: 4.0}, rates, frozenset())) == []
+    assert stage.handle(Look({slow: 2.5}, rates, frozenset())) == []
+    assert stage.handle(wanted(slow)) == []  # the other is not
+    twice = stage.handle(Look({slow: 4.0}, rates, frozenset()))
+    assert twice == [Fetch(slow, "q", second=True)]
+
+
+def test_bytes_received_twice_are_bounded() -> None:
+    """However often all stall: a few pieces, and an eighth of those that came."""
+    stage, pieces = Stage(), 400
+    fetching(stage, "p", "q", pieces=pieces)
+    for number in range(pieces):
+        stage.handle(Offered("q", number))
+    while stage.tr.wanted:
+        stage.handle(look(*stage.tr.in_flight))
+        stage.handle(Stored(next(iter(stage.tr.in_flight))))
+    assert 0 < stage.tr.doubled <= 4 * MAX_TWICE + pieces // 8
+
+
+def test_the_only_parent_says_nothing() -> None:
+    """The scheduler is asked at once; with its word, the origin brings all that is missing."""
+    stage = Stage(max_in_flight=1)
+    fetching(stage, "p", pieces=2)
+    (first,) = stage.tr.in_flight
+    other = 1 - first
+    stage.play(
+        (look(first), []),
+        (look(first, quiet=("p",)), [Tell(Note.RESCHEDULE, parents=("p",))]),
+        (look(first, quiet=("p",)), []),
+        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(other, None)]),
+        (Stored(other), [Tell(Note.SOURCE_PIECE_FINISHED, other), Fetch(first, None, second=True)]),
+        (
+            Stored(first, second=True),
+            [Tell(Note.SOURCE_PIECE_FINISHED, first), Tell(Note.SOURCE_FINISHED), Finish()],
+        ),
+    )
+
+
+def test_a_parent_speaks_again() -> None:
+    """What it offered counts again; the scheduler's word is waited for in vain."""
+    stage = Stage(max_in_flight=1)
+    fetching(stage, "p", pieces=3)
+    (first,) = stage.tr.in_flight
+    stage.handle(Wanted(dict.fromkeys(range(3), True)))
+    assert stage.handle(look(first, quiet=("p",))) == [Tell(Note.RESCHEDULE, parents=("p",))]
+    assert not stage.tr.ready
+    assert stage.handle(look()) == []
+    assert len(stage.tr.ready) == 2
+    assert [c for c in stage.handle(Stored(first)) if isinstance(c, Fetch)]
+
+
+def test_silence_is_no_reason_to_refuse() -> None:
+    """Who must not ask the origin waits for a parent that hangs, to the end of its stream."""
+    stage = Stage()
+    stage.handle(wanted(0, 1, source=False))
+    stage.handle(scheduled("p"))
+    stage.handle(Offered("p", 0))
+    stage.handle(SchedulerLost())
+    assert stage.handle(look(0, quiet=("p",))) == []
+    assert stage.handle(Lost(0)) == [Drop("p"), Refuse(frozenset({0, 1})), Finish()]
+
+
+def test_silence_does_not_use_up_the_answers() -> None:
+    """The last answer is kept for those who are really gone."""
+    stage = Stage(max_schedules=1)
+    fetching(stage, "p", pieces=1)
+    assert stage.handle(look(0, quiet=("p",))) == []
+
+
 def test_pieces_are_chosen_at_random() -> None:
     """Children that start together must not all want the same piece of the same parent."""
     firsts = set()
@@ -564,15 +750,24 @@ class AnyStory(RuleBasedStateMachine):
         """Followed or not."""
         self.stage.handle(Closed(name, bad=bad))
 
-    @rule(number=NUMBERS)
-    def stored(self, number: int) -> None:
+    @rule(number=NUMBERS, second=st.booleans())
+    def stored(self, number: int, second: bool) -> None:  # noqa: FBT001  hypothesis calls by name
         """In flight or not."""
-        self.stage.handle(Stored(number))
+        self.stage.handle(Stored(number, second))
 
-    @rule(number=NUMBERS, blame=st.booleans())
-    def lost(self, number: int, blame: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+    @rule(number=NUMBERS, blame=st.booleans(), second=st.booleans())
+    def lost(self, number: int, blame: bool, second: bool) -> None:  # noqa: FBT001  likewise
         """In flight or not."""
-        self.stage.handle(Lost(number, blame=blame))
+        self.stage.handle(Lost(number, blame=blame, second=second))
+
+    @rule(
+        left=st.dictionaries(NUMBERS, st.sampled_from([1.5, 20.0, math.inf])),
+        rates=st.dictionaries(NAMES, st.floats(0.1, 10)),
+        quiet=st.frozensets(NAMES),
+    )
+    def look(self, left: dict[int, float], rates: dict[str, float], quiet: frozenset[str]) -> None:
+        """At what is under way or not, and at strangers."""
+        self.stage.handle(Look(left, rates, quiet))
 
 
 class AnyStoryInOrder(AnyStory):
@@ -611,8 +806,10 @@ class World:
         self.asked = True  # registering is asking
         self.talking = True
         self.following: dict[str, list[int]] = {}
-        self.flying: dict[int, str | None] = {}
+        self.flying: dict[tuple[int, bool], str | None] = {}
         self.over = False
+        #: How often somebody looks who gets stuck or says nothing.
+        self.looks = rng.randint(0, 8)
         self.stage = Stage(
             max_in_flight=rng.randint(1, 4),
             max_schedules=rng.randint(1, 4),
@@ -645,16 +842,19 @@ class World:
             yield self._lose_scheduler
         for name in self.following:
             yield partial(self._offer, name)
-        for number in self.flying:
-            yield partial(self._land, number)
+        for number, second in self.flying:
+            yield partial(self._land, number, second=second)
+        if self.looks:
+            yield self._look
         if self.late:
             yield self._join
 
     def _handle(self, event: Event) -> None:
         for command in self.stage.handle(event):
             match command:
-                case Fetch(number, parent):
-                    self.flying[number] = parent
+                case Fetch(number, parent, second):
+                    assert (number, second) not in self.flying
+                    self.flying[number, second] = parent
                 case Follow(name):
                     numbers = sorted(self.stock[name] & self.stage.tr.wanted.keys())
                     self.following[name] = self.rng.sample(numbers, len(numbers))
@@ -699,18 +899,25 @@ class World:
             del self.following[name]
             self._handle(Closed(name, bad=self.rng.random() < 0.1))
 
-    def _land(self, number: int) -> None:
-        name = self.flying.pop(number)
+    def _look(self) -> None:
+        self.looks -= 1
+        some = [number for number, _ in self.flying if self.rng.random() < 0.5]
+        quiet = frozenset(name for name in self.stock if self.rng.random() < 0.4)
+        self._handle(Look(dict.fromkeys(some, math.inf), {}, quiet))
+
+    def _land(self, number: int, *, second: bool) -> None:
+        name = self.flying.pop((number, second))
         if name is None and not self.origin_works:
             # It failed for good: so do all on whose behalf it was asked.
             self.callers = [c for c in self.callers if not c[1]]
             self._want()
-            self._handle(Lost(number))
+            self._handle(Lost(number, second=second))
         elif name is not None and self.rng.random() < self.lossy[name]:
-            self._handle(Lost(number, blame=self.rng.random() < 0.5))
+            self._handle(Lost(number, blame=self.rng.random() < 0.5, second=second))
         else:
             self.here.add(number)
-            self._handle(Stored(number))
+            self.flying.pop((number, not second), None)  # it is given up
+            self._handle(Stored(number, second))
 
 
 @settings(max_examples=400, deadline=None)

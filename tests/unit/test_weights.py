@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pantala.background import Tasks
-from pantala.daemon.weights import Weights
+from pantala.daemon.weights import Listener, Weights
 from pantala.errors import ParentLost
 from pantala.model.task import DownloadRequest, Kind
 from pantala.ports import Candidate
@@ -87,13 +87,13 @@ async def test_a_host_that_breaks_off() -> None:
     """Others are told of; it is asked again when the next one wants to hear of it."""
     hosts, tasks = Hosts(), Tasks()
     made: Any = Weights(hosts, tasks)  # type: ignore[arg-type]  # the part that it uses
-    heard: list[float] = []
+    heard: list[float | None] = []
     ends = [made.watch(candidate(name, name), heard.append) for name in ("h", "i")]
     await until(lambda: len(hosts.queues) == 2)
     hosts.queues["h"].put_nowait(None)
     await until(lambda: "h" not in hosts.queues)
     hosts.queues["i"].put_nowait(3.0)
-    await until(lambda: heard == [3.0])
+    await until(lambda: heard == [None, 3.0])
     assert hosts.asked == ["h", "i"]
     again: list[float] = []
     ends.append(made.watch(candidate("q", "h"), again.append))
@@ -122,9 +122,10 @@ async def test_a_download_with_a_choice(
     told: list[tuple[str, float]] = []
     watch = child.node.weights.watch
 
-    def spy(parent: Candidate, listener: Callable[[float], None]) -> Callable[[], None]:
-        def tell(weight: float) -> None:
-            told.append((parent.host_id, weight))
+    def spy(parent: Candidate, listener: Listener) -> Callable[[], None]:
+        def tell(weight: float | None) -> None:
+            if weight is not None:
+                told.append((parent.host_id, weight))
             listener(weight)
 
         return watch(parent, tell)

@@ -2,6 +2,8 @@
 
 - :mod:`.policy`: how the kinds of task differ, one row each
 - :mod:`.transfer`: one download: events in, commands out
+- :mod:`.parents`: what a download knows of those who have pieces
+- :mod:`.pace`: how fast pieces come, which are late, who says nothing
 - :mod:`.ledger`: whose bytes fill a store, who must go, who must not
 - :mod:`.reclaim`: which tasks have outlived their time
 - :mod:`.bucket`: token bucket

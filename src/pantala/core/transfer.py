@@ -10,7 +10,8 @@ comes back with events.
     ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
     SchedulerLost ────►│          │──► Tell(note): one message to the scheduler
     Offered, Closed ──►│          │──► Refuse(pieces): nobody will ever provide them
-    Stored, Lost ─────►└──────────┘──► Finish
+    Stored, Lost ─────►│          │──► Finish
+    Look ─────────────►└──────────┘
 
 The talk:
 
@@ -19,14 +20,28 @@ The talk:
        ├──ToldBackToSource──► SOURCE  (the origin for whatever nobody offers)
        ├──ToldEmpty──► FOLLOWING
        └──SchedulerLost──► ALONE      (the parents at hand, then the origin; to the end)
+
+A piece that does not come, or late, may be fetched a second time beside the first: of another
+parent that has it, or of the origin when nothing is heard of those who do. The first that is here
+counts.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
+
+from .pace import Look, is_slow, is_stuck
+from .parents import Bag, Parent, choose
+
+#: Seconds in which a parent may bring a piece that has been asked for none: worth one try.
+UNTRIED: Final = 1.0
+
+#: Pieces that are asked for twice at once.
+MAX_TWICE: Final = 4
 
 
 class Talk(Enum):
@@ -115,9 +130,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A piece that was being fetched is verified and in the store."""
+    """A piece that was being fetched is verified and in the store; no fetch of it goes on."""
 
     number: int
+    #: It was the second fetch that brought it.
+    second: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +143,8 @@ class Lost:
 
     number: int
     blame: bool = True
+    #: It was the second fetch of the piece.
+    second: bool = False
 
 
 Event = (
@@ -139,6 +158,7 @@ Event = (
     | Closed
     | Stored
     | Lost
+    | Look
 )
 
 # -- commands ----------------------------------------------------------------------------------
@@ -146,10 +166,15 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get a piece from a parent, or from the origin when *parent* is None."""
+    """Get a piece from a parent, or from the origin when *parent* is None.
+
+    One fetch and one *second* fetch of a piece may be under way, each the only one of its sort.
+    """
 
     number: int
     parent: str | None
+    #: Beside another fetch of the piece, which goes on.
+    second: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,63 +217,13 @@ class Finish:
 Command = Fetch | Follow | Drop | Tell | Refuse | Finish
 
 
-class Bag:
-    """A set of numbers from which a random one can be had in constant time."""
-
-    def __init__(self) -> None:
-        self._items: list[int] = []
-        self._where: dict[int, int] = {}
-
-    def __contains__(self, item: int) -> bool:
-        return item in self._where
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._items)
-
-    def add(self, item: int) -> None:
-        """Put *item* in, once."""
-        if item not in self._where:
-            self._where[item] = len(self._items)
-            self._items.append(item)
-
-    def discard(self, item: int) -> None:
-        """Take *item* out if it is there."""
-        at = self._where.pop(item, None)
-        if at is None:
-            return
-        last = self._items.pop()
-        if last != item:
-            self._items[at] = last
-            self._where[last] = at
-
-    def choice(self, rng: random.Random) -> int:
-        """Any item."""
-        return self._items[rng.randrange(len(self._items))]
-
-
-@dataclass(slots=True)
-class Parent:
-    """A peer that the scheduler named."""
-
-    weight: float
-    #: It may still offer more.
-    open: bool = True
-    #: Not to be asked again in this download.
-    bad: bool = False
-    #: Fetches from it under way.
-    busy: int = 0
-
-
 @dataclass(slots=True)
 class Transfer:
     """The state of one download. Changed only by :meth:`handle`.
 
     Args:
         rng: For choosing pieces and parents.
-        max_in_flight: Fetches at once.
+        max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
         max_schedules: Answers of the scheduler that are acted on; one more ends the talk.
         source_in_order: The origin serves a single pass from front to back: one fetch at a
             time, in the order of the pieces. May be set at any time.
@@ -266,12 +241,25 @@ class Transfer:
     wanted: dict[int, bool] = field(default_factory=dict)
     #: Fetches under way: piece to parent, None for the origin.
     in_flight: dict[int, str | None] = field(default_factory=dict)
+    #: Second fetches under way. Their first may have failed since.
+    second: dict[int, str | None] = field(default_factory=dict)
+    #: Seconds that pieces need still which do not come soon; see :class:`~.pace.Look`.
+    left: dict[int, float] = field(default_factory=dict)
+    #: Bytes a second of each parent's last piece, and bytes in a piece.
+    rates: Mapping[str, float] = field(default_factory=dict)
+    piece_length: int = 1
+    #: Parents of which nothing is heard; each is open or busy. What they offer does not count.
+    quiet: set[str] = field(default_factory=set)
+    #: Second fetches begun.
+    doubled: int = 0
+    #: Pieces stored.
+    stored: int = 0
     parents: dict[str, Parent] = field(default_factory=dict)
     #: Per piece, the parents that offered it and are not bad.
     offers: dict[int, list[str]] = field(default_factory=dict)
-    #: Wanted, not in flight, offered by somebody.
+    #: Wanted, not in flight, offered by somebody who is not quiet.
     ready: Bag = field(default_factory=Bag)
-    #: Wanted, not in flight, offered by nobody; in the order in which they became so.
+    #: Wanted, not in flight, offered by nobody else; in the order in which they became so.
     unoffered: dict[int, None] = field(default_factory=dict)
     #: Pieces were given up, so that what the peer registered for may not all be here.
     gave_up: bool = False
@@ -280,12 +268,21 @@ class Transfer:
         """Take one event; return what to do about it, in order."""
         if self.over:
             return []
+        if isinstance(event, Look):
+            self._look(event)
+            return self._proceed()
         return self._learn(event) + self._proceed()
 
     @property
     def has_backlog(self) -> bool:
         """More is wanted than may be fetched at once."""
         return len(self.wanted) > self.max_in_flight
+
+    def waits_for(self) -> list[str]:
+        """Parents that may still offer something that nobody else does."""
+        if not self.unoffered and not self.quiet:
+            return []
+        return [name for name, parent in self.parents.items() if parent.open]
 
     # -- learning ------------------------------------------------------------------------------
 
@@ -302,13 +299,15 @@ class Transfer:
             case SchedulerLost():
                 self.talk = Talk.ALONE
             case Offered(parent, number):
+                self._speaks(parent)
                 self._offer(parent, number)
             case Closed(parent, bad):
+                self._speaks(parent)
                 commands = self._close(parent, bad=bad)
-            case Stored(number):
-                commands = self._store(number)
-            case Lost(number, blame):  # pragma: no branch  there is no other event
-                commands = self._lose(number, blame=blame)
+            case Stored(number, second):
+                commands = self._store(number, second=second)
+            case Lost(number, blame, second):  # pragma: no branch  there is no other event
+                commands = self._lose(number, blame=blame, second=second)
         return commands
 
     def _want(self, pieces: Mapping[int, bool]) -> list[Command]:
@@ -380,26 +379,39 @@ class Transfer:
         parent.open = False
         return self._ban(name) if bad and not parent.bad else []
 
-    def _store(self, number: int) -> list[Command]:
-        if number not in self.in_flight:
+    def _store(self, number: int, *, second: bool) -> list[Command]:
+        fetches = self.second if second else self.in_flight
+        if number not in fetches:
             return []
-        name = self.in_flight.pop(number)
+        name = fetches[number]
+        for each in (self.in_flight, self.second):
+            self._landed(each, number)
         self.wanted.pop(number, None)
         self.offers.pop(number, None)
+        self.stored += 1
         if name is None:
             note = Note.SOURCE_PIECE_FINISHED
         else:
-            self.parents[name].busy -= 1
+            self.parents[name].doubtful = False
             note = Note.PIECE_FINISHED
         return [] if self.talk is Talk.ALONE else [Tell(note, number, name)]
 
-    def _lose(self, number: int, *, blame: bool) -> list[Command]:
-        if number not in self.in_flight:
-            return []
-        name = self.in_flight.pop(number)
-        commands: list[Command] = []
+    def _landed(self, fetches: dict[int, str | None], number: int) -> None:
+        """A fetch has ended, if there was one."""
+        self.left.pop(number, None)
+        name = fetches.pop(number, None)
         if name is not None:
             self.parents[name].busy -= 1
+            self._speaks(name)
+
+    def _lose(self, number: int, *, blame: bool, second: bool) -> list[Command]:
+        fetches = self.second if second else self.in_flight
+        if number not in fetches:
+            return []
+        name = fetches[number]
+        self._landed(fetches, number)
+        commands: list[Command] = []
+        if name is not None:
             if self.talk is not Talk.ALONE:
                 commands.append(Tell(Note.PIECE_FAILED, number, name))
             if blame:
@@ -410,11 +422,40 @@ class Transfer:
             self._queue(number)
         return commands
 
+    def _look(self, look: Look) -> None:
+        self.left, self.rates = dict(look.left), look.rates
+        for number in look.left:
+            name = self.in_flight.get(number)
+            if name is not None and self._is_stuck_at(number, name):
+                self.parents[name].doubtful = True
+        quiet = {name for name in look.quiet if self._may_be_quiet(name)}
+        changed, self.quiet = quiet ^ self.quiet, quiet
+        for name in changed:
+            self._requeue(name)
+
+    def _may_be_quiet(self, name: str) -> bool:
+        """Whether something ends the silence of a parent in any case: its stream, or a fetch."""
+        parent = self.parents.get(name)
+        return parent is not None and not parent.bad and (parent.open or parent.busy > 0)
+
+    def _speaks(self, name: str) -> None:
+        """Something is heard of a parent, or nothing more is to be expected of it."""
+        if name in self.quiet:
+            self.quiet.discard(name)
+            self._requeue(name)
+
+    def _requeue(self, name: str) -> None:
+        """What a parent offers counts now, or counts no more."""
+        for number, names in self.offers.items():
+            if name in names and (number in self.ready or number in self.unoffered):
+                self._queue(number)
+
     def _ban(self, name: str) -> list[Command]:
         parent = self.parents[name]
         if parent.bad:
             return []
         parent.bad, parent.open = True, False
+        self.quiet.discard(name)
         for number in [n for n, names in self.offers.items() if name in names]:
             self._withdraw(name, number)
         return [Drop(name)]
@@ -425,30 +466,36 @@ class Transfer:
             names.remove(name)
         if not names:
             self.offers.pop(number, None)
-            if number in self.ready:
-                self._queue(number)
+        if number in self.ready:
+            self._queue(number)
 
     def _queue(self, number: int) -> None:
         """Put a wanted piece where it belongs now."""
         self.ready.discard(number)
         self.unoffered.pop(number, None)
-        if number in self.in_flight:
+        if number in self.in_flight or number in self.second:
             return
-        if self.offers.get(number):
+        if self._have(number):
             self.ready.add(number)
         else:
             self.unoffered[number] = None
+
+    def _have(self, number: int) -> list[str]:
+        """The parents of whom a piece may be had now."""
+        return [name for name in self.offers.get(number, ()) if name not in self.quiet]
 
     # -- proceeding ----------------------------------------------------------------------------
 
     def _proceed(self) -> list[Command]:
         commands: list[Command] = []
         self._fetch_from_parents(commands)
+        if self.left:
+            self._fetch_twice(commands)
         if self._source_is_open():
             self._fetch_from_source(commands)
         if self.wanted and self._is_stuck():
             commands += self._unstick()
-        if not self.wanted and not self.in_flight and not self._is_unanswered():
+        if not self.wanted and not self.in_flight and not self.second and not self._is_unanswered():
             commands += self._finish()
         return commands
 
@@ -457,20 +504,92 @@ class Transfer:
         return self.talk is Talk.ASKING and self.schedules == 0
 
     def _fetch_from_parents(self, commands: list[Command]) -> None:
-        while self.ready and len(self.in_flight) < self.max_in_flight:
-            number = self.ready.choice(self.rng)
-            name = self._choose(self.offers[number])
+        while self.ready and self._has_place():
+            number = self._next()
+            if number is None:
+                return
+            name = choose(self.parents, self._have(number), self.rng)
             self.ready.discard(number)
-            self.in_flight[number] = name
-            self.parents[name].busy += 1
-            commands.append(Fetch(number, name))
+            commands.append(self._begin(number, name))
 
-    def _choose(self, names: list[str]) -> str:
-        """One of *names*, the likelier the more free bandwidth it has per fetch under way."""
-        if len(names) == 1:
-            return names[0]
-        weights = [self.parents[n].weight / (1 + self.parents[n].busy) for n in names]
-        return self.rng.choices(names, weights)[0]
+    def _next(self) -> int | None:
+        """A piece to fetch. The places of those that are stuck are for parents that get on."""
+        if len(self.in_flight) + len(self.second) < self.max_in_flight:
+            return self.ready.choice(self.rng)
+        good = [
+            number
+            for number in self.ready
+            if any(not self.parents[name].doubtful for name in self._have(number))
+        ]
+        return self.rng.choice(good) if good else None
+
+    def _begin(self, number: int, name: str | None) -> Fetch:
+        """Fetch a piece; beside another fetch of it if there is one."""
+        second = number in self.in_flight
+        (self.second if second else self.in_flight)[number] = name
+        if name is not None:
+            self.parents[name].busy += 1
+        if number in self.in_flight and number in self.second:
+            self.doubled += 1
+        return Fetch(number, name, second)
+
+    def _has_place(self) -> bool:
+        """Whether one more piece may be fetched."""
+        busy = (
+            len(self.in_flight.keys() | self.second.keys()) if self.second else len(self.in_flight)
+        )
+        if busy < self.max_in_flight:
+            return True
+        stuck = sum(1 for n in self.left if self._is_held_up(n))
+        return busy - min(stuck, self.max_in_flight) < self.max_in_flight
+
+    def _is_held_up(self, number: int) -> bool:
+        """Whether the only fetch of a piece is stuck."""
+        name = self.in_flight.get(number)
+        return name is not None and number not in self.second and self._is_stuck_at(number, name)
+
+    def _is_stuck_at(self, number: int, name: str) -> bool:
+        others = (self._seconds(n) for n in self._have(number) if n != name)
+        quickest = min((s for s in others if s is not None), default=None)
+        return is_stuck(self.left[number], quickest)
+
+    def _seconds(self, name: str) -> float | None:
+        """In which a parent brings a piece, by its last one; None: that is being found out."""
+        rate = self.rates.get(name)
+        if rate:
+            return self.piece_length / rate
+        return UNTRIED if not self.parents[name].busy else None
+
+    def _fetch_twice(self, commands: list[Command]) -> None:
+        """Ask others as well for what does not come, worst first; few at once, and few in all."""
+        for number in sorted(self.left, key=lambda n: self.left[n], reverse=True):
+            if self._are_twice() >= MAX_TWICE or not self._may_double():
+                return
+            name = self._may_be_faster(number)
+            if name is not None:
+                commands.append(self._begin(number, name))
+
+    def _are_twice(self) -> int:
+        return len(self.in_flight.keys() & self.second.keys())
+
+    def _may_double(self) -> bool:
+        """Whether the traffic stays within an eighth more, and a few pieces."""
+        return self.doubled < 4 * MAX_TWICE + self.stored // 8
+
+    def _may_be_faster(self, number: int) -> str | None:
+        """Another parent for a piece whose only fetch is stuck, or slow when all is under way."""
+        fetches = self.in_flight if number in self.in_flight else self.second
+        now = fetches.get(number)
+        # What the origin has begun to send is not asked of anybody else: it may be its only pass.
+        if now is None or number not in self.wanted or self._is_twice(number):
+            return None
+        is_worth = is_stuck if self.ready else is_slow
+        names = [n for n in self._have(number) if n != now and not self.parents[n].doubtful]
+        names = [n for n in names if is_worth(self.left[number], self._seconds(n))]
+        return choose(self.parents, names, self.rng) if names else None
+
+    def _is_twice(self, number: int) -> bool:
+        return number in self.in_flight and number in self.second
 
     def _source_is_open(self) -> bool:
         """Whether pieces that nobody offers may be asked of the origin now.
@@ -483,35 +602,65 @@ class Transfer:
 
     def _fetch_from_source(self, commands: list[Command]) -> None:
         limit = self.max_in_flight
-        candidates: list[int] = [n for n in self.unoffered if self.wanted[n]]
+        candidates = [n for n in (*self.unoffered, *self._stranded()) if self.wanted[n]]
         if self.source_in_order:
             limit = 1
             candidates.sort()
-        busy = sum(1 for name in self.in_flight.values() if name is None)
+        fetches = (*self.in_flight.values(), *self.second.values())
+        busy = sum(1 for name in fetches if name is None)
         for number in candidates:
-            if busy >= limit or len(self.in_flight) >= self.max_in_flight:
+            if busy >= limit or not self._has_place():
                 return
-            del self.unoffered[number]
-            self.in_flight[number] = None
+            self.unoffered.pop(number, None)
             busy += 1
-            commands.append(Fetch(number, None))
+            commands.append(self._begin(number, None))
+
+    def _stranded(self) -> list[int]:
+        """Pieces that come from nobody but a parent of which nothing is heard."""
+        if not self.quiet:
+            return []
+        return [
+            number
+            for number, name in self.in_flight.items()
+            if name in self.quiet
+            and number in self.wanted
+            and number not in self.second
+            and not self._have(number)
+        ]
 
     def _somebody_may_offer(self) -> bool:
-        return any(parent.open for parent in self.parents.values())
+        """Whether offers may come still from somebody of whom something is heard.
+
+        Silence does not use up the scheduler's answers: with the last, everybody is waited for.
+        """
+        quiet = self.quiet if self.schedules < self.max_schedules else ()
+        return any(p.open and name not in quiet for name, p in self.parents.items())
 
     def _is_stuck(self) -> bool:
         """Some piece has no provider, none can turn up, and nothing is on its way to change it."""
         if self.talk is Talk.ASKING or self._somebody_may_offer():
             return False
         if self.talk is Talk.FOLLOWING:
-            return bool(self.unoffered)
-        return any(not self.wanted[n] for n in self.unoffered)
+            if self.schedules < self.max_schedules and self._stranded():
+                return True
+            return any(self._is_homeless(n) for n in self.unoffered)
+        return bool(self._hopeless())
+
+    def _is_homeless(self, number: int) -> bool:
+        """Whether nobody offers it, or only those whose silence may be told of."""
+        return not self.offers.get(number) or self.schedules < self.max_schedules
+
+    def _hopeless(self) -> frozenset[int]:
+        """Pieces that nobody offers, not even one who is quiet now, nor will, nor the origin."""
+        if any(parent.open for parent in self.parents.values()):
+            return frozenset()
+        return frozenset(n for n in self.unoffered if not self.wanted[n] and not self.offers.get(n))
 
     def _unstick(self) -> list[Command]:
         if self.talk is Talk.FOLLOWING:
             self.talk = Talk.ASKING
             return [Tell(Note.RESCHEDULE, parents=tuple(self.parents))]
-        hopeless = frozenset(n for n in self.unoffered if not self.wanted[n])
+        hopeless = self._hopeless()
         for number in hopeless:
             del self.unoffered[number]
             del self.wanted[number]

@@ -9,6 +9,7 @@
 - :mod:`.room`: those who wait for room in memory, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.transport`: the shell of core.transfer: carries out its commands, and reports back
+- :mod:`.race`: those who bring one piece, two at most
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
 - :mod:`.weights`: what the hosts of parents can still give
 - :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, cast
 
 import structlog
 
+from pantala.core.pace import Fetching, Pace
 from pantala.core.policy import policy_of
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pantala.errors import (
@@ -25,11 +26,12 @@ from pantala.errors import (
 from pantala.model.task import READING, PieceRecord, Traffic
 from pantala.net.piece_client import Address, Limits, PieceFetch
 from pantala.ports import Candidate, Copy, Offer
-from pantala.storage.holding import Claim, Holding
+from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
 from .node import Node, take
 from .origin import Origin, SourceFetch
+from .race import Place, Race
 from .reading import NO_VERSION, OutOfTurn
 
 logger = structlog.get_logger(__name__)
@@ -106,10 +108,22 @@ class Fetcher:
         self._same = {node.host_id} if owner.holding.pieces else set()
         #: What those of ours hash to who have all of it.
         self._digests: set[str] = set()
+        #: Who says what, and how fast pieces come.
+        self.pace = Pace()
+        self._races: dict[int, Race] = {}
+        #: What is received from parents now; True for the second fetch of a piece.
+        self._jobs: dict[tuple[int, bool], tuple[str, PieceFetch]] = {}
         download = node.config.download
         self._limits = Limits(
             request=download.piece_timeout, stall=download.piece_stall_timeout, piece=PIECE_LIMIT
         )
+
+    def fetches(self) -> dict[tuple[int, bool], Fetching]:
+        """What is received from parents now, and how much of it is here."""
+        return {
+            key: Fetching(parent, job.received, self._races[key[0]].claim.piece.length)
+            for key, (parent, job) in self._jobs.items()
+        }
 
     # -- who has what --------------------------------------------------------------------------
 
@@ -142,6 +156,7 @@ class Fetcher:
         )
         async with aclosing(stream) as offers:
             async for offer in offers:
+                self.pace.heard(parent.peer_id, asyncio.get_running_loop().time())
                 if isinstance(offer, Copy):
                     if not self._may_give(parent, offer):
                         why = "it holds another version of the content"
@@ -194,95 +209,122 @@ class Fetcher:
     # -- pieces --------------------------------------------------------------------------------
 
     async def fetch(self, what: Fetch) -> None:
-        """Bring one piece, and report how it went. Never raises but when cancelled."""
+        """Bring one piece, and report how it went. Never raises but when cancelled.
+
+        When another fetch of the piece was quicker, this is cancelled, and reports nothing.
+        """
+        number, second = what.number, what.second
+        race = self._races.get(number)
+        if race is None:
+            try:
+                race = self._races[number] = Race(self._owner.holding.claim(number))
+            except TaskDeleted:
+                return  # the flight is told by the holding itself
+        if race.decided:
+            return
         try:
-            claim = self._owner.holding.claim(what.number)
-        except TaskDeleted:
-            return  # the flight is told by the holding itself
-        try:
-            if self._owner.is_prefetch:
-                await take(self._node.limiters.prefetch, claim.piece.length)
-            if what.parent is None:
-                event = await self._from_source(claim)
-            else:
-                event = await self._from_parent(claim, what.parent)
+            with race.run(second=second):
+                if second:
+                    async with self._node.spare.borrow(race.claim.piece.length) as view:
+                        event = await self._bring(what, Place(race.claim.piece, view))
+                else:
+                    event = await self._bring(what, Place(race.claim.piece, race.claim.view))
         finally:
-            if not claim.over.is_set():
-                claim.abandon()
+            if race.is_over:
+                del self._races[number]
         # Only now: the answer to a loss may be to fetch the piece again.
         if event is not None:
             self._owner.on(event)
 
-    async def _from_parent(self, claim: Claim, name: str) -> Event | None:
-        number = claim.piece.number
+    async def _bring(self, what: Fetch, place: Place) -> Event | None:
+        if self._owner.is_prefetch:
+            await take(self._node.limiters.prefetch, place.piece.length)
+        if what.parent is None:
+            return await self._from_source(place, what)
+        return await self._from_parent(place, what, what.parent)
+
+    async def _from_parent(self, place: Place, what: Fetch, name: str) -> Event | None:
+        number = place.piece.number
         try:
-            await take(self._node.limiters.download, claim.piece.length)
-            digest = await self._transfer(claim, self.candidates[name], name)
+            await take(self._node.limiters.download, place.piece.length)
+            digest = await self._transfer(place, what, self.candidates[name], name)
         except DragonflyError as error:
             logger.info("piece lost", task=self._task_id, piece=number, parent=name, why=str(error))
             # Whoever evicted a piece may still have others; every other failure is the parent's.
-            return Lost(number, blame=not isinstance(error, NotFound))
-        return self._publish(claim, digest, name, Traffic.REMOTE_PEER)
+            return Lost(number, blame=not isinstance(error, NotFound), second=what.second)
+        return await self._publish(place, what, digest, name, Traffic.REMOTE_PEER)
 
-    async def _transfer(self, claim: Claim, parent: Candidate, name: str) -> str:
-        offer = self._offers[name, claim.piece.number]
+    async def _transfer(self, place: Place, what: Fetch, parent: Candidate, name: str) -> str:
+        offer = self._offers[name, place.piece.number]
         if offer.port is None:
             return await self._node.parents.fetch(
                 parent,
                 self._kind,
                 self._task_id,
-                claim.view,
+                place.view,
                 offer,
                 limit=self._limits.piece,
             )
-        request = PieceRequest(self._tag, self._task_id, claim.piece.number)
-        return await self._node.run(
-            PieceFetch(
-                self._node.connections,
-                Address(offer.ip, offer.port),
-                request,
-                claim.piece,
-                claim.view,
-                limits=self._limits,
-                not_after=None if offer.at is None else offer.at + _CLOCK_SLACK,
-            )
+        request = PieceRequest(self._tag, self._task_id, place.piece.number)
+        job = PieceFetch(
+            self._node.connections,
+            Address(offer.ip, offer.port),
+            request,
+            place.piece,
+            place.view,
+            limits=self._limits,
+            not_after=None if offer.at is None else offer.at + _CLOCK_SLACK,
         )
+        key = what.number, what.second
+        self._jobs[key] = name, job
+        try:
+            digest = await self._node.run(job)
+        finally:
+            del self._jobs[key]
+        self.pace.took(name, place.piece.length, job.seconds)
+        return digest
 
-    async def _from_source(self, claim: Claim) -> Event | None:
+    async def _from_source(self, place: Place, what: Fetch) -> Event | None:
+        lost = Lost(what.number, second=what.second)
         try:
             origin = self._owner.origin()
         except NoProvider:  # those who let us ask have just left
-            return Lost(claim.piece.number)
+            return lost
         try:
-            await take(self._node.limiters.source, claim.piece.length)
-            await take(self._node.limiters.download, claim.piece.length)
+            await take(self._node.limiters.source, place.piece.length)
+            await take(self._node.limiters.download, place.piece.length)
             if origin.reading is not None and not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
-            job = SourceFetch(origin, claim.piece, claim.view)
+            job = SourceFetch(origin, place.piece, place.view)
             digest = await self._node.run_for(origin.url, job, self._node.readers)
             if not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
             self._certain = True
         except OutOfTurn:
-            return Lost(claim.piece.number)
+            return lost
         except (SourceFailed, InvalidRequest) as error:
             logger.warning("origin failed", task=self._task_id, why=str(error))
             self._owner.on_source_failed(origin, error)
-            return Lost(claim.piece.number)
-        return self._publish(claim, digest, None, Traffic.BACK_TO_SOURCE)
+            return lost
+        return await self._publish(place, what, digest, None, Traffic.BACK_TO_SOURCE)
 
-    def _publish(
-        self, claim: Claim, digest: str, parent: str | None, traffic: Traffic
+    async def _publish(
+        self, place: Place, what: Fetch, digest: str, parent: str | None, traffic: Traffic
     ) -> Event | None:
+        race = self._races[what.number]
+        _, slower = self._jobs.get((what.number, not what.second), (None, None))
         try:
-            piece = claim.publish(digest, parent_id=parent, traffic=traffic)
+            await race.win(self._node, place.view, second=what.second)
+            piece = race.publish(digest, parent_id=parent, traffic=traffic)
         except TaskDeleted:
             return None  # the flight is told by the holding itself
         if parent is not None:
             self._owner.holding.givers.add(self.candidates[parent].host_id)
+        if slower is not None:
+            self._node.metrics.received_in_vain(slower.received or 0)
         self._node.metrics.piece_traffic(traffic, piece.length)
         self._owner.on_piece(piece)
-        return Stored(piece.number)
+        return Stored(piece.number, what.second)
 
 
 def _other_than_the_peers(origin: Origin) -> SourceChanged:

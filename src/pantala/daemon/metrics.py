@@ -135,6 +135,10 @@ class Metrics:
             "download_traffic", "Bytes received, a counter, by where they came from.", "type"
         )
 
+        self._in_vain = self._counter(
+            "received_in_vain_bytes_total", "Bytes of pieces that another fetch brought sooner."
+        )
+
     def _define_the_rest(self) -> None:
         self._uploads_now = self._gauge(
             "concurrent_upload_piece_total", "Pieces being sent to other daemons."
@@ -220,6 +224,10 @@ class Metrics:
     def piece_traffic(self, traffic: Traffic, size: int) -> None:
         """A verified piece of *size* bytes came from *traffic*."""
         self._downloaded.labels(traffic.name).inc(size)
+
+    def received_in_vain(self, size: int) -> None:
+        """Another fetch of the same piece was quicker than the one that brought *size* bytes."""
+        self._in_vain.inc(size)
 
     def upload_started(self) -> None:
         """A piece is about to be sent to another daemon."""

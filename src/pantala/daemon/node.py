@@ -24,6 +24,7 @@ from pantala.storage.holdings import Holdings
 
 from .config import DaemonConfig
 from .metrics import Metrics
+from .race import Spare
 from .room import Room
 from .suspects import Suspects
 from .weights import Weights
@@ -122,6 +123,7 @@ class Node:
         self.limiters = Limiters(config)
         #: Those who wait for room in memory.
         self.room = Room(holdings)
+        self.spare = Spare()
         self.tasks = Tasks()
         self.weights = Weights(parents, self.tasks)
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret

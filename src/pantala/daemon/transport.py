@@ -14,6 +14,7 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core import transfer as t
+from pantala.core.pace import TICK
 from pantala.errors import (
     Blame,
     Busy,
@@ -87,7 +88,11 @@ class Transport:
             max_in_flight=node.config.download.concurrent_piece_count,
             max_schedules=node.config.scheduler.max_schedule_count,
         )
+        self._transfer.piece_length = holding.record.piece_length or 1
         self._fetcher = Fetcher(node, self, holding.id, certain=certain, avoid=avoid)
+        #: What the last look has found.
+        self._saw_something = False
+        self._quiet: frozenset[str] = frozenset()
         self._events: deque[t.Event] = deque()
         self._handling = False
         self._tasks = Tasks(self._break)
@@ -131,6 +136,7 @@ class Transport:
             # Not among our tasks: its last words may be under way when all else is over.
             talk = self._converse(self._registration)
             self._node.tasks.start(talk, "talk with the scheduler")
+        self._tasks.start(self._watch(), "watch over the pace")
         try:
             await asyncio.shield(self._end)
         except BaseException as error:  # cancelled, too: the scheduler must not wait for us
@@ -197,6 +203,7 @@ class Transport:
                 self._tasks.start(self._fetcher.fetch(command), f"piece {number} of {parent}")
             case t.Follow(parent):
                 self._unfollow(parent)
+                self._fetcher.pace.heard(parent, asyncio.get_running_loop().time())
                 numbers = frozenset(self._transfer.wanted)
                 work = self._fetcher.follow(parent, numbers)
                 self._follows[parent] = self._tasks.start(work, f"offers of {parent}")
@@ -348,10 +355,35 @@ class Transport:
         candidates = self._fetcher.candidates
         if self.over or len(candidates) < 2 or not self._transfer.has_backlog:
             return
-        for name, candidate in candidates.items():
-            if name not in self._unwatch:
-                tell = functools.partial(self._weighed, name)
-                self._unwatch[name] = self._node.weights.watch(candidate, tell)
+        for name in candidates:
+            self._listen_to(name)
 
-    def _weighed(self, name: str, weight: float) -> None:
+    def _listen_to(self, name: str) -> None:
+        """Hear from a parent's host what it can give, and that it lives."""
+        if name not in self._unwatch:
+            tell = functools.partial(self._weighed, name)
+            self._unwatch[name] = self._node.weights.watch(self._fetcher.candidates[name], tell)
+
+    def _weighed(self, name: str, weight: float | None) -> None:
+        if weight is None:
+            self._fetcher.pace.is_mute(name)
+            return
+        self._fetcher.pace.host_heard(name, asyncio.get_running_loop().time())
         self.on(t.Weighed(name, weight))
+
+    async def _watch(self) -> None:
+        """Look now and then whether pieces come, and whether parents live."""
+        loop, pace = asyncio.get_running_loop(), self._fetcher.pace
+        while True:
+            await asyncio.sleep(TICK)
+            waiting = self._transfer.waits_for()
+            look = pace.look(loop.time(), self._fetcher.fetches(), waiting)
+            for name in pace.silent(loop.time()):
+                self._listen_to(name)
+            if look.quiet and look.quiet != self._quiet:
+                logger.info("parents say nothing", task=self.holding.id, parents=sorted(look.quiet))
+            self._quiet = look.quiet
+            something = bool(look.left or look.quiet)
+            if something or self._saw_something:
+                self._saw_something = something
+                self.on(look)

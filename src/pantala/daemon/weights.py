@@ -15,7 +15,8 @@ from pantala.ports import Candidate, ParentLink
 
 logger = structlog.get_logger(__name__)
 
-Listener = Callable[[float], None]
+#: Called with what a host can give; None: it will tell nothing.
+Listener = Callable[[float | None], None]
 
 
 class Weights:
@@ -66,6 +67,8 @@ class Weights:
                         listener(weight)
         except DragonflyError as error:
             logger.debug("parent tells no weight", host=parent.host_id, why=str(error))
+            for listener in list(self._listeners.get(parent.host_id, ())):
+                listener(None)
 
 
 def _plain(weights: AsyncIterator[float]) -> Any:

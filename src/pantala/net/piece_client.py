@@ -178,6 +178,8 @@ class PieceFetch:
         #: Bytes of the piece that are here; None until somebody has begun to fetch it. Any thread
         #: may read it.
         self.received: int | None = None
+        #: Seconds that it took, once :meth:`run` has returned.
+        self.seconds = 0.0
 
     def abort(self) -> None:
         """Make :meth:`run` fail soon, from any thread. It has let go of the view once it did."""
@@ -198,8 +200,12 @@ class PieceFetch:
             DigestMismatch: The bytes are not those that were announced.
             RemoteProtocolError: The answer is not what the protocol asks for.
         """
-        self.received = 0
-        deadline = time.monotonic() + self._limits.piece
+        self.received, began = 0, time.monotonic()
+        digest = self._run(began + self._limits.piece)
+        self.seconds = time.monotonic() - began
+        return digest
+
+    def _run(self, deadline: float) -> str:
         kept = self._connections.take(self._address)
         if kept is not None:
             with contextlib.suppress(_Stale):

@@ -1,0 +1,108 @@
+"""Parents that stop in the middle: nobody waits for them who has another way.
+
+That nobody did shows in the child's log: no fetch ended because its parent was given up, which
+takes half a minute by default.
+"""
+
+from __future__ import annotations
+
+import signal
+import urllib.request
+
+import pytest
+
+from pantala.model.ids import task_id
+from pantala.model.task import Kind
+from pantala.testing import bad_parent as bad
+from pantala.testing.bad_parent import BadParent, Conduct
+from pantala.testing.cluster import Cluster, Node, until
+from pantala.testing.origin import Origin, Pattern
+
+pytestmark = pytest.mark.usefixtures("unharmed")
+
+MIB = 1 << 20
+CONTENT = Pattern(64 * MIB, seed=3)
+
+#: Slow enough to be in the middle of something.
+SLOW = {"upload": {"bandwidthLimit": "16MiB"}}
+
+
+def _given_up(child: Node) -> list[str]:
+    """Why fetches ended that brought nothing."""
+    return [str(line.get("why")) for line in child.events if line.get("event") == "piece lost"]
+
+
+def _in_vain(child: Node) -> int:
+    """Bytes that came a second time."""
+    url = f"http://127.0.0.1:{child.ports['metrics']}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    name = "dragonfly_client_received_in_vain_bytes_total"
+    return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["another has it", "the only one"])
+def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone: bool) -> None:
+    """Another brings what is missing, or the origin does, with the scheduler's word."""
+    cluster.capacity = "128MiB"
+    cluster.scheduler()
+    names = ("a",) if alone else ("a", "b")
+    parents = [cluster.daemon(name, config=SLOW) for name in names]
+    child = cluster.daemon("c")
+    origin.put("/f", CONTENT)
+    for parent in parents:
+        assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
+    download = cluster.begin(child, origin.url("/f"))
+    until(lambda: sum(t.finished_piece_count for t in child.tasks().values()) > 1, "some are here")
+    parents[0].signal(signal.SIGSTOP)
+    got = cluster.finish(*download)
+    lost = _given_up(child)
+    parents[0].signal(signal.SIGCONT)
+    assert got.bytes() == CONTENT.read()
+    assert got.result["bytes_from_peers"]
+    assert bool(got.result["bytes_from_origin"]) == alone
+    assert not lost
+    again = cluster.get(child, origin.url("/f"), "--digest", f"sha256:{CONTENT.digest()}")
+    assert again.result["bytes_from_cache"] == CONTENT.size
+
+
+@pytest.mark.parametrize("conduct", [bad.stall, bad.say_nothing, bad.trickle])
+def test_one_of_two_brings_nothing(cluster: Cluster, origin: Origin, conduct: Conduct) -> None:
+    """The other brings all. What comes late, and wrong, changes nothing."""
+    cluster.capacity = "128MiB"
+    cluster.scheduler()
+    parent, child = cluster.daemon("a", config=SLOW), cluster.daemon("c")
+    origin.put("/f", CONTENT)
+    assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
+    origin.pause()
+    url, task = origin.url("/f"), task_id(Kind.CACHE, origin.url("/f"))
+    worse = BadParent(
+        cluster.scheduler_port, task, CONTENT.read(), conduct=conduct, url=url, name="worse"
+    )
+    with worse:
+        got = cluster.get(child, url)
+        assert worse.asked
+        assert not _given_up(child)
+        worse.released.set()
+    assert got.bytes() == CONTENT.read()
+    assert got.result["bytes_from_peers"] == CONTENT.size
+    again = cluster.get(child, url, "--digest", f"sha256:{CONTENT.digest()}")
+    assert again.result["bytes_from_cache"] == CONTENT.size
+    assert _in_vain(child) <= 8 * 4 * MIB
+
+
+def test_a_slow_parent_is_not_taken_for_a_stopped_one(cluster: Cluster, origin: Origin) -> None:
+    """Bytes that come are progress: neither the origin nor anybody else is asked as well."""
+    cluster.capacity = "128MiB"
+    cluster.scheduler()
+    parent = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
+    child = cluster.daemon("c")
+    content = Pattern(24 * MIB, seed=4)
+    origin.put("/f", content)
+    assert cluster.get(parent, origin.url("/f")).bytes() == content.read()
+    before = origin.count()
+    got = cluster.get(child, origin.url("/f"))
+    assert got.bytes() == content.read()
+    assert got.result["bytes_from_peers"] == content.size
+    assert origin.count() == before
+    assert _in_vain(child) == 0
