@@ -150,3 +150,11 @@ def test_log_events_exist() -> None:
     assert explained <= {event for _, event in logged}
     loud = {event for level, event in logged if level in {"warning", "error"}}
     assert not loud - explained
+
+
+def test_decisions_are_numbered() -> None:
+    """Each has a number of its own, the same in its name and in its title; none is missing."""
+    found = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    assert [int(path.name[:4]) for path in found] == list(range(1, len(found) + 1))
+    for number, path in enumerate(found, 1):
+        assert path.read_text().startswith(f"# {number}. "), path
