@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import grpc
 import grpc.aio
 import pytest
 
-from pantala.errors import CannotListen
+from pantala.errors import CannotListen, Unavailable
 from pantala.rpc import server as module
 from pantala.rpc.server import Supervised, new_server
 from pantala.rpc.transport import bind, channel_options, server_options
+from pantala.scheduler import app
+from pantala.scheduler.config import load
+from pantala.testing import inside
 from pantala.testing import raw_http2 as raw
 
 HELLO = "/a.B/Hello"
@@ -174,3 +178,39 @@ async def test_what_cannot_be_built_anew_is_told(monkeypatch: pytest.MonkeyPatch
     assert "cannot listen on here: it is taken" in lost[0]
     assert supervised.trouble is not None
     await supervised.stop(None)
+
+
+def _is_another(supervised: Supervised, first: grpc.aio.Server) -> bool:
+    return supervised._server not in (None, first)
+
+
+async def test_a_daemons_servers_come_back(tmp_path: Path) -> None:
+    """Each at its place; what is wrong with one is in the daemon's health."""
+    async with inside.daemon(tmp_path, "a") as daemon:
+        targets = (f"127.0.0.1:{daemon.ports['upload']}", f"unix:{tmp_path}/a.sock")
+        mode = (tmp_path / "a.sock").stat().st_mode
+        for supervised, target in zip(daemon._servers, targets, strict=True):
+            first = supervised._server
+            assert first is not None
+            await first.stop(None)
+            await _until(functools.partial(_is_another, supervised, first))
+            supervised.trouble = "it has ended"
+            assert "it has ended" in daemon._troubles()
+            supervised.trouble = None
+            assert isinstance(await _ask(target, "/grpc.health.v1.Health/Check"), bytes)
+        assert (tmp_path / "a.sock").stat().st_mode == mode
+
+
+async def test_a_scheduler_that_cannot_serve_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reason, so that its supervisor starts it again."""
+
+    class Lost(app.Scheduler):
+        async def start(self) -> None:
+            await super().start()
+            self._server._on_lost("its server has ended")
+
+    monkeypatch.setattr(app, "Scheduler", Lost)
+    keys = {"server.port": 0, "server.listenIP": "127.0.0.1", "metrics.enable": False}
+    with pytest.raises(Unavailable, match="its server has ended"):
+        async with asyncio.timeout(30):
+            await app._run(load(None, keys))
