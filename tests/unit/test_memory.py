@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import mmap
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -469,3 +472,40 @@ def _segments() -> set[int]:
             continue
         found |= {int(line.split()[4]) for line in lines if "memfd:pantala" in line}
     return found
+
+
+@linux
+def test_where_the_kernel_cannot_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is handed out that could never be counted as back."""
+
+    def refuse(_fd: int, command: int, *_: object) -> int:
+        assert command == fcntl.F_SETLEASE
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as with fs.leases-enable=0
+
+    segment = create(5 * MIB)
+    monkeypatch.setattr("pantala.storage.pages.fcntl.fcntl", refuse)
+    assert segment.handout() is None
+    assert not segment.is_elsewhere()
+    segment.close()
+
+
+@linux
+def test_who_has_it() -> None:
+    """A descriptor on its way through a socket counts, and so does a mapping without one."""
+    segment = create(5 * MIB)
+    assert not segment.is_elsewhere()
+    fd = segment.handout()
+    assert fd is not None
+    assert segment.is_elsewhere()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(ours, [b"x"], [fd])
+        os.close(fd)
+        assert segment.is_elsewhere()
+        _, (fd,), _, _ = socket.recv_fds(theirs, 1, 1)
+    seen = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+    os.close(fd)
+    assert segment.is_elsewhere()
+    seen.close()
+    assert not segment.is_elsewhere()
+    segment.close()

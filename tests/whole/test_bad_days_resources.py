@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from pantala.testing.cluster import Cluster, Node, until
+from pantala.cli._handoff import connect
+from pantala.testing.cluster import PATIENCE, Cluster, Node, until
 from pantala.testing.origin import Origin, Pattern
 
 MIB = 1 << 20
@@ -83,6 +87,40 @@ def test_few_descriptors(cluster: Cluster, origin: Origin) -> None:
         )
         assert got.code == 0, got.stderr
         assert got.bytes() == Pattern(size, seed=number).read()
+    assert not node.errors, node.errors
+
+
+def test_everybody_has_a_turn(cluster: Cluster, origin: Origin) -> None:
+    """120 programs at once, each of which keeps its content for a while; six fit."""
+    node = cluster.daemon("a", capacity="64MiB")
+    waited = []
+
+    def read(number: int) -> bytes:
+        origin.put(f"/{number}", Pattern(10 * MIB, seed=number))
+        deadline = time.monotonic() + PATIENCE
+        with connect(str(node.socket)) as connection:
+            request = {"op": "download", "url": origin.url(f"/{number}"), "timeout": PATIENCE}
+            connection.send(request, deadline=deadline)
+            fd, content = -1, bytearray()
+            while (event := connection.receive(deadline=deadline) or {})["event"] != "done":
+                assert event["event"] != "error", event
+                if event["event"] == "waiting":
+                    waited.append(number)
+                if event["event"] == "segment" or event.get("segment"):
+                    fd = connection.take_descriptor()
+                if event["event"] == "content":
+                    content += connection.receive_content(event["inline"], deadline=deadline)
+            if fd >= 0:
+                content += os.pread(fd, 10 * MIB, 0)
+                os.close(fd)
+            time.sleep(0.1)  # that it keeps it for a while is the point
+            return bytes(content)
+
+    with ThreadPoolExecutor(120) as threads:
+        for number, content in enumerate(threads.map(read, range(120))):
+            assert content == Pattern(10 * MIB, seed=number).read()
+    assert len(waited) > 100
+    until(lambda: node.store()["leased"] == 0, "everybody is gone")
     assert not node.errors, node.errors
 
 
