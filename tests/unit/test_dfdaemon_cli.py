@@ -183,6 +183,7 @@ storage:
   keep: true
   cacheCapacity: 1GiB
   cacheLockPages: true
+  cachePinnedPercent: 7
 backend:
   maxRetries: 0
   enableCacheTemporaryRedirect: false

@@ -284,17 +284,17 @@ class TestTrickling:
         monkeypatch.setattr(http_connection, "LEAST_RATE", 10)
         headers = b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n"
         with serving(trickling(headers, 60)) as server:
-            got = fetch(source, f"http://127.0.0.1:{server.port}/", timeout=0.3)
+            got = fetch(source, f"http://127.0.0.1:{server.port}/", timeout=0.5)
         assert got.data == b"x" * 60
 
     def test_only_waiting_counts(self, source: HttpSource, origin: Origin) -> None:
         """A reader who takes his time is not the origin's fault."""
         origin.put("/x", DATA)
-        body = source.open(SourceRequest(origin.url("/x")), timeout=0.05)
+        body = source.open(SourceRequest(origin.url("/x")), timeout=0.3)
         into = memoryview(bytearray(4))
         for _ in range(8):
             assert body.readinto(into) == 4
-            time.sleep(0.05)  # the reader, for as long as an origin may be silent
+            time.sleep(0.3)  # the reader, for as long as an origin may be silent
         assert read_all(body) == DATA[32:]
 
 

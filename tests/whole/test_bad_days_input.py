@@ -57,8 +57,10 @@ def test_a_wrong_digest_is_its_owners_trouble(cluster: Cluster, origin: Origin) 
     assert wrong.result["error"]["code"] == "DATA_LOSS"
     assert plain.bytes() == right.bytes() == CONTENT.read()
     assert right.result["digest_verified"]
-    assert origin.sent("/f") <= CONTENT.size + 1
+    # The origin is read once more for it, and not again for some time.
+    assert origin.sent("/f") <= 2 * CONTENT.size + 9  # a byte for each look at its length
     assert WRONG in cluster.get(a, url, "--digest", WRONG).refusal
+    assert origin.sent("/f") <= 2 * CONTENT.size + 9  # a byte for each look at its length
     assert cluster.get(cluster.daemon("b"), url, "--digest", RIGHT).bytes() == CONTENT.read()
 
 

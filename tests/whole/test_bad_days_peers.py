@@ -272,7 +272,7 @@ def test_a_child_dies(cluster: Cluster, origin: Origin, number: signal.Signals) 
     assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()
     downloads = [cluster.begin(child, origin.url("/f")) for child in children]
-    until(lambda: parent.store()["leased"], "the parent at work")
+    until(lambda: children[0].store()["leased"] and parent.store()["leased"], "both at work")
     children[0].signal(number)
     assert cluster.finish(*downloads[1]).bytes() == CONTENT.read()
     until(lambda: not parent.store()["leased"], "its leases ended")

@@ -23,9 +23,11 @@ from urllib.request import urlopen
 
 import grpc
 
+from pantala.paths import handoff_path_for
 from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
+from pantala.wire.handoff import HandoffDecoder, encode
 
-from .cluster import PATIENCE, Cluster, Node, Program, until
+from .cluster import PATIENCE, Cluster, Got, Node, Program, until
 from .content import Pattern
 from .origin import Origin
 
@@ -34,6 +36,12 @@ CONTENTS: Final = 48
 LARGEST: Final = 3 << 20
 STORE: Final = "24MiB"
 
+#: Two contents of which a store has room for one, bytes.
+_LARGE: Final = 15 << 20
+
+#: Seconds that the one is held while the other waits: for some turns of what looks for room.
+_HELD: Final = 1.0
+
 #: How a download may end besides well: the task was deleted meanwhile, or there was no room.
 _ALLOWED: Final = frozenset({grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
@@ -41,9 +49,6 @@ _ALLOWED: Final = frozenset({grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_E
 _GROWTH: Final = 32 << 20
 #: Likewise descriptors: connections to peers that were not met yet.
 _DESCRIPTORS: Final = 64
-
-#: Loops that make no turn unless a store is full of what is used: they must live, and no more.
-_ON_DEMAND: Final = frozenset({"serve those who wait for room"})
 
 #: Errors that are logged because they were injected.
 _EXPECTED: Final = frozenset({"background loop failed; it is tried again"})
@@ -122,6 +127,10 @@ class Soak:
             size, seed = random.randrange(1, LARGEST), random.randrange(1 << 30)
             self._contents[path] = Pattern(size, seed=seed)
             self._origin.put(path, self._contents[path])
+        for number in range(2):
+            path = f"/large/{number}"
+            self._contents[path] = Pattern(_LARGE, seed=number)
+            self._origin.put(path, self._contents[path])
         quick = {"peerGCInterval": "1s", "hostGCInterval": "1s", "taskGCInterval": "1s"}
         config = self._cluster.directory / "scheduler.yaml"
         config.write_text(json.dumps({"scheduler": {"gc": quick}}))
@@ -161,6 +170,7 @@ class Soak:
         works = [
             *(lambda number=number: self._use(stop, number) for number in range(4)),
             lambda: self._change_schedulers(stop),
+            lambda: self._fill_stores(stop),
         ]
         threads = [threading.Thread(target=self._guarded, args=(work,)) for work in works]
         for thread in threads:
@@ -188,6 +198,26 @@ class Soak:
         while not stop.wait(3.0):
             turn += 1
             self._name_schedulers(turn)
+
+    def _fill_stores(self, stop: threading.Event) -> None:
+        turn = 0
+        while not stop.wait(2.0):
+            turn += 1
+            self._have_one_wait(self.nodes[turn % len(self.nodes)])
+
+    def _have_one_wait(self, node: Node) -> None:
+        """One program holds so much of the store that another's download waits for room."""
+        with _held(node, self._origin.url("/large/0")):
+            process, path = self._cluster.begin(node, self._origin.url("/large/1"))
+            time.sleep(_HELD)
+        got = self._cluster.finish(process, path)
+        if got.code and not _is_refusal(got):
+            self._complain(f"dfget of /large/1: {got.stderr.strip()}")
+        elif not got.code:
+            self.done["waited for room"] += 1
+            if got.bytes() != self._contents["/large/1"].read():
+                self._complain("wrong bytes of /large/1")
+        got.path.unlink(missing_ok=True)
 
     def _use(self, stop: threading.Event, number: int) -> None:
         """One user: mostly downloads, sometimes deletes."""
@@ -228,7 +258,7 @@ class Soak:
         """By dfget, and compare it byte by byte."""
         got = self._cluster.get(node, self._origin.url(path))
         if got.code:
-            refused = "deleted while" in got.stderr or "no room" in got.stderr
+            refused = _is_refusal(got)
             self.done["dfget refused" if refused else "dfget failed"] += 1
             if not refused:
                 self._complain(f"dfget of {path}: {got.stderr.strip()}")
@@ -280,8 +310,7 @@ class Soak:
             dead = self._loops[program.pid] - set(first["loops"])
             if dead:
                 self.wrong.append(f"{name}: loops have ended: {sorted(dead)}")
-            ours = set(first["loops"]) - _ON_DEMAND
-            spared = sorted(loop for loop in ours if not _injected(first, loop))
+            spared = [loop for loop in first["loops"] if not _injected(first, loop)]
             if spared:
                 self.wrong.append(f"{name}: loops were never failed: {spared}")
             self._look_at_turns(program, first)
@@ -289,7 +318,7 @@ class Soak:
     def _look_at_turns(self, program: Program, first: dict[str, Any]) -> None:
         """Those that wait for nothing from outside make turns; the others when given cause."""
         deadline = time.monotonic() + PATIENCE
-        idle = self._loops[program.pid] - _ON_DEMAND
+        idle = set(self._loops[program.pid])
         turn = 0
         while idle and time.monotonic() < deadline:
             turn += 1
@@ -298,6 +327,7 @@ class Soak:
                 for path in self._paths[:3]:
                     self._download(node, path, prefetch=False)
                 self._get_file(node, self._paths[0])
+                self._have_one_wait(node)
                 # Daemons keep their connections to each other; a new one has to be accepted.
                 socket.create_connection(("127.0.0.1", node.ports["storage"]), PATIENCE).close()
             time.sleep(1.0)
@@ -340,6 +370,26 @@ class Soak:
         for event in self.scheduler.events:
             if event.get("event") == "host is silent; forgotten":
                 self.wrong.append(f"a node was forgotten: {event}")
+
+
+@contextmanager
+def _held(node: Node, url: str) -> Iterator[None]:
+    """A program on *node* has a content, or was refused it, and keeps its connection."""
+    decoder = HandoffDecoder()
+    with socket.socket(socket.AF_UNIX) as holder:
+        holder.settimeout(PATIENCE)
+        holder.connect(handoff_path_for(str(node.socket)))
+        holder.sendall(encode({"op": "download", "url": url}))
+        over = False
+        while not over and (data := holder.recv(1 << 16)):
+            decoder.feed(data)
+            while (event := decoder.next_object()) is not None:
+                over |= event["event"] in {"done", "error"}
+        yield
+
+
+def _is_refusal(got: Got) -> bool:
+    return "deleted while" in got.stderr or "no room" in got.stderr
 
 
 def _injected(report: dict[str, Any], loop: str) -> int:
