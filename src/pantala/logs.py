@@ -31,6 +31,27 @@ _SHARED: Final[tuple[Processor, ...]] = (
     structlog.processors.StackInfoRenderer(),
 )
 
+#: Where grpcio logs what callers make it meet, and how many characters of a record are kept.
+_GRPC: Final = "grpc._cython.cygrpc"
+_MAX_OF_GRPC: Final = 500
+
+
+def _of_strangers(record: logging.LogRecord) -> bool:
+    """Keep what strangers send to a gRPC server from filling the log, and out of it.
+
+    grpcio writes a line with a traceback for each header that is no UTF-8, with the whole of its
+    value, which may be a secret; and one for each message to a service of the library's own that
+    cannot be parsed. Both are answered; neither is news.
+    """
+    text = record.getMessage()
+    if text.startswith("Invalid encoding on "):
+        return False
+    if text.startswith("Unexpected [DecodeError] "):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = record.exc_text = None
+    record.msg, record.args = text[:_MAX_OF_GRPC], ()
+    return True
+
 
 def setup_logging(level: str = "info", json: bool = False) -> None:  # noqa: FBT001, FBT002  the whole call reads setup_logging("info", json=True)
     """Send all log records to standard error; for people on a terminal, else as JSON lines.
@@ -56,6 +77,7 @@ def setup_logging(level: str = "info", json: bool = False) -> None:  # noqa: FBT
         )
     )
     logging.basicConfig(handlers=[handler], level=number, force=True)
+    logging.getLogger(_GRPC).addFilter(_of_strangers)  # the same one is added once
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
