@@ -37,7 +37,7 @@
 A class carries all that a boundary needs to answer with: a gRPC code and a Vortex code. It also
 says whose fault it is (:class:`Blame`): one node's trouble, or one caller's wrong password, must
 not be held against an origin by everybody.
-Boundaries (``rpc.status``, ``net.piece_server``, ``daemon.handoff_server``) read these;
+Boundaries (``rpc.status``, ``net.piece_server``, ``daemon.serving.handoff_server``) read these;
 nobody else does.
 """
 

@@ -1,4 +1,4 @@
-"""daemon/announcer.py: what schedulers believe of this host, across a network that breaks."""
+"""daemon/telling/announcer.py: what schedulers believe of us, across a network that breaks."""
 
 from __future__ import annotations
 

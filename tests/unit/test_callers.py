@@ -1,4 +1,4 @@
-"""daemon/callers.py: who wants what, and who may ask the origin for it."""
+"""daemon/downloading/callers.py: who wants what, and who may ask the origin for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pantala.core.transfer import Wanted
-from pantala.daemon.callers import Callers, credentials
-from pantala.daemon.download import Download
+from pantala.daemon.downloading.callers import Callers, credentials
+from pantala.daemon.downloading.download import Download
 from pantala.errors import DragonflyError, NoProvider, SourceFailed
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from pantala.daemon.descriptors import (
+from pantala.daemon.host.descriptors import (
     LEAST_RESERVE,
     Descriptors,
     Doors,

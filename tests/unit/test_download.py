@@ -1,4 +1,4 @@
-"""daemon/download.py: what a caller sees of a download."""
+"""daemon/downloading/download.py: what a caller sees of a download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pantala.daemon.download import Arrived, Download, Event, Growing, Started
+from pantala.daemon.downloading.download import Arrived, Download, Event, Growing, Started
 from pantala.errors import (
     InvalidRequest,
     NoProvider,

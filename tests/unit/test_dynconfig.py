@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from pantala.background import Loops
 from pantala.daemon.config import load
-from pantala.daemon.dynconfig import Dynconfig
+from pantala.daemon.telling.dynconfig import Dynconfig
 from pantala.errors import ConfigError
 
 #: Never resolves (RFC 6761).
@@ -120,7 +120,7 @@ async def test_missing_at_start(path: Path) -> None:
 
 async def test_missing_where_it_may(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its usual place it may be missing, come later, and is expected from then on."""
-    monkeypatch.setattr("pantala.daemon.dynconfig.DEFAULT_PATH", path)
+    monkeypatch.setattr("pantala.daemon.telling.dynconfig.DEFAULT_PATH", path)
     dynconfig = Dynconfig(load(None))
     await dynconfig.start()
     assert dynconfig.current() == ()

@@ -1,4 +1,4 @@
-"""daemon/engine.py, and the flights that it starts: whole daemons inside this process."""
+"""daemon/downloading/engine.py, and the flights it starts: whole daemons in this process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from pantala.core.policy import POLICIES
 from pantala.core.sched.states import PeerState
-from pantala.daemon import flight
 from pantala.daemon.app import Daemon
-from pantala.daemon.download import Arrived, Download, Growing, Started
-from pantala.daemon.flight import Flight
+from pantala.daemon.downloading import flight
+from pantala.daemon.downloading.download import Arrived, Download, Growing, Started
+from pantala.daemon.downloading.flight import Flight
 from pantala.errors import (
     DigestMismatch,
     DragonflyError,

@@ -1,4 +1,4 @@
-"""daemon/fetching.py: what it makes of parents that are played from a script, over real gRPC."""
+"""daemon/downloading/fetching.py: what it makes of parents played from a script, real gRPC."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import grpc.aio
 import pytest
 
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
-from pantala.daemon.fetching import Fetcher
-from pantala.daemon.origin import Origin
+from pantala.daemon.downloading.fetching import Fetcher
+from pantala.daemon.downloading.origin import Origin
 from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, TaskNotFound
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, PieceRecord, TaskRecord

@@ -1,4 +1,4 @@
-"""daemon/handoff_server.py: a whole daemon, and clients that speak docs/handoff.md by hand."""
+"""daemon/serving/handoff_server.py: a whole daemon, and clients that speak docs/handoff.md."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from typing import Any, Self
 import pytest
 
 from pantala.core.places import Places
-from pantala.daemon import handoff_server
 from pantala.daemon.app import Daemon
-from pantala.daemon.handoff_request import parse_download
+from pantala.daemon.serving import handoff_server
+from pantala.daemon.serving.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
 from pantala.model.task import DownloadRequest, Kind
 from pantala.storage.holding import Reason

@@ -1134,7 +1134,7 @@ class TestDescriptors:
         """Of 300 KiB, where the system gives a thousand descriptors."""
         program = """if True:
             import resource
-            from pantala.daemon.descriptors import descriptors
+            from pantala.daemon.host.descriptors import descriptors
             from tests.unit.test_holdings import Store
             from tests.unit.test_holdings import descriptors as opened
             from pantala.core.ledger import Ledger

@@ -13,7 +13,7 @@ import pytest
 
 from pantala import BUILD_VERSION
 from pantala.daemon.config import load
-from pantala.daemon.hostinfo import HostFacts
+from pantala.daemon.host.hostinfo import HostFacts
 
 LOOPBACK = {"host.ip": "127.0.0.1", "host.hostname": "me"}
 

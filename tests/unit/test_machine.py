@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pantala.daemon.machine import (
+from pantala.daemon.host.machine import (
     CpuGroup,
     MemoryGroup,
     _addresses,

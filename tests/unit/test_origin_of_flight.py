@@ -1,4 +1,4 @@
-"""daemon/origin.py with a real HTTP client and a real origin that misbehaves when told to."""
+"""daemon/downloading/origin.py, a real HTTP client, a real origin that misbehaves when told to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pantala.daemon.origin import Origin, Probe, SourceFetch, StreamFetch
-from pantala.daemon.reading import CHUNK, OutOfTurn
+from pantala.daemon.downloading.origin import Origin, Probe, SourceFetch, StreamFetch
+from pantala.daemon.downloading.reading import CHUNK, OutOfTurn
 from pantala.errors import SourceChanged, SourceFailed
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece, pieces_for

@@ -1,4 +1,4 @@
-"""daemon/output.py: files written on a caller's behalf."""
+"""daemon/serving/output.py: files written on a caller's behalf."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pantala.daemon.config import DownloadServer
-from pantala.daemon.output import check_allowed, check_path, write
+from pantala.daemon.serving.output import check_allowed, check_path, write
 from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
 
 CONTENT = bytes(range(256)) * 100_000
@@ -122,7 +122,7 @@ def test_a_disk_that_is_full(directory: Path) -> None:
     """Nothing is left of it."""
     program = (
         "import pathlib, resource, signal\n"
-        "from pantala.daemon.output import write\n"
+        "from pantala.daemon.serving.output import write\n"
         "from pantala.errors import Unavailable\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

@@ -1,4 +1,4 @@
-"""daemon/race.py: who is first publishes, and nobody writes there any more."""
+"""daemon/downloading/race.py: who is first publishes, and nobody writes there any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pantala.daemon.app import Daemon
-from pantala.daemon.race import Race, Spare
+from pantala.daemon.downloading.race import Race, Spare
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, TaskRecord, Traffic
 from pantala.storage.holding import Holding

@@ -1,4 +1,4 @@
-"""daemon/room.py: those who wait for room in memory, in whole daemons inside this process."""
+"""daemon/downloading/room.py: who waits for room in memory, in daemons inside this process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pantala.daemon import room
 from pantala.daemon.app import Daemon
-from pantala.daemon.download import Event, Started, Waiting
+from pantala.daemon.downloading import room
+from pantala.daemon.downloading.download import Event, Started, Waiting
 from pantala.errors import OutOfSpace, TimedOut, Unavailable
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind

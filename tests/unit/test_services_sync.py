@@ -1,4 +1,4 @@
-"""daemon/services.py: children that want to hear of pieces, over real gRPC."""
+"""daemon/serving/services.py: children that want to hear of pieces, over real gRPC."""
 
 from __future__ import annotations
 

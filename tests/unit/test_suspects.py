@@ -1,8 +1,8 @@
-"""daemon/suspects.py: who is suspect, for how long, and how much of it is kept."""
+"""daemon/downloading/suspects.py: who is suspect, for how long, and how much of it is kept."""
 
 from __future__ import annotations
 
-from pantala.daemon.suspects import MEMORY, Suspects
+from pantala.daemon.downloading.suspects import MEMORY, Suspects
 from pantala.model.task import Kind
 
 KEY = Kind.CACHE, "t"

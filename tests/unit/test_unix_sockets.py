@@ -1,4 +1,4 @@
-"""daemon/sockets.py: unix sockets that nobody can steal, host ids that only one daemon has."""
+"""daemon/host/sockets.py: unix sockets that nobody can steal, host ids that only one daemon has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pantala.daemon.sockets import HostName, SocketPath, private
+from pantala.daemon.host.sockets import HostName, SocketPath, private
 from pantala.errors import ConfigError
 
 
@@ -90,7 +90,7 @@ def test_what_a_killed_daemon_left_goes(directory: Path) -> None:
     where = directory / "d.sock"
     program = (
         "import os, pathlib, signal\n"
-        "from pantala.daemon.sockets import SocketPath\n"
+        "from pantala.daemon.host.sockets import SocketPath\n"
         f"path = SocketPath(pathlib.Path({str(where)!r}), setting='k')\n"
         "listener = path.listen(0o600)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

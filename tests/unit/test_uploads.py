@@ -1,4 +1,4 @@
-"""daemon/uploads.py: which pieces are here for others, and their bytes."""
+"""daemon/sharing/uploads.py: which pieces are here for others, and their bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""daemon/weights.py: one stream a host, as long as somebody listens; and what it is good for."""
+"""daemon/downloading/weights.py: one stream a host, as long as somebody listens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pantala.background import Tasks
-from pantala.daemon.weights import Listener, Weights
+from pantala.daemon.downloading.weights import Listener, Weights
 from pantala.errors import ParentLost
 from pantala.model.task import DownloadRequest, Kind
 from pantala.ports import Candidate

@@ -2,8 +2,8 @@
 
 It knows which pieces are wanted, who offers them, which are being fetched, and where the talk
 with the scheduler stands; from these it decides what to fetch next, from whom, and what to tell.
-It never waits and moves no bytes: the shell (``daemon.flight``) carries out the commands and
-comes back with events.
+It never waits and moves no bytes: the shell (``daemon.downloading.driver``) carries out the
+commands and comes back with events.
 
     Wanted ───────────►┌──────────┐──► Fetch(piece, parent or origin)
     Scheduled ────────►│          │──► Follow(parent): collect what it offers

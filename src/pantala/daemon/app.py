@@ -36,17 +36,16 @@ from pantala.sources.registry import Registry
 from pantala.storage.holdings import Holdings
 from pantala.storage.metadata import MemoryMetadata
 
-from .announcer import Announcer
 from .config import DaemonConfig
-from .descriptors import descriptors, doors
-from .dynconfig import Dynconfig
-from .engine import Engine
-from .fetching import PIECE_LIMIT
-from .handoff_server import HandoffServer
-from .hostinfo import HostFacts
+from .downloading.engine import Engine
+from .downloading.fetching import PIECE_LIMIT
+from .host.descriptors import descriptors, doors
+from .host.hostinfo import HostFacts
+from .host.sockets import HostName, SocketPath, private
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
 from .node import Node, OriginThreads
-from .services import (
+from .serving.handoff_server import HandoffServer
+from .serving.services import (
     DOWNLOAD_SERVICE,
     NODE_SERVICE,
     UPLOAD_SERVICE,
@@ -55,8 +54,9 @@ from .services import (
     NodeService,
     UploadService,
 )
-from .sockets import HostName, SocketPath, private
-from .uploads import NodeUploads
+from .sharing.uploads import NodeUploads
+from .telling.announcer import Announcer
+from .telling.dynconfig import Dynconfig
 
 logger = structlog.get_logger(__name__)
 

@@ -34,7 +34,7 @@ from pantala.settings import (
     read_settings,
 )
 
-from .machine import local_ip, memory_limit
+from .host.machine import local_ip, memory_limit
 
 #: Read when no other file is named, and only if it is there.
 DEFAULT_PATH: Final = Path("/etc/dragonfly/dfdaemon.yaml")

@@ -23,11 +23,11 @@ from pantala.storage.holding import Holding
 from pantala.storage.holdings import Holdings
 
 from .config import DaemonConfig
+from .downloading.race import Spare
+from .downloading.room import Room
+from .downloading.suspects import Suspects
+from .downloading.weights import Weights
 from .metrics import Metrics
-from .race import Spare
-from .room import Room
-from .suspects import Suspects
-from .weights import Weights
 
 logger = structlog.get_logger(__name__)
 

@@ -101,7 +101,7 @@ class Faults:
             setattr(psutil, name, self.flaky(getattr(psutil, name), f"psutil.{name}"))
         shutil.disk_usage = self.flaky(shutil.disk_usage, "disk_usage")
         # Late, so that a scheduler need not load a daemon before it starts to count.
-        from pantala.daemon.announcer import Announcer  # noqa: PLC0415  see above
+        from pantala.daemon.telling.announcer import Announcer  # noqa: PLC0415  see above
 
         setattr(Announcer, _TELLING, self.flaky(getattr(Announcer, _TELLING), "tell a part"))
 

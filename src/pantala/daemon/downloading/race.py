@@ -21,7 +21,7 @@ from pantala.model.task import PieceRecord, Traffic
 from pantala.storage.holding import Claim
 
 if TYPE_CHECKING:
-    from .node import Node
+    from pantala.daemon.node import Node
 
 #: Bytes of buffers for second fetches, over all downloads: two of the longest pieces that there
 #: are, 32 of the shortest.

@@ -19,6 +19,9 @@ import structlog
 from pantala import BUILD_VERSION
 from pantala.background import Loops
 from pantala.core.places import Places
+from pantala.daemon.downloading.download import Anew, Arrived, Download, Growing, Started, Waiting
+from pantala.daemon.downloading.engine import Engine
+from pantala.daemon.node import Node
 from pantala.errors import (
     DragonflyError,
     Forbidden,
@@ -33,10 +36,7 @@ from pantala.net.sockets import hang_up
 from pantala.storage.holding import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
-from .download import Anew, Arrived, Download, Growing, Started, Waiting
-from .engine import Engine
 from .handoff_request import parse_download
-from .node import Node
 
 logger = structlog.get_logger(__name__)
 

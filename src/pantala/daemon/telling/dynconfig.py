@@ -17,6 +17,7 @@ import structlog
 from pydantic import Field
 
 from pantala.background import Loops
+from pantala.daemon.config import DaemonConfig
 from pantala.errors import ConfigError
 from pantala.settings import (
     Address,
@@ -27,8 +28,6 @@ from pantala.settings import (
     read_settings,
     split_address,
 )
-
-from .config import DaemonConfig
 
 #: Where the file lies unless ``dynconfig.path`` says otherwise. It need not exist.
 DEFAULT_PATH: Final = Path("/etc/dragonfly/dynconfig.yaml")

@@ -10,6 +10,8 @@ from dataclasses import replace
 import structlog
 
 from pantala.core.policy import policy_of
+from pantala.daemon.metrics import TaskLabels
+from pantala.daemon.node import Node
 from pantala.errors import (
     DragonflyError,
     FeatureOff,
@@ -31,8 +33,6 @@ from pantala.storage.holding import Holding
 
 from .download import Download, Event
 from .flight import Flight
-from .metrics import TaskLabels
-from .node import Node
 from .verifier import Verifier
 
 logger = structlog.get_logger(__name__)

@@ -15,6 +15,7 @@ import structlog
 from pantala.background import Tasks
 from pantala.core import transfer as t
 from pantala.core.pace import TICK
+from pantala.daemon.node import Node
 from pantala.errors import (
     Blame,
     Busy,
@@ -34,7 +35,6 @@ from pantala.storage.holding import Holding
 
 from .callers import Callers
 from .fetching import Fetcher
-from .node import Node
 from .origin import Origin
 from .origins import Origins
 
@@ -54,7 +54,7 @@ def _say_it_comes(talk: Conversation, answer: Answer) -> None:
         talk.tell(t.Tell(t.Note.SOURCE_STARTED))
 
 
-class Transport:
+class Driver:
     """Brings the pieces that callers want of one content whose length is known.
 
     Args:

@@ -1,6 +1,6 @@
 """One task on its way to this node, for all callers who want it.
 
-    describe ──► admit ──► transport ──► settle
+    describe ──► admit ──► drive ──► settle
     local records,  room for   parents and   give back what
     swarm, origin   its pieces origin        did not come
 
@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from pantala.daemon.node import Node, take
 from pantala.errors import (
     DragonflyError,
     OutOfSpace,
@@ -33,10 +34,9 @@ from pantala.storage.holding import Holding, Lease, Reason
 
 from .callers import Callers
 from .download import Download
-from .node import Node, take
+from .driver import Driver
 from .origin import Checksum, Origin, StreamFetch
 from .origins import Origins
-from .transport import Transport
 
 logger = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Flight:
         self._avoid: set[str] = set()
         self._holding: Holding | None = None
         self._lease: Lease | None = None
-        self._transport: Transport | None = None
+        self._driver: Driver | None = None
         #: It has let go of everything.
         self.ended = asyncio.Event()
         self._closed = False
@@ -81,18 +81,18 @@ class Flight:
         self._runner: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        stage = self._transport.stage if self._transport else "describing"
+        stage = self._driver.stage if self._driver else "describing"
         return f"<Flight {self._task_id[:8]} {stage}, {len(self._callers)} callers>"
 
     def join(self, download: Download) -> bool:
         """Take another caller along; False if it is too late for that."""
-        if self._closed or (self._transport is not None and self._transport.over):
+        if self._closed or (self._driver is not None and self._driver.over):
             return False
         self._callers.add(download)
         self._look_orphaned()
-        if self._transport is not None and self._holding is not None:
+        if self._driver is not None and self._holding is not None:
             self._admit(self._holding, download)
-            self._transport.want()
+            self._driver.want()
         return True
 
     def left(self) -> None:
@@ -168,7 +168,7 @@ class Flight:
 
     async def _begin_again(self, error: SourceChanged, *, last: bool) -> None:
         """Drop what is here; what was learnt from it decides where to look for the rest."""
-        transport, self._transport = self._transport, None
+        driver, self._driver = self._driver, None
         holding, self._holding = self._holding, None
         self._version = error.version
         if holding is not None:
@@ -178,7 +178,7 @@ class Flight:
             self._node.holdings.remove(holding, Reason.CHANGED)
             await self._let_go_of(holding)
         one_answer = last or error.wavers
-        sent = transport is not None and transport.at_source
+        sent = driver is not None and driver.at_source
         if (one_answer or sent) and self._callers.sponsor() is not None:
             self._request = replace(self._request, need_back_to_source=True)
         await self._origins.close()
@@ -327,15 +327,15 @@ class Flight:
         told = False
         # Where nothing is missing, or nobody found room, there is nothing to talk about.
         if self._callers.active():
-            told = await self._transport_to(holding)
+            told = await self._drive(holding)
         # Others shall know of what is here, unless the talk has told it.
         if not told and not holding.gone:
             self._node.announcements.announce(holding)
 
-    async def _transport_to(self, holding: Holding) -> bool:
+    async def _drive(self, holding: Holding) -> bool:
         """Fetch what is wanted; whether the scheduler knows what is here now."""
         registration = self._registration(holding)
-        self._transport = Transport(
+        self._driver = Driver(
             self._node,
             holding,
             self._callers,
@@ -344,8 +344,8 @@ class Flight:
             certain=self._is_certain(holding),
             avoid=frozenset(self._avoid),
         )
-        await self._transport.run()
-        if registration is None or not self._transport.told_finished:
+        await self._driver.run()
+        if registration is None or not self._driver.told_finished:
             return False
         return registration.request.range is None or not holding.complete
 

@@ -12,6 +12,7 @@ import structlog
 from pantala.core.pace import Fetching, Pace
 from pantala.core.policy import policy_of
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
+from pantala.daemon.node import Node, take
 from pantala.errors import (
     Busy,
     DragonflyError,
@@ -29,7 +30,6 @@ from pantala.ports import Candidate, Copy, Offer
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
-from .node import Node, take
 from .origin import Origin, SourceFetch
 from .race import Place, Race
 from .reading import NO_VERSION, OutOfTurn

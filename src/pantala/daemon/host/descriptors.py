@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pantala.daemon.serving import handoff_server
 from pantala.net import endpoints, piece_server
-
-from . import handoff_server
 
 #: Descriptors that are kept at least for what must always work: listening sockets, gRPC's own,
 #: talks with schedulers, name look-ups, logs, files of /proc. A daemon at rest has some forty.

@@ -12,9 +12,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from pantala.daemon.config import DownloadServer
 from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
-
-from .config import DownloadServer
 
 _KEY: Final = "download.server.allowOutputPath"
 _STEP: Final = 8 << 20

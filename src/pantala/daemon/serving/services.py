@@ -18,6 +18,11 @@ from google.protobuf.empty_pb2 import Empty
 from pantala import BUILD_VERSION
 from pantala.core.bucket import Bucket
 from pantala.core.shares import Shares
+from pantala.daemon.downloading.download import Arrived, Download, Started
+from pantala.daemon.downloading.engine import Engine
+from pantala.daemon.host.hostinfo import HostFacts
+from pantala.daemon.node import Node, take
+from pantala.daemon.sharing.uploads import NodeUploads
 from pantala.errors import Busy, DragonflyError, Forbidden, InvalidRequest, TaskNotFound
 from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
@@ -39,11 +44,6 @@ from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding, Reason
 
 from . import output
-from .download import Arrived, Download, Started
-from .engine import Engine
-from .hostinfo import HostFacts
-from .node import Node, take
-from .uploads import NodeUploads
 
 logger = structlog.get_logger(__name__)
 

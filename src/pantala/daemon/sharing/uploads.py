@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pantala.core.policy import KIND_OF_TAG
+from pantala.daemon.node import Node, take
 from pantala.errors import InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
 from pantala.model.numbers import Numbers
 from pantala.model.pieces import ByteRange
@@ -16,8 +17,6 @@ from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.net.piece_server import Upload
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
-
-from .node import Node, take
 
 #: Seconds to wait for the version of a content of which nothing is here yet; a child gives a
 #: parent up that says nothing for twice as long.

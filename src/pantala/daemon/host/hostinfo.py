@@ -14,9 +14,9 @@ import psutil
 import structlog
 
 from pantala import BUILD_VERSION
+from pantala.daemon.config import DaemonConfig
 from pantala.pb import common_pb2
 
-from .config import DaemonConfig
 from .machine import CpuGroup, cpu_group, interface_of, memory_group
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

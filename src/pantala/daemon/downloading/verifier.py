@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from pantala.daemon.node import Node
 from pantala.errors import DigestMismatch, DragonflyError
 from pantala.model.digest import Digest, hasher
 from pantala.model.ids import Identity
@@ -19,7 +20,6 @@ from pantala.storage.holding import Holding, Reason
 
 from .callers import Callers
 from .download import Download, Event
-from .node import Node
 from .origins import Origins
 
 logger = structlog.get_logger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from pantala.daemon.node import Node
 from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed
 
 from .callers import Callers, Credentials, credentials
-from .node import Node
 from .origin import Origin, Probe
 
 

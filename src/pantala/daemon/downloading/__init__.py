@@ -1,0 +1,16 @@
+"""How content comes to this node.
+
+- :mod:`.engine`: a request becomes a download
+- :mod:`.download`: one caller's download, as the caller sees it
+- :mod:`.callers`: everybody who waits for one task
+- :mod:`.room`: those who wait for room in memory, in order
+- :mod:`.flight`: one task on its way to this node, for all its callers
+- :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
+- :mod:`.race`: those who bring one piece, two at most
+- :mod:`.fetching`: carries pieces from parents and the origin into their places
+- :mod:`.weights`: what the hosts of parents can still give
+- :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it
+- :mod:`.reading`: one reading of an origin whose answers cannot be told apart
+- :mod:`.verifier`: digests, and what becomes of a content that is not what they say
+- :mod:`.suspects`: who gave contents that were not what a digest says
+"""

@@ -1,0 +1,6 @@
+"""What this machine has, and how it feels.
+
+- :mod:`.hostinfo`, :mod:`.machine`: what this host is and how it feels
+- :mod:`.descriptors`: how many descriptors contents and connections may take
+- :mod:`.sockets`: unix sockets that nobody can steal, and a host id that only one daemon has
+"""

@@ -1,0 +1,7 @@
+"""Programs on this machine, and the RPC methods.
+
+- :mod:`.handoff_server`: the socket that passes memory to programs on this machine
+- :mod:`.handoff_request`: what they ask for there
+- :mod:`.services`: the gRPC services
+- :mod:`.output`: writing a file on a gRPC caller's behalf
+"""
