@@ -23,8 +23,8 @@ ENDLESS = {
     "rpc.patience.while_busy": "of one call, whose caller learns of it",
     "rpc.parent_link._read": "of one call, whose caller learns of it",
     "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
-    "rpc.scheduler_link.Talk._send": "of one talk, whose reader learns of it",
-    "rpc.scheduler_link.Talk._read": "of one talk, whose owner learns of it",
+    "rpc.announce_stream.AnnounceStream._send": "of one talk, whose reader learns of it",
+    "rpc.announce_stream.AnnounceStream._read": "of one talk, whose owner learns of it",
     "scheduler.sessions.Session._schedule": "of one call, which fails with it",
 }
 
@@ -36,7 +36,7 @@ TASKS = {
     "daemon.serving.handoff_server.HandoffServer._accept": "one connection; the server, in stop",
     "daemon.serving.handoff_server.HandoffServer._download": "itself",
     "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
-    "rpc.scheduler_link.Talk.run": "itself",
+    "rpc.announce_stream.AnnounceStream.run": "itself",
     "rpc.server._Steadfast._make_request_call_future": "grpcio's loop",
     "rpc.server.Supervised._keep": "itself",
 }

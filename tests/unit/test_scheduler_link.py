@@ -654,7 +654,7 @@ async def test_a_scheduler_that_does_not_end_a_talk(
     schedulers: Schedulers, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has some time for it, and no more."""
-    monkeypatch.setattr("pantala.rpc.scheduler_link._END_LIMIT", 0.1)
+    monkeypatch.setattr("pantala.rpc.announce_stream._END_LIMIT", 0.1)
     script.talk = silence
     assert await talk(schedulers, lambda c: c.finish()) == []
 

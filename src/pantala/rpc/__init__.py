@@ -8,6 +8,7 @@
 - :mod:`.status`: errors as statuses, and back
 - :mod:`.convert`: messages to values, and back
 - :mod:`.dialects`: which messages and methods a kind of task speaks with
-- :mod:`.scheduler_link`: a daemon's side of the talk with schedulers
+- :mod:`.announce_stream`: a daemon's side of the talk with a scheduler about one download
+- :mod:`.scheduler_link`: the schedulers of a daemon
 - :mod:`.parent_link`: a child's side of the talk with parents
 """
