@@ -63,6 +63,73 @@ class Abort:
         return self._asked.wait(seconds)
 
 
+class Sink(Protocol):
+    """Where the bytes of one piece go, from the front to its end. One thread at a time uses it.
+
+    Who receives takes a window, fills it from its beginning as far as bytes come, and says how far
+    that was. So memory is received into where it lies, and a file may be written as suits it best.
+
+    Attributes:
+        length: Bytes that there is room for.
+    """
+
+    length: int
+
+    def window(self, offset: int) -> memoryview:
+        """Where the bytes from *offset* on are to be received; release it before the next call.
+
+        At least one byte, at most all to the end. What a window holds before that has no meaning.
+        """
+
+    def wrote(self, offset: int, count: int) -> None:
+        """The first *count* bytes of the window at *offset* are received.
+
+        Raises:
+            Unavailable: They cannot be kept: the disk is full, or fails.
+        """
+
+    def close(self) -> None:
+        """Nothing more will be received. A second time does nothing."""
+
+
+class MemorySink:
+    """A :class:`Sink` of memory: its bytes are received where they lie.
+
+    Args:
+        view: Writable; the sink's from here on.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        self.length = len(view)
+        self._view = view
+
+    def window(self, offset: int) -> memoryview:
+        """All from *offset* on. Raises ValueError once the sink is closed."""
+        return self._view[offset:]
+
+    def wrote(self, offset: int, count: int) -> None:
+        """They are where they belong."""
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._view.release()
+
+
+def fill(sink: Sink, data: bytes | memoryview) -> None:
+    """Put *data*, which is here already, at the beginning of *sink*. Blocks.
+
+    Raises:
+        Unavailable: As :meth:`Sink.wrote`.
+    """
+    whole, at = memoryview(data), 0
+    while at < len(whole):
+        with sink.window(at) as window:
+            count = min(len(window), len(whole) - at)
+            window[:count] = whole[at : at + count]
+        sink.wrote(at, count)
+        at += count
+
+
 class SourceBody(Protocol):
     """An origin's open answer. Its methods block; they run in a worker thread.
 
@@ -303,12 +370,11 @@ class ParentLink(Protocol):
         parent: Candidate,
         kind: Kind,
         task_id: str,
-        into: memoryview,
         piece: Offer,
         *,
         limit: float,
-    ) -> str:
-        """Get a piece inside a message, for want of a better way; its digest.
+    ) -> tuple[bytes, str]:
+        """Get a piece inside a message, for want of a better way; its bytes and their digest.
 
         Raises:
             ParentLost, NotFound, DigestMismatch, RemoteProtocolError: As fetching by Vortex.

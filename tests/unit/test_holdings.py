@@ -30,6 +30,7 @@ from pantala.errors import (
 )
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
+from pantala.ports import fill
 from pantala.storage.holding import Holding, Lease, Reason
 from pantala.storage.holdings import Figures, Holdings
 from pantala.storage.memory import GROWTH_STEP, Segment
@@ -90,7 +91,7 @@ def data_of(number: int, length: int) -> bytes:
 def publish(holding: Holding, number: int) -> PieceRecord:
     """Receive a piece and publish it."""
     claim = holding.claim(number)
-    claim.view[:] = data_of(number, claim.piece.length)
+    fill(claim.sink, data_of(number, claim.piece.length))
     return claim.publish(f"crc32:{number}", parent_id="parent", traffic=Traffic.REMOTE_PEER)
 
 
@@ -128,7 +129,7 @@ def test_a_piece_is_seen_once_it_is_published(store: Store) -> None:
     holding = store.add("t", 3 * MIB + 10)
     holding.reserve([1, 3])
     claim = holding.claim(3)
-    claim.view[:] = data_of(3, 10)
+    fill(claim.sink, data_of(3, 10))
     with pytest.raises(PieceNotFound):
         holding.view(ByteRange(3 * MIB, 10))
     store.time = 1002.5
@@ -184,7 +185,7 @@ def test_the_view_of_a_claim_ends_with_it(store: Store) -> None:
     second.abandon()
     for claim in (first, second):
         with pytest.raises(ValueError, match="released"):
-            claim.view[0] = 1
+            claim.sink.window(0)
 
 
 def test_the_last_piece_completes_it(store: Store) -> None:
@@ -468,6 +469,7 @@ def test_memory_that_does_not_pass_on(store: Store, why: str) -> None:
 _LOCKED = """
 import os, resource
 from pantala.model.task import Kind, TaskRecord, Traffic
+from pantala.ports import fill
 from pantala.storage.holdings import Holdings
 from pantala.storage.metadata import MemoryMetadata
 
@@ -494,7 +496,7 @@ for early in (False, True):
             holding = store.open(record)
             holding.reserve([0], early=early)
             claim = holding.claim(0)
-            claim.view[:] = bytes(length)
+            fill(claim.sink, bytes(length))
             claim.publish("crc32:0", parent_id=None, traffic=Traffic.REMOTE_PEER)
         store.close()
 """
@@ -539,7 +541,7 @@ def test_memory_that_was_not_needed_comes_back(store: Store) -> None:
     publish(holding, 0)
     publish(holding, 4)
     claim = holding.claim(2)
-    claim.view[: MIB // 2] = data_of(2, MIB // 2)
+    fill(claim.sink, data_of(2, MIB // 2))
     claim.abandon()
     assert allocated(holding) == 2 * MIB + MIB // 2
     holding.settle()
@@ -663,7 +665,7 @@ def test_deleted_while_it_is_received(store: Store) -> None:
     with pytest.raises(TaskDeleted):
         holding.claim(0)
     successor = store.fill("t", MIB)
-    claim.view[:] = bytes(MIB)
+    fill(claim.sink, bytes(MIB))
     with pytest.raises(TaskDeleted):
         claim.publish("d", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
     assert claim.over.is_set()
@@ -827,8 +829,7 @@ def test_growing(store: Store) -> None:
     lease = holding.lease()
     data = random.Random(1).randbytes(2 * GROWTH_STEP)
     for at in (0, GROWTH_STEP):
-        view = holding.extend()
-        view[:] = data[at : at + GROWTH_STEP]
+        fill(holding.extend(), data[at : at + GROWTH_STEP])
         assert holding.reserved_bytes == at + GROWTH_STEP
     assert store.removed == [("old", Reason.LRU)]
     holding.finish_growing(GROWTH_STEP + 100, GROWTH_STEP)
@@ -851,7 +852,7 @@ def test_growing(store: Store) -> None:
 def test_it_grew_to_nothing(store: Store) -> None:
     """An empty content, and no bytes reserved."""
     holding = store.open(record("t", None, None))
-    holding.extend().release()
+    holding.extend().close()
     holding.finish_growing(0, GROWTH_STEP)
     holding.settle()
     assert (holding.complete, store.ledger.used) == (True, 0)
@@ -862,7 +863,7 @@ def test_it_grew_too_large(store: Store) -> None:
     holding = store.open(record("t", None, None))
     lease = holding.lease()
     for _ in range(CAPACITY // GROWTH_STEP):
-        holding.extend().release()
+        holding.extend().close()
     with pytest.raises(OutOfSpace):
         holding.extend()
     assert not store.removed
@@ -876,7 +877,7 @@ def test_deleted_while_it_grows(store: Store) -> None:
     """Nothing of it is left, and nothing comes back under its name."""
     holding = store.open(record("t", None, None))
     lease = holding.lease()
-    holding.extend().release()
+    holding.extend().close()
     store.remove(holding, Reason.DELETED)
     with pytest.raises(TaskDeleted):
         holding.extend()
@@ -947,7 +948,7 @@ class HoldingsMachine(RuleBasedStateMachine):
             publish(holding, number)
             return
         claim = holding.claim(number)
-        claim.view[: PIECE // 2] = b"?" * (PIECE // 2)
+        fill(claim.sink, b"?" * (PIECE // 2))
         claim.abandon()
 
     @rule(name=st.sampled_from(NAMES))
@@ -1102,14 +1103,14 @@ class TestDescriptors:
         contents = [store.open(record(name, None, None)) for name in "abc"]
         for content in contents[:2]:
             content.lease()
-            content.extend().release()
+            content.extend().close()
         with pytest.raises(OutOfDescriptors):
             contents[2].extend()
         contents[0].finish_growing(100, MIB)
         assert (store.ledger.descriptors, store.ledger.mappings) == (1, 1)
         contents[1].finish_growing(3 * MIB, MIB)
         assert (store.ledger.descriptors, store.ledger.mappings) == (0, 1)
-        contents[2].extend().release()
+        contents[2].extend().close()
 
     def test_the_system_has_none_left(self) -> None:
         """Others took more than their share: who has one goes, until there is one."""

@@ -10,13 +10,15 @@ import pytest
 
 from pantala.daemon.downloading.origin import Origin, Probe, SourceFetch, StreamFetch
 from pantala.daemon.downloading.reading import CHUNK, OutOfTurn
-from pantala.errors import SourceChanged, SourceFailed
+from pantala.errors import SourceChanged, SourceFailed, Unavailable
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece, pieces_for
+from pantala.ports import MemorySink
 from pantala.sources.http import HttpSettings, HttpSource
 from pantala.testing import origin as web
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Fault
+from pantala.testing.sinks import NarrowSink
 
 SIZE = 10_000_000
 PIECE = 4_000_000
@@ -46,7 +48,7 @@ def make(origin: web.Origin) -> Iterator[Make]:
 def get(origin: Origin, piece: Piece) -> bytes:
     """One piece, as a flight would."""
     into = memoryview(bytearray(piece.length))
-    assert SourceFetch(origin, piece, into).run() == piece_digest(crc32(into))
+    assert SourceFetch(origin, piece, MemorySink(into)).run() == piece_digest(crc32(into))
     return bytes(into)
 
 
@@ -183,7 +185,7 @@ def test_a_content_that_changes(make: Make, origin: web.Origin, other: Pattern) 
     origin.put("/f", other)
     into = memoryview(bytearray(PIECES[1].length))
     with pytest.raises(SourceChanged):
-        SourceFetch(found, PIECES[1], into).run()
+        SourceFetch(found, PIECES[1], MemorySink(into)).run()
     assert not any(into[:100])
 
 
@@ -371,7 +373,7 @@ def test_a_stream(make: Make, origin: web.Origin, fault: Fault) -> None:
     received = b""
     while True:
         into = memoryview(bytearray(PIECE))
-        count = StreamFetch(body, into).run()
+        count = StreamFetch(body, MemorySink(into)).run()
         received += into[:count]
         if count < PIECE:
             break
@@ -379,6 +381,43 @@ def test_a_stream(make: Make, origin: web.Origin, fault: Fault) -> None:
 
     assert received == CONTENT.read()
     assert origin.count() == 1
+
+
+# -- sinks that are not memory -------------------------------------------------------------------
+
+
+def test_a_piece_into_a_narrow_sink(make: Make, origin: web.Origin) -> None:
+    """Window by window, also where the transfer is taken up again."""
+    origin.fault("/f", Fault(cut_after=1_500_000))
+    found = make(retries=1)
+    found.expect(SIZE, "")
+    sink = NarrowSink(PIECES[1].length, 99_999)
+    digest = SourceFetch(found, PIECES[1], sink).run()
+    assert digest == piece_digest(crc32(bytes(sink.kept)))
+    assert sink.kept == CONTENT.read(PIECES[1].offset, PIECES[1].length)
+
+
+def test_a_stream_into_a_narrow_sink(make: Make, origin: web.Origin) -> None:
+    """To its end, which is within a window."""
+    origin.fault("/f", Fault(chunked=True, no_range=True))
+    found = make()
+    Probe(found).run()
+    body = found.take_stream()
+    sink = NarrowSink(SIZE + 5, 99_999)
+    assert StreamFetch(body, sink).run() == SIZE
+    body.close()
+    assert sink.kept == CONTENT.read()
+
+
+def test_a_sink_that_is_full(make: Make) -> None:
+    """The origin is not asked again, nor blamed."""
+    found = make(retries=5)
+    found.expect(SIZE, "")
+    sink = NarrowSink(PIECES[0].length, 1000, room=1500)
+    with pytest.raises(Unavailable, match="no space left") as failure:
+        SourceFetch(found, PIECES[0], sink).run()
+    assert not isinstance(failure.value, SourceFailed)
+    assert sink.kept == CONTENT.read(0, 1000)
 
 
 # -- giving up -----------------------------------------------------------------------------------
@@ -391,7 +430,7 @@ def test_giving_up(make: Make, origin: web.Origin, *, in_order: bool) -> None:
     found = make(retries=5)
     found.expect(SIZE, "")
     into = memoryview(bytearray(PIECE))
-    fetch = SourceFetch(found, PIECES[0], into)
+    fetch = SourceFetch(found, PIECES[0], MemorySink(into))
     with ThreadPoolExecutor(1) as executor:
         running = executor.submit(fetch.run)
         while not origin.sent():
@@ -409,7 +448,7 @@ def test_giving_up_before_it_begins(make: Make) -> None:
     found = make(retries=5)
     Probe(found).run()
     into = memoryview(bytearray(PIECE))
-    fetch = SourceFetch(found, PIECES[0], into)
+    fetch = SourceFetch(found, PIECES[0], MemorySink(into))
     fetch.abort()
     with pytest.raises(SourceFailed):
         fetch.run()
@@ -421,7 +460,7 @@ def test_giving_up_between_two_tries(make: Make, origin: web.Origin) -> None:
     found = make(retries=60)
     Probe(found).run()
     origin.fault("/f", Fault(cut_after=0))
-    fetch = SourceFetch(found, PIECES[0], memoryview(bytearray(PIECE)))
+    fetch = SourceFetch(found, PIECES[0], MemorySink(memoryview(bytearray(PIECE))))
     timer = threading.Timer(0.7, fetch.abort)
     timer.start()
     with pytest.raises(SourceFailed):
@@ -436,7 +475,7 @@ def test_giving_up_a_stream(make: Make, origin: web.Origin) -> None:
     found = make()
     Probe(found).run()
     body = found.take_stream()
-    fetch = StreamFetch(body, memoryview(bytearray(PIECE)))
+    fetch = StreamFetch(body, MemorySink(memoryview(bytearray(PIECE))))
     with ThreadPoolExecutor(1) as executor:
         running = executor.submit(fetch.run)
         fetch.abort()

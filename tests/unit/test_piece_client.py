@@ -14,15 +14,19 @@ from typing import Self
 import pytest
 
 from pantala.errors import (
+    Blame,
     DigestMismatch,
     NotFound,
     ParentLost,
     RemoteProtocolError,
+    Unavailable,
     VortexCode,
 )
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
 from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.ports import MemorySink
+from pantala.testing.sinks import NarrowSink
 from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, PieceContent, PieceRequest, Tag
 from pantala.wire.vortex import FrameDecoder as Decoder
 
@@ -155,7 +159,7 @@ def fetch_from(
     piece: Piece = PIECE,
 ) -> PieceFetch:
     """A fetch that has not begun."""
-    return PieceFetch(connections, parent.address, REQUEST, piece, into, limits=limits)
+    return PieceFetch(connections, parent.address, REQUEST, piece, MemorySink(into), limits=limits)
 
 
 def test_a_copy_made_since(connections: Connections, into: memoryview) -> None:
@@ -163,13 +167,35 @@ def test_a_copy_made_since(connections: Connections, into: memoryview) -> None:
     for late, fits in ((CONTENT.created_at, True), (CONTENT.created_at - 0.5, False)):
         with Parent(serving(times=1)) as parent:
             fetch = PieceFetch(
-                connections, parent.address, REQUEST, PIECE, into, limits=PATIENT, not_after=late
+                connections,
+                parent.address,
+                REQUEST,
+                PIECE,
+                MemorySink(into),
+                limits=PATIENT,
+                not_after=late,
             )
             if fits:
                 assert fetch.run() == CONTENT.digest
                 continue
             with pytest.raises(NotFound, match="anew since it was offered"):
                 fetch.run()
+
+
+def test_a_sink_that_is_not_memory(connections: Connections) -> None:
+    """It is filled window by window; where it fails, no parent is to blame."""
+    for room in (None, 250_000):
+        with Parent(serving(times=1)) as parent:
+            sink = NarrowSink(PIECE.length, 100_000, room=room)
+            fetch = PieceFetch(connections, parent.address, REQUEST, PIECE, sink, limits=PATIENT)
+            if room is None:
+                assert fetch.run() == CONTENT.digest
+                assert sink.kept == DATA
+                continue
+            with pytest.raises(Unavailable, match="no space left") as failure:
+                fetch.run()
+            assert failure.value.blame is Blame.LOCAL
+            assert sink.kept == DATA[:200_000]
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -25,6 +25,7 @@ from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
 from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
 from pantala.net.piece_server import PieceServer, Upload
+from pantala.ports import MemorySink
 from pantala.wire.vortex import (
     Close,
     ErrorFrame,
@@ -116,7 +117,7 @@ class Served:
         request = PieceRequest(Tag.DOWNLOAD_CACHE_PIECE, TASK, number)
         fetch = PieceFetch(
             connections, Address(self.ip, self.port), request, Piece(number, 0, len(data)),
-            into, limits=LIMITS,
+            MemorySink(into), limits=LIMITS,
         )  # fmt: skip
         await asyncio.get_running_loop().run_in_executor(None, fetch.run)
         return bytes(into)

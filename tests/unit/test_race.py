@@ -13,6 +13,7 @@ from pantala.daemon.app import Daemon
 from pantala.daemon.downloading.race import Race, Spare
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, TaskRecord, Traffic
+from pantala.ports import fill
 from pantala.storage.holding import Holding
 from pantala.testing import inside
 from pantala.testing.cluster import PATIENCE
@@ -68,7 +69,7 @@ def holding(daemon: Daemon) -> Holding:
 async def test_the_second_is_first(daemon: Daemon, holding: Holding) -> None:
     """The first is out of its thread before the bytes are put into their place."""
     race, lease = Race(holding.claim(0)), holding.lease()
-    writer = Writer(race.claim.view)
+    writer = Writer(race.claim.sink.window(0))
 
     async def first() -> None:
         with race.run(second=False):
@@ -78,7 +79,7 @@ async def test_the_second_is_first(daemon: Daemon, holding: Holding) -> None:
         with race.run(second=True):
             async with daemon.node.spare.borrow(LENGTH) as view:
                 view[:] = RIGHT
-                await race.win(daemon.node, view, second=True)
+                await race.win(daemon.node, view)
                 race.publish(piece_digest(crc32(RIGHT)), parent_id="p", traffic=Traffic.REMOTE_PEER)
 
     slow = asyncio.ensure_future(first())
@@ -106,8 +107,8 @@ async def test_the_first_is_first(daemon: Daemon, holding: Holding) -> None:
     slow = asyncio.ensure_future(second())
     await asyncio.sleep(0)
     with race.run(second=False):
-        race.claim.view[:] = RIGHT
-        await race.win(daemon.node, race.claim.view, second=False)
+        fill(race.claim.sink, RIGHT)
+        await race.win(daemon.node, None)
         race.publish(piece_digest(crc32(RIGHT)), parent_id="p", traffic=Traffic.REMOTE_PEER)
     await asyncio.wait((slow,))
     assert slow.cancelled()

@@ -19,6 +19,7 @@ from pantala.errors import (
 )
 from pantala.model.numbers import Numbers
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
+from pantala.ports import fill
 from pantala.storage.holding import Claim, Holding, Reason
 from pantala.testing import inside
 from pantala.wire.vortex import PieceContent, PieceRequest, Tag
@@ -56,7 +57,7 @@ def holding(daemon: Daemon) -> Holding:
 
 def publish(claim: Claim) -> PieceRecord:
     """Bring a piece, full of its number."""
-    claim.view[:] = bytes([claim.piece.number]) * claim.piece.length
+    fill(claim.sink, bytes([claim.piece.number]) * claim.piece.length)
     return claim.publish("crc32:9", parent_id="parent", traffic=Traffic.BACK_TO_SOURCE)
 
 

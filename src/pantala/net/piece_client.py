@@ -22,6 +22,7 @@ from pantala.errors import (
 )
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
+from pantala.ports import Sink
 from pantala.wire.vortex import (
     Close,
     ErrorFrame,
@@ -148,7 +149,7 @@ class PieceFetch:
         address: The parent.
         request: What to ask for.
         piece: What the answer must be; anything else is the parent's fault.
-        into: Exactly the piece's bytes.
+        into: As long as the piece.
         limits: How long to wait.
         not_after: Unix time, by the parent's clock, after which it must not have got the piece;
             None: it may have at any time.
@@ -160,7 +161,7 @@ class PieceFetch:
         address: Address,
         request: PieceRequest,
         piece: Piece,
-        into: memoryview,
+        into: Sink,
         *,
         limits: Limits,
         not_after: float | None = None,
@@ -182,7 +183,7 @@ class PieceFetch:
         self.seconds = 0.0
 
     def abort(self) -> None:
-        """Make :meth:`run` fail soon, from any thread. It has let go of the view once it did."""
+        """Make :meth:`run` fail soon, from any thread. It has let go of the sink once it did."""
         with self._lock:
             self._aborted = True
             if self._sock is not None:
@@ -199,6 +200,7 @@ class PieceFetch:
             NotFound: The parent does not have it.
             DigestMismatch: The bytes are not those that were announced.
             RemoteProtocolError: The answer is not what the protocol asks for.
+            Unavailable: The bytes cannot be kept here.
         """
         self.received, began = 0, time.monotonic()
         digest = self._run(began + self._limits.piece)
@@ -286,7 +288,7 @@ class PieceFetch:
         started = came = time.monotonic()
         at = crc = 0
         while at < self._piece.length:
-            with self._into[at : at + CHUNK] as chunk:
+            with self._into.window(at) as window, window[:CHUNK] as chunk:
                 try:
                     n = sock.recv_into(chunk, 0, socket.MSG_WAITALL)
                 except BlockingIOError:
@@ -294,7 +296,9 @@ class PieceFetch:
                 if n > 0:
                     with chunk[:n] as fresh:
                         crc = crc32(fresh, crc)
-                    self.received = at = at + n
+            if n > 0:
+                self._into.wrote(at, n)
+                self.received = at = at + n
             if at < self._piece.length:
                 now = time.monotonic()
                 came = now if n > 0 else came

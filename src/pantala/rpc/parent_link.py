@@ -128,11 +128,10 @@ class GrpcParents:
         parent: Candidate,
         kind: Kind,
         task_id: str,
-        into: memoryview,
         piece: Offer,
         *,
         limit: float,
-    ) -> str:
+    ) -> tuple[bytes, str]:
         """See :class:`~pantala.ports.ParentLink`."""
         method, request = dialect_of(kind).fetch
         self._use(parent.address, 1)
@@ -145,7 +144,7 @@ class GrpcParents:
             raise (mine if isinstance(mine, NotFound) else ParentLost(str(mine))) from error
         finally:
             self._use(parent.address, -1)
-        return _take(answer, piece, into, parent.address)
+        return _checked(answer, piece, parent.address)
 
 
 class _Hello:
@@ -207,8 +206,8 @@ def _is_at(address: str, ip: str) -> bool:
         return ip == announced
 
 
-def _take(answer: Any, want: Offer, into: memoryview, who: str) -> str:
-    """Check a piece that came in a message and copy it to where it belongs."""
+def _checked(answer: Any, want: Offer, who: str) -> tuple[bytes, str]:
+    """The bytes of a piece that came in a message, and their digest, if all is as it should be."""
     piece = answer.piece
     said = (piece.number, piece.offset, piece.length, len(piece.content))
     if said != (want.number, want.offset, want.length, want.length):
@@ -221,5 +220,4 @@ def _take(answer: Any, want: Offer, into: memoryview, who: str) -> str:
     digest = piece_digest(crc32(piece.content))
     if piece.digest and digest != piece.digest:
         raise DigestMismatch(f"piece {want.number} from {who}", want=piece.digest, got=digest)
-    into[:] = piece.content
-    return digest
+    return piece.content, digest

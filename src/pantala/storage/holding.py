@@ -1,7 +1,7 @@
 """One task on this node: its bytes, its records and its users, as one thing.
 
 A piece comes to be in three steps: its bytes are *reserved*, the one who fetches it *claims* it
-and receives into the claim's view, and only when length and digest are right is it *published*.
+and receives into the claim's sink, and only when length and digest are right is it *published*.
 Whoever wants it meanwhile waits for the claim to end.
 """
 
@@ -19,6 +19,7 @@ from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted, TimedOut
 from pantala.model.digest import pieces_digest
 from pantala.model.pieces import ByteRange, Piece, piece_at, pieces_for
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
+from pantala.ports import MemorySink
 
 from . import memory
 
@@ -63,14 +64,14 @@ class Claim:
     """The right to receive one piece.
 
     It must end, by :meth:`publish` or :meth:`abandon`, only after the receiver has let go of
-    :attr:`view` for certain: a late write would change a verified piece.
+    :attr:`sink` for certain: a late write would change a verified piece.
     """
 
     def __init__(self, holding: Holding, piece: Piece, now: float) -> None:
         self._holding = holding
         self._since = now
         self.piece = piece
-        self.view = holding.content.writable(piece.offset, piece.length)
+        self.sink = MemorySink(holding.content.writable(piece.offset, piece.length))
         #: Set when the claim has ended, one way or the other.
         self.over = asyncio.Event()
 
@@ -80,14 +81,14 @@ class Claim:
         Raises:
             TaskDeleted: The task was deleted meanwhile; nobody will see the piece.
         """
-        self.view.release()
+        self.sink.close()
         return self._holding._published(  # noqa: SLF001  the two are one
             self, digest, parent_id=parent_id, traffic=traffic, since=self._since
         )
 
     def abandon(self) -> None:
         """The bytes are not here, or wrong."""
-        self.view.release()
+        self.sink.close()
         self._holding._claim_ended(self.piece.number)  # noqa: SLF001  the two are one
 
 
@@ -408,7 +409,7 @@ class Holding:
 
     # -- content of unknown length -------------------------------------------------------------
 
-    def extend(self) -> memoryview:
+    def extend(self) -> MemorySink:
         """Room for the next :data:`~.memory.GROWTH_STEP` bytes of growing content.
 
         Raises:
@@ -419,7 +420,7 @@ class Holding:
         self._home.discard(self._home.admit(self.account, memory.GROWTH_STEP, besides))
         if self._growing is None:
             self._growing = self._home.make(memory.Growing)
-        return self._growing.extend()
+        return MemorySink(self._growing.extend())
 
     def finish_growing(self, length: int, piece_length: int) -> None:
         """It ended after *length* bytes.

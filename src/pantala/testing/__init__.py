@@ -12,6 +12,7 @@ metadata_contract  what every store of records must do
 origin             a real HTTP origin that counts, and misbehaves when told to
 origin_server      the server under it
 raw_http2          HTTP/2 frames made by hand
+sinks              a place for a piece that is not memory, to hold receivers to the rules
 soak               churn under such faults, and what must hold in the end
 sources            reading from sources to the end
 stage              a scheduler's world with a clock that is moved by hand

@@ -26,12 +26,12 @@ from pantala.errors import (
 )
 from pantala.model.task import READING, PieceRecord, Traffic
 from pantala.net.piece_client import Address, Limits, PieceFetch
-from pantala.ports import Candidate, Copy, Offer
+from pantala.ports import Candidate, Copy, MemorySink, Offer
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
 from .origin import Origin, SourceFetch
-from .race import Place, Race
+from .race import Fill, Place, Race
 from .reading import NO_VERSION, OutOfTurn
 
 logger = structlog.get_logger(__name__)
@@ -226,9 +226,10 @@ class Fetcher:
             with race.run(second=second):
                 if second:
                     async with self._node.spare.borrow(race.claim.piece.length) as view:
-                        event = await self._bring(what, Place(race.claim.piece, view))
+                        place = Place(race.claim.piece, MemorySink(view), beside=view)
+                        event = await self._bring(what, place)
                 else:
-                    event = await self._bring(what, Place(race.claim.piece, race.claim.view))
+                    event = await self._bring(what, Place(race.claim.piece, race.claim.sink))
         finally:
             if race.is_over:
                 del self._races[number]
@@ -257,21 +258,18 @@ class Fetcher:
     async def _transfer(self, place: Place, what: Fetch, parent: Candidate, name: str) -> str:
         offer = self._offers[name, place.piece.number]
         if offer.port is None:
-            return await self._node.parents.fetch(
-                parent,
-                self._kind,
-                self._task_id,
-                place.view,
-                offer,
-                limit=self._limits.piece,
+            data, digest = await self._node.parents.fetch(
+                parent, self._kind, self._task_id, offer, limit=self._limits.piece
             )
+            await self._node.run(Fill(place.sink, data), self._node.helpers)
+            return digest
         request = PieceRequest(self._tag, self._task_id, place.piece.number)
         job = PieceFetch(
             self._node.connections,
             Address(offer.ip, offer.port),
             request,
             place.piece,
-            place.view,
+            place.sink,
             limits=self._limits,
             not_after=None if offer.at is None else offer.at + _CLOCK_SLACK,
         )
@@ -295,7 +293,7 @@ class Fetcher:
             await take(self._node.limiters.download, place.piece.length)
             if origin.reading is not None and not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
-            job = SourceFetch(origin, place.piece, place.view)
+            job = SourceFetch(origin, place.piece, place.sink)
             digest = await self._node.run_for(origin.url, job, self._node.readers)
             if not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
@@ -314,7 +312,7 @@ class Fetcher:
         race = self._races[what.number]
         _, slower = self._jobs.get((what.number, not what.second), (None, None))
         try:
-            await race.win(self._node, place.view, second=what.second)
+            await race.win(self._node, place.beside)
             piece = race.publish(digest, parent_id=parent, traffic=traffic)
         except TaskDeleted:
             return None  # the flight is told by the holding itself

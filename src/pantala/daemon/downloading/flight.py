@@ -278,15 +278,16 @@ class Flight:
         received = 0
         try:
             while True:
-                view = await self._node.room.extend(holding, self._callers)
-                await take(self._node.limiters.source, len(view))
-                job = StreamFetch(body, view)
-                count = await self._node.run_for(origin.url, job, self._node.readers)
+                sink = await self._node.room.extend(holding, self._callers)
+                with contextlib.closing(sink):
+                    await take(self._node.limiters.source, sink.length)
+                    job = StreamFetch(body, sink)
+                    count = await self._node.run_for(origin.url, job, self._node.readers)
                 received += count
                 self._node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
                 for download in self._callers.active():
                     download.grown(received)
-                if count < len(view):
+                if count < sink.length:
                     break
         finally:
             await loop.run_in_executor(self._node.helpers, body.close)
@@ -295,7 +296,8 @@ class Flight:
         for piece in pieces_for(None, content_length=received, piece_length=length):
             claim = holding.claim(piece.number)
             try:
-                crc = await self._node.run(Checksum(claim.view), self._node.helpers)
+                view = holding.content.readable(piece.offset, piece.length)
+                crc = await self._node.run(Checksum(view), self._node.helpers)
             except BaseException:  # cancelled, too: a claim must not outlive its receiver
                 claim.abandon()
                 raise

@@ -15,7 +15,7 @@ from pantala.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
 from pantala.model.units import byte_count
-from pantala.ports import Abort, Source, SourceBody, SourceRequest
+from pantala.ports import Abort, Sink, Source, SourceBody, SourceRequest
 
 from .reading import CHUNK, NO_VERSION, OutOfTurn, Reading, skip
 
@@ -260,10 +260,10 @@ class SourceFetch:
     Args:
         origin: Where from.
         piece: Which.
-        into: Exactly its bytes.
+        into: As long as the piece.
     """
 
-    def __init__(self, origin: Origin, piece: Piece, into: memoryview) -> None:
+    def __init__(self, origin: Origin, piece: Piece, into: Sink) -> None:
         self._origin = origin
         self._piece = piece
         self._into = into
@@ -280,6 +280,7 @@ class SourceFetch:
 
         Raises:
             SourceFailed: The origin refused, broke off too often, or changed its content.
+            Unavailable: The bytes cannot be kept here.
         """
         failures = 0
         while True:
@@ -307,7 +308,7 @@ class SourceFetch:
         try:
             skip(body, start - at)
             while self._at < piece.length:
-                with self._into[self._at : self._at + CHUNK] as chunk:
+                with self._into.window(self._at) as window, window[:CHUNK] as chunk:
                     n = body.readinto(chunk)
                     with chunk[:n] as fresh:
                         self._crc = crc32(fresh, self._crc)
@@ -318,6 +319,7 @@ class SourceFetch:
                         f"the origin's answer ended after {self._at} of {piece.length} bytes",
                         transient=True,
                     )
+                self._into.wrote(self._at, n)
                 self._at += n
             good = True
         finally:
@@ -331,7 +333,7 @@ class SourceFetch:
 class StreamFetch:
     """The next bytes of a body of unknown length, straight into their place."""
 
-    def __init__(self, body: SourceBody, into: memoryview) -> None:
+    def __init__(self, body: SourceBody, into: Sink) -> None:
         self._body = body
         self._into = into
 
@@ -340,8 +342,22 @@ class StreamFetch:
         self._body.abort()
 
     def run(self) -> int:
-        """How many bytes came; fewer than there is room for only at the end."""
-        return self._body.readinto(self._into)
+        """How many bytes came; fewer than there is room for only at the end.
+
+        Raises:
+            SourceFailed: The origin broke off.
+            Unavailable: The bytes cannot be kept here.
+        """
+        at = 0
+        while at < self._into.length:
+            with self._into.window(at) as window:
+                room = len(window)
+                count = self._body.readinto(window)
+            self._into.wrote(at, count)
+            at += count
+            if count < room:
+                break
+        return at
 
 
 class Checksum:

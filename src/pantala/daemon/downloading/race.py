@@ -1,8 +1,8 @@
 """Those who bring one piece: one into its place, and perhaps a second into a buffer beside it.
 
-    first    receives into the claim's view ────────────────► verified: published; second given up
+    first    receives into the claim's sink ────────────────► verified: published; second given up
     second   receives into a buffer ──► verified: first given up, and out of its thread;
-                                        copied into the claim's view; published
+                                        copied into the claim's sink; published
 
 Nobody receives into the place of a piece any more when it is published: a late write would change a
 verified piece.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pantala.model.pieces import Piece
 from pantala.model.task import PieceRecord, Traffic
+from pantala.ports import Sink, fill
 from pantala.storage.holding import Claim
 
 if TYPE_CHECKING:
@@ -57,26 +58,31 @@ class Spare:
             self._returned.set()
 
 
-class _Copy:
-    """Copies a piece, in a thread: the longest take tens of milliseconds."""
+class Fill:
+    """Copies a piece that is here, in a thread: the longest take tens of milliseconds."""
 
-    def __init__(self, source: memoryview, into: memoryview) -> None:
-        self._source = source
+    def __init__(self, into: Sink, data: bytes | memoryview) -> None:
         self._into = into
+        self._data = data
 
     def abort(self) -> None:
         """It is over soon."""
 
     def run(self) -> None:
-        """Do it."""
-        self._into[:] = self._source
+        """Do it. Raises Unavailable when the bytes cannot be kept."""
+        fill(self._into, self._data)
 
 
 class Place(NamedTuple):
-    """Where a fetch receives a piece to."""
+    """Where a fetch receives a piece to.
+
+    Attributes:
+        beside: What *sink* fills, if that is not where the piece belongs.
+    """
 
     piece: Piece
-    view: memoryview
+    sink: Sink
+    beside: memoryview | None = None
 
 
 class Race:
@@ -107,24 +113,26 @@ class Race:
         """Nobody takes part any more."""
         return not self._runners
 
-    async def win(self, node: Node, verified: memoryview, *, second: bool) -> None:
-        """Have the piece in its place, and nobody else who might write there.
+    async def win(self, node: Node, beside: memoryview | None) -> None:
+        """Have the piece, which was verified, in its place, and nobody else who might write there.
 
         Args:
             node: For its threads.
-            verified: What was received.
-            second: By whom.
+            beside: Where the second received it; None: it is the first who calls.
+
+        Raises:
+            Unavailable: The bytes cannot be kept.
         """
-        other = self._runners.get(not second)
+        other = self._runners.get(beside is None)
         if other is not None:
             other.cancel()
-        if not second:
+        if beside is None:
             return  # the other has its own buffer
         self.decided = True
         if other is not None:
-            # Its task ends only after its thread has let go of the view.
+            # Its task ends only after its thread has let go of the sink.
             await asyncio.wait((other,))
-        await node.run(_Copy(verified, self.claim.view), node.helpers)
+        await node.run(Fill(self.claim.sink, beside), node.helpers)
 
     def publish(self, digest: str, *, parent_id: str | None, traffic: Traffic) -> PieceRecord:
         """See :meth:`Claim.publish`; after :meth:`win`."""

@@ -19,6 +19,7 @@ from typing import Final
 from pantala.core.ledger import Needs
 from pantala.errors import DragonflyError, OutOfSpace, TimedOut, Unavailable
 from pantala.model.task import TaskRecord
+from pantala.ports import Sink
 from pantala.storage.holding import Holding
 from pantala.storage.holdings import Holdings
 from pantala.storage.memory import GROWTH_STEP
@@ -108,7 +109,7 @@ class Room:
         download.wait_for_room(need, self._holdings.holders)
         self.look()
 
-    async def extend(self, holding: Holding, callers: Callers) -> memoryview:
+    async def extend(self, holding: Holding, callers: Callers) -> Sink:
         """:meth:`.Holding.extend`, as soon as there is room.
 
         Raises:
