@@ -18,7 +18,8 @@ from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
 from pantala.rpc.scheduler_link import Scheduler as Link
 from pantala.scheduler.app import Scheduler
-from pantala.storage.holding import Holding, Reason
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Fault, Origin

@@ -15,8 +15,9 @@ from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, TaskRecord
 from pantala.storage.holding import Holding
-from pantala.storage.holdings import Holdings
-from pantala.storage.metadata import MemoryMetadata
+from pantala.storage.journal import NullJournal
+from pantala.storage.memory import MemoryMedium
+from pantala.storage.store import Store
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 
@@ -24,7 +25,7 @@ REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 @pytest.fixture
 def holding() -> Iterator[Holding]:
     """Ten pieces of 100 bytes, none of which is here."""
-    holdings = Holdings(1 << 20, MemoryMetadata(), clock=lambda: 0.0)
+    holdings = Store(1 << 20, MemoryMedium(), NullJournal(), clock=lambda: 0.0)
     yield holdings.open(
         TaskRecord(
             kind=Kind.CACHE,

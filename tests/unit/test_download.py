@@ -18,9 +18,11 @@ from pantala.errors import (
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange, Piece
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
-from pantala.storage.holding import Holding, Reason
-from pantala.storage.holdings import Holdings
-from pantala.storage.metadata import MemoryMetadata
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
+from pantala.storage.journal import NullJournal
+from pantala.storage.memory import MemoryMedium
+from pantala.storage.store import Store
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 RECORD = TaskRecord(
@@ -36,16 +38,16 @@ RECORD = TaskRecord(
 
 
 @pytest.fixture
-def holdings() -> Iterator[Holdings]:
+def holdings() -> Iterator[Store]:
     """Every lease has ended in the end."""
-    holdings = Holdings(1 << 20, MemoryMetadata(), clock=lambda: 0.0)
+    holdings = Store(1 << 20, MemoryMedium(), NullJournal(), clock=lambda: 0.0)
     yield holdings
     holdings.close()
     assert holdings.ledger.used == 0
 
 
 @pytest.fixture
-def holding(holdings: Holdings) -> Holding:
+def holding(holdings: Store) -> Holding:
     """Eleven pieces, 0 to 2 of which are here."""
     holding = holdings.open(RECORD)
     holding.reserve(range(11))
@@ -167,7 +169,7 @@ async def test_all_of_it_was_here(holding: Holding) -> None:
     assert len(numbers(here)) == 3
 
 
-async def test_an_empty_content(holdings: Holdings) -> None:
+async def test_an_empty_content(holdings: Store) -> None:
     """It has begun, and is here."""
     caller = download()
     caller.begin(holdings.open(replace(RECORD, id="e", content_length=0)))
@@ -236,9 +238,7 @@ async def test_a_caller_in_a_hurry(holding: Holding) -> None:
     caller.close()
 
 
-async def test_the_bytes_stay_for_as_long_as_it_is_open(
-    holdings: Holdings, holding: Holding
-) -> None:
+async def test_the_bytes_stay_for_as_long_as_it_is_open(holdings: Store, holding: Holding) -> None:
     """Deleted or not."""
     caller = download(range=ByteRange(0, 100))
     caller.begin(holding)
@@ -260,7 +260,7 @@ async def test_a_caller_who_left_early(holding: Holding) -> None:
     assert caller.missing == set(range(3, 11)), "what is under way goes on"
 
 
-async def test_a_task_that_was_deleted(holdings: Holdings, holding: Holding) -> None:
+async def test_a_task_that_was_deleted(holdings: Store, holding: Holding) -> None:
     """Nobody begins with it any more."""
     holdings.remove(holding, Reason.DELETED)
     caller = download()

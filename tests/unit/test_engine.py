@@ -34,7 +34,8 @@ from pantala.errors import (
 )
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, Traffic
-from pantala.storage.holding import Holding, Reason
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.inside import get

@@ -22,7 +22,8 @@ from pantala.pb import common_pb2, dfdaemon_pb2
 from pantala.ports import Candidate
 from pantala.rpc.parent_link import DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.service import add_service, sends_headers
-from pantala.storage.holding import Holding, Reason
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 from pantala.testing import inside
 
 TASK = "a" * 64
@@ -304,7 +305,7 @@ async def test_a_piece_that_is_there_no_longer(
 async def test_a_task_that_is_there_no_longer(offered: Fetcher, owner: Owner) -> None:
     """The holding itself tells the flight."""
     lease, claim = owner.holding.lease(), owner.holding.claim(0)
-    owner.holding._home.remove(owner.holding, Reason.DELETED)
+    owner.holding._home.drop(Kind.CACHE, owner.holding.id, Reason.DELETED)
     await offered.fetch(Fetch(1, "p"))
     assert owner.events == []
     claim.abandon()

@@ -25,7 +25,7 @@ from pantala.daemon.serving import handoff_server
 from pantala.daemon.serving.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
 from pantala.model.task import DownloadRequest, Kind
-from pantala.storage.holding import Reason
+from pantala.storage.home import Reason
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Fault, Origin
@@ -344,7 +344,7 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
         await until(lambda: any(h.record.url == origin.url("/new") for h in daemon.holdings))
         (holding,) = daemon.holdings
         await until(lambda: bool(holding.pieces))
-        assert holding.content.inherited
+        assert holding.content.reused
         with Client(daemon) as client:
             client.send({"op": "download", "url": origin.url("/new")})
             started, *others, last, done = await events(client)
@@ -360,7 +360,7 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
     file = os.fstat(holding.content._fd).st_ino  # type: ignore[attr-defined]  # a segment
     await fetch(daemon, origin.url("/old"))
     (holding,) = daemon.holdings
-    assert not holding.content.inherited
+    assert not holding.content.reused
     assert os.fstat(holding.content._fd).st_ino != file  # type: ignore[attr-defined]  # a segment
 
 

@@ -20,7 +20,9 @@ from pantala.errors import (
 from pantala.model.numbers import Numbers
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
 from pantala.ports import fill
-from pantala.storage.holding import Claim, Holding, Reason
+from pantala.storage.claims import Claim
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 from pantala.testing import inside
 from pantala.wire.vortex import PieceContent, PieceRequest, Tag
 

@@ -33,8 +33,9 @@ from pantala.rpc.transport import bind
 from pantala.sources.file import FileSource
 from pantala.sources.http import HttpSettings, HttpSource
 from pantala.sources.registry import Registry
-from pantala.storage.holdings import Holdings
-from pantala.storage.metadata import MemoryMetadata
+from pantala.storage.journal import NullJournal
+from pantala.storage.memory import MemoryMedium
+from pantala.storage.store import Store
 
 from .config import DaemonConfig
 from .downloading.engine import Engine
@@ -126,12 +127,11 @@ class Daemon:
         self._facts: HostFacts | None = None
         shares = descriptors()
         self._doors = doors(shares.connections)
-        self.holdings = Holdings(
+        self.holdings = Store(
             config.storage.cache_capacity,
-            MemoryMetadata(),
+            MemoryMedium(lock_pages=config.storage.cache_lock_pages, executor=self._disposer),
+            NullJournal(),
             clock=time.time,
-            lock_pages=config.storage.cache_lock_pages,
-            executor=self._disposer,
             descriptors=shares.contents,
             mappings=shares.mappings,
             pinned_per_user=(

@@ -20,7 +20,7 @@ from pantala.net.piece_client import Connections
 from pantala.ports import ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
 from pantala.storage.holding import Holding
-from pantala.storage.holdings import Holdings
+from pantala.storage.store import Store
 
 from .config import DaemonConfig
 from .downloading.race import Spare
@@ -101,7 +101,7 @@ class Node:
         self,
         config: DaemonConfig,
         *,
-        holdings: Holdings,
+        holdings: Store,
         schedulers: SchedulerLink,
         parents: ParentLink,
         sources: Registry,

@@ -1,8 +1,13 @@
-"""What a node holds: bytes, and what is known about them.
+"""What a node holds: bytes, and what is known about them. A store for each medium.
 
+- :mod:`.store`: all tasks in one medium, with the ledger: admit, evict, expire, delete
+- :mod:`.home`: the store as its holdings see it
+- :mod:`.holding`: one task: what is known, bytes, users
+- :mod:`.claims`: its pieces on their way: claim, publish, wait
+- :mod:`.leases`: who relies on bytes, here and in other programs
+- :mod:`.journal`: what outlives the process
+- :mod:`.medium`: interfaces of what bytes may lie in
+- :mod:`.memory`: memory as a medium, and what becomes of it when a content leaves
+- :mod:`.segments`: ways of lying in memory: in the heap, without a descriptor, or in a segment
 - :mod:`.pages`: memory as the system gives it: files, mappings, and who else has them
-- :mod:`.memory`: content in memory: in the heap, without a descriptor, or in a segment
-- :mod:`.metadata`: records of tasks and pieces
-- :mod:`.holding`: one task, the two together: reserve, lease, claim, publish
-- :mod:`.holdings`: all tasks, with the ledger: admit, evict, expire, delete
 """

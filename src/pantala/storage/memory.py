@@ -1,360 +1,73 @@
-"""Content in memory, received straight into its place.
-
-========================  =========================================  ==========================
-bytes of the content      lies in                                    takes
-========================  =========================================  ==========================
-up to :data:`SMALL`       the heap                                   nothing that is scarce
-up to :data:`MEDIUM`      a segment while descriptors abound, else   a mapping, and a descriptor
-                          memory without a descriptor                in a segment
-more                      a segment: a memfd as long as the content  a mapping and a descriptor
-========================  =========================================  ==========================
-
-A segment is mapped once. Its pages come into being when they are first written, so a segment of
-which only a few pieces are wanted costs only those. Only segments can be handed out; everything
-else reaches programs in frames. Empty content is nothing at all. docs/adr/0007 says why.
+"""The memory medium: which way of lying in memory a content gets, and what becomes of it after.
 
 Touching a page for the first time costs more than receiving into it. Two things avoid it: content
 that has to go can hand its memory, still mapped, to the content that it makes room for; and where
 the system allows huge pages for shared memory, segments ask for them. docs/adr/0005 has figures.
-
-Where memfd does not exist (macOS) an unlinked temporary file stands in: it may be paged out to
-its disk, and as it cannot be sealed, no reader is given its descriptor.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
-from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from collections.abc import Iterable
+from concurrent.futures import Executor
 
 from pantala.core.ledger import Needs
-from pantala.errors import Unavailable
+from pantala.model.task import TaskRecord
 
-from . import pages
-
-#: Content up to this many bytes lies in the heap.
-SMALL: Final = 256 * 1024
-
-#: Content up to this many bytes can do without a descriptor. It is one piece, of which never a
-#: part is wanted.
-MEDIUM: Final = 4 * 1024 * 1024
-
-#: Growing content is extended by this much at a time; every piece length that follows from a
-#: content length is a multiple of it.
-GROWTH_STEP: Final = 4 * 1024 * 1024
-
-#: A content takes over memory that is at most this much longer than itself, because the rest is
-#: freed on the spot; and at least half as long, or it is not worth it.
-MAX_EXCESS: Final = 64 * 1024 * 1024
+from . import segments
+from .medium import Content, Room
+from .segments import GROWTH_STEP, SMALL, Growing, Segment
 
 
-def needs(length: int, *, abundant: bool) -> Needs:
-    """What content of *length* bytes takes besides its bytes.
+class MemoryMedium:
+    """See :class:`~.medium.Medium`.
 
     Args:
-        length: Bytes.
-        abundant: Descriptors abound: what can do without may have one.
+        lock_pages: Keep content out of swap.
+        executor: Where memory is unmapped; a gigabyte takes a tenth of a second. None: here.
     """
-    if length <= SMALL:
-        return Needs()
-    return Needs(descriptors=int(abundant or length > MEDIUM), mappings=1)
 
+    step = GROWTH_STEP
+    growing_needs = Needs(descriptors=1, mappings=1)
 
-class Content(Protocol):
-    """The bytes of one task. Views stay valid after :meth:`close`, for those who hold them."""
+    def __init__(self, *, lock_pages: bool = False, executor: Executor | None = None) -> None:
+        self._lock_pages = lock_pages
+        self._executor = executor
 
-    length: int
+    def needs(self, length: int, *, abundant: bool) -> Needs:
+        return segments.needs_of(length, abundant=abundant)
 
-    #: It lies in memory that was another content's: until all of it is here, whoever could read
-    #: anywhere in it would see what is none of theirs.
-    inherited: bool
+    def create(self, record: TaskRecord, needs: Needs) -> Content:
+        return segments.create(
+            record.content_length or 0, descriptor=needs.descriptors > 0, lock=self._lock_pages
+        )
 
-    def writable(self, offset: int, length: int) -> memoryview:
-        """A view to receive into."""
+    def reuse(self, length: int, evicted: list[Content]) -> Content | None:
+        """Of those evicted, the one whose memory suits best, if any may.
 
-    def readable(self, offset: int, length: int) -> memoryview:
-        """A read-only view. What is in it before a piece is published has no meaning."""
-
-    def punch(self, offset: int, length: int) -> bool:
-        """Give the memory of a range back; it reads as zeros after. Whether that worked."""
-
-    def handout(self) -> int | None:
-        """A new read-only descriptor of all the content, or None if there is none to give."""
-
-    def is_elsewhere(self) -> bool:
-        """Whether anybody may still have a descriptor or a mapping of it by a hand-out."""
-
-    def can_become(self, length: int) -> bool:
-        """Whether :meth:`become` is worth trying."""
-
-    def become(self, length: int) -> bool:
-        """Turn into other content of *length* bytes, with the same memory. Whether that worked.
-
-        What was in it is in it still. Only content that nobody uses any more may be asked.
+        The shortest that is long enough, else the longest.
         """
-
-    def retire(self) -> None:
-        """Give up what is scarce at once; :meth:`close` frees the rest, which takes longer."""
-
-    def close(self) -> None:
-        """Free it, or as much of it as nobody has a view or descriptor of."""
-
-
-class SmallContent:
-    """Content without a descriptor.
-
-    Args:
-        length: Bytes.
-        lock: As for :class:`Segment`; nothing in the heap is locked.
-
-    Raises:
-        OSError: The system has no memory for it.
-    """
-
-    inherited = False
-
-    def __init__(self, length: int, *, lock: bool = False) -> None:
-        self.length = length
-        self._bytes: bytearray | mmap.mmap
-        if length <= SMALL:
-            self._bytes = bytearray(length)
-        else:
-            self._bytes = pages.map_nothing(length)
-            pages.prepare(self._bytes, lock=lock)
-
-    def writable(self, offset: int, length: int) -> memoryview:
-        return memoryview(self._bytes)[offset : offset + length]
-
-    def readable(self, offset: int, length: int) -> memoryview:
-        return self.writable(offset, length).toreadonly()
-
-    def punch(self, offset: int, length: int) -> bool:
-        if isinstance(self._bytes, bytearray) or not hasattr(mmap, "MADV_DONTNEED"):
-            return False
-        start, end = _whole_pages(offset, length, self.length)
-        if start < end:
-            self._bytes.madvise(mmap.MADV_DONTNEED, start, end - start)
-        return True
-
-    def handout(self) -> None:
-        return None
-
-    def is_elsewhere(self) -> bool:
-        return False
-
-    def can_become(self, length: int) -> bool:
-        del length
-        return False
-
-    def become(self, length: int) -> bool:
-        return self.can_become(length)
-
-    def retire(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if isinstance(self._bytes, bytearray):
-            self._bytes = bytearray()
-        else:
-            with contextlib.suppress(BufferError):  # a view goes with its last holder
-                self._bytes.close()
-
-
-class Segment:
-    """Content in a memfd.
-
-    Args:
-        fd: The memfd; it is made *length* bytes long, and is the segment's from here on.
-        length: Bytes; above 0.
-        lock: Keep the pages out of swap (needs the right, or room in RLIMIT_MEMLOCK).
-    """
-
-    def __init__(self, fd: int, length: int, *, lock: bool = False) -> None:
-        self.length = length
-        self.inherited = False
-        self._fd = fd
-        self._sealed = False
-        try:
-            os.ftruncate(fd, length)
-            self._map = pages.map_file(fd, length)
-            pages.prepare(self._map, lock=lock)
-        except BaseException:  # whatever it is, the descriptor is ours to close
-            os.close(fd)
-            raise
-
-    def writable(self, offset: int, length: int) -> memoryview:
-        return memoryview(self._map)[offset : offset + length]
-
-    def readable(self, offset: int, length: int) -> memoryview:
-        return self.writable(offset, length).toreadonly()
-
-    def punch(self, offset: int, length: int) -> bool:
-        start, end = _whole_pages(offset, length, self.length)
-        if not hasattr(mmap, "MADV_REMOVE"):
-            return False
-        try:
-            if start < end:
-                self._map.madvise(mmap.MADV_REMOVE, start, end - start)
-        except OSError:  # sealed: somebody has a descriptor
-            return False
-        return True
-
-    def handout(self) -> int | None:
-        """A new descriptor, open for reading only.
-
-        Our own mapping is older than the seal, so pieces are still received into it. None where
-        the system could not say later whether the descriptor still lives: the memory could
-        never be used again.
-        """
-        if not hasattr(os, "memfd_create"):
+        able = [
+            content
+            for content in evicted
+            if isinstance(content, Segment) and content.can_resize(length)
+        ]
+        if length <= SMALL or not able:
             return None
-        if not self._sealed:
-            if pages.is_elsewhere(self._fd):
-                return None
-            pages.seal(self._fd)
-            self._sealed = True
-        with _refusals_named():
-            return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+        best = min(able, key=lambda c: (c.length < length, abs(c.length - length)))
+        if not best.resize(length):
+            return None
+        evicted.remove(best)
+        return best
 
-    def is_elsewhere(self) -> bool:
-        return self._sealed and self._fd >= 0 and pages.is_elsewhere(self._fd)
+    def grow(self, record: TaskRecord) -> Growing:
+        del record
+        return Growing(lock=self._lock_pages)
 
-    def can_become(self, length: int) -> bool:
-        # A sealed one cannot change its length.
-        if self._sealed or self._fd < 0:
-            return False
-        return self.length - MAX_EXCESS <= length <= 2 * self.length
-
-    def become(self, length: int) -> bool:
-        if not self.can_become(length):
-            return False
-        try:
-            if length > self.length:
-                os.ftruncate(self._fd, length)
-            # Refused while a view is exported: nobody may be surprised by other bytes in it.
-            self._map.resize(length)
-            if length < self.length:
-                os.ftruncate(self._fd, length)
-            pages.ask_for_huge_pages(self._map)
-        except (BufferError, OSError, SystemError, AttributeError):  # the last two: no mremap here
-            return False
-        self.length = length
-        self.inherited = True
-        return True
-
-    def close(self) -> None:
-        # Views of a reader who was cut off may still be exported; then the mapping goes with
-        # the last of them.
-        self.retire()
-        with contextlib.suppress(BufferError):
-            self._map.close()
-
-    def retire(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-class Growing:
-    """Content whose length shows only at its end. One writer, no readers."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        with _refusals_named():
-            self._fd = pages.anonymous_file()
-
-    def extend(self) -> memoryview:
-        """Make it longer by :data:`GROWTH_STEP` and return a view of the new part.
-
-        Raises:
-            Unavailable: The system has no memory for it.
-        """
-        start = self.length
-        with _refusals_named():
-            os.ftruncate(self._fd, start + GROWTH_STEP)
-            self.length += GROWTH_STEP
-            return memoryview(mmap.mmap(self._fd, GROWTH_STEP, offset=start))
-
-    def finish(self, length: int, *, descriptor: bool = True, lock: bool = False) -> Content:
-        """Cut it to *length* bytes and turn it into content that can be read.
-
-        Args:
-            length: Bytes; above 0.
-            descriptor: It may keep its descriptor, as :func:`needs` says.
-            lock: As for :class:`Segment`.
-
-        Raises:
-            Unavailable: The system has no memory for it.
-        """
-        fd, self._fd = self._fd, -1
-        with _refusals_named():
-            if descriptor and length > SMALL:
-                return Segment(fd, length, lock=lock)
-            try:
-                small = SmallContent(length, lock=lock)
-                with small.writable(0, length) as view:
-                    _read_all(fd, view)
-            finally:
-                os.close(fd)
-            return small
-
-    def retire(self) -> None:
-        """Nothing can be given up before :meth:`close`."""
-
-    def close(self) -> None:
-        """Throw it away. Harmless after :meth:`finish`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def heir_for(length: int, spare: Iterable[Content]) -> Content | None:
-    """Of *spare*, the one whose memory suits content of *length* bytes best, if any may.
-
-    The shortest that is long enough, else the longest.
-    """
-    able = (content for content in spare if length > SMALL and content.can_become(length))
-    return min(able, key=lambda c: (c.length < length, abs(c.length - length)), default=None)
-
-
-def create(length: int, *, descriptor: bool = True, lock: bool = False) -> Content:
-    """Room for content of *length* bytes.
-
-    Args:
-        length: Bytes; above 0.
-        descriptor: It may have one, as :func:`needs` says.
-        lock: As for :class:`Segment`.
-
-    Raises:
-        Unavailable: The system has no memory for it, or no descriptor.
-    """
-    with _refusals_named():
-        if length <= SMALL or not descriptor:
-            return SmallContent(length, lock=lock)
-        return Segment(pages.anonymous_file(), length, lock=lock)
-
-
-def _whole_pages(offset: int, length: int, total: int) -> tuple[int, int]:
-    """Start and end of the pages of which a range has all that is content."""
-    start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = offset + length
-    return start, end if end == total else end // mmap.PAGESIZE * mmap.PAGESIZE
-
-
-def _read_all(fd: int, view: memoryview) -> None:
-    """Fill *view* from the start of a file."""
-    done = 0
-    while done < len(view):
-        done += os.preadv(fd, [view[done:]], done)
-
-
-@contextlib.contextmanager
-def _refusals_named() -> Iterator[None]:
-    """What the system says when it has no more memory or descriptors, as an error of ours."""
-    try:
-        yield
-    except (OSError, OverflowError) as error:
-        why = error.strerror if isinstance(error, OSError) else "no machine has so much"
-        raise Unavailable(f"no room for content in memory: {why}") from error
+    def discard(self, rooms: Iterable[Room]) -> None:
+        for room in rooms:
+            room.retire()
+            # Locked pages count against the limit on locked memory until they go.
+            if self._executor is None or self._lock_pages:
+                room.close()
+            else:
+                self._executor.submit(room.close)

@@ -12,7 +12,8 @@ from pantala.model.digest import parse_digest
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
 from pantala.model.task import DownloadRequest, PieceRecord, Traffic
-from pantala.storage.holding import Holding, Lease
+from pantala.storage.holding import Holding
+from pantala.storage.leases import Lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,10 +274,9 @@ class Engine:
         self._node.tasks.start(self._prefetch_all(whole, holding), "prefetch")
 
     async def _prefetch_all(self, request: DownloadRequest, holding: Holding) -> None:
-        metadata, now = self._node.holdings.metadata, self._node.holdings.now
         labels = TaskLabels(request.kind, request.tag or "", request.application or "")
         try:
-            metadata.prefetch_started(request.kind, holding.id, now())
+            holding.prefetch_started()
         except DragonflyError:  # somebody else does, or it was deleted
             return
         self._node.metrics.prefetch_started(labels)
@@ -289,7 +288,7 @@ class Engine:
             logger.info("prefetch failed", task=holding.id, why=str(error))
             self._node.metrics.prefetch_failed(labels)
             if not holding.gone:
-                metadata.prefetch_failed(request.kind, holding.id, now())
+                holding.prefetch_failed()
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -314,6 +314,7 @@ class Fetcher:
         try:
             await race.win(self._node, place.beside)
             piece = race.publish(digest, parent_id=parent, traffic=traffic)
+            await race.claim.kept()
         except TaskDeleted:
             return None  # the flight is told by the holding itself
         if parent is not None:

@@ -30,7 +30,9 @@ from pantala.model.pieces import piece_count, piece_length_for, pieces_for
 from pantala.model.task import DownloadRequest, TaskRecord, Traffic
 from pantala.model.urls import public_url
 from pantala.ports import KnownTask, Registration
-from pantala.storage.holding import Holding, Lease, Reason
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
+from pantala.storage.leases import Lease
 
 from .callers import Callers
 from .download import Download
@@ -208,8 +210,7 @@ class Flight:
             # Pieces of two contents would be mixed by whoever goes on with this one.
             self._node.holdings.remove(holding, Reason.CHANGED)
         elif not holding.complete:
-            now = self._node.holdings.now()
-            self._node.holdings.metadata.download_failed(self._kind, self._task_id, now)
+            holding.failed()
 
     # -- what it is ----------------------------------------------------------------------------
 
@@ -302,6 +303,7 @@ class Flight:
                 claim.abandon()
                 raise
             claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+            await claim.kept()
         return holding
 
     # -- getting it ----------------------------------------------------------------------------

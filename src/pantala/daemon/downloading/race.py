@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pantala.model.pieces import Piece
 from pantala.model.task import PieceRecord, Traffic
 from pantala.ports import Sink, fill
-from pantala.storage.holding import Claim
+from pantala.storage.claims import Claim
 
 if TYPE_CHECKING:
     from pantala.daemon.node import Node

@@ -21,8 +21,7 @@ from pantala.errors import DragonflyError, OutOfSpace, TimedOut, Unavailable
 from pantala.model.task import TaskRecord
 from pantala.ports import Sink
 from pantala.storage.holding import Holding
-from pantala.storage.holdings import Holdings
-from pantala.storage.memory import GROWTH_STEP
+from pantala.storage.store import Store
 
 from .callers import Callers
 from .download import Download
@@ -72,7 +71,7 @@ class Room:
         holdings: Where room is wanted.
     """
 
-    def __init__(self, holdings: Holdings) -> None:
+    def __init__(self, holdings: Store) -> None:
         self._holdings = holdings
         self._waiters: list[_Waiter] = []
         self._growers: list[_Grower] = []
@@ -126,7 +125,7 @@ class Room:
                 grower = _Grower(holding, callers, until)
                 self._growers.append(grower)
                 for download in callers.active():
-                    download.wait_for_room(GROWTH_STEP, self._holdings.holders)
+                    download.wait_for_room(self._holdings.medium.step, self._holdings.holders)
                 self.look()
                 try:
                     may = await grower.may
@@ -218,7 +217,7 @@ class Room:
             if grower.holding.gone or now >= grower.until or not grower.callers.is_patient:
                 grower.may.set_result(False)
                 return
-            if ledger.could_reserve(grower.holding.account, GROWTH_STEP, Needs()):
+            if ledger.could_reserve(grower.holding.account, self._holdings.medium.step, Needs()):
                 grower.may.set_result(True)
                 return
         if ledger.leased <= sum(grower.holding.reserved_bytes for grower in waiting):

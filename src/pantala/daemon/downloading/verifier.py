@@ -16,7 +16,8 @@ from pantala.errors import DigestMismatch, DragonflyError
 from pantala.model.digest import Digest, hasher
 from pantala.model.ids import Identity
 from pantala.model.task import DownloadRequest, Kind
-from pantala.storage.holding import Holding, Reason
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 
 from .callers import Callers
 from .download import Download, Event

@@ -33,7 +33,7 @@ from pantala.errors import (
 )
 from pantala.model.task import DownloadRequest
 from pantala.net.sockets import hang_up
-from pantala.storage.holding import NOBODY
+from pantala.storage.leases import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
 from .handoff_request import parse_download

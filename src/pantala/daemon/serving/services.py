@@ -41,7 +41,8 @@ from pantala.rpc.convert import (
 from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.service import address_of, reads, sends_headers
-from pantala.storage.holding import Holding, Reason
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 
 from . import output
 

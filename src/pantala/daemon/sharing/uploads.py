@@ -79,12 +79,11 @@ class NodeUploads:
             TimedOut: It is still on its way.
         """
         holding = self.holding(kind, task_id)
-        metadata, now = self._node.holdings.metadata, self._node.holdings.now
         with holding.lease():
             record = await holding.wait_for_piece(number, self._node.config.download.piece_timeout)
             if holding.gone:
                 raise TaskDeleted(f"task {task_id} was deleted")
-            metadata.upload_started(kind, task_id, now())
+            holding.upload_started()
             self._node.metrics.upload_started()
             delivered = False
             try:
@@ -95,9 +94,7 @@ class NodeUploads:
             finally:
                 self._node.metrics.upload_finished()
                 if not holding.gone:
-                    ended = metadata.upload_finished if delivered else metadata.upload_failed
-                    ended(kind, task_id, now())
-                    holding.touch()
+                    holding.upload_ended(delivered=delivered)
 
     async def version(self, holding: Holding) -> str:
         """The version of what is held; ``""`` when it has none.

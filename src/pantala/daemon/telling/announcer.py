@@ -16,8 +16,9 @@ from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
 from pantala.ports import Answer, Conversation, Empty, GoToSource, Registration
 from pantala.rpc.scheduler_link import Scheduler, Schedulers, owner
-from pantala.storage.holding import Holding, Reason
-from pantala.storage.holdings import Holdings
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
+from pantala.storage.store import Store
 
 logger = structlog.get_logger(__name__)
 
@@ -47,7 +48,7 @@ class Announcer:
     def __init__(
         self,
         schedulers: Schedulers,
-        holdings: Holdings,
+        holdings: Store,
         *,
         host_id: str,
         host: Callable[[], common_pb2.Host],

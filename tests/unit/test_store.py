@@ -1,4 +1,4 @@
-"""storage/holding.py and holdings.py: bytes, records and users of a task are one thing."""
+"""storage/store.py and what it is made of: bytes, records and users of a task are one thing."""
 
 from __future__ import annotations
 
@@ -31,29 +31,52 @@ from pantala.errors import (
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
 from pantala.ports import fill
-from pantala.storage.holding import Holding, Lease, Reason
-from pantala.storage.holdings import Figures, Holdings
-from pantala.storage.memory import GROWTH_STEP, Segment
-from pantala.storage.metadata import MemoryMetadata
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
+from pantala.storage.journal import NullJournal, Written
+from pantala.storage.leases import Handouts, Lease
+from pantala.storage.memory import MemoryMedium
+from pantala.storage.segments import GROWTH_STEP, Segment
+from pantala.storage.store import Figures, Store
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
 TTL = {Kind.CACHE: 60.0}
 
 
-class Store(Holdings):
-    """Holdings with a clock that is set by hand, and a list of what left."""
+class Noted(NullJournal):
+    """What a journal that keeps it would have in it."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, tuple[TaskRecord, dict[int, PieceRecord]]] = {}
+
+    def task(self, record: TaskRecord) -> None:
+        _, pieces = self.tasks.get(record.id, (record, {}))
+        self.tasks[record.id] = record, pieces
+
+    def piece(self, record: TaskRecord, piece: PieceRecord, written: Written) -> None:
+        self.tasks[record.id][1][piece.number] = piece
+        super().piece(record, piece, written)
+
+    def deleted(self, kind: Kind, task_id: str) -> None:
+        assert kind is Kind.CACHE
+        del self.tasks[task_id]
+
+
+class Watched(Store):
+    """A store with a clock that is set by hand, and a list of what left."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.time = 1000.0
-        super().__init__(capacity, MemoryMetadata(), clock=lambda: self.time)
+        self.noted = Noted()
+        super().__init__(capacity, MemoryMedium(), self.noted, clock=lambda: self.time)
         self.removed: list[tuple[str, Reason]] = []
         self.on_removed = self._note
 
     def _note(self, holding: Holding, reason: Reason) -> None:
         # Whoever hears of it must find nothing of it any more.
         assert self.get(holding.kind, holding.id) is None
-        assert not self.metadata.exists(holding.kind, holding.id)
+        assert holding.id not in self.noted.tasks
         assert holding.gone
         self.removed.append((holding.id, reason))
 
@@ -113,9 +136,9 @@ def descriptors() -> int:
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
+def store() -> Iterator[Watched]:
     """Room for 64 MiB; empty in the end."""
-    store = Store()
+    store = Watched()
     yield store
     store.close()
     assert (store.ledger.used, store.ledger.records, len(store)) == (0, 0, 0)
@@ -124,7 +147,7 @@ def store() -> Iterator[Store]:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def test_a_piece_is_seen_once_it_is_published(store: Store) -> None:
+def test_a_piece_is_seen_once_it_is_published(store: Watched) -> None:
     """Claimed is not here; published it is, as it was received."""
     holding = store.add("t", 3 * MIB + 10)
     holding.reserve([1, 3])
@@ -151,7 +174,7 @@ def test_a_piece_is_seen_once_it_is_published(store: Store) -> None:
     assert claim.over.is_set()
 
 
-def test_a_claim_can_be_abandoned(store: Store) -> None:
+def test_a_claim_can_be_abandoned(store: Watched) -> None:
     """Another may try; what was received of it is not here."""
     holding = store.add("t", MIB)
     holding.reserve([0])
@@ -162,7 +185,7 @@ def test_a_claim_can_be_abandoned(store: Store) -> None:
 
 
 @pytest.mark.parametrize("why", ["claimed", "here", "not reserved"])
-def test_what_cannot_be_claimed(store: Store, why: str) -> None:
+def test_what_cannot_be_claimed(store: Watched, why: str) -> None:
     """Two receivers in one place would be a bug of ours."""
     holding = store.add("t", 2 * MIB)
     holding.reserve([0])
@@ -176,7 +199,7 @@ def test_what_cannot_be_claimed(store: Store, why: str) -> None:
         claim.abandon()
 
 
-def test_the_view_of_a_claim_ends_with_it(store: Store) -> None:
+def test_the_view_of_a_claim_ends_with_it(store: Watched) -> None:
     """No late write into a verified piece."""
     holding = store.add("t", 2 * MIB)
     holding.reserve([0, 1])
@@ -188,7 +211,7 @@ def test_the_view_of_a_claim_ends_with_it(store: Store) -> None:
             claim.sink.window(0)
 
 
-def test_the_last_piece_completes_it(store: Store) -> None:
+def test_the_last_piece_completes_it(store: Watched) -> None:
     """And nothing else does."""
     holding = store.add("t", 2 * MIB)
     holding.reserve([0, 1])
@@ -199,7 +222,7 @@ def test_the_last_piece_completes_it(store: Store) -> None:
     assert (holding.complete, holding.record.finished_at) == (True, 1005.0)
 
 
-def test_an_empty_content_is_complete(store: Store) -> None:
+def test_an_empty_content_is_complete(store: Watched) -> None:
     """It has no bytes, and is nowhere."""
     holding = store.add("t", 0)
     holding.reserve([])
@@ -212,7 +235,7 @@ def test_an_empty_content_is_complete(store: Store) -> None:
     assert store.get(Kind.CACHE, "t") is holding
 
 
-def test_a_view_takes_every_piece_it_touches(store: Store) -> None:
+def test_a_view_takes_every_piece_it_touches(store: Watched) -> None:
     """The message names the first that is missing."""
     holding = store.add("t", 4 * MIB)
     holding.reserve(range(4))
@@ -225,7 +248,7 @@ def test_a_view_takes_every_piece_it_touches(store: Store) -> None:
     assert holding.view(ByteRange(0, MIB)).readonly
 
 
-def test_what_is_not_known_yet(store: Store) -> None:
+def test_what_is_not_known_yet(store: Watched) -> None:
     """Of a content of unknown length there are no pieces."""
     holding = store.open(record("t", None, None))
     for ask in (
@@ -241,7 +264,7 @@ def test_what_is_not_known_yet(store: Store) -> None:
     assert holding.handout() is None
 
 
-def test_a_piece_that_does_not_exist(store: Store) -> None:
+def test_a_piece_that_does_not_exist(store: Watched) -> None:
     """Neither can it be reserved, and nothing changes by trying."""
     holding = store.add("t", MIB)
     with pytest.raises(InvalidRequest):
@@ -254,7 +277,7 @@ def test_a_piece_that_does_not_exist(store: Store) -> None:
 # -- waiting -------------------------------------------------------------------------------------
 
 
-async def test_waiting_for_a_claim(store: Store) -> None:
+async def test_waiting_for_a_claim(store: Watched) -> None:
     """Everybody who waits gets it."""
     holding = store.add("t", MIB)
     holding.reserve([0])
@@ -268,7 +291,7 @@ async def test_waiting_for_a_claim(store: Store) -> None:
     assert await holding.wait_for_piece(0, 60) is published
 
 
-async def test_waiting_for_a_claim_that_is_abandoned(store: Store) -> None:
+async def test_waiting_for_a_claim_that_is_abandoned(store: Watched) -> None:
     """If nobody else has claimed it by then, it is not here."""
     holding = store.add("t", MIB)
     holding.reserve([0])
@@ -284,7 +307,7 @@ async def test_waiting_for_a_claim_that_is_abandoned(store: Store) -> None:
         await waiting
 
 
-async def test_nobody_waits_for_ever(store: Store) -> None:
+async def test_nobody_waits_for_ever(store: Watched) -> None:
     """Nor for what nobody fetches."""
     holding = store.add("t", 2 * MIB)
     holding.reserve([0])
@@ -296,7 +319,7 @@ async def test_nobody_waits_for_ever(store: Store) -> None:
     claim.abandon()
 
 
-async def test_waiting_for_what_is_deleted(store: Store) -> None:
+async def test_waiting_for_what_is_deleted(store: Watched) -> None:
     """Those who wait are told when its receiver has let go."""
     holding = store.add("t", MIB)
     holding.reserve([0])
@@ -311,7 +334,7 @@ async def test_waiting_for_what_is_deleted(store: Store) -> None:
     lease.end()
 
 
-async def test_watching(store: Store) -> None:
+async def test_watching(store: Watched) -> None:
     """Every piece once, and that there is other news."""
     holding = store.add("t", 2 * MIB)
     holding.reserve([0, 1])
@@ -325,13 +348,13 @@ async def test_watching(store: Store) -> None:
 
     assert news == [None, 1, None, None]
     assert second.qsize() == 4
-    assert holding._watchers == set()
+    assert holding._claims._watchers == set()
 
 
 # -- room ----------------------------------------------------------------------------------------
 
 
-def test_a_part_of_a_huge_content_takes_room_for_itself_only(store: Store) -> None:
+def test_a_part_of_a_huge_content_takes_room_for_itself_only(store: Watched) -> None:
     """However large the whole, and whatever the kernel would have to say."""
     holding = store.add("t", 100 << 30)
     holding.reserve([50_000, 50_001])
@@ -343,7 +366,7 @@ def test_a_part_of_a_huge_content_takes_room_for_itself_only(store: Store) -> No
     assert (holding.fully_reserved, holding.handout()) == (False, None)
 
 
-def test_reserving_twice_costs_nothing(store: Store) -> None:
+def test_reserving_twice_costs_nothing(store: Watched) -> None:
     """A put that is repeated must not leak."""
     holding = store.add("t", 10 * MIB)
     for _ in range(3):
@@ -353,7 +376,7 @@ def test_reserving_twice_costs_nothing(store: Store) -> None:
     assert holding.fully_reserved
 
 
-def test_what_does_not_fit_changes_nothing(store: Store) -> None:
+def test_what_does_not_fit_changes_nothing(store: Watched) -> None:
     """Those who would not have sufficed stay."""
     other = store.fill("other", 20 * MIB)
     with other.lease():
@@ -366,7 +389,7 @@ def test_what_does_not_fit_changes_nothing(store: Store) -> None:
             holding.claim(0)
 
 
-def test_eviction_is_one_act(store: Store) -> None:
+def test_eviction_is_one_act(store: Watched) -> None:
     """The one used longest ago goes: bytes, records, and one word about it."""
     for name in "abcd":
         store.fill(name, 16 * MIB)
@@ -381,7 +404,7 @@ def test_eviction_is_one_act(store: Store) -> None:
     assert store.ledger.used == 52 * MIB
 
 
-def test_tasks_without_bytes_are_evicted_too(store: Store) -> None:
+def test_tasks_without_bytes_are_evicted_too(store: Watched) -> None:
     """What is known of them has its limit; those in use stay, and their bytes are not concerned."""
     store.fill("whole", 64 * MIB)
     used = store.add("used", 0)
@@ -402,7 +425,7 @@ def test_tasks_without_bytes_are_evicted_too(store: Store) -> None:
     assert store.fill("all", 64 * MIB).complete
 
 
-def test_memory_passes_from_the_evicted_to_the_evictor(store: Store) -> None:
+def test_memory_passes_from_the_evicted_to_the_evictor(store: Watched) -> None:
     """No new page is needed; and nobody gets to see what was in the old ones."""
     old = store.fill("old", 48 * MIB)
     memory, file = old.content, inode(old)
@@ -425,7 +448,7 @@ def test_memory_passes_from_the_evicted_to_the_evictor(store: Store) -> None:
     os.close(fd)
 
 
-def test_the_best_memory_is_taken_and_the_rest_is_freed(store: Store) -> None:
+def test_the_best_memory_is_taken_and_the_rest_is_freed(store: Watched) -> None:
     """Of several that had to go."""
     for name, length in (("small", 10 * MIB), ("fits", 24 * MIB), ("large", 30 * MIB)):
         store.fill(name, length)
@@ -441,7 +464,7 @@ def test_the_best_memory_is_taken_and_the_rest_is_freed(store: Store) -> None:
 
 
 @pytest.mark.parametrize("why", ["a part", "early", "handed out", "in somebody's view"])
-def test_memory_that_does_not_pass_on(store: Store, why: str) -> None:
+def test_memory_that_does_not_pass_on(store: Watched, why: str) -> None:
     """Where others could read in it, or it would count for less than it is."""
     old = store.fill("old", 60 * MIB)
     file = inode(old)
@@ -470,8 +493,9 @@ _LOCKED = """
 import os, resource
 from pantala.model.task import Kind, TaskRecord, Traffic
 from pantala.ports import fill
-from pantala.storage.holdings import Holdings
-from pantala.storage.metadata import MemoryMetadata
+from pantala.storage.store import Store
+from pantala.storage.journal import NullJournal
+from pantala.storage.memory import MemoryMedium
 
 class Busy:
     # As the one that frees memory may be: it gets round to nothing.
@@ -484,8 +508,11 @@ if os.geteuid() == 0:
 for early in (False, True):
     for old, new in ((4, 4), (8, 16), (16, 2), (5, 6)):
         old, new = old * MIB // 2, new * MIB // 2
-        store = Holdings(
-            8 * MIB, MemoryMetadata(), clock=lambda: 1.0, lock_pages=True, executor=Busy()
+        store = Store(
+            8 * MIB,
+            MemoryMedium(lock_pages=True, executor=Busy()),
+            NullJournal(),
+            clock=lambda: 1.0,
         )
         for name in [*"abcd"[: 8 * MIB // old], "new"]:
             length = new if name == "new" else old
@@ -504,11 +531,11 @@ for early in (False, True):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="locks nothing elsewhere")
 def test_locked_memory_within_a_limit_of_the_capacity() -> None:
-    """What is evicted no longer counts when its successor comes, inherited or not."""
+    """What is evicted no longer counts when its successor comes, reused or not."""
     subprocess.run([sys.executable, "-c", _LOCKED], check=True, timeout=60)
 
 
-def test_a_failed_download_in_memory_of_another(store: Store) -> None:
+def test_a_failed_download_in_memory_of_another(store: Watched) -> None:
     """What did not come is given back, and is nothing of the other's after."""
     store.fill("old", 60 * MIB)
     new = store.add("new", 60 * MIB)
@@ -522,7 +549,7 @@ def test_a_failed_download_in_memory_of_another(store: Store) -> None:
     assert new.view(ByteRange(3 * MIB, MIB)) == data_of(3, MIB)
 
 
-def test_nobody_in_use_is_evicted(store: Store) -> None:
+def test_nobody_in_use_is_evicted(store: Watched) -> None:
     """A lease keeps it, whoever came before or after."""
     store.fill("a", 30 * MIB)
     used = store.get(Kind.CACHE, "a")
@@ -534,7 +561,7 @@ def test_nobody_in_use_is_evicted(store: Store) -> None:
         assert bytes(used.view(ByteRange(0, MIB))) == data_of(0, MIB)
 
 
-def test_memory_that_was_not_needed_comes_back(store: Store) -> None:
+def test_memory_that_was_not_needed_comes_back(store: Watched) -> None:
     """Half a piece was received when the download failed; two pieces are here."""
     holding = store.add("t", 5 * MIB)
     holding.reserve(range(5))
@@ -552,7 +579,7 @@ def test_memory_that_was_not_needed_comes_back(store: Store) -> None:
     assert store.ledger.used == 5 * MIB
 
 
-def test_settling_spares_what_is_under_way(store: Store) -> None:
+def test_settling_spares_what_is_under_way(store: Watched) -> None:
     """A claim keeps its room."""
     holding = store.add("t", 3 * MIB)
     holding.reserve(range(3))
@@ -563,7 +590,7 @@ def test_settling_spares_what_is_under_way(store: Store) -> None:
     claim.abandon()
 
 
-def test_a_segment_in_others_hands_keeps_its_room(store: Store) -> None:
+def test_a_segment_in_others_hands_keeps_its_room(store: Watched) -> None:
     """A reader of its holes makes them memory."""
     holding = store.add("t", 4 * MIB)
     holding.reserve(range(4))
@@ -577,7 +604,7 @@ def test_a_segment_in_others_hands_keeps_its_room(store: Store) -> None:
     os.close(fd)
 
 
-def test_nothing_came(store: Store) -> None:
+def test_nothing_came(store: Watched) -> None:
     """A task of which there is nothing is none."""
     holding = store.add("t", 4 * MIB)
     holding.reserve(range(4))
@@ -588,7 +615,7 @@ def test_nothing_came(store: Store) -> None:
     assert store.ledger.used == 0
 
 
-def test_nothing_came_of_a_small_one(store: Store) -> None:
+def test_nothing_came_of_a_small_one(store: Watched) -> None:
     """Which is no segment."""
     holding = store.add("t", 1000)
     holding.reserve([0])
@@ -596,7 +623,7 @@ def test_nothing_came_of_a_small_one(store: Store) -> None:
     assert store.removed == [("t", Reason.FAILED)]
 
 
-def test_a_small_content_is_one_piece(store: Store) -> None:
+def test_a_small_content_is_one_piece(store: Watched) -> None:
     """Without a descriptor to give."""
     holding = store.fill("t", 1000)
     holding.settle()
@@ -604,7 +631,7 @@ def test_a_small_content_is_one_piece(store: Store) -> None:
     assert bytes(holding.view(ByteRange(10, 20))) == data_of(0, 1000)[10:30]
 
 
-def test_figures(store: Store) -> None:
+def test_figures(store: Watched) -> None:
     """How full it is; what was ever published is never less."""
     holding = store.fill("a", 2 * MIB)
     store.add("b", 4 * MIB).reserve([0, 1, 2])
@@ -619,7 +646,7 @@ def test_figures(store: Store) -> None:
     )
 
 
-def test_repr_is_a_status_line(store: Store) -> None:
+def test_repr_is_a_status_line(store: Watched) -> None:
     """Fit for a log."""
     assert repr(store.fill("t", 2 * MIB)).startswith("<Holding t 2 pieces, ")
 
@@ -627,7 +654,7 @@ def test_repr_is_a_status_line(store: Store) -> None:
 # -- deleting ------------------------------------------------------------------------------------
 
 
-def test_deleted_while_it_is_used(store: Store) -> None:
+def test_deleted_while_it_is_used(store: Watched) -> None:
     """It takes no new users; those it has keep what they have, and it counts until they go."""
     holding = store.fill("t", 4 * MIB)
     first, second = holding.lease(), holding.lease()
@@ -653,7 +680,7 @@ def test_deleted_while_it_is_used(store: Store) -> None:
         holding.view(ByteRange(0, MIB))
 
 
-def test_deleted_while_it_is_received(store: Store) -> None:
+def test_deleted_while_it_is_received(store: Watched) -> None:
     """The receiver may go on into memory that nobody will see; its successor is another."""
     holding = store.add("t", MIB)
     holding.reserve([0])
@@ -675,7 +702,7 @@ def test_deleted_while_it_is_received(store: Store) -> None:
     assert store.ledger.used == MIB
 
 
-def test_another_content_under_the_same_name(store: Store) -> None:
+def test_another_content_under_the_same_name(store: Watched) -> None:
     """What is held is from before it changed, and goes, even when it is used."""
     for change in (
         {"content_length": 3 * MIB},
@@ -692,7 +719,7 @@ def test_another_content_under_the_same_name(store: Store) -> None:
         store.remove(new, Reason.DELETED)
 
 
-def test_an_unknown_version_may_be_any(store: Store) -> None:
+def test_an_unknown_version_may_be_any(store: Watched) -> None:
     """What the swarm knows of a content has none; it is learnt later."""
     old = store.open(record("t", 2 * MIB))
     new = store.open(replace(record("t", 2 * MIB), version="1"))
@@ -702,7 +729,7 @@ def test_an_unknown_version_may_be_any(store: Store) -> None:
     assert again.record.version == "1"
 
 
-def test_what_nobody_named_a_version_of(store: Store) -> None:
+def test_what_nobody_named_a_version_of(store: Watched) -> None:
     """Once some of it is here, it is not joined with what has one."""
     old = store.open(record("t", 2 * MIB))
     old.reserve([0])
@@ -711,7 +738,7 @@ def test_what_nobody_named_a_version_of(store: Store) -> None:
     assert old.gone
 
 
-def test_time_to_live(store: Store) -> None:
+def test_time_to_live(store: Watched) -> None:
     """It counts from the last use, and those in use are spared."""
     for name in "abc":
         store.fill(name, MIB)
@@ -734,7 +761,7 @@ def test_time_to_live(store: Store) -> None:
 def test_memory_is_freed_elsewhere() -> None:
     """Unmapping a gigabyte takes a while; the loop does not wait for it."""
     with ThreadPoolExecutor(1) as executor:
-        store = Holdings(CAPACITY, MemoryMetadata(), clock=lambda: 0.0, executor=executor)
+        store = Store(CAPACITY, MemoryMedium(executor=executor), NullJournal(), clock=lambda: 0.0)
         holding = store.open(record("t", MIB))
         holding.reserve([0])
         segment = holding.content
@@ -744,18 +771,22 @@ def test_memory_is_freed_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("way", ["descriptor", "mapping"])
-def test_what_is_kept_counts(store: Store, way: str) -> None:
+def test_what_is_kept_counts(store: Watched, way: str) -> None:
     """Without a lease, too: neither evicted nor forgotten until the last user lets go of it."""
     holding = store.fill("t", 40 * MIB)
     with holding.lease():
         fd = holding.handout(user=1000)
         assert fd is not None
-        assert store.pinned() == 0
+        assert store.handouts.kept() == 0
         kept = mmap.mmap(fd, 0, prot=mmap.PROT_READ) if way == "mapping" else None
         if kept is not None:
             os.close(fd)  # the mapping is enough, by a descriptor of its own
-    assert store.pinned() == store.figures().pinned == store.ledger.leased == 40 * MIB
-    assert (holding.lease_count, store.pinned(1000), store.pinned(1001)) == (1, 40 * MIB, 0)
+    assert store.handouts.kept() == store.figures().pinned == store.ledger.leased == 40 * MIB
+    assert (holding.lease_count, store.handouts.kept(1000), store.handouts.kept(1001)) == (
+        1,
+        40 * MIB,
+        0,
+    )
     with pytest.raises(OutOfSpace):
         store.add("u", 30 * MIB).reserve(range(30))
     store.time += 100
@@ -769,12 +800,12 @@ def test_what_is_kept_counts(store: Store, way: str) -> None:
     else:
         os.close(fd)
     store.add("u", 30 * MIB).reserve(range(30))
-    assert (store.pinned(), store.ledger.used) == (0, 30 * MIB)
+    assert (store.handouts.kept(), store.ledger.used) == (0, 30 * MIB)
 
 
-def test_one_user_keeps_a_share(store: Store) -> None:
+def test_one_user_keeps_a_share(store: Watched) -> None:
     """Beyond it nothing more is handed out to that user, until something is back."""
-    store._pinned_per_user = 3 * MIB
+    store.handouts = Handouts(3 * MIB)
     kept = []
     for name in "abc":
         holding = store.fill(name, 2 * MIB)
@@ -796,7 +827,7 @@ def test_one_user_keeps_a_share(store: Store) -> None:
     os.close(kept[1])
 
 
-def test_a_reader_in_another_process_that_is_killed(store: Store) -> None:
+def test_a_reader_in_another_process_that_is_killed(store: Watched) -> None:
     """With its lease goes its memory: capacity stays honest."""
     holding = store.fill("t", 4 * MIB)
     lease, fd = holding.lease(), holding.handout()
@@ -822,7 +853,7 @@ def test_a_reader_in_another_process_that_is_killed(store: Store) -> None:
 # -- content of unknown length -------------------------------------------------------------------
 
 
-def test_growing(store: Store) -> None:
+def test_growing(store: Watched) -> None:
     """Room is taken step by step, others go for it, and what was too much comes back."""
     store.fill("old", 60 * MIB)
     holding = store.open(record("t", None, None))
@@ -849,7 +880,7 @@ def test_growing(store: Store) -> None:
     lease.end()
 
 
-def test_it_grew_to_nothing(store: Store) -> None:
+def test_it_grew_to_nothing(store: Watched) -> None:
     """An empty content, and no bytes reserved."""
     holding = store.open(record("t", None, None))
     holding.extend().close()
@@ -858,7 +889,7 @@ def test_it_grew_to_nothing(store: Store) -> None:
     assert (holding.complete, store.ledger.used) == (True, 0)
 
 
-def test_it_grew_too_large(store: Store) -> None:
+def test_it_grew_too_large(store: Watched) -> None:
     """It never evicts itself, and what it had is free again."""
     holding = store.open(record("t", None, None))
     lease = holding.lease()
@@ -873,7 +904,7 @@ def test_it_grew_too_large(store: Store) -> None:
     assert store.ledger.used == 0
 
 
-def test_deleted_while_it_grows(store: Store) -> None:
+def test_deleted_while_it_grows(store: Watched) -> None:
     """Nothing of it is left, and nothing comes back under its name."""
     holding = store.open(record("t", None, None))
     lease = holding.lease()
@@ -884,13 +915,12 @@ def test_deleted_while_it_grows(store: Store) -> None:
     with pytest.raises(TaskDeleted):
         holding.finish_growing(100, GROWTH_STEP)
     assert store.get(Kind.CACHE, "t") is None
-    assert not store.metadata.exists(Kind.CACHE, "t")
     holding.settle()
     lease.end()
     assert store.ledger.used == 0
 
 
-def test_it_failed_before_it_grew(store: Store) -> None:
+def test_it_failed_before_it_grew(store: Watched) -> None:
     """Not a byte came."""
     holding = store.open(record("t", None, None))
     holding.settle()
@@ -909,7 +939,7 @@ class HoldingsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store(10 * PIECE)
+        self.store = Watched(10 * PIECE)
         #: Every holding that was ever used and is not forgotten yet, with its leases.
         self.leases: list[tuple[Holding, Lease]] = []
         self.reserved: dict[Holding, set[int]] = {}
@@ -1015,7 +1045,10 @@ class HoldingsMachine(RuleBasedStateMachine):
         assert self.store.ledger.used == used <= self.store.ledger.capacity
         leased = {holding for holding, _ in self.leases}
         assert self.store.ledger.leased == sum(h.reserved_bytes for h in leased)
-        assert {h.id for h in self.store} == {r.id for r in self.store.metadata.list()}
+        assert {h.id for h in self.store} == self.store.noted.tasks.keys()
+        for held in self.store:
+            task, pieces = self.store.noted.tasks[held.id]
+            assert (task, pieces) == (held.record, held.pieces)
         assert all(h.gone or self.holding(h.id) is h for h in alive)
 
     @invariant()
@@ -1042,9 +1075,9 @@ TestHoldingsMachine.settings = settings(max_examples=60, stateful_step_count=30,
 class TestDescriptors:
     """Descriptors and mappings are as scarce as bytes."""
 
-    def few(self, **limits: int) -> Store:
+    def few(self, **limits: int) -> Watched:
         """A store with room for anything but those."""
-        store = Store(1 << 40)
+        store = Watched(1 << 40)
         store.ledger = Ledger(1 << 40, **limits)
         return store
 
@@ -1116,8 +1149,8 @@ class TestDescriptors:
         """Others took more than their share: who has one goes, until there is one."""
         program = """if True:
             import os, resource
-            from tests.unit.test_holdings import MIB, Store
-            store = Store(1 << 40)
+            from tests.unit.test_store import MIB, Watched
+            store = Watched(1 << 40)
             store.fill("used", 5 * MIB).lease()
             store.fill("older", 5 * MIB)
             store.fill("old", 5 * MIB)
@@ -1136,12 +1169,12 @@ class TestDescriptors:
         program = """if True:
             import resource
             from pantala.daemon.host.descriptors import descriptors
-            from tests.unit.test_holdings import Store
-            from tests.unit.test_holdings import descriptors as opened
+            from tests.unit.test_store import Watched
+            from tests.unit.test_store import descriptors as opened
             from pantala.core.ledger import Ledger
             resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
             shares, before = descriptors(), opened()
-            store = Store(1 << 40)
+            store = Watched(1 << 40)
             store.ledger = Ledger(
                 1 << 40, descriptors=shares.contents, mappings=shares.mappings)
             for number in range(20_000):

@@ -1,4 +1,4 @@
-"""storage/memory.py meets its contract, gives memory back, and is safe in others' hands."""
+"""storage/segments.py meets its contract, gives memory back, and is safe in others' hands."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from pathlib import Path
 
 import pytest
 
+from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
-from pantala.storage.memory import (
+from pantala.ports import fill
+from pantala.storage.medium import Content
+from pantala.storage.memory import MemoryMedium
+from pantala.storage.segments import (
     GROWTH_STEP,
     MAX_EXCESS,
     SMALL,
-    Content,
     Growing,
     Segment,
     SmallContent,
     create,
-    heir_for,
 )
 from pantala.testing.store_contract import ContentContract
 
 MIB = 1 << 20
+
+#: What content may take that may have a descriptor.
+ONE = Needs(descriptors=1, mappings=1)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
 
@@ -85,8 +90,8 @@ class TestGrown(TestSegment):
     def make(self) -> Content:
         growing = Growing()
         for _ in range(2):
-            growing.extend().release()
-        return growing.finish(self.length)
+            growing.extend().close()
+        return growing.finish(self.length, ONE)
 
 
 class TestGrownSmall(TestSmallContent):
@@ -94,8 +99,8 @@ class TestGrownSmall(TestSmallContent):
 
     def make(self) -> Content:
         growing = Growing()
-        growing.extend().release()
-        return growing.finish(self.length)
+        growing.extend().close()
+        return growing.finish(self.length, ONE)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +109,8 @@ class TestGrownSmall(TestSmallContent):
 def test_small_content_has_no_descriptor(length: int, expected: type[Content]) -> None:
     """Whichever way it came."""
     made, growing = create(length), Growing()
-    growing.extend().release()
-    grown = growing.finish(length)
+    growing.extend().close()
+    grown = growing.finish(length, ONE)
 
     assert (type(made), type(grown)) == (expected, expected)
     made.close()
@@ -118,11 +123,9 @@ def test_what_grew_is_what_was_received(length: int) -> None:
     data = random.Random(1).randbytes(GROWTH_STEP + length)
     growing = Growing()
     for at in (0, GROWTH_STEP):
-        view = growing.extend()
-        part = data[at : at + GROWTH_STEP]
-        view[: len(part)] = part
+        fill(growing.extend(), data[at : at + GROWTH_STEP])
     assert growing.length == 2 * GROWTH_STEP
-    whole = growing.finish(len(data))
+    whole = growing.finish(len(data), ONE)
 
     assert whole.readable(0, whole.length) == data
     growing.close()  # harmless
@@ -133,7 +136,7 @@ def test_growing_content_that_is_thrown_away() -> None:
     """Its descriptor goes; a second time is harmless."""
     before = _descriptors()
     growing = Growing()
-    growing.extend().release()
+    growing.extend().close()
     growing.close()
     growing.close()
     assert _descriptors() == before
@@ -149,13 +152,19 @@ def _allocated(segment: Content) -> int:
     return os.fstat(segment._fd).st_blocks * 512
 
 
+def _segment(length: int, *, lock: bool = False) -> Segment:
+    """Content that lies in one."""
+    made = create(length, lock=lock)
+    assert isinstance(made, Segment)
+    return made
+
+
 def _fill(content: Content, offset: int, length: int, byte: int = 1) -> None:
-    with content.writable(offset, length) as view:
-        view[:] = bytes([byte]) * length
+    fill(content.sink(offset, length), bytes([byte]) * length)
 
 
 @linux
-class TestInheritance:
+class TestReuse:
     """Content in the memory of another that nobody uses any more."""
 
     @pytest.mark.parametrize(
@@ -170,13 +179,13 @@ class TestInheritance:
     )
     def test_pages_stay(self, old: int, new: int, locked: bool) -> None:  # noqa: FBT001  parametrized
         """As many as fit; the file in memory is the same."""
-        segment = create(old, lock=locked)
+        segment = _segment(old, lock=locked)
         _fill(segment, 0, old, 7)
         pages = _allocated(segment)
-        assert not segment.inherited
+        assert not segment.reused
 
-        assert segment.become(new)
-        assert (segment.length, segment.inherited) == (new, True)
+        assert segment.resize(new)
+        assert (segment.length, segment.reused) == (new, True)
         kept = -(-new // mmap.PAGESIZE) * mmap.PAGESIZE
         assert _allocated(segment) == min(pages, kept)
         _fill(segment, 0, new, 9)
@@ -189,42 +198,42 @@ class TestInheritance:
 
     def test_not_from_whom_others_may_read(self) -> None:
         """A descriptor can be anywhere by now; a view, too."""
-        handed_out = create(MIB)
+        handed_out = _segment(MIB)
         fd = handed_out.handout()
         assert fd is not None
-        assert not handed_out.become(MIB)
-        seen = create(MIB)
+        assert not handed_out.resize(MIB)
+        seen = _segment(MIB)
         _fill(seen, 0, MIB, 3)
         with seen.readable(0, 10) as view:
-            assert not seen.become(MIB)
+            assert not seen.resize(MIB)
             assert view == b"\3" * 10
-        closed = create(MIB)
+        closed = _segment(MIB)
         closed.close()
-        assert not closed.become(MIB)
-        assert not create(SMALL).become(SMALL)
+        assert not closed.resize(MIB)
         os.close(fd)
         handed_out.close()
         seen.close()
 
     def test_not_of_another_size_altogether(self) -> None:
         """What is freed is freed on the spot, and a little is not worth it."""
-        segment = create(100 * MIB)
-        assert not segment.become(100 * MIB - MAX_EXCESS - 1)
-        assert not segment.become(200 * MIB + 1)
-        assert segment.become(100 * MIB - MAX_EXCESS)
+        segment = _segment(100 * MIB)
+        assert not segment.resize(100 * MIB - MAX_EXCESS - 1)
+        assert not segment.resize(200 * MIB + 1)
+        assert segment.resize(100 * MIB - MAX_EXCESS)
         segment.close()
 
     def test_the_best_of_several(self) -> None:
         """The shortest that is long enough, else the longest; never for what needs none."""
-        spare = [create(n * MIB) for n in (9, 4, 6, 5)]
-        assert heir_for(5 * MIB, spare) is spare[3]
-        assert heir_for(7 * MIB, spare) is spare[0]
-        assert heir_for(11 * MIB, spare) is spare[0]
-        assert heir_for(19 * MIB, spare) is None
-        assert heir_for(SMALL, spare) is None
-        for content in spare:
-            content.close()
-        assert heir_for(5 * MIB, spare) is None
+        medium = MemoryMedium()
+        for length, best in ((5, 5), (7, 9), (11, 9), (19, None)):
+            evicted = [create(n * MIB) for n in (9, 4, 6, 5)]
+            by_length = {content.length // MIB: content for content in evicted}
+            reused = medium.reuse(length * MIB, evicted)
+            assert reused is (None if best is None else by_length[best])
+            assert [c.length // MIB for c in evicted] == [n for n in (9, 4, 6, 5) if n != best]
+            assert medium.reuse(SMALL, evicted) is None
+            medium.discard(by_length.values())
+            assert medium.reuse(5 * MIB, evicted) is None
 
 
 @linux
@@ -363,7 +372,7 @@ def _run(*lines: str, fds: tuple[int, ...] = ()) -> None:
     text = "\n".join(
         (
             "from pantala.errors import Unavailable",
-            "from pantala.storage.memory import create, Growing",
+            "from pantala.storage.segments import create, Growing",
             *lines,
         )
     )

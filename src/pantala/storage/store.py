@@ -1,7 +1,7 @@
-"""Every task on this node, in one store of limited size.
+"""Every task on this node whose bytes lie in one medium, in a store of limited size.
 
 Eviction, expiry and deletion are one act: content, records, and a word to
-:attr:`Holdings.on_removed`.
+:attr:`Store.on_removed`.
 
 Everything here and in :mod:`.holding` runs on the event loop's thread and never blocks; only the
 views are used by other threads.
@@ -10,19 +10,21 @@ views are used by other threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from pantala.core.content_state import ContentState
 from pantala.core.ledger import Account, Ledger, Needs
 from pantala.core.reclaim import expired
 from pantala.errors import OutOfSpace, Unavailable
 from pantala.model.pieces import piece_at
 from pantala.model.task import Kind, TaskRecord
 
-from . import memory
-from .holding import Holding, Reason
-from .metadata import MetadataStore
+from .holding import Holding
+from .home import Reason
+from .journal import Journal
+from .leases import Handouts
+from .medium import Content, Medium
 
 _T = TypeVar("_T")
 
@@ -54,15 +56,14 @@ class Figures:
     tasks: int
 
 
-class Holdings:
-    """Every task on this node, in one store of limited size.
+class Store:
+    """See the module.
 
     Args:
         capacity: Bytes it may hold.
-        metadata: Where the records are.
+        medium: Where the bytes lie.
+        journal: Where what is known outlives the process.
         clock: Unix time, seconds.
-        lock_pages: Keep content out of swap.
-        executor: Where memory is unmapped; a gigabyte takes a tenth of a second. None: here.
         descriptors: How many contents may have. None: any number.
         mappings: How many contents may have. None: any number.
         pinned_per_user: Bytes that programs of one user may keep by a descriptor or mapping
@@ -72,30 +73,25 @@ class Holdings:
     def __init__(
         self,
         capacity: int,
-        metadata: MetadataStore,
+        medium: Medium,
+        journal: Journal,
         *,
         clock: Callable[[], float],
-        lock_pages: bool = False,
-        executor: Executor | None = None,
         descriptors: int | None = None,
         mappings: int | None = None,
         pinned_per_user: int | None = None,
     ) -> None:
         records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
         self.ledger = Ledger(capacity, records=records, descriptors=descriptors, mappings=mappings)
-        self.metadata = metadata
+        self.medium = medium
+        self.journal = journal
+        self.handouts = Handouts(pinned_per_user)
         self.now = clock
-        self.lock_pages = lock_pages
-        #: Bytes of all pieces ever published.
-        self.published = 0
         #: Called after a task has left, for whatever reason.
         self.on_removed: Callable[[Holding, Reason], None] = lambda _holding, _reason: None
         #: Called when there may be more room than before.
         self.on_room: Callable[[], None] = lambda: None
-        self._executor = executor
-        self._pinned_per_user = pinned_per_user
-        #: What programs may have descriptors or mappings of.
-        self.handed_out: set[Holding] = set()
+        self._published = 0
         self._holdings: dict[tuple[Kind, str], Holding] = {}
         self._of_account: dict[Account, Holding] = {}
 
@@ -111,8 +107,8 @@ class Holdings:
             capacity=self.ledger.capacity,
             used=self.ledger.used,
             leased=self.ledger.leased,
-            pinned=self.pinned(),
-            published=self.published,
+            pinned=self.handouts.kept(),
+            published=self._published,
             tasks=len(self._holdings),
         )
 
@@ -127,22 +123,23 @@ class Holdings:
         changed, and goes.
         """
         holding = self.get(record.kind, record.id)
-        if holding is not None and not _agree(holding, record):
+        if holding is not None and not holding.state.agrees_with(record):
             self.remove(holding, Reason.CHANGED)
             holding = None
         if holding is None:
             account = self.ledger.open(f"{record.kind.name}/{record.id}")
-            holding = Holding(self, record, account)
+            holding = Holding(self, ContentState(record), account)
             self._holdings[record.kind, record.id] = self._of_account[account] = holding
-        known = self.metadata.download_started(record)
-        if record.content_length == 0:
-            self.metadata.download_finished(record.kind, record.id, self.now())
-        self.discard(self._evict(self.ledger.note(holding.account, _cost(known))))
+        holding.state.start(record)
+        self.journal.task(holding.record)
+        self.medium.discard(self._evict(self.ledger.note(holding.account, _cost(holding.record))))
         return holding
 
-    def admit(
-        self, account: Account, amount: int, besides: Needs = _NOTHING
-    ) -> list[memory.Content]:
+    def published(self, amount: int) -> None:
+        """A piece of so many bytes is here."""
+        self._published += amount
+
+    def admit(self, account: Account, amount: int, besides: Needs = _NOTHING) -> list[Content]:
         """Reserve bytes, evicting whom the ledger names. Raises as it does.
 
         Args:
@@ -151,7 +148,7 @@ class Holdings:
             besides: What it takes as well, for the first time.
 
         Returns:
-            What the evicted held, to be used again or closed.
+            What the evicted held, to be used again or discarded.
         """
         try:
             victims = self.ledger.reserve(account, amount, besides)
@@ -168,13 +165,7 @@ class Holdings:
     def has_lengths_of(self, record: TaskRecord) -> bool:
         """Whether what is held of a task is cut into the same pieces as *record* says."""
         holding = self.get(record.kind, record.id)
-        if holding is None:
-            return False
-        known = holding.record
-        return (known.content_length, known.piece_length) == (
-            record.content_length,
-            record.piece_length,
-        )
+        return holding is not None and holding.state.has_lengths_of(record)
 
     def lacks(self, record: TaskRecord, numbers: Iterable[int]) -> int:
         """Bytes that are not reserved yet of pieces of a task, held or not."""
@@ -193,46 +184,30 @@ class Holdings:
             account, needs = holding.account, holding.needs
         else:
             account = None
-            needs = memory.needs(record.content_length or 0, abundant=self.ledger.abundant)
+            needs = self.medium.needs(record.content_length or 0, abundant=self.ledger.abundant)
         return self.ledger.could_reserve(account, self.lacks(record, numbers), needs)
 
     def holders(self) -> str:
         """Who has the room that others want, in words."""
-        ledger = self.ledger
-        users = {user for h in self.handed_out if h.pinned for user in h.takers}
-        named = f" of user {', '.join(map(str, sorted(users)[:5]))}" if users else ""
-        pinned = self.pinned()
+        ledger, kept, users = self.ledger, self.handouts.kept(), self.handouts.keepers()
+        named = f" of user {', '.join(map(str, users[:5]))}" if users else ""
         return (
             f"capacity {ledger.capacity}, {ledger.leased} in use by downloads, uploads and readers"
-            + (f", {pinned} of it kept by programs{named} that have left" if pinned else "")
+            + (f", {kept} of it kept by programs{named} that have left" if kept else "")
         )
 
     def recall(self) -> None:
-        """Look what of all that was handed out is back: 4 µs for each that only outsiders use."""
-        for holding in list(self.handed_out):
-            holding.recall()
-
-    def pinned(self, user: int | None = None) -> int:
-        """Bytes that programs, or those of *user*, keep by a descriptor or mapping alone."""
-        return sum(
-            holding.reserved_bytes
-            for holding in self.handed_out
-            if holding.pinned and (user is None or user in holding.takers)
-        )
-
-    def may_take(self, user: int) -> bool:
-        """Whether programs of *user* may be given more."""
-        limit = self._pinned_per_user
-        if limit is None or self.pinned(user) <= limit:
-            return True
-        self.recall()
-        return self.pinned(user) <= limit
+        """Look what of all that was handed out is back."""
+        self.handouts.recall_all()
 
     def make(self, make: Callable[[], _T]) -> _T:
         """Call *make*; while the system has no descriptor for it, evict who has one.
 
         The shares of descriptors should see to it that there is one, but others may have taken
         more than theirs.
+
+        Raises:
+            Unavailable: As *make* does, and nobody is left to evict.
         """
         while True:
             try:
@@ -243,65 +218,57 @@ class Holdings:
                     raise
                 self.ledger.doom(victim)
                 for content in self._evict([victim]):
-                    content.close()
+                    content.close()  # at once: that is what it has to go for
 
-    def _evict(self, victims: Iterable[Account]) -> list[memory.Content]:
+    def _evict(self, victims: Iterable[Account]) -> list[Content]:
         """Part with tasks whose accounts are closed; what they held."""
-        spare = []
+        evicted = []
         for victim in victims:
             holding = self._of_account[victim]
-            if (content := holding.surrender()) is not None:
-                spare.append(content)
+            if (content := holding.take_content()) is not None:
+                evicted.append(content)
             self._forget(holding, Reason.LRU, freed=True)
-        return spare
+        return evicted
 
     def remove(self, holding: Holding, reason: Reason) -> None:
         """Delete a task: from here on nobody finds it. A second time does nothing."""
         if not holding.gone:
-            holding.recall()
+            self.handouts.recall(holding)
             freed = self.ledger.doom(holding.account)
             self._forget(holding, reason, freed=freed)
             self.on_room()
+
+    def drop(self, kind: Kind, task_id: str, reason: Reason) -> None:
+        """The same for what is held of a task, if anything is."""
+        holding = self.get(kind, task_id)
+        if holding is not None:
+            self.remove(holding, reason)
 
     def _forget(self, holding: Holding, reason: Reason, *, freed: bool) -> None:
         del self._holdings[holding.kind, holding.id]
         del self._of_account[holding.account]
         holding.removed(freed=freed)
-        self.metadata.delete(holding.kind, holding.id)
+        self.journal.deleted(holding.kind, holding.id)
         self.on_removed(holding, reason)
 
     def expire(self, ttl: Mapping[Kind, float]) -> int:
         """Delete what nobody uses and nobody has used for its time to live; how many."""
         self.recall()
+        records = (holding.record for holding in self._holdings.values())
         dead = [
             holding
-            for record in expired(self.metadata.list(), ttl=ttl, now=self.now())
+            for record in expired(records, ttl=ttl, now=self.now())
             if (holding := self.get(record.kind, record.id)) and not holding.lease_count
         ]
         for holding in dead:
             self.remove(holding, Reason.TTL)
         return len(dead)
 
-    def discard(self, contents: Iterable[memory.Content]) -> None:
-        """Free what the evicted held."""
-        for content in contents:
-            content.retire()
-            if self.lock_pages:  # they count against the limit on locked memory until they go
-                content.close()
-            else:
-                self.dispose(content.close)
-
-    def dispose(self, close: Callable[[], None]) -> None:
-        """Free memory without keeping the loop waiting."""
-        if self._executor is None:
-            close()
-        else:
-            self._executor.submit(close)
-
     def close(self) -> None:
         """Free everything. Leases end as their holders let go."""
         for holding in self:
             self.remove(holding, Reason.DELETED)
+        self.journal.close()
 
 
 def _cost(record: TaskRecord) -> int:
@@ -309,13 +276,3 @@ def _cost(record: TaskRecord) -> int:
     headers = sum(len(k) + len(v) + _HEADER_COST for k, v in record.response_header.items())
     texts = (record.url, record.tag, record.application, record.version)
     return _TASK_COST + headers + sum(len(text or "") for text in texts)
-
-
-def _agree(holding: Holding, new: TaskRecord) -> bool:
-    """Whether a record can speak of what is held; of bytes that nobody named a version of, not."""
-    old = holding.record
-    lengths = (old.content_length, old.piece_length) == (new.content_length, new.piece_length)
-    unnamed = not old.version and not holding.pieces
-    return (lengths or old.content_length is None) and (
-        unnamed or not new.version or old.version == new.version
-    )

@@ -1,0 +1,168 @@
+"""Pieces on their way into a content: who fetches which, and who waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pantala.core.content_state import ContentState
+from pantala.core.ledger import Account
+from pantala.errors import DragonflyError, PieceNotFound, TaskDeleted, TimedOut
+from pantala.model.pieces import Piece
+from pantala.model.task import PieceRecord, Traffic
+from pantala.ports import Sink
+
+from .home import Home
+
+
+class Claim:
+    """The right to receive one piece.
+
+    It must end, by :meth:`publish` or :meth:`abandon`, only after the receiver has let go of
+    :attr:`sink` for certain: a late write would change a verified piece.
+    """
+
+    def __init__(self, claims: Claims, piece: Piece, sink: Sink) -> None:
+        self._claims = claims
+        self._since = claims.now()
+        self._failure: DragonflyError | None = None
+        self.piece = piece
+        self.sink = sink
+        #: Set when the claim has ended, one way or the other.
+        self.over = asyncio.Event()
+
+    def publish(self, digest: str, *, parent_id: str | None, traffic: Traffic) -> PieceRecord:
+        """The bytes are verified: the piece is here as soon as the journal has it.
+
+        Raises:
+            TaskDeleted: The task was deleted meanwhile; nobody will see the piece.
+        """
+        self.sink.close()
+        now = self._claims.now()
+        record = PieceRecord(
+            number=self.piece.number,
+            offset=self.piece.offset,
+            length=self.piece.length,
+            digest=digest,
+            parent_id=parent_id,
+            traffic=traffic,
+            cost=max(0.0, now - self._since),
+            created_at=now,
+        )
+        self._claims.publish(self, record)
+        if self._failure is not None:
+            raise self._failure
+        return record
+
+    async def kept(self) -> None:
+        """Wait until a piece that was published is here: nobody is to be told of it before.
+
+        Raises:
+            TaskDeleted: The task was deleted meanwhile.
+            Unavailable: It could not be written down.
+        """
+        await self.over.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """The bytes are not here, or wrong."""
+        self.sink.close()
+        self._claims.abandon(self)
+
+    def end(self, failure: DragonflyError | None = None) -> None:
+        """Tell everybody who waits that it is over."""
+        self._failure = failure
+        self.over.set()
+
+
+class Claims:
+    """The claims on the pieces of one content, and those who want to know how they end.
+
+    Args:
+        home: The store that the content is in.
+        state: What is known of it.
+        account: Its account there.
+    """
+
+    def __init__(self, home: Home, state: ContentState, account: Account) -> None:
+        self._home = home
+        self._state = state
+        self._account = account
+        self._claims: dict[int, Claim] = {}
+        self._watchers: set[asyncio.Queue[int | None]] = set()
+
+    def now(self) -> float:
+        """Unix time, seconds."""
+        return self._home.now()
+
+    def begin(self, piece: Piece, sink: Sink) -> Claim:
+        """A piece that the state says is claimed now is received into *sink*."""
+        claim = self._claims[piece.number] = Claim(self, piece, sink)
+        return claim
+
+    def abandon(self, claim: Claim) -> None:
+        """It does not bring its piece."""
+        del self._claims[claim.piece.number]
+        self._state.abandon(claim.piece.number)
+        claim.end()
+
+    def publish(self, claim: Claim, piece: PieceRecord) -> None:
+        """It has brought its piece, which is here once that is written down."""
+
+        def written(failure: DragonflyError | None) -> None:
+            if self._account.doomed:
+                failure = TaskDeleted(f"task {self._state.record.id} was deleted")
+            del self._claims[piece.number]
+            if failure is not None:
+                self._state.abandon(piece.number)
+                claim.end(failure)
+                return
+            if self._state.publish(piece, self.now()):
+                self._home.journal.task(self._state.record)
+            self._home.published(piece.length)
+            claim.end()
+            self.notify(piece.number)
+
+        if self._account.doomed:
+            written(None)
+        else:
+            self._home.journal.piece(self._state.record, piece, written)
+
+    async def wait_for(self, number: int, limit: float) -> PieceRecord:
+        """A piece, once it is here.
+
+        Raises:
+            PieceNotFound: It is not here and nobody fetches it.
+            TaskDeleted: The task was deleted.
+            TimedOut: After *limit* seconds it was still being fetched.
+        """
+        task_id = self._state.record.id
+        try:
+            async with asyncio.timeout(limit):
+                while (found := self._state.pieces.get(number)) is None:
+                    if self._account.doomed:
+                        raise TaskDeleted(f"task {task_id} was deleted")
+                    claim = self._claims.get(number)
+                    if claim is None:
+                        raise PieceNotFound(task_id, number)
+                    await claim.over.wait()
+        except TimeoutError:
+            raise TimedOut(f"piece {number} of task {task_id} is still on its way") from None
+        return found
+
+    @contextmanager
+    def watch(self) -> Iterator[asyncio.Queue[int | None]]:
+        """A queue of what happens: the number of each piece published; None for other news."""
+        queue: asyncio.Queue[int | None] = asyncio.Queue()
+        self._watchers.add(queue)
+        try:
+            yield queue
+        finally:
+            self._watchers.discard(queue)
+
+    def notify(self, news: int | None) -> None:
+        """Tell those who watch."""
+        for queue in self._watchers:
+            queue.put_nowait(news)

@@ -1,0 +1,111 @@
+"""What bytes may lie in: interfaces that every medium implements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from pantala.core.ledger import Needs
+from pantala.model.task import TaskRecord
+from pantala.ports import Sink
+
+
+class Room(Protocol):
+    """What takes room in a medium."""
+
+    def retire(self) -> None:
+        """Give up what is scarce at once; :meth:`close` frees the rest, which takes longer."""
+
+    def close(self) -> None:
+        """Free it, or as much of it as nobody has a view or descriptor of."""
+
+
+class Content(Room, Protocol):
+    """The bytes of one task. Views stay valid after :meth:`close`, for those who hold them."""
+
+    length: int
+
+    #: It lies where another content's bytes were: until all of it is here, whoever could read
+    #: anywhere in it would see what is none of theirs.
+    reused: bool
+
+    def sink(self, offset: int, length: int) -> Sink:
+        """Where bytes are received to."""
+
+    def readable(self, offset: int, length: int) -> memoryview:
+        """A read-only view. What is in it before a piece is published has no meaning."""
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Give the room of a range back, but for what is too little to count.
+
+        It reads as zeros after, or holds what it held. Whether it need not be counted any more.
+        """
+
+    def handout(self) -> int | None:
+        """A new read-only descriptor of all the content, or None if there is none to give."""
+
+    def is_elsewhere(self) -> bool:
+        """Whether anybody may still have a descriptor or a mapping of it by a hand-out."""
+
+
+class Growing(Room, Protocol):
+    """Content whose length shows only at its end. One writer, no readers."""
+
+    def extend(self) -> Sink:
+        """Make it longer by the medium's ``step`` and return where the new part is received.
+
+        Raises:
+            Unavailable: The system has no room for it.
+        """
+
+    def finish(self, length: int, needs: Needs) -> Content:
+        """Cut it to *length* bytes, above 0, and turn it into content that can be read.
+
+        Closing it is harmless after.
+
+        Args:
+            length: Bytes.
+            needs: What it may take besides, as :meth:`Medium.needs` says.
+
+        Raises:
+            Unavailable: The system has no room for it.
+        """
+
+
+class Medium(Protocol):
+    """Where contents are made, and what they take there.
+
+    Attributes:
+        step: Bytes by which growing content is extended at a time.
+        growing_needs: What growing content takes besides its bytes.
+    """
+
+    step: int
+    growing_needs: Needs
+
+    def needs(self, length: int, *, abundant: bool) -> Needs:
+        """What content of *length* bytes takes besides its bytes.
+
+        Args:
+            length: Bytes.
+            abundant: Descriptors abound: what can do without may have one.
+        """
+
+    def create(self, record: TaskRecord, needs: Needs) -> Content:
+        """Room for the content of a task, of known length above 0.
+
+        Raises:
+            Unavailable: The system has no room for it, or no descriptor.
+        """
+
+    def reuse(self, length: int, evicted: list[Content]) -> Content | None:
+        """Turn one of *evicted*, and take it from the list, into content of *length* bytes.
+
+        What was in it is in it still. None where none of them will do.
+        """
+
+    def grow(self, record: TaskRecord) -> Growing:
+        """Content of unknown length, of which nothing is here. Raises as :meth:`create`."""
+
+    def discard(self, rooms: Iterable[Room]) -> None:
+        """Free what nobody uses any more, without keeping the caller waiting."""
