@@ -82,8 +82,8 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def fetch(daemon: Daemon, url: str) -> str:
     """Have it download; the task's id."""
-    async with daemon.engine.download(DownloadRequest(Kind.CACHE, url)) as download:
-        async for _ in daemon.engine.events(download):
+    async with daemon.engine.open(DownloadRequest(Kind.CACHE, url)) as download:
+        async for _ in download:
             pass
         return download.task_id
 

@@ -13,7 +13,7 @@ from pantala.daemon.downloading.download import Download
 from pantala.errors import DragonflyError, NoProvider, SourceFailed
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange
-from pantala.model.task import DownloadRequest, Kind, TaskRecord
+from pantala.model.task import Delivery, DownloadRequest, Kind, TaskRecord
 from pantala.storage.holding import Holding
 from pantala.storage.journal import NullJournal
 from pantala.storage.memory import MemoryMedium
@@ -44,7 +44,7 @@ def caller(holding: Holding, first: int, count: int, **wishes: object) -> Downlo
     """Somebody who wants pieces."""
     part = ByteRange(first * 100, count * 100)
     request = replace(REQUEST, range=part, **wishes)  # type: ignore[arg-type]  # names are checked there
-    download = Download(request, Identity("t", "f"), "peer")
+    download = Download(request, Delivery(), Identity("t", "f"), "peer")
     download.begin(holding)
     return download
 
@@ -54,7 +54,7 @@ async def failure(download: Download) -> DragonflyError | None:
     if not download.over:
         return None
     try:
-        async for _ in download.events():
+        async for _ in download:
             pass
     except DragonflyError as error:
         return error

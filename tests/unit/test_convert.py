@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pantala.model.pieces import ByteRange, Piece
-from pantala.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
 from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
 from pantala.rpc.convert import (
+    delivery,
     download_request,
     duration,
     fill_register,
@@ -26,7 +27,6 @@ from pantala.rpc.convert import (
 FULL = DownloadRequest(
     kind=Kind.CACHE,
     url="http://o/f",
-    digest="crc32:1",
     range=ByteRange(5, 10),
     tag="t",
     application="a",
@@ -34,15 +34,18 @@ FULL = DownloadRequest(
     filtered_query_params=("x", "y"),
     request_header={"A": "b"},
     piece_length=4 << 20,
-    output_path="/out",
-    timeout=1.5,
     disable_back_to_source=True,
     need_back_to_source=True,
     prefetch=True,
     is_prefetch=True,
-    need_piece_content=True,
     content_for_calculating_task_id="c",
     remote_ip="1.2.3.4",
+)
+HOW = Delivery(
+    digest="crc32:1",
+    timeout=1.5,
+    need_piece_content=True,
+    output_path="/out",
     overwrite=True,
 )
 PIECE = PieceRecord(
@@ -86,12 +89,14 @@ def request_message() -> Any:
 def test_a_request_with_everything() -> None:
     """No field is lost."""
     assert download_request(Kind.CACHE, request_message()) == FULL
+    assert delivery(request_message()) == HOW
 
 
 def test_a_request_with_nothing() -> None:
     """What is unset is none, and not an empty text or zero."""
     message = dfdaemon_pb2.DownloadCacheTaskRequest(url="u")
     assert download_request(Kind.CACHE, message) == DownloadRequest(kind=Kind.CACHE, url="u")
+    assert delivery(message) == Delivery()
 
 
 def test_set_to_nothing_is_not_unset() -> None:
@@ -104,7 +109,7 @@ def test_set_to_nothing_is_not_unset() -> None:
 
 
 def test_registering() -> None:
-    """Everything a caller asked for, but where a node writes its copy."""
+    """Everything a caller asked for, but how it wants to get it: that is nobody else's business."""
     message = scheduler_pb2.RegisterCachePeerRequest()
     fill_register(message, FULL)
     expected = request_message()
@@ -113,8 +118,9 @@ def test_registering() -> None:
     }
 
     assert message.type == common_pb2.CACHE
-    assert not message.HasField("output_path")
-    for name in common - {"type", "output_path"}:
+    how = {"digest", "timeout", "need_piece_content", "output_path"}
+    assert not how & {field.name for field, _ in message.ListFields()}
+    for name in common - how - {"type"}:
         assert getattr(message, name) == getattr(expected, name), name
 
 

@@ -23,6 +23,7 @@ from pantala.storage.home import Reason
 from pantala.storage.journal import NullJournal
 from pantala.storage.memory import MemoryMedium
 from pantala.storage.store import Store
+from pantala.testing.inside import wish
 
 REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 RECORD = TaskRecord(
@@ -64,7 +65,7 @@ def publish(holding: Holding, number: int) -> PieceRecord:
 
 def download(**wishes: object) -> Download:
     """A caller."""
-    return Download(replace(REQUEST, **wishes), Identity("t", "f"), "peer")  # type: ignore[arg-type]  # names are checked there
+    return Download(*wish(REQUEST.url, **wishes), Identity("t", "f"), "peer")
 
 
 async def events(download: Download) -> list[Event]:
@@ -77,7 +78,7 @@ async def events(download: Download) -> list[Event]:
 
 async def collect(download: Download, seen: list[Event]) -> None:
     """Add them to *seen*, also those that come before a failure."""
-    async for event in download.events():
+    async for event in download:
         seen += [event]
 
 

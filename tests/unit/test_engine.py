@@ -33,7 +33,7 @@ from pantala.errors import (
     Unavailable,
 )
 from pantala.model.pieces import ByteRange
-from pantala.model.task import DownloadRequest, Kind, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, Traffic
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.testing import inside
@@ -138,8 +138,8 @@ async def test_what_a_caller_is_told(lone: Daemon, url: str) -> None:
     request = DownloadRequest(kind=Kind.CACHE, url=url)
     traffic = []
     for _ in range(2):
-        async with lone.engine.download(request) as download:
-            started, *arrived = [event async for event in lone.engine.events(download)]
+        async with lone.engine.open(request) as download:
+            started, *arrived = [event async for event in download]
         assert isinstance(started, Started)
         assert (started.content_length, started.piece_length) == (SIZE, PIECE)
         pieces = [pair for event in arrived if isinstance(event, Arrived) for pair in event.pieces]
@@ -284,9 +284,9 @@ async def test_a_content_of_unknown_length(lone: Daemon, origin: Origin, size: i
     origin.put("/c", Pattern(size))
     origin.fault("/c", Fault(chunked=True, no_range=True))
     request = DownloadRequest(kind=Kind.CACHE, url=origin.url("/c"))
-    async with lone.engine.download(request) as download:
+    async with lone.engine.open(request) as download:
         other = asyncio.ensure_future(get(lone, origin.url("/c")))
-        events = [event async for event in lone.engine.events(download)]
+        events = [event async for event in download]
         assert await other == Pattern(size).read()
 
     assert isinstance(events[0], Growing)
@@ -470,7 +470,7 @@ async def test_a_caller_who_leaves(lone: Daemon, origin: Origin, url: str, stage
         origin.fault("/f", Fault(), times=1)
     origin.fault("/f", Fault(stall_after=1000 if stage == "fetching" else 0, delay=60))
     request = DownloadRequest(kind=Kind.CACHE, url=url)
-    async with lone.engine.download(request):
+    async with lone.engine.open(request):
         await until(lambda: origin.count() >= (2 if stage == "fetching" else 1))
     origin.release()
     await idle(lone)
@@ -482,7 +482,7 @@ async def test_a_caller_who_leaves(lone: Daemon, origin: Origin, url: str, stage
 async def test_a_caller_who_left_before_the_next_flight(lone: Daemon, url: str) -> None:
     """Nothing is begun for somebody who has gone."""
     request = DownloadRequest(kind=Kind.CACHE, url=url)
-    download = Download(request, lone.engine.identify(request), "peer")
+    download = Download(request, Delivery(), lone.engine.identify(request), "peer")
     last = Flight(lone.node, download)
     last.ended.set()
     download.close()
@@ -525,8 +525,8 @@ async def test_stopping_when_nobody_waits(lone: Daemon, origin: Origin, url: str
     for path in ("/f", "/g"):
         origin.fault(path, Fault(delay=3600))
     request = DownloadRequest(kind=Kind.CACHE, url=origin.url("/g"))
-    async with lone.engine.download(DownloadRequest(kind=Kind.CACHE, url=url)):
-        async with lone.engine.download(request):
+    async with lone.engine.open(DownloadRequest(kind=Kind.CACHE, url=url)):
+        async with lone.engine.open(request):
             await until(lambda: origin.count() >= 2)
         draining = asyncio.ensure_future(lone.engine.drain(3600.0))
         await until(lambda: lone.engine.busy == 2)
@@ -580,8 +580,8 @@ async def test_another_identity_with_the_same_id(
     assert lone.engine.identify(taken).task_id == lone.engine.identify(good).task_id
 
     async def fetch(request: DownloadRequest) -> bytes:
-        async with lone.engine.download(request) as download:
-            async for _ in lone.engine.events(download):
+        async with lone.engine.open(request) as download:
+            async for _ in download:
                 pass
             assert download.holding is not None
             return bytes(download.holding.view(download.part))
@@ -648,8 +648,8 @@ async def test_from_a_peer(swarm: list[Daemon], origin: Origin, url: str) -> Non
     await idle(a)
     origin.pause()
     request = DownloadRequest(kind=Kind.CACHE, url=url)
-    async with b.engine.download(request) as download:
-        _, *arrived = [event async for event in b.engine.events(download)]
+    async with b.engine.open(request) as download:
+        _, *arrived = [event async for event in download]
         assert download.holding is not None
         assert bytes(download.holding.view(download.part)) == WHOLE
 

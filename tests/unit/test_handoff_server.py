@@ -24,7 +24,7 @@ from pantala.daemon.app import Daemon
 from pantala.daemon.serving import handoff_server
 from pantala.daemon.serving.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import Delivery, DownloadRequest, Kind
 from pantala.storage.home import Reason
 from pantala.testing import inside
 from pantala.testing.content import Pattern
@@ -148,22 +148,23 @@ def test_a_request_with_everything() -> None:
             "disable_back_to_source": True,
             "prefetch": True,
             "content_for_calculating_task_id": "c",
+            "again": True,
         }
-    ) == DownloadRequest(
-        kind=Kind.CACHE,
-        url="http://o/f",
-        digest="crc32:1",
-        request_header={"A": "b", "Range": "bytes=5-9"},
-        tag="t",
-        application="a",
-        priority=6,
-        filtered_query_params=("x", "y"),
-        piece_length=4 * MIB,
-        timeout=1.5,
-        disable_back_to_source=True,
-        prefetch=True,
-        content_for_calculating_task_id="c",
-        early=True,
+    ) == (
+        DownloadRequest(
+            kind=Kind.CACHE,
+            url="http://o/f",
+            request_header={"A": "b", "Range": "bytes=5-9"},
+            tag="t",
+            application="a",
+            priority=6,
+            filtered_query_params=("x", "y"),
+            piece_length=4 * MIB,
+            disable_back_to_source=True,
+            prefetch=True,
+            content_for_calculating_task_id="c",
+        ),
+        Delivery(digest="crc32:1", timeout=1.5, again=True, early=True),
     )
 
 
@@ -171,8 +172,9 @@ def test_absent_and_null_mean_the_same() -> None:
     """Only the URL is required."""
     keys = ("kind", "range", "tag", "timeout", "request_header", "priority", "prefetch")
     nothing = dict.fromkeys(keys)
-    assert parse_download({"url": "u", **nothing}) == DownloadRequest(
-        kind=Kind.CACHE, url="u", early=True
+    assert parse_download({"url": "u", **nothing}) == (
+        DownloadRequest(kind=Kind.CACHE, url="u"),
+        Delivery(early=True),
     )
 
 
@@ -366,8 +368,8 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
 
 async def fetch(daemon: Daemon, url: str) -> None:
     """For a caller who does not read in place."""
-    async with daemon.engine.download(DownloadRequest(Kind.CACHE, url)) as download:
-        async for _ in daemon.engine.events(download):
+    async with daemon.engine.open(DownloadRequest(Kind.CACHE, url)) as download:
+        async for _ in download:
             pass
 
 

@@ -15,10 +15,9 @@ from pantala.daemon.downloading import room
 from pantala.daemon.downloading.download import Event, Started, Waiting
 from pantala.errors import OutOfSpace, TimedOut, Unavailable
 from pantala.model.pieces import ByteRange
-from pantala.model.task import DownloadRequest, Kind
 from pantala.testing import inside
 from pantala.testing.content import Pattern
-from pantala.testing.inside import get
+from pantala.testing.inside import get, wish
 from pantala.testing.origin import Fault, Origin
 
 MIB = 1 << 20
@@ -64,15 +63,16 @@ class Reader:
 
     def __init__(self, daemon: Daemon, url: str, **wishes: object) -> None:
         self._daemon = daemon
-        self.request = DownloadRequest(kind=Kind.CACHE, url=url, **wishes)  # type: ignore[arg-type]  # names are checked there
+        self.url = url
+        self.wish = wish(url, **wishes)
         self.events: list[Event] = []
         self.here = asyncio.Event()
         self.leave = asyncio.Event()
         self.task = asyncio.ensure_future(self._read())
 
     async def _read(self) -> None:
-        async with self._daemon.engine.download(self.request) as download:
-            async for event in self._daemon.engine.events(download):
+        async with self._daemon.engine.open(*self.wish) as download:
+            async for event in download:
                 self.events.append(event)
             self.here.set()
             await self.leave.wait()
@@ -104,9 +104,9 @@ async def test_everybody_has_a_turn(daemon: Daemon, origin: Origin) -> None:
 
     async def read(number: int) -> None:
         origin.put(f"/{number}", Pattern(10 * MIB, seed=number))
-        request = DownloadRequest(kind=Kind.CACHE, url=origin.url(f"/{number}"), timeout=120.0)
-        async with daemon.engine.download(request) as download:
-            async for _ in daemon.engine.events(download):
+        wanted = wish(origin.url(f"/{number}"), timeout=120.0)
+        async with daemon.engine.open(*wanted) as download:
+            async for _ in download:
                 pass
             assert download.holding is not None
             await asyncio.sleep(0.01)
@@ -142,7 +142,7 @@ async def test_nobody_waits_who_needs_nothing_more(daemon: Daemon, origin: Origi
     large = Reader(daemon, put(origin, "large", 60))
     await until(lambda: large.waits)
     assert len(await get(daemon, url)) == 40 * MIB
-    again = Reader(daemon, large.request.url)
+    again = Reader(daemon, large.url)
     await until(lambda: again.waits)
     await first.done()
     for reader in (large, again):

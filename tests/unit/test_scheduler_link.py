@@ -45,9 +45,7 @@ REGISTRATION = Registration(
     host_id="h",
     task_id=TASK,
     peer_id="p",
-    request=DownloadRequest(
-        kind=Kind.CACHE, url="http://o/f", tag="t", range=ByteRange(5, 10), output_path="/out"
-    ),
+    request=DownloadRequest(kind=Kind.CACHE, url="http://o/f", tag="t", range=ByteRange(5, 10)),
     content_length=350,
     piece_length=100,
     piece_count=4,

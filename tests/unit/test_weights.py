@@ -139,8 +139,8 @@ async def test_a_download_with_a_choice(
                 parent.node.limiters.upload._rate = 20 << 20
                 parent.node.limiters.upload._burst = 4 << 20
                 parent.node.limiters.upload._tokens = 0.0
-        async with daemon.engine.download(request) as download:
-            async for _ in daemon.engine.events(download):
+        async with daemon.engine.open(request) as download:
+            async for _ in download:
                 pass
             assert download.holding is not None
             assert bytes(download.holding.view(download.part)) == Pattern(40 << 20).read()

@@ -40,16 +40,14 @@ PRIORITY_ONLY_PEERS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class DownloadRequest:
-    """One caller's wish: a content, or a range of it, and on what terms.
+    """What is wanted: a content or a range of it, and where it may be fetched from.
 
-    The fields are those of ``DownloadCacheTaskRequest`` and ``common.v2.Download``, but for the
-    last two.
+    The fields are those of ``common.v2.Download`` and its like. How a caller wants to get it is
+    a :class:`Delivery`.
     """
 
     kind: Kind
     url: str
-    #: Digest of the whole content, ``algorithm:encoded``. Not part of the task's id.
-    digest: str | None = None
     range: ByteRange | None = None
     tag: str | None = None
     application: str | None = None
@@ -57,26 +55,44 @@ class DownloadRequest:
     filtered_query_params: tuple[str, ...] = ()
     request_header: Mapping[str, str] = field(default_factory=dict)
     piece_length: int | None = None
-    output_path: str | None = None
-    #: Seconds this caller is willing to wait. None: no limit of its own.
-    timeout: float | None = None
     disable_back_to_source: bool = False
     need_back_to_source: bool = False
     prefetch: bool = False
     is_prefetch: bool = False
-    need_piece_content: bool = False
     content_for_calculating_task_id: str | None = None
     remote_ip: str | None = None
-    overwrite: bool = False
-    #: The caller wants to read the bytes where they lie before all are here (docs/handoff.md).
-    early: bool = False
-    #: The caller can let go of all that it was given, and take it anew.
-    again: bool = False
 
     @property
     def only_peers(self) -> bool:
         """The origin must not be asked on its behalf, whoever says that it should."""
         return self.disable_back_to_source or self.priority == PRIORITY_ONLY_PEERS
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one caller wants to get what is wanted. It concerns no other caller, and no other host.
+
+    Attributes:
+        digest: Of the whole content, ``algorithm:encoded``; what comes must be that.
+        timeout: Seconds this caller is willing to wait. None: no limit of its own.
+        need_piece_content: The bytes of each piece go with the news of it.
+        output_path: Where the daemon is to write it.
+        overwrite: A file that is there may be replaced.
+        early: The caller reads the bytes where they lie, before all are here (docs/handoff.md).
+        again: The caller can let go of all that it was given, and take it anew.
+        attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
+        patient: Where there is no room in memory, wait for some. Who has others to ask is not.
+    """
+
+    digest: str | None = None
+    timeout: float | None = None
+    need_piece_content: bool = False
+    output_path: str | None = None
+    overwrite: bool = False
+    early: bool = False
+    again: bool = False
+    attended: bool = True
+    patient: bool = True
 
 
 @dataclass(frozen=True, slots=True)

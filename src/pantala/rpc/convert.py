@@ -9,17 +9,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pantala.model.pieces import ByteRange
-from pantala.model.task import DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
 from pantala.pb import common_pb2
 
 #: Fields that a request to a daemon, a register message and a DownloadRequest have in common,
-#: by name and meaning; *range* and *timeout* have types of their own.
+#: by name and meaning; *range* has a type of its own.
 _SAME: Final = (
-    "digest",
     "tag",
     "application",
     "piece_length",
-    "output_path",
     "content_for_calculating_task_id",
     "remote_ip",
 )
@@ -28,7 +26,6 @@ _SAME_FLAGS: Final = (
     "need_back_to_source",
     "prefetch",
     "is_prefetch",
-    "need_piece_content",
 )
 
 #: Weight of a host that says nothing of its bandwidth, as Dragonfly's client.
@@ -82,18 +79,27 @@ def download_request(kind: Kind, message: Any) -> DownloadRequest:
         priority=message.priority,
         filtered_query_params=tuple(message.filtered_query_params),
         request_header=dict(message.request_header),
-        timeout=seconds(message.timeout) if message.HasField("timeout") else None,
-        overwrite=message.overwrite,
         **{name: optional(message, name) for name in _SAME},
         **{name: getattr(message, name) for name in _SAME_FLAGS},
+    )
+
+
+def delivery(message: Any) -> Delivery:
+    """How the caller of :func:`download_request` wants to get it."""
+    return Delivery(
+        digest=optional(message, "digest"),
+        timeout=seconds(message.timeout) if message.HasField("timeout") else None,
+        need_piece_content=message.need_piece_content,
+        output_path=optional(message, "output_path"),
+        overwrite=message.overwrite,
     )
 
 
 def fill_register(message: Any, request: DownloadRequest) -> None:
     """Write *request* into a register message.
 
-    But for the output path: where a node writes its copy is nobody else's business. Secrets in the
-    URL and in headers go along, for a seed may fetch with them; the scheduler tells nobody else.
+    Secrets in the URL and in headers go along, for a seed may fetch with them; the scheduler tells
+    nobody else.
     """
     message.url = request.url
     message.type = int(request.kind)
@@ -102,11 +108,9 @@ def fill_register(message: Any, request: DownloadRequest) -> None:
     message.request_header.update(request.request_header)
     if request.range is not None:
         message.range.start, message.range.length = request.range.start, request.range.length
-    if request.timeout is not None:
-        message.timeout.CopyFrom(duration(request.timeout))
     for name in _SAME:
         value = getattr(request, name)
-        if value is not None and name != "output_path":
+        if value is not None:
             setattr(message, name, value)
     for name in _SAME_FLAGS:
         setattr(message, name, getattr(request, name))

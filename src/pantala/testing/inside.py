@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pantala.daemon.app import Daemon
 from pantala.daemon.config import load as load_daemon
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import Delivery, DownloadRequest, Kind
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load as load_scheduler
 
@@ -81,15 +83,20 @@ def _dotted(settings: dict[str, object]) -> dict[str, object]:
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
+def wish(url: str, **wishes: Any) -> tuple[DownloadRequest, Delivery]:
+    """*url* as a caller wants it, who names fields of both values."""
+    how = {f.name: wishes.pop(f.name) for f in fields(Delivery) if f.name in wishes}
+    return DownloadRequest(**{"kind": Kind.CACHE, "url": url, **wishes}), Delivery(**how)
+
+
 async def get(daemon: Daemon, url: str, **wishes: object) -> bytes:
     """Download *url* as a caller of the engine, and return the part that was asked for.
 
     Raises:
         DragonflyError: It cannot be had.
     """
-    request = DownloadRequest(kind=Kind.CACHE, url=url, **wishes)  # type: ignore[arg-type]  # names are checked there
-    async with daemon.engine.download(request) as download:
-        async for _ in daemon.engine.events(download):
+    async with daemon.engine.open(*wish(url, **wishes)) as download:
+        async for _ in download:
             pass
         assert download.holding is not None
         return bytes(download.holding.view(download.part))

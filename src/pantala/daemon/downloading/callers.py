@@ -42,7 +42,7 @@ class Callers:
     @property
     def is_waited_for(self) -> bool:
         """Some caller is still there. A prefetch has none."""
-        return any(d.attended and not d.closed for d in self.active())
+        return any(d.delivery.attended and not d.closed for d in self.active())
 
     @property
     def is_patient(self) -> bool:

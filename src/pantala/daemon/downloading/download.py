@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
 from pantala.model.digest import parse_digest
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
-from pantala.model.task import DownloadRequest, PieceRecord, Traffic
+from pantala.model.task import Delivery, DownloadRequest, PieceRecord, Traffic
 from pantala.storage.holding import Holding
 from pantala.storage.leases import Lease
 
@@ -66,15 +66,15 @@ Event = Waiting | Growing | Started | Arrived | Anew
 class Download:
     """What a caller asked for, on its way.
 
-    Made by the engine. The front end reads :meth:`events`; the flight (if one is needed) calls
-    the rest. While it is open, :attr:`holding` keeps the bytes where they are.
+    Made by the engine. The front end iterates over what happens to it; the flight (if one is
+    needed) calls the rest. While it is open, :attr:`holding` keeps the bytes where they are.
 
     Args:
         request: What was asked.
+        delivery: How the caller wants it.
         identity: Of what.
         peer_id: This node's name for this attempt.
-        attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
-        patient: Where there is no room in memory, wait for some. Who has others to ask is not.
+        events: Makes the iterator: :meth:`until_here`, or what goes on from there.
 
     Raises:
         InvalidRequest: The request contradicts itself.
@@ -83,18 +83,17 @@ class Download:
     def __init__(
         self,
         request: DownloadRequest,
+        delivery: Delivery,
         identity: Identity,
         peer_id: str,
-        *,
-        attended: bool = True,
-        patient: bool = True,
+        events: Callable[[Download], AsyncGenerator[Event, None]] | None = None,
     ) -> None:
         self.request = request
-        self.attended = attended
-        self.patient = attended and patient
+        self.delivery = delivery
+        self.patient = delivery.attended and delivery.patient
         self.task_id, self.fingerprint = identity
         self.peer_id = peer_id
-        self.digest = parse_digest(request.digest) if request.digest else None
+        self.digest = parse_digest(delivery.digest) if delivery.digest else None
         if self.digest and _asks_for_range(request):
             raise InvalidRequest("a digest covers the whole content; it cannot go with a range")
         #: Set once the content is known.
@@ -121,7 +120,8 @@ class Download:
         self._handed = False
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        self._deadline = None if request.timeout is None else loop.time() + request.timeout
+        self._deadline = None if delivery.timeout is None else loop.time() + delivery.timeout
+        self._events = self.until_here() if events is None else events(self)
 
     @property
     def may_use_source(self) -> bool:
@@ -153,7 +153,7 @@ class Download:
         if self.missing:
             if others_wait and (need := holding.lacks(self.missing)):
                 raise holding.no_room(need)
-            holding.reserve(self.missing, early=self.request.early)
+            holding.reserve(self.missing, early=self.delivery.early)
         if not self.closed:  # the caller may have left while the content was looked for
             self._lease = holding.lease()
         self.keep(None)
@@ -203,9 +203,9 @@ class Download:
     @property
     def can_begin_again(self) -> bool:
         """The caller has been given no bytes that it cannot let go of."""
-        request = self.request
-        reads_on = request.early or request.need_piece_content
-        return request.again or not (self._handed and reads_on)
+        delivery = self.delivery
+        reads_on = delivery.early or delivery.need_piece_content
+        return delivery.again or not (self._handed and reads_on)
 
     def begin_again(self) -> None:
         """What came of it belongs to no content that there is: let go of it."""
@@ -246,7 +246,14 @@ class Download:
 
     # -- for the front end ---------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def stop(self) -> None:
+        """No more is heard of it."""
+        await self._events.aclose()
+
+    async def until_here(self) -> AsyncGenerator[Event, None]:
         """What happens, until all of the part is here. The digest is the engine's to check.
 
         Raises:
@@ -267,7 +274,7 @@ class Download:
                 event = await self._queue.get()
         except TimeoutError:
             raise self.timed_out() from None
-        told = isinstance(event, Arrived) or (self.request.early and isinstance(event, Started))
+        told = isinstance(event, Arrived) or (self.delivery.early and isinstance(event, Started))
         self._handed = self._handed or told
         return event
 
@@ -280,7 +287,7 @@ class Download:
         """The error for a caller whose time is over."""
         if self._waits is not None:
             return TimedOut(f"{self.room_report()}; the time that was asked for is over")
-        return TimedOut(f"not finished within the {self.request.timeout:g} s that were asked for")
+        return TimedOut(f"not finished within the {self.delivery.timeout:g} s that were asked for")
 
     def close(self) -> None:
         """The caller needs the bytes no longer."""

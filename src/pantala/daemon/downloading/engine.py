@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import (
     PRIORITIES,
     PRIORITY_FORBIDDEN,
+    Delivery,
     DownloadRequest,
     Kind,
     Traffic,
@@ -39,6 +40,8 @@ logger = structlog.get_logger(__name__)
 
 #: Seconds for callers to be told that what they wait for will not come.
 _LAST_WORDS = 1.0
+
+_PLAIN = Delivery()
 
 
 def _log_refused(request: DownloadRequest, error: DragonflyError) -> None:
@@ -115,27 +118,29 @@ class Engine:
         )
 
     @asynccontextmanager
-    async def download(
-        self, request: DownloadRequest, *, attended: bool = True, patient: bool = True
+    async def open(
+        self, request: DownloadRequest, delivery: Delivery = _PLAIN
     ) -> AsyncIterator[Download]:
         """Begin a download; its bytes stay in place until the ``with`` is left.
 
-        Leaving early withdraws the caller; what is under way goes on to its end.
+        ``async for event in download`` says what happens, until all of it is here and is what the
+        caller expects. Leaving early withdraws the caller; what is under way goes on to its end.
 
         Args:
             request: What is wanted.
-            attended: Somebody waits for it.
-            patient: Where there is no room in memory, wait for some.
+            delivery: How this caller wants it.
 
         Raises:
-            DragonflyError: It makes no sense, or cannot be begun now.
+            DigestMismatch: While iterating: it is all here, and hashes to something else.
+            DragonflyError: It makes no sense, or cannot be begun now; while iterating: it cannot
+                be had.
         """
         if self._stopping:
             raise Unavailable("the daemon is stopping")
         try:
             identity = self.identify(request)
             peer_id = self._node.new_peer_id()
-            download = Download(request, identity, peer_id, attended=attended, patient=patient)
+            download = Download(request, delivery, identity, peer_id, self._follow)
         except DragonflyError as error:
             _log_refused(request, error)
             raise
@@ -145,6 +150,7 @@ class Engine:
             self.begin(download)
             yield download
         finally:
+            await download.stop()
             download.close()
             self._left(download)
             self._node.room.look()
@@ -214,13 +220,8 @@ class Engine:
         if not self.busy:
             self._idle.set()
 
-    async def events(self, download: Download) -> AsyncIterator[Event]:
-        """What happens to *download*, until all of it is here and is what the caller expects.
-
-        Raises:
-            DigestMismatch: It is all here, and hashes to something else.
-            DragonflyError: It cannot be had.
-        """
+    async def _follow(self, download: Download) -> AsyncGenerator[Event, None]:
+        """What happens to *download*, see :meth:`open`; its end is counted and logged."""
         request = download.request
         labels = TaskLabels(
             request.kind, request.tag or "", request.application or "", request.priority
@@ -232,7 +233,7 @@ class Engine:
         try:
             expected = False
             while not expected:
-                async for event in download.events():
+                async for event in download.until_here():
                     yield event
                 expected = download.digest is None or await self._verifier.is_expected(
                     download, download.digest
@@ -267,9 +268,6 @@ class Engine:
             request_header=headers,
             prefetch=False,
             is_prefetch=True,
-            timeout=None,
-            need_piece_content=False,
-            output_path=None,
         )
         self._node.tasks.start(self._prefetch_all(whole, holding), "prefetch")
 
@@ -281,8 +279,8 @@ class Engine:
             return
         self._node.metrics.prefetch_started(labels)
         try:
-            async with self.download(request, attended=False) as download:
-                async for _ in self.events(download):
+            async with self.open(request, Delivery(attended=False)) as download:
+                async for _ in download:
                     pass
         except DragonflyError as error:
             logger.info("prefetch failed", task=holding.id, why=str(error))

@@ -201,7 +201,7 @@ class Room:
             download.keep(lease)
             # Of a content that has changed other pieces are missing: the flight will say which.
             if self._holdings.has_lengths_of(record):
-                holding.reserve(waiter.missing, early=download.request.early)
+                holding.reserve(waiter.missing, early=download.delivery.early)
         except DragonflyError as error:
             download.fail(error)
             if holding is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, Protocol
@@ -15,12 +14,12 @@ from pantala.daemon.node import Node
 from pantala.errors import DigestMismatch, DragonflyError
 from pantala.model.digest import Digest, hasher
 from pantala.model.ids import Identity
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import Delivery, DownloadRequest, Kind
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 
 from .callers import Callers
-from .download import Download, Event
+from .download import Download
 from .origins import Origins
 
 logger = structlog.get_logger(__name__)
@@ -32,11 +31,8 @@ _HASH_STEP: Final = 64 << 20
 class Downloads(Protocol):
     """The engine, as it is seen from here."""
 
-    def download(self, request: DownloadRequest) -> AbstractAsyncContextManager[Download]:
+    def open(self, request: DownloadRequest) -> AbstractAsyncContextManager[Download]:
         """Begin a download."""
-
-    def events(self, download: Download) -> AsyncIterator[Event]:
-        """What happens to it."""
 
     def begin(self, download: Download) -> None:
         """Join it to what is here, to a flight, or to a new one."""
@@ -104,9 +100,8 @@ class Verifier:
 
     async def _may_read(self, download: Download) -> bool:
         """Whether the origin answers this caller."""
-        request = replace(download.request, digest=None)
         identity = Identity(download.task_id, download.fingerprint)
-        scratch = Download(request, identity, self._node.new_peer_id())
+        scratch = Download(download.request, Delivery(), identity, self._node.new_peer_id())
         origins = Origins(self._node, Callers(scratch))
         try:
             async with asyncio.timeout_at(download.deadline):
@@ -128,19 +123,10 @@ class Verifier:
         self, request: DownloadRequest, key: tuple[Kind, str], old: str
     ) -> None:
         """Read all of a content from its origin; *old* is what the one before hashed to."""
-        whole = replace(
-            request,
-            digest=None,
-            need_back_to_source=True,
-            prefetch=False,
-            timeout=None,
-            need_piece_content=False,
-            output_path=None,
-            early=False,
-        )
+        whole = replace(request, need_back_to_source=True, prefetch=False)
         try:
-            async with self._engine.download(whole) as download:
-                async for _ in self._engine.events(download):
+            async with self._engine.open(whole) as download:
+                async for _ in download:
                     pass
                 if download.holding is not None and download.holding.digests == old:
                     now = self._node.holdings.now()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pantala.errors import FeatureOff, InvalidRequest
-from pantala.model.task import PRIORITIES, DownloadRequest, Kind
+from pantala.model.task import PRIORITIES, Delivery, DownloadRequest, Kind
 
 #: Seconds that a client may ask for at most; a century and less than any clock's range.
 _MAX_TIMEOUT: Final = 3.2e9
@@ -31,8 +31,12 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
-    """The download that a client asks for.
+#: Those of them that say how it wants to get what is wanted.
+_DELIVERY: Final = ("digest", "timeout", "again")
+
+
+def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Delivery]:
+    """The download that a client asks for, and how it wants to get it.
 
     Raises:
         InvalidRequest: An unknown key, a wrong type, or no URL; it is named.
@@ -58,13 +62,14 @@ def parse_download(request: Mapping[str, Any]) -> DownloadRequest:
         raise InvalidRequest("'priority' must be 0 to 6")
     if not 0 < given.get("timeout", 1) <= _MAX_TIMEOUT:
         raise InvalidRequest(f"'timeout' must be above 0, and at most {_MAX_TIMEOUT:g} seconds")
-    return DownloadRequest(
+    delivery = Delivery(early=True, **{k: given.pop(k) for k in _DELIVERY if k in given})
+    content = DownloadRequest(
         kind=Kind.CACHE,
         request_header=header,
         filtered_query_params=tuple(filtered),
-        early=True,
         **given,
     )
+    return content, delivery
 
 
 def _headers(given: Mapping[Any, Any], part: str | None) -> dict[str, str]:

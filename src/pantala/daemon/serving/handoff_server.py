@@ -31,7 +31,7 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
-from pantala.model.task import DownloadRequest
+from pantala.model.task import Delivery, DownloadRequest
 from pantala.net.sockets import hang_up
 from pantala.storage.leases import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
@@ -169,15 +169,17 @@ class HandoffServer:
                 }
             )
         elif op == "download":
-            await self._download(client, parse_download(request))
+            await self._download(client, *parse_download(request))
         else:
             raise InvalidRequest(f"unknown op {op!r}: want 'info' or 'download'")
 
-    async def _download(self, client: _Client, request: DownloadRequest) -> None:
+    async def _download(
+        self, client: _Client, request: DownloadRequest, delivery: Delivery
+    ) -> None:
         """Carry out a download for as long as the client stays, or its time is over."""
-        client.patience = request.timeout or _PAUSE_LIMIT
+        client.patience = delivery.timeout or _PAUSE_LIMIT
         left = asyncio.ensure_future(client.wait_until_gone())
-        work = asyncio.ensure_future(self._deliver(client, request, left))
+        work = asyncio.ensure_future(self._deliver(client, request, delivery, left))
         try:
             await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -188,11 +190,15 @@ class HandoffServer:
             await asyncio.gather(work, left, return_exceptions=True)
 
     async def _deliver(
-        self, client: _Client, request: DownloadRequest, left: asyncio.Future[None]
+        self,
+        client: _Client,
+        request: DownloadRequest,
+        delivery: Delivery,
+        left: asyncio.Future[None],
     ) -> None:
-        async with self._engine.download(request) as download:
+        async with self._engine.open(request, delivery) as download:
             handed_out = False
-            async for event in self._engine.events(download):
+            async for event in download:
                 if isinstance(event, Waiting):
                     await client.send({"event": "waiting", "bytes": event.need})
                 elif isinstance(event, Growing):
@@ -201,7 +207,7 @@ class HandoffServer:
                     handed_out = await self._start(client, download, event)
                 elif isinstance(event, Anew):
                     handed_out = False
-                    if request.again:  # whoever cannot begin again has not been told anything
+                    if delivery.again:  # whoever cannot begin again has not been told anything
                         await client.send({"event": "again"})
                 else:
                     await _send_pieces(client, event)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
@@ -28,10 +29,11 @@ from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
-from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.model.urls import public_url
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
 from pantala.rpc.convert import (
+    delivery,
     download_request,
     piece_message,
     plan_messages,
@@ -105,34 +107,30 @@ class Admission:
 class _TaskService:
     """What both services do with tasks."""
 
-    #: Callers wait where there is no room in memory.
-    _patient = True
-
     def __init__(self, node: Node, engine: Engine, schedulers: Schedulers) -> None:
         self._node = node
         self._engine = engine
         self._schedulers = schedulers
 
     async def _download(
-        self, request: DownloadRequest, response: type[Any], started: str
+        self, request: DownloadRequest, how: Delivery, response: type[Any], started: str
     ) -> AsyncIterator[Any]:
         """A download as messages of the type *response*, whose first has the arm *started*."""
-        async with self._engine.download(request, patient=self._patient) as download:
+        async with self._engine.open(request, how) as download:
             ids = {
                 "host_id": self._node.host_id,
                 "task_id": download.task_id,
                 "peer_id": download.peer_id,
             }
-            async with contextlib.aclosing(_plain(self._engine.events(download))) as events:
-                async for event in events:
-                    if isinstance(event, Started):
-                        yield response(**ids, **{started: _started(event, request)})
-                    elif isinstance(event, Arrived):
-                        for piece, traffic in event.pieces:
-                            yield response(
-                                **ids,
-                                download_piece_finished_response=_arrived(download, piece, traffic),
-                            )
+            async for event in download:
+                if isinstance(event, Started):
+                    yield response(**ids, **{started: _started(event, request)})
+                elif isinstance(event, Arrived):
+                    for piece, traffic in event.pieces:
+                        yield response(
+                            **ids,
+                            download_piece_finished_response=_arrived(download, piece, traffic),
+                        )
             await self._after(download)
 
     async def _after(self, download: Download) -> None:
@@ -193,26 +191,26 @@ class DownloadService(_TaskService):
 
     async def DownloadCacheTask(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802, ARG002  the contract's name and shape
         """See the contract."""
-        wanted = download_request(Kind.CACHE, request)
-        if wanted.output_path is not None:
+        wanted, how = download_request(Kind.CACHE, request), delivery(request)
+        if how.output_path is not None:
             output.check_allowed(self._node.config.download.server)
-            output.check_path(wanted.output_path, overwrite=wanted.overwrite)
+            output.check_path(how.output_path, overwrite=how.overwrite)
         response = dfdaemon_pb2.DownloadCacheTaskResponse
         async for message in self._download(
-            wanted, response, "download_cache_task_started_response"
+            wanted, how, response, "download_cache_task_started_response"
         ):
             yield message
 
     async def _after(self, download: Download) -> None:
-        request, holding = download.request, download.holding
-        if request.output_path is None or holding is None:
+        how, holding = download.delivery, download.holding
+        if how.output_path is None or holding is None:
             return
-        path = output.check_path(request.output_path, overwrite=request.overwrite)
+        path = output.check_path(how.output_path, overwrite=how.overwrite)
         loop = asyncio.get_running_loop()
         with holding.view(download.part) as view:
             # Its thread must let go of the bytes before the lease ends.
             writing = loop.run_in_executor(
-                None, lambda: output.write(path, view, overwrite=request.overwrite)
+                None, lambda: output.write(path, view, overwrite=how.overwrite)
             )
             try:
                 await asyncio.shield(writing)
@@ -223,9 +221,6 @@ class DownloadService(_TaskService):
 
 class UploadService(_TaskService):
     """``dfdaemon.v2.DfdaemonUpload``, for schedulers and other nodes."""
-
-    # A scheduler has other seeds to ask, and children wait for the answer.
-    _patient = False
 
     def __init__(
         self,
@@ -247,12 +242,16 @@ class UploadService(_TaskService):
 
     async def DownloadCacheTask(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802, ARG002  the contract's name and shape
         """See the contract. Whoever asks from afar has no say over this machine's files."""
-        wanted = download_request(Kind.CACHE, request)
-        if wanted.output_path is not None:
+        # A scheduler has other seeds to ask, and children wait for the answer.
+        wanted, how = (
+            download_request(Kind.CACHE, request),
+            replace(delivery(request), patient=False),
+        )
+        if how.output_path is not None:
             raise Forbidden("files are written for callers on this machine only")
         response = dfdaemon_pb2.DownloadCacheTaskResponse
         async for message in self._download(
-            wanted, response, "download_cache_task_started_response"
+            wanted, how, response, "download_cache_task_started_response"
         ):
             yield message
 
@@ -350,7 +349,7 @@ def _started(event: Started, request: DownloadRequest) -> Any:
 
 def _arrived(download: Download, piece: PieceRecord, traffic: Traffic) -> Any:
     message = piece_message(piece, traffic=traffic)
-    if download.request.need_piece_content and download.holding is not None:
+    if download.delivery.need_piece_content and download.holding is not None:
         # The one copy on this way: into the message.
         with download.holding.view(ByteRange(piece.offset, piece.length)) as view:
             message.content = bytes(view)
