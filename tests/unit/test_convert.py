@@ -168,7 +168,7 @@ def test_a_task(*, complete: bool) -> None:
         piece_length=100,
         content_length=350,
     )
-    message = task_message(record, {3: PIECE, 1: PIECE}, complete=complete)
+    message = task_message(common_pb2.CacheTask, record, {3: PIECE, 1: PIECE}, complete=complete)
 
     assert (message.id, message.url, message.tag) == ("t", "u", "x")
     assert (message.content_length, message.piece_count, message.peer_count) == (350, 4, 1)

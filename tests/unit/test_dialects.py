@@ -8,11 +8,10 @@ from pantala.core.policy import POLICIES
 from pantala.core.transfer import Note
 from pantala.errors import FeatureOff
 from pantala.model.task import Kind
-from pantala.pb import dfdaemon_pb2, scheduler_pb2
+from pantala.pb import scheduler_pb2
 from pantala.rpc.dialects import DIALECTS, Dialect, dialect_of
 
 SCHEDULER = scheduler_pb2.DESCRIPTOR.services_by_name["Scheduler"].methods_by_name
-UPLOAD = dfdaemon_pb2.DESCRIPTOR.services_by_name["DfdaemonUpload"].methods_by_name
 
 dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda _: "")
 
@@ -33,12 +32,6 @@ def test_methods(dialect: Dialect) -> None:
     for method, request in (dialect.stat, dialect.delete):
         assert SCHEDULER[method].input_type is request.DESCRIPTOR
         assert {"host_id", "task_id"} <= set(request.DESCRIPTOR.fields_by_name)
-    method, request, field = dialect.sync
-    assert UPLOAD[method].input_type is request.DESCRIPTOR
-    assert {"host_id", "task_id", field} == set(request.DESCRIPTOR.fields_by_name)
-    method, request = dialect.fetch
-    assert UPLOAD[method].input_type is request.DESCRIPTOR
-    assert "piece_number" in request.DESCRIPTOR.fields_by_name
 
 
 @dialects

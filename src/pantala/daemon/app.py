@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc.aio
@@ -25,6 +26,7 @@ from pantala.net.sockets import raise_limit
 from pantala.paths import scheduler_path_for
 from pantala.ports import Abort, Source, SourceBody, SourceRequest
 from pantala.rpc.crowd import Crowd
+from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE
 from pantala.rpc.parent_link import GrpcParents
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.server import Supervised, new_server
@@ -47,9 +49,7 @@ from .metrics import CONTENT_TYPE, Metrics, StoreFigures
 from .node import Node, OriginThreads
 from .serving.handoff_server import HandoffServer
 from .serving.services import (
-    DOWNLOAD_SERVICE,
     NODE_SERVICE,
-    UPLOAD_SERVICE,
     Admission,
     DownloadService,
     NodeService,
@@ -284,10 +284,10 @@ class Daemon:
             uploads=self.uploads,
             facts=self._facts,
             stopping=self.stopping,
+            piece_port=self.ports["storage"],
         )
-        service.piece_port = self.ports["storage"]
         admit = Admission(upload.request_rate_limit, upload.request_buffer_size)
-        add_service(server, UPLOAD_SERVICE, service, admit=admit)
+        add_service(server, UPLOAD_SERVICE, SimpleNamespace(**service.methods()), admit=admit)
         _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE,))
         await server.start()
         return server
@@ -337,8 +337,8 @@ class Daemon:
     async def _begin_download(self, path: SocketPath) -> grpc.aio.Server:
         settings = self.config.download.server
         server = new_server(self._doors.programs)
-        service = DownloadService(self.node, self.engine, self.schedulers)
-        add_service(server, DOWNLOAD_SERVICE, service, admit=self._admit_local)
+        methods = DownloadService(self.node, self.engine, self.schedulers).methods()
+        add_service(server, DOWNLOAD_SERVICE, SimpleNamespace(**methods), admit=self._admit_local)
         add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
         _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
         with private():

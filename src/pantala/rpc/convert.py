@@ -137,15 +137,27 @@ def plan_messages(pieces: Iterable[Any]) -> list[common_pb2.Piece]:
     return [common_pb2.Piece(number=p.number, offset=p.offset, length=p.length) for p in pieces]
 
 
+def with_fields(message: type[Any], **values: Any) -> Any:
+    """A message with those of *values* for which it has a field, and which are not None.
+
+    What is said of the same thing differs from kind to kind of task.
+    """
+    fields = message.DESCRIPTOR.fields_by_name
+    return message(**{k: v for k, v in values.items() if k in fields and v is not None})
+
+
 def task_message(
-    record: TaskRecord, pieces: Mapping[int, PieceRecord], *, complete: bool
-) -> common_pb2.CacheTask:
-    """A task as this node alone knows it."""
-    message = common_pb2.CacheTask(
+    message: type[Any], record: TaskRecord, pieces: Mapping[int, PieceRecord], *, complete: bool
+) -> Any:
+    """A task as this node alone knows it, as the *message* of its kind."""
+    return with_fields(
+        message,
         id=record.id,
+        type=int(record.kind),
         url=record.url,
         tag=record.tag,
         application=record.application,
+        piece_length=record.piece_length,
         content_length=record.content_length or 0,
         piece_count=record.piece_count or 0,
         pieces=[piece_message(p) for _, p in sorted(pieces.items())],
@@ -155,5 +167,19 @@ def task_message(
         created_at=timestamp(record.created_at),
         updated_at=timestamp(record.updated_at),
     )
-    message.type = cast("common_pb2.TaskType.ValueType", record.kind.value)
-    return message
+
+
+def local_task_message(message: type[Any], record: TaskRecord) -> Any:
+    """What this node keeps of a task, as the *message* of its kind."""
+    times = ("created_at", "updated_at", "prefetched_at", "failed_at", "finished_at")
+    known = {name: at for name in times if (at := getattr(record, name)) is not None}
+    return with_fields(
+        message,
+        task_id=record.id,
+        piece_length=record.piece_length,
+        content_length=record.content_length,
+        response_header=dict(record.response_header),
+        uploading_count=record.uploading_count,
+        uploaded_count=record.uploaded_count,
+        **{name: timestamp(at) for name, at in known.items()},
+    )

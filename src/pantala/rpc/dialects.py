@@ -1,4 +1,4 @@
-"""The conversations of the contract as tables: same shape, other names for each kind of task."""
+"""The conversations with schedulers as tables: same shape, other names for each kind of task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from pantala.core.transfer import Note
 from pantala.errors import FeatureOff
 from pantala.model.task import Kind
-from pantala.pb import dfdaemon_pb2, scheduler_pb2
+from pantala.pb import scheduler_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,6 @@ class Dialect:
         note_arms: The arm of each other thing that the scheduler is told.
         normal_arm, empty_arm: Arms of the scheduler's answer.
         stat, delete: The scheduler's methods for a task.
-        sync: The parent's method that says which pieces it has, and its request and field.
-        fetch: The parent's method that brings a piece inside a message, and its request.
     """
 
     announce: str
@@ -36,8 +34,6 @@ class Dialect:
     empty_arm: str
     stat: tuple[str, type[Any]]
     delete: tuple[str, type[Any]]
-    sync: tuple[str, type[Any], str]
-    fetch: tuple[str, type[Any]]
 
     def message(self, ids: dict[str, str], arm: str) -> tuple[Any, Message]:
         """A message to the scheduler with *arm* set, and that arm, to be filled in."""
@@ -69,12 +65,6 @@ DIALECTS: Final = {
         empty_arm="empty_cache_task_response",
         stat=("StatCacheTask", scheduler_pb2.StatCacheTaskRequest),
         delete=("DeleteCacheTask", scheduler_pb2.DeleteCacheTaskRequest),
-        sync=(
-            "SyncCachePieces",
-            dfdaemon_pb2.SyncCachePiecesRequest,
-            "interested_cache_piece_numbers",
-        ),
-        fetch=("DownloadCachePiece", dfdaemon_pb2.DownloadCachePieceRequest),
     ),
 }
 

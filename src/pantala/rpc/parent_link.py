@@ -23,7 +23,7 @@ from pantala.ports import Candidate, Copy, Offer
 
 from . import status
 from .convert import optional, weight_of
-from .dialects import dialect_of
+from .daemon_dialects import daemon_dialect
 from .transport import channel_options
 
 #: Initial metadata of a piece stream that says which version of the content the parent has
@@ -84,12 +84,14 @@ class GrpcParents:
         self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float
     ) -> AsyncIterator[Offer | Copy]:
         """See :class:`~pantala.ports.ParentLink`."""
-        method, request, field = dialect_of(kind).sync
+        dialect = daemon_dialect(kind)
         self._use(parent.address, 1)
         try:
             stub = await self._stub(parent.address)
-            message = request(host_id=self._host_id, task_id=task_id, **{field: sorted(numbers)})
-            call = getattr(stub, method)(message)
+            request = dialect.message("Sync{}PiecesRequest")
+            wanted = {dialect.numbers: sorted(numbers)}
+            message = request(host_id=self._host_id, task_id=task_id, **wanted)
+            call = getattr(stub, dialect.name("Sync{}Pieces"))(message)
             async with aclosing(_read(call, gap)) as answers:
                 hello: _Hello = await anext(answers)
                 yield hello.copy
@@ -133,10 +135,14 @@ class GrpcParents:
         limit: float,
     ) -> tuple[bytes, str]:
         """See :class:`~pantala.ports.ParentLink`."""
-        method, request = dialect_of(kind).fetch
+        dialect = daemon_dialect(kind)
+        method = dialect.method("Download{}Piece")
+        if method is None:
+            raise ParentLost(f"parent {parent.address}: names no port for its pieces")
         self._use(parent.address, 1)
         try:
             stub = await self._stub(parent.address)
+            request = dialect.message("Download{}PieceRequest")
             message = request(host_id=self._host_id, task_id=task_id, piece_number=piece.number)
             answer = await getattr(stub, method)(message, timeout=limit)
         except grpc.aio.AioRpcError as error:

@@ -3,5 +3,6 @@
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine
 - :mod:`.handoff_request`: what they ask for there
 - :mod:`.services`: the gRPC services
+- :mod:`.task_methods`: their methods for tasks, once for all kinds
 - :mod:`.output`: writing a file on a gRPC caller's behalf
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -115,7 +115,7 @@ class NodeUploads:
             raise Unavailable(f"task {holding.id}: which version it will be is not known yet")
         return holding.record.version
 
-    async def offers(self, holding: Holding, missing: Numbers) -> AsyncIterator[PieceRecord]:
+    async def offers(self, holding: Holding, missing: Numbers) -> AsyncGenerator[PieceRecord, None]:
         """Those of the pieces that are here, then those that a flight brings, as they come.
 
         Ends when none of the rest is on its way. What a child that reads nothing costs meanwhile

@@ -1,0 +1,233 @@
+"""What both gRPC services of a daemon do with tasks: each method once, named for each kind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import grpc.aio
+from google.protobuf.empty_pb2 import Empty
+
+from pantala.daemon.downloading.download import Arrived, Download, Started
+from pantala.daemon.downloading.engine import Engine
+from pantala.daemon.node import Node
+from pantala.errors import DragonflyError, TaskNotFound
+from pantala.model.ids import check_task_id
+from pantala.model.pieces import ByteRange
+from pantala.model.task import Delivery, DownloadRequest, PieceRecord, Traffic
+from pantala.model.urls import public_url
+from pantala.pb import common_pb2, dfdaemon_pb2
+from pantala.rpc.convert import (
+    delivery,
+    download_request,
+    local_task_message,
+    piece_message,
+    plan_messages,
+    task_message,
+    with_fields,
+)
+from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
+from pantala.rpc.scheduler_link import Schedulers
+from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
+
+Context = grpc.aio.ServicerContext[Any, Any]
+#: A method of the contract; *context* is what gRPC knows of the call.
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
+Make = Callable[[DaemonDialect], Unary | Stream]
+
+
+class TaskMethods:
+    """The methods of one service that are there for each kind of task.
+
+    Attributes:
+        service: Which, as in the contract.
+
+    Args:
+        node: What all parts share.
+        engine: For downloads.
+        schedulers: For what is known of a task elsewhere.
+        dialects: The kinds.
+    """
+
+    service: ClassVar[str]
+
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        schedulers: Schedulers,
+        dialects: Mapping[Any, DaemonDialect] = DAEMON_DIALECTS,
+    ) -> None:
+        self._node = node
+        self._engine = engine
+        self._schedulers = schedulers
+        self._dialects = dialects
+
+    def methods(self) -> dict[str, Any]:
+        """Those of them that the contract has for this service, by name."""
+        return {
+            dialect.name(pattern): make(dialect)
+            for dialect in self._dialects.values()
+            for pattern, make in self._table().items()
+            if dialect.method(pattern, self.service)
+        }
+
+    def _table(self) -> dict[str, Make]:
+        """What makes the methods of each name."""
+        return {
+            "Download{}Task": self._download_task,
+            "Stat{}Task": self._stat_task,
+            "StatLocal{}Task": self._stat_local_task,
+            "ListLocal{}Tasks": self._list_local_tasks,
+            "Delete{}Task": self._delete_task,
+            "DeleteLocal{}Task": self._delete_local_task,
+        }
+
+    # -- for each service to say -------------------------------------------------------------------
+
+    def _allow(self, how: Delivery) -> Delivery:
+        """How a caller of this service gets what it wants. Raises Forbidden."""
+        raise NotImplementedError
+
+    async def _after(self, download: Download) -> None:
+        """All of it is here."""
+        raise NotImplementedError
+
+    # -- the methods ---------------------------------------------------------------------------
+
+    def _download_task(self, dialect: DaemonDialect) -> Stream:
+        response = dialect.message("Download{}TaskResponse")
+        started = dialect.message("Download{}TaskStartedResponse")
+
+        async def download_task(request: Any, _: Context) -> AsyncGenerator[Any, None]:
+            message = dialect.wanted(request)
+            content, how = download_request(dialect.kind, message), self._allow(delivery(message))
+            async with self._engine.open(content, how) as download:
+                ids = {
+                    "host_id": self._node.host_id,
+                    "task_id": download.task_id,
+                    "peer_id": download.peer_id,
+                }
+                async for event in download:
+                    if isinstance(event, Started):
+                        first = _started(started, event, content)
+                        yield response(**ids, **{dialect.started: first})
+                    elif isinstance(event, Arrived):
+                        for piece, traffic in event.pieces:
+                            arrived = _arrived(download, piece, traffic)
+                            yield response(**ids, download_piece_finished_response=arrived)
+                await self._after(download)
+
+        return download_task
+
+    def _stat_task(self, dialect: DaemonDialect) -> Unary:
+        """What the scheduler knows; without one, what is here."""
+        kind, description = dialect.kind, dialect.message("{}Task")
+
+        async def stat_task(request: Any, _: Context) -> Any:
+            with self._counted(self._node.metrics.stat, dialect):
+                task_id = check_task_id(request.task_id)
+                message = await self._schedulers.stat_message(kind, task_id)
+                holding = self._node.holdings.get(kind, task_id)
+                if message is None or message.id != task_id:
+                    if holding is None:
+                        raise TaskNotFound(task_id)
+                    message = task_message(
+                        description, holding.record, holding.pieces, complete=holding.complete
+                    )
+                elif holding is not None and holding.complete:
+                    # A scheduler counts no host that keeps what it has to itself.
+                    message.has_available_peer = True
+                # Not every scheduler keeps to itself what it should.
+                message.url = public_url(message.url)
+                message.ClearField("request_header")
+                return message
+
+        return stat_task
+
+    def _stat_local_task(self, dialect: DaemonDialect) -> Unary:
+        description = dialect.message("StatLocal{}TaskResponse")
+
+        async def stat_local_task(request: Any, _: Context) -> Any:
+            return local_task_message(description, self._held(dialect, request.task_id).record)
+
+        return stat_local_task
+
+    def _list_local_tasks(self, dialect: DaemonDialect) -> Unary:
+        description = dialect.message("StatLocal{}TaskResponse")
+        answer = dialect.message("ListLocal{}TasksResponse")
+
+        async def list_local_tasks(_: Any, __: Context) -> Any:
+            held = (h for h in self._node.holdings if h.kind is dialect.kind)
+            return answer(tasks=[local_task_message(description, h.record) for h in held])
+
+        return list_local_tasks
+
+    def _delete_task(self, dialect: DaemonDialect) -> Unary:
+        """Delete here, and tell the scheduler before the answer."""
+
+        async def delete_task(request: Any, _: Context) -> Empty:
+            with self._counted(self._node.metrics.delete, dialect):
+                holding = self._held(dialect, request.task_id)
+                self._node.holdings.remove(holding, Reason.DELETED)
+                # Whoever asks the scheduler after this is answered that it is gone.
+                with contextlib.suppress(DragonflyError):
+                    await self._schedulers.delete_task(dialect.kind, holding.id)
+                return Empty()
+
+        return delete_task
+
+    def _delete_local_task(self, dialect: DaemonDialect) -> Unary:
+        """Delete here. The scheduler hears of it as of any task that is here no longer: soon."""
+
+        async def delete_local_task(request: Any, _: Context) -> Empty:
+            with self._counted(self._node.metrics.delete, dialect):
+                holding = self._held(dialect, request.task_id)
+                self._node.holdings.remove(holding, Reason.DELETED)
+                return Empty()
+
+        return delete_local_task
+
+    # -- parts of them -------------------------------------------------------------------------
+
+    def _held(self, dialect: DaemonDialect, task_id: str) -> Holding:
+        """What is held of a task. Raises InvalidRequest, TaskNotFound."""
+        holding = self._node.holdings.get(dialect.kind, check_task_id(task_id))
+        if holding is None:
+            raise TaskNotFound(task_id)
+        return holding
+
+    @contextlib.contextmanager
+    def _counted(self, count: Callable[..., None], dialect: DaemonDialect) -> Iterator[None]:
+        """Count a call, and whether it went well."""
+        good = False
+        try:
+            yield
+            good = True
+        finally:
+            count(dialect.kind, ok=good)
+
+
+def _started(message: type[Any], event: Started, request: DownloadRequest) -> Any:
+    """The first message of a download; some kinds' say no more than the length."""
+    whole = event.part == ByteRange(0, event.content_length) and request.range is None
+    return with_fields(
+        message,
+        content_length=event.content_length,
+        range=None if whole else common_pb2.Range(start=event.part.start, length=event.part.length),
+        response_header=dict(event.response_header),
+        pieces=plan_messages(event.pieces),
+        is_finished=event.finished,
+    )
+
+
+def _arrived(download: Download, piece: PieceRecord, traffic: Traffic) -> Any:
+    message = piece_message(piece, traffic=traffic)
+    if download.delivery.need_piece_content and download.holding is not None:
+        # The one copy on this way: into the message.
+        with download.holding.view(ByteRange(piece.offset, piece.length)) as view:
+            message.content = bytes(view)
+    return dfdaemon_pb2.DownloadPieceFinishedResponse(piece=message)

@@ -1,0 +1,150 @@
+"""daemon/serving/task_methods.py: a second kind as rows only, over real gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from pantala.core.policy import POLICIES
+from pantala.daemon.app import Daemon
+from pantala.model.task import Kind
+from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc
+from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
+from pantala.rpc.transport import channel_options
+from pantala.testing import inside
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Origin
+
+MIB = 1 << 20
+CONTENT = Pattern(9 * MIB, seed=3)
+
+ROW = DaemonDialect(
+    kind=Kind.STANDARD,
+    word="",
+    started="download_task_started_response",
+    numbers="interested_piece_numbers",
+    download="download",
+)
+
+
+@pytest.fixture
+def url(origin: Origin) -> str:
+    """Of a content of three pieces."""
+    origin.put("/f", CONTENT)
+    return origin.url("/f")
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Daemon]:
+    """It serves STANDARD tasks as it does those of memory."""
+    monkeypatch.setitem(POLICIES, Kind.STANDARD, POLICIES[Kind.CACHE])
+    monkeypatch.setitem(DAEMON_DIALECTS, Kind.STANDARD, ROW)
+    async with inside.daemon(tmp_path, download__server__allowOutputPath=True) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def programs(daemon: Daemon) -> AsyncIterator[Any]:
+    """How programs on the machine talk to it."""
+    target = f"unix:{daemon.config.download.server.socket_path}"
+    async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+        yield dfdaemon_pb2_grpc.DfdaemonDownloadStub(channel)
+
+
+@pytest.fixture
+async def children(daemon: Daemon) -> AsyncIterator[Any]:
+    """How other nodes talk to it."""
+    target = f"127.0.0.1:{daemon.ports['upload']}"
+    async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+        yield dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+
+
+def request(url: str, **wishes: Any) -> Any:
+    """A request for *url*."""
+    return dfdaemon_pb2.DownloadTaskRequest(download=common_pb2.Download(url=url, **wishes))
+
+
+async def download(stub: Any, message: Any) -> list[Any]:
+    """All that is answered."""
+    return [answer async for answer in stub.DownloadTask(message)]
+
+
+async def test_a_download_with_its_contents(programs: Any, url: str) -> None:
+    """Started, then every piece with its bytes."""
+    first, *pieces = await download(programs, request(url, need_piece_content=True))
+    started = first.download_task_started_response
+    assert (started.content_length, started.is_finished) == (CONTENT.size, False)
+    assert not started.HasField("range")
+    assert len(started.pieces) == 3
+    got = {
+        m.download_piece_finished_response.piece.offset: m.download_piece_finished_response.piece
+        for m in pieces
+    }
+    assert b"".join(got[at].content for at in sorted(got)) == CONTENT.read(0, CONTENT.size)
+    assert {p.traffic_type for p in got.values()} == {common_pb2.BACK_TO_SOURCE}
+
+
+async def test_a_range(programs: Any, url: str) -> None:
+    """Told as what it is."""
+    part = common_pb2.Range(start=5 * MIB, length=10)
+    first, piece = await download(programs, request(url, range=part))
+    assert first.download_task_started_response.range == part
+    assert piece.download_piece_finished_response.piece.number == 1
+
+
+async def test_what_is_here(programs: Any, children: Any, url: str) -> None:
+    """Described alone and in the list; not among those of another kind, and gone when deleted."""
+    first, *_ = await download(programs, request(url, tag="x"))
+    named = dfdaemon_pb2.StatLocalTaskRequest(task_id=first.task_id)
+    for stub in (programs, children):
+        local = await stub.StatLocalTask(named)
+        assert (local.task_id, local.content_length) == (first.task_id, CONTENT.size)
+        assert local.piece_length == 4 * MIB
+        assert local.HasField("finished_at")
+        assert not local.HasField("failed_at")
+        stat = await stub.StatTask(dfdaemon_pb2.StatTaskRequest(task_id=first.task_id))
+        assert (stat.tag, stat.state, stat.type) == ("x", "Succeeded", common_pb2.STANDARD)
+    assert (await programs.ListLocalTasks(dfdaemon_pb2.ListLocalTasksRequest())).tasks == [local]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await programs.StatCacheTask(dfdaemon_pb2.StatCacheTaskRequest(task_id=first.task_id))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+    await programs.DeleteLocalTask(dfdaemon_pb2.DeleteLocalTaskRequest(task_id=first.task_id))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await children.StatLocalTask(named)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert not (await programs.ListLocalTasks(dfdaemon_pb2.ListLocalTasksRequest())).tasks
+
+
+async def test_pieces_for_a_child(daemon: Daemon, programs: Any, children: Any, url: str) -> None:
+    """Each with where it can be had."""
+    first, *_ = await download(programs, request(url))
+    asked = dfdaemon_pb2.SyncPiecesRequest(
+        host_id="h", task_id=first.task_id, interested_piece_numbers=[0, 2]
+    )
+    told = [piece async for piece in children.SyncPieces(asked)]
+    assert sorted(piece.number for piece in told) == [0, 2]
+    assert {(p.ip, p.tcp_port) for p in told} == {("127.0.0.1", daemon.ports["storage"])}
+
+
+async def test_nothing_is_asked_for(programs: Any) -> None:
+    """A request without a download."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await download(programs, dfdaemon_pb2.DownloadTaskRequest())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_files_are_for_programs_on_the_machine(
+    programs: Any, children: Any, url: str, tmp_path: Path
+) -> None:
+    """Who asks from afar has no say over files here."""
+    wanted = request(url, output_path=str(tmp_path / "out"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await download(children, wanted)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    await download(programs, wanted)
+    assert (tmp_path / "out").read_bytes() == CONTENT.read(0, CONTENT.size)
