@@ -26,7 +26,7 @@ from pantala.cli._text import one_line
 from pantala.errors import InvalidRequest
 from pantala.model.digest import parse_digest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
-from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve
+from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve, started
 
 CONTENT = random.Random(7).randbytes(200_000)
 URL = "https://me:pw@origin.example/model.bin?token=secret"
@@ -54,12 +54,13 @@ def runtime() -> Iterator[Path]:
 
 
 def _run(
-    directory: Path, script: Script, *arguments: str, output: str | None = None
+    directory: Path, script: Script, *arguments: str, output: str | None = None, cache: bool = True
 ) -> tuple[int, list[dict[str, Any]]]:
-    """The exit status of ``dfget --cache``, and what the daemon was asked for."""
+    """The exit status of ``dfget``, and what the daemon was asked for."""
     where = str(directory / "out") if output is None else output
+    kind = ["--cache"] if cache else []
     with HandoffDaemon(directory, script) as daemon:
-        status = dfget.run(["--cache", URL, "-O", where, "-e", daemon.endpoint, *arguments])
+        status = dfget.run([*kind, URL, "-O", where, "-e", daemon.endpoint, *arguments])
     return status, daemon.requests
 
 
@@ -204,7 +205,6 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ([URL, "-H", ": s3cret"], "header 1 has no proper name"),
         ([URL, "-H", "X: a\r\nY: s3cret"], "header X has a line break"),
         ([URL, "--json", "-O", "-"], "--json and -O - both want stdout"),
-        ([URL, "--transfer-from-dfdaemon"], "unrecognized arguments"),
         ([URL, "--recursive"], "unrecognized arguments"),
     ],
 )
@@ -308,12 +308,100 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in capsys.readouterr().out
 
 
-def test_only_cache_tasks_for_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line that says so."""
-    assert dfget.run([URL, "-O", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == (
-        "dfget: only --cache downloads are available in this version: add --cache\n"
+def test_from_a_file(tmp_path: Path) -> None:
+    """Without --cache it is a STANDARD task; the output is a file of its own."""
+    stored = tmp_path / "stored"
+    status, (request,) = _run(
+        tmp_path, serve(CONTENT, path=stored), "--transfer-from-dfdaemon", cache=False
     )
+    assert status == 0
+    assert request["kind"] == "STANDARD"
+    out = tmp_path / "out"
+    assert out.read_bytes() == CONTENT
+    assert out.stat().st_ino != stored.stat().st_ino
+    out.write_bytes(b"mine")
+    assert stored.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("there", [None, "other", "same"])
+def test_a_hard_link(tmp_path: Path, there: str | None, *, early: bool) -> None:
+    """Another name of the daemon's file, in place of what was there; nothing else is left."""
+    (tmp_path / "store").mkdir()
+    stored, out = tmp_path / "store" / "stored", tmp_path / "out"
+
+    def script(talk: Conversation) -> None:
+        with contextlib.closing(Segment(CONTENT, 100_000, stored)) as segment:
+            if early:
+                talk.start(segment)
+            else:
+                talk.send(**{**started(segment), "segment": False})
+            talk.send(event="pieces", pieces=[segment.fill(0), segment.fill(1)])
+            if not early:
+                talk.send(segment.descriptor, event="segment")
+            talk.send(event="done")
+            talk.wait_closed()
+
+    arguments = ["--force-hard-link"]
+    if there is not None:
+        arguments += ["--overwrite"]
+        stored.touch()
+        out.hardlink_to(stored) if there == "same" else out.write_bytes(b"another")
+    status, _ = _run(tmp_path, script, *arguments, cache=False)
+    assert status == 0
+    assert out.read_bytes() == CONTENT
+    assert out.stat().st_ino == stored.stat().st_ino
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["out"]
+
+
+def test_what_is_linked_is_not_written_through(tmp_path: Path) -> None:
+    """An output that is the daemon's file is replaced by another, and the stored one stays."""
+    (tmp_path / "store").mkdir()
+    stored, out = tmp_path / "store" / "stored", tmp_path / "out"
+    stored.write_bytes(b"precious")
+    out.hardlink_to(stored)
+    status, _ = _run(tmp_path, serve(CONTENT), "--overwrite", cache=False)
+    assert status == 0
+    assert out.read_bytes() == CONTENT
+    assert stored.read_bytes() == b"precious"
+
+
+def test_no_hard_link_to_be_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory, another file system, or bytes instead of a file: it fails, and says why."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        status, _ = _run(
+            tmp_path,
+            serve(CONTENT, path=Path(elsewhere) / "stored"),
+            "--force-hard-link",
+            cache=False,
+        )
+    assert status == 1
+    expected = f"cannot make {tmp_path / 'out'} a hard link: it is on another file system than the"
+    assert expected in capsys.readouterr().err
+
+    def in_frames(talk: Conversation) -> None:
+        with contextlib.closing(Segment(CONTENT[:9], 9)) as segment:
+            talk.send(**{**started(segment), "segment": False})
+            talk.send(event="pieces", pieces=[[0, 0, 9, "REMOTE_PEER"]])
+            talk.send(event="content", offset=0, inline=9, content=CONTENT[:9])
+            talk.wait_closed()
+
+    (tmp_path / "dfdaemon.handoff.sock").unlink()
+    status, _ = _run(tmp_path, in_frames, "--force-hard-link", cache=False)
+    assert status == 1
+    assert "a hard link: the daemon passed no file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "other", [["--cache"], ["--range", "0-1"], ["--transfer-from-dfdaemon"], ["-O", "-"]]
+)
+def test_what_no_hard_link_goes_with(other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before anything is asked."""
+    with pytest.raises(SystemExit) as caught:
+        dfget.run([URL, "-O", "out", "--force-hard-link", *other])
+    assert caught.value.code == 2
+    assert "--force-hard-link cannot go with" in capsys.readouterr().err
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

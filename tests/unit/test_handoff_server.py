@@ -207,11 +207,13 @@ def test_requests_that_make_no_sense(given: dict[str, Any], expected: str) -> No
         parse_download({"url": "u"} | given if given else {})
 
 
-@pytest.mark.parametrize("kind", ["STANDARD", "cache", ""])
-def test_other_kinds(kind: str) -> None:
-    """They have no memory to hand off."""
-    with pytest.raises(FeatureOff, match="only CACHE tasks are handed off"):
-        parse_download({"url": "u", "kind": kind})
+def test_other_kinds() -> None:
+    """Those that are not served are refused as that; what is none is a mistake."""
+    with pytest.raises(FeatureOff, match="PERSISTENT tasks are not served"):
+        parse_download({"url": "u", "kind": "PERSISTENT"})
+    for kind in ("cache", ""):
+        with pytest.raises(InvalidRequest, match=f"unknown 'kind' '{kind}': want .*CACHE"):
+            parse_download({"url": "u", "kind": kind})
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 _EPILOG: Final = """\
 examples:
-  dfget --cache https://example.com/model.bin -O model.bin
-  dfget --cache URL -O part.bin --range 0-1048575
-  dfget --cache URL -O - | tar x
+  dfget https://example.com/model.bin -O model.bin
+  dfget --cache URL -O model.bin           # the daemons keep it in memory, never on a disk
+  dfget URL -O part.bin --range 0-1048575
+  dfget URL -O - | tar x
 
 Without a daemon on this machine, and without --endpoint, dfget starts a personal one.
 Most flags have a variable: --tag has DFGET_TAG. A flag beats it; an empty one counts as unset.
@@ -50,6 +51,8 @@ class Options(argparse.Namespace):
     filtered_query_params: list[str] | None
     disable_back_to_source: bool
     overwrite: bool
+    force_hard_link: bool
+    transfer_from_dfdaemon: bool
     timeout: float
     content_for_calculating_task_id: str | None
     no_progress: bool
@@ -82,6 +85,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         parser.error(
             "--digest is of the whole content: it cannot go with --range or a Range header"
         )
+    if options.force_hard_link:
+        _check_hard_link(parser, options, ranges=ranges)
     if options.prefetch and options.range is None:
         parser.error("--prefetch fetches the rest after a --range, and there is none")
     if options.json and options.output == "-":
@@ -91,11 +96,24 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     return options
 
 
+def _check_hard_link(parser: argparse.ArgumentParser, options: Options, *, ranges: bool) -> None:
+    """End the program if a hard link can never be had."""
+    against = {
+        "--cache": options.cache and "memory has no file to link",
+        "a range": ranges and "a link is of the whole file",
+        "--transfer-from-dfdaemon": options.transfer_from_dfdaemon and "that writes a file",
+        "-O -": options.output == "-" and "stdout is no file to make",
+    }
+    for other, why in against.items():
+        if why:
+            parser.error(f"--force-hard-link cannot go with {other}: {why}")
+
+
 def request_of(options: Options) -> dict[str, Any]:
     """The request that docs/handoff.md has for *options*."""
     wanted = {
         "op": "download",
-        "kind": "CACHE",
+        "kind": "CACHE" if options.cache else "STANDARD",
         "url": options.url,
         "digest": options.digest,
         "range": options.range,
@@ -116,7 +134,7 @@ def request_of(options: Options) -> dict[str, Any]:
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dfget",
-        usage="dfget --cache URL -O FILE [options]",
+        usage="dfget URL -O FILE [options]",
         description="Fetch a file through the cluster's peers.",
         epilog=_EPILOG,
         formatter_class=_formatter,
@@ -136,7 +154,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     """Flags that say what is wanted, and what its identity is."""
     add = _Adder(parser, environ)
-    add.switch("--cache", "a CacheTask: the content stays in memory, never on a disk")
+    add.switch("--cache", "a CacheTask: daemons keep it in memory, never on a disk")
     add.value("--digest", type=_digest, meta="ALG:HEX", help="sha256:…, sha512:… or crc32:…")
     add.value("--range", type=_range, meta="A-B", help="bytes A to B; A-: from A; -N: the last N")
     add.switch("--prefetch", "with --range: let the daemon fetch the rest afterwards", env=False)
@@ -181,6 +199,9 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
         help="where to put it; - is stdout",
     )
     add.switch("--overwrite", "replace an existing file, once all of it is here")
+    add.switch("--force-hard-link", "the file must be a hard link of the daemon's, or it fails")
+    # Dragonfly's daemon writes the file unless it is given this; ours never does.
+    add.switch("--transfer-from-dfdaemon", "accepted: dfget always writes the file itself")
     add.value(
         "-p", "--priority", env="PRIORITY", type=_priority, default=6, help="0 to 6, default 6"
     )

@@ -58,6 +58,7 @@ class Download:
         connection: To the daemon; nothing has been sent over it yet.
         output: Entered; committing it is left to the caller.
         progress: Is told of everything.
+        in_files: The daemon keeps contents of this kind in files, which an output may share.
 
     Attributes:
         task_id: The daemon's name for the content.
@@ -67,8 +68,11 @@ class Download:
         received: Bytes of the part that came, by the keys of ``_progress.SOURCES``.
     """
 
-    def __init__(self, connection: Connection, output: Output, progress: Progress) -> None:
+    def __init__(
+        self, connection: Connection, output: Output, progress: Progress, *, in_files: bool = False
+    ) -> None:
         self._connection = connection
+        self._in_files = in_files
         self._output = output
         self._progress = progress
         self._events: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -87,6 +91,8 @@ class Download:
         self._deadline = 0.0
         self._done = False
         self._segment: mmap.mmap | None = None
+        #: The descriptor of the file that is the output's content, too, and is not written.
+        self._shared: int | None = None
         self._piece_length = 0
         self._pieces: set[int] = set()
         self._written = 0
@@ -112,19 +118,25 @@ class Download:
         if self._output.can_begin_again:
             request = {**request, "again": True}
         self._connection.send(request, deadline=deadline)
-        while not self._done:
-            event = self._connection.receive(deadline=deadline, pause=self._progress.pause)
-            if event is None:
-                self._progress.tick()
-                continue
-            name = _text(event, "event")
-            handle = self._events.get(name)
-            if handle is None:
-                raise RemoteProtocolError(
-                    f"the daemon at {self._connection.endpoint} sent an event {name!r}, "
-                    "which this dfget does not know: are they of the same version?"
-                )
-            handle(event)
+        try:
+            while not self._done:
+                event = self._connection.receive(deadline=deadline, pause=self._progress.pause)
+                if event is None:
+                    self._progress.tick()
+                else:
+                    self._on_event(event)
+        finally:
+            self._let_go()
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        name = _text(event, "event")
+        handle = self._events.get(name)
+        if handle is None:
+            raise RemoteProtocolError(
+                f"the daemon at {self._connection.endpoint} sent an event {name!r}, "
+                "which this dfget does not know: are they of the same version?"
+            )
+        handle(event)
 
     def _on_waiting(self, event: dict[str, Any]) -> None:
         self._progress.waiting(_number(event, "bytes"))
@@ -139,6 +151,7 @@ class Download:
         """What came belongs to no content that there is."""
         self._output.begin_again()
         self._segment, self._written, self.task_id = None, 0, None
+        self._let_go()
         self._pieces.clear()
         self.received = dict.fromkeys(SOURCES, 0)
 
@@ -178,7 +191,9 @@ class Download:
         end = min(offset + length, self.start + self.length)
         if first >= end:
             return
-        if self._segment is not None:
+        if self._shared is not None:
+            self._written += end - first
+        elif self._segment is not None:
             self._output.write(first - self.start, _view(self._segment, first, end))
             self._written += end - first
         self.received[source] += end - first
@@ -197,9 +212,12 @@ class Download:
     def _on_segment(self, _event: dict[str, Any]) -> None:
         """All of the part is here, and this is the memory that it lies in."""
         self._must_be_started("segment")
-        if self._segment is not None or self._written:
+        if self._segment is not None or self._shared is not None or self._written:
             raise RemoteProtocolError("the daemon sent the content in two ways")
         segment = self._take_segment()
+        if segment is None:
+            self._written = self.length
+            return
         end = self.start + self.length
         while self._written < self.length:
             first = self.start + self._written
@@ -208,9 +226,21 @@ class Download:
             self._written += len(part)
             self._progress.tick()
 
-    def _take_segment(self) -> mmap.mmap:
-        self._segment = _map(self._connection.take_descriptor(), self.content_length)
+    def _take_segment(self) -> mmap.mmap | None:
+        """Map what the daemon passes; None where the output has it without being written."""
+        descriptor = self._connection.take_descriptor()
+        self._shared = descriptor  # closed with this, whatever happens
+        whole = self.start == 0 and self.length == self.content_length
+        if self._in_files and whole and self._output.share(descriptor, whole=False):
+            return None
+        self._segment = _map(descriptor, self.content_length)
+        self._let_go()
         return self._segment
+
+    def _let_go(self) -> None:
+        descriptor, self._shared = self._shared, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _on_content(self, event: dict[str, Any]) -> None:
         self._must_be_started("content")
@@ -230,6 +260,8 @@ class Download:
             raise RemoteProtocolError(
                 f"the daemon says it is done after {self._written} of {self.length} bytes"
             )
+        if self._shared is not None and not self._output.share(self._shared, whole=True):
+            raise Unavailable("the output's file system does not share files any more")
         self._done = True
 
     def _on_error(self, event: dict[str, Any]) -> None:
@@ -253,8 +285,6 @@ def _map(descriptor: int, length: int) -> mmap.mmap:
         return mmap.mmap(descriptor, length, prot=mmap.PROT_READ)
     except (OSError, ValueError) as error:
         raise RemoteProtocolError(f"the daemon's segment cannot be mapped: {error}") from error
-    finally:
-        os.close(descriptor)  # the mapping has its own hold on the memory
 
 
 def _view(segment: mmap.mmap, first: int, end: int) -> memoryview:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from errno import EBADF
+from errno import EACCES, EBADF, ENOENT, EPERM, EXDEV
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -23,6 +23,9 @@ _NAME_KEPT = 200
 
 # Linux alone has it, and there not every file system. 0: no file without a name.
 _NAMELESS = getattr(os, "O_TMPFILE", 0)
+
+# Linux's ioctl to share blocks, which Python names only from 3.12 on.
+_FICLONE = 0x40049409
 
 
 class Output(Protocol):
@@ -52,6 +55,18 @@ class Output(Protocol):
             Unavailable: The disk is full, the reader of a pipe has gone, or the like.
         """
 
+    def share(self, fd: int, *, whole: bool) -> bool:
+        """Have the output share the bytes of the file *fd*; False: they are to be written.
+
+        Args:
+            fd: The file.
+            whole: All of it is here, and the output is to have it. Else this says only whether
+                that will do, so that nothing need be written meanwhile.
+
+        Raises:
+            Unavailable: The output must be that file, and cannot.
+        """
+
     @property
     def can_begin_again(self) -> bool:
         """What was written can be taken back."""
@@ -68,13 +83,18 @@ class Output(Protocol):
         """
 
 
-def output_for(path: str, *, overwrite: bool) -> Output:
+def output_for(path: str, *, overwrite: bool, hard_link: bool = False) -> Output:
     """The output for a ``-O`` value: ``-`` is stdout; a FIFO or device is written directly.
 
     A symlink is followed, so that it goes on pointing at what is written.
 
+    Args:
+        path: The value.
+        overwrite: It may replace a file.
+        hard_link: It must be a hard link of the daemon's file.
+
     Raises:
-        InvalidRequest: It is a directory, or lies in no directory.
+        InvalidRequest: It is a directory, or lies in no directory, or can be no hard link.
         OutputExists: It is an existing file, and *overwrite* is not set.
     """
     if path == "-":
@@ -93,13 +113,15 @@ def output_for(path: str, *, overwrite: bool) -> Output:
     if stat.S_ISDIR(mode) or path.endswith("/"):
         raise InvalidRequest(f"{path} is a directory: name a file in it")
     if mode and not stat.S_ISREG(mode):
+        if hard_link:
+            raise InvalidRequest(f"--force-hard-link: {path} is no file")
         return StreamOutput(path)
     if mode and not overwrite:
         raise OutputExists(f"{path} exists already: use --overwrite to replace it")
     parent = os.path.dirname(real)
     if not os.path.isdir(parent):
         raise InvalidRequest(f"cannot write {path}: {parent} is not a directory")
-    return FileOutput(path, real, overwrite=overwrite)
+    return FileOutput(path, real, overwrite=overwrite, hard_link=hard_link)
 
 
 class FileOutput:
@@ -109,12 +131,14 @@ class FileOutput:
         name: What the user calls it, for messages.
         path: Where it is to be, with symlinks resolved.
         overwrite: Whether it may replace another file.
+        hard_link: Whether it must be another name of the file that it shares.
     """
 
-    def __init__(self, name: str, path: str, *, overwrite: bool) -> None:
+    def __init__(self, name: str, path: str, *, overwrite: bool, hard_link: bool = False) -> None:
         self._name = name
         self._path = path
         self._overwrite = overwrite
+        self._hard_link = hard_link
         self._temporary: str | None = None
         self._named = True
         self._fd = -1
@@ -159,6 +183,8 @@ class FileOutput:
             os.close(self._fd)
 
     def write(self, offset: int, data: memoryview) -> None:
+        if self._hard_link:
+            raise Unavailable(f"cannot make {self._name} a hard link: the daemon passed no file")
         try:
             while data:
                 written = os.pwrite(self._fd, data, offset)
@@ -166,6 +192,28 @@ class FileOutput:
                 offset += written
         except OSError as error:
             raise _cannot_write(self._name, error) from error
+
+    def share(self, fd: int, *, whole: bool) -> bool:
+        if self._hard_link:
+            self._link(fd)
+            if not whole:  # who is killed while it comes leaves nothing behind
+                _remove(self._temporary or "")
+            return True
+        # Not by default a hard link: whoever writes into the output would write into what the
+        # daemon gives to others.
+        return _reflink(fd, self._fd)
+
+    def _link(self, fd: int) -> None:
+        """Be another name of the file *fd*, under the temporary name until it is committed."""
+        assert self._temporary is not None  # noqa: S101  it is entered
+        _remove(self._temporary)
+        try:
+            os.link(f"/proc/self/fd/{fd}", self._temporary, src_dir_fd=fd)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot make {self._name} a hard link: {_why_no_link(error)}"
+            ) from error
+        self._named = True
 
     @property
     def can_begin_again(self) -> bool:
@@ -192,6 +240,8 @@ class FileOutput:
                 os.close(fd)  # a quota, or a server of files, may refuse only now
             if self._overwrite:
                 os.replace(temporary, self._path)
+                if self._hard_link:  # of two names of one file none is replaced
+                    _remove(temporary)
             else:
                 self._take_free_name(temporary)
         except FileExistsError as error:
@@ -263,6 +313,10 @@ class StreamOutput:
         except OSError as error:
             raise _cannot_write(self._name, error) from error
 
+    def share(self, fd: int, *, whole: bool) -> bool:
+        del fd, whole
+        return False
+
     @property
     def can_begin_again(self) -> bool:
         return False
@@ -282,6 +336,30 @@ def _open_nameless(directory: str) -> int:
         return os.open(directory, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     except OSError:
         return -1  # if the directory is at fault, creating a name in it will say so
+
+
+def _reflink(source: int, target: int) -> bool:
+    """Have *target* share the blocks of *source* until either is written; whether it does."""
+    import fcntl  # noqa: PLC0415  not for contents in memory
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # another file system, or one that cannot
+        return False
+    return True
+
+
+def _why_no_link(error: OSError) -> str:
+    if error.errno == EXDEV:
+        return "it is on another file system than the daemon's store"
+    if error.errno in (EPERM, EACCES):
+        return (
+            "the system lets nobody link another user's file: run dfget as the daemon's user, "
+            "or leave out --force-hard-link"
+        )
+    if error.errno == ENOENT:
+        return "what the daemon has is no file, or was deleted meanwhile"
+    return error.strerror or str(error)
 
 
 def _cannot_write(name: str, error: OSError) -> Unavailable:

@@ -1,7 +1,7 @@
-"""``dfget --cache URL -O FILE``: fetch one URL through the daemon of this machine.
+"""``dfget URL -O FILE``: fetch one URL through the daemon of this machine.
 
-The daemon passes the memory in which the content lies (docs/handoff.md), and ``dfget`` writes
-its own output from it, as its own user. Starting should cost little more than an interpreter
+The daemon passes the memory or file in which the content lies (docs/handoff.md), and ``dfget``
+makes its own output from it, as its own user. Starting should cost little more than an interpreter
 does, so this imports neither gRPC nor anything else that is not needed by every download.
 """
 
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from pantala.errors import DragonflyError, FeatureOff, SourceFailed, TimedOut, Unavailable
+from pantala.errors import DragonflyError, SourceFailed, TimedOut, Unavailable
 from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET
 
@@ -74,12 +74,13 @@ def run(argv: Sequence[str]) -> int:
 
 def _fetch(options: Options) -> dict[str, Any]:
     """Download what is wanted; return what ``--json`` prints of it."""
-    if not options.cache:
-        raise FeatureOff("only --cache downloads are available in this version: add --cache")
     begun = time.monotonic()
     shown = not (options.no_progress or options.json) and sys.stderr.isatty()
     progress = Progress(sys.stderr, shown=shown)
-    with output_for(options.output, overwrite=options.overwrite) as output:
+    output = output_for(
+        options.output, overwrite=options.overwrite, hard_link=options.force_hard_link
+    )
+    with output:
         try:
             download = _download(options, output, progress, begun)
             output.commit()
@@ -109,7 +110,7 @@ def _download(options: Options, output: Output, progress: Progress, begun: float
             spent = time.monotonic() - begun
             if spent > _GRACE / 2:  # else it shall stand in messages as the user put it
                 request["timeout"] = max(round(options.timeout - spent, 1), 0.1)
-            download = Download(connection, output, progress)
+            download = Download(connection, output, progress, in_files=not options.cache)
             try:
                 download.run(request, deadline=begun + options.timeout + _GRACE)
             except Unavailable as error:

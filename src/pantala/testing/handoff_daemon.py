@@ -21,21 +21,26 @@ _F_SEAL_FUTURE_WRITE: Final = 0x10  # Python 3.11 has no name for it
 
 
 class Segment:
-    """A memfd as a daemon hands it out: filled through a mapping, sealed, read-only.
+    """What a daemon hands out, filled through a mapping: a sealed memfd, or a file; read-only.
 
     Args:
         content: What it is to hold in the end.
         piece_length: Bytes in every piece but the last.
+        path: Where the file is to be. None: a memfd.
     """
 
-    def __init__(self, content: bytes, piece_length: int) -> None:
+    def __init__(self, content: bytes, piece_length: int, path: Path | None = None) -> None:
         self.content = content
         self.piece_length = piece_length
-        own = os.memfd_create("segment", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        if path is None:
+            own = os.memfd_create("segment", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        else:
+            own = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o444)
         os.ftruncate(own, len(content))
         self._mapping = mmap.mmap(own, len(content))
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
-        fcntl.fcntl(own, fcntl.F_ADD_SEALS, seals)
+        if path is None:
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _F_SEAL_FUTURE_WRITE
+            fcntl.fcntl(own, fcntl.F_ADD_SEALS, seals)
         #: To be passed on.
         self.descriptor = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
         os.close(own)
@@ -111,12 +116,18 @@ def started(segment: Segment, start: int = 0, length: int | None = None) -> dict
 
 
 def serve(
-    content: bytes, piece_length: int = 5000, order: Iterable[int] | None = None
+    content: bytes,
+    piece_length: int = 5000,
+    order: Iterable[int] | None = None,
+    path: Path | None = None,
 ) -> Callable[[Conversation], None]:
-    """A script that serves all of *content*, its pieces in the *order* given."""
+    """A script that serves all of *content*, its pieces in the *order* given.
+
+    From the file *path*, if there is one.
+    """
 
     def script(talk: Conversation) -> None:
-        segment = Segment(content, piece_length)
+        segment = Segment(content, piece_length, path)
         numbers = range(-(-len(content) // piece_length)) if order is None else order
         with contextlib.closing(segment):
             talk.start(segment)

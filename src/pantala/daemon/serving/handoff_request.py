@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pantala.errors import FeatureOff, InvalidRequest
+from pantala.core.policy import POLICIES, policy_of
+from pantala.errors import InvalidRequest
 from pantala.model.task import PRIORITIES, Delivery, DownloadRequest, Kind
 
 #: Seconds that a client may ask for at most; a century and less than any clock's range.
@@ -52,8 +53,7 @@ def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Deliver
             raise InvalidRequest(f"{key!r} must be {wanted}, not {type(value).__name__}")
     if not given.get("url"):
         raise InvalidRequest("a download request needs a 'url'")
-    if given.pop("kind", "CACHE") != Kind.CACHE.name:
-        raise FeatureOff("only CACHE tasks are handed off")
+    kind = _kind(given.pop("kind", Kind.CACHE.name))
     header = _headers(given.pop("request_header", {}), given.pop("range", None))
     filtered = given.pop("filtered_query_params", [])
     if not all(isinstance(name, str) for name in filtered):
@@ -64,12 +64,24 @@ def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Deliver
         raise InvalidRequest(f"'timeout' must be above 0, and at most {_MAX_TIMEOUT:g} seconds")
     delivery = Delivery(early=True, **{k: given.pop(k) for k in _DELIVERY if k in given})
     content = DownloadRequest(
-        kind=Kind.CACHE,
+        kind=kind,
         request_header=header,
         filtered_query_params=tuple(filtered),
         **given,
     )
     return content, delivery
+
+
+def _kind(name: str) -> Kind:
+    """The kind of that name. Raises InvalidRequest, FeatureOff."""
+    try:
+        kind = Kind[name]
+    except KeyError:
+        raise InvalidRequest(
+            f"unknown 'kind' {name!r}: want {', '.join(k.name for k in POLICIES)}"
+        ) from None
+    policy_of(kind)
+    return kind
 
 
 def _headers(given: Mapping[Any, Any], part: str | None) -> dict[str, str]:
