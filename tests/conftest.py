@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pantala.testing import ports
 from pantala.testing.cluster import Cluster
 from pantala.testing.origin import Origin
 
@@ -40,7 +41,7 @@ def cluster() -> Iterator[Cluster]:
     """Programs that end with the test, in a directory with a short path."""
     directory = Path(tempfile.mkdtemp(prefix="pd-"))
     try:
-        with Cluster(directory) as cluster:
+        with Cluster(directory, forks=True) as cluster:
             yield cluster
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -51,6 +52,13 @@ def origin() -> Iterator[Origin]:
     """A real HTTP origin."""
     with Origin() as origin:
         yield origin
+
+
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody takes while the test does not listen on it."""
+    with ports.port() as number:
+        yield number
 
 
 @pytest.fixture

@@ -138,10 +138,9 @@ def test_a_download_without_standard_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["dfdaemon", "dfscheduler"])
-def test_a_server_without_standard_streams(tmp_path: Path, program: str) -> None:
+def test_a_server_without_standard_streams(tmp_path: Path, program: str, own_port: int) -> None:
     """It serves; its log goes nowhere."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(own_port)
     flags = {
         "dfdaemon": (
             *("--ip", "127.0.0.1", "--hostname", tmp_path.name, "--upload-port", port),

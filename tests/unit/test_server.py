@@ -124,13 +124,13 @@ async def test_a_message_has_a_limit() -> None:
     await server.stop(None)
 
 
-async def test_a_server_that_ends_is_built_anew() -> None:
+async def test_a_server_that_ends_is_built_anew(own_port: int) -> None:
     """Grpcio's own, which such a path ends, is there again on the same port."""
-    port = 0
+    target = f"127.0.0.1:{own_port}"
     made = 0
 
     async def begin() -> grpc.aio.Server:
-        nonlocal port, made
+        nonlocal made
         server = grpc.aio.server(options=server_options())
         server.add_generic_rpc_handlers(
             (
@@ -139,7 +139,7 @@ async def test_a_server_that_ends_is_built_anew() -> None:
                 ),
             )
         )
-        port = bind(server, f"127.0.0.1:{port}")
+        bind(server, target)
         await server.start()
         made += 1
         return server
@@ -147,7 +147,6 @@ async def test_a_server_that_ends_is_built_anew() -> None:
     lost: list[str] = []
     supervised = Supervised("it", begin, lost.append)
     await supervised.start()
-    target = f"127.0.0.1:{port}"
     assert await _ask(target) == b"hello"
     await asyncio.to_thread(_send, target, raw.call(b"/\xff"))
     await _until(lambda: made == 2 and supervised.trouble is None)

@@ -72,7 +72,7 @@ def programs() -> Iterator[tuple[Cluster, Origin]]:
     with (
         tempfile.TemporaryDirectory(prefix="pd-") as directory,
         Origin() as origin,
-        Cluster(Path(directory)) as cluster,
+        Cluster(Path(directory), forks=True) as cluster,
     ):
         cluster.capacity = "16MiB"
         cluster.scheduler()

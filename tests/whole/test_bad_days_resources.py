@@ -78,8 +78,8 @@ def hoarder(node: Node, urls: list[str]) -> Iterator[int]:
 
 def test_few_descriptors(cluster: Cluster, origin: Origin) -> None:
     """More contents than descriptors, small and large: each is served, and old ones make room."""
-    node = few_descriptors(cluster, 300)
-    for number in range(220):
+    node = few_descriptors(cluster, 180)
+    for number in range(110):
         size = 300 * 1024 if number % 2 else 5 * MIB
         origin.put(f"/{number}", Pattern(size, seed=number))
         got = cluster.get(
@@ -127,7 +127,9 @@ def test_everybody_has_a_turn(cluster: Cluster, origin: Origin) -> None:
 def few_descriptors(cluster: Cluster, count: int) -> Node:
     """A daemon that is given so many."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    cluster.forks = False
     node = cluster.daemon("few", capacity="4GiB", wait=False)
+    cluster.forks = True
     # As the child has it before it looks: Python takes longer to start than this.
     resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (count, count))
     node.ready = node.wait_for("ready")

@@ -5,11 +5,14 @@ bad_parent      a peer that a scheduler believes in, and that misbehaves
 cluster         a scheduler and daemons as real processes
 content         bytes, files, and patterns of any size that cost no memory
 faulty          one of our programs, whose background work is failed at random
+forks           starts of programs that are already imported
 handoff_daemon  the hand-off socket of a daemon, played from a script
 imports         what the modules of this package import
 inside          a scheduler and daemons inside this process
 origin          a real HTTP origin that counts, and misbehaves when told to
 origin_server   the server under it
+ports           ports that stay one's own while nobody listens
+program         our programs, running
 raw_http2       HTTP/2 frames made by hand
 sinks           a place for a piece that is not memory, to hold receivers to the rules
 soak            churn under such faults, and what must hold in the end

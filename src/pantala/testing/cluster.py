@@ -4,191 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-from urllib.request import urlopen
+from typing import IO, Any, Self
 
 import grpc
 
-from pantala.pb import (
-    dfdaemon_pb2,
-    dfdaemon_pb2_grpc,
-    node_pb2,
-    node_pb2_grpc,
-    scheduler_pb2_grpc,
-)
-from pantala.rpc.transport import channel_options
+from pantala.pb import scheduler_pb2_grpc
 
-#: Seconds for a program to start, to stop, or for a download; multiplied on slow machines.
-PATIENCE: Final = 30.0 * float(os.environ.get("PANTALA_TEST_SLOWNESS", "1"))
+from . import forks, ports
+from .forks import Process
+from .program import PATIENCE, Node, Program, StartFailed, until
 
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """The first true answer of *condition*.
-
-    Raises:
-        TimeoutError: There is none within *patience* seconds; it says *what* did not happen.
-    """
-    deadline = time.monotonic() + patience
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"within {patience:g} s not {what}; still {answer!r}")
-        time.sleep(0.02)
-    return answer
-
-
-class StartFailed(Exception):
-    """A program ended instead of getting ready."""
-
-
-@dataclass
-class Program:
-    """One of our programs, running.
-
-    Attributes:
-        ready: What it logged when it was ready.
-    """
-
-    process: subprocess.Popen[bytes]
-    log_path: Path
-    ready: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
-
-    @property
-    def log(self) -> str:
-        """Everything it has logged."""
-        return self.log_path.read_text(errors="replace")
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """Its log, one object a line."""
-        found = []
-        for line in self.log.splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
-
-    @property
-    def alive(self) -> bool:
-        """It has not ended."""
-        return self.process.poll() is None
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        """What it has logged as an error: something that it did not expect."""
-        return [line for line in self.events if line.get("level") in {"error", "critical"}]
-
-    def wait_for(self, event: str, patience: float = PATIENCE) -> dict[str, Any]:
-        """The first log line with this event, once there is one.
-
-        Raises:
-            StartFailed: The program ended before.
-            TimeoutError: It does not come.
-        """
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            ended = self.process.poll() is not None
-            for found in self.events:
-                if found.get("event") == event:
-                    return found
-            if ended:
-                raise StartFailed(self.log)
-            time.sleep(0.02)
-        raise TimeoutError(f"no {event!r} within {patience:g} s; log:\n{self.log}")
-
-    def kill(self) -> None:
-        """End it at once, without a chance to clean up."""
-        self.process.kill()
-        self.process.wait(PATIENCE)
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
-
-    def stop(self) -> int:
-        """Ask it to stop and wait until it has; its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-        return self.process.wait(PATIENCE)
-
-    def written_to_disk(self) -> int:
-        """Bytes it has caused to be written to storage, as the kernel counts them."""
-        text = Path(f"/proc/{self.pid}/io").read_text()
-        return int(dict(line.split(": ") for line in text.splitlines())["write_bytes"])
-
-    def resident(self) -> int:
-        """Bytes of memory it has to itself: its own pages and those of its segments."""
-        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return 1024 * int(next(x for x in text.splitlines() if x.startswith("Rss:")).split()[1])
-
-    def descriptors(self) -> int:
-        """How many it has open."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
-
-
-@dataclass
-class Node(Program):
-    """A daemon."""
-
-    socket: Path = Path()
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """Where it listens: ``upload``, ``storage``, ``metrics``, ``health``."""
-        return {k: v for k, v in self.ready.items() if isinstance(v, int)}
-
-    def channel(self) -> grpc.Channel:
-        """To its unix socket; close it after use."""
-        target = f"unix:{self.socket}"
-        return grpc.insecure_channel(target, channel_options(target))
-
-    def download_stub(self, channel: grpc.Channel) -> dfdaemon_pb2_grpc.DfdaemonDownloadStub:
-        """Its service for programs."""
-        return dfdaemon_pb2_grpc.DfdaemonDownloadStub(channel)
-
-    def tasks(self) -> dict[str, node_pb2.NodeTask]:
-        """What it holds, by task id."""
-        with self.channel() as channel:
-            listed = self.node_stub(channel).ListTasks(
-                node_pb2.ListTasksRequest(), timeout=PATIENCE
-            )
-        return {task.id: task for task in listed.tasks}
-
-    def delete(self, task_id: str) -> None:
-        """Delete a task from it. Raises grpc.RpcError."""
-        with self.channel() as channel:
-            request = dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task_id)
-            self.download_stub(channel).DeleteCacheTask(request, timeout=PATIENCE)
-
-    def store(self) -> dict[str, int]:
-        """Its memory store's gauges: ``used``, ``leased``, ``reserved`` (bytes) and others."""
-        url = f"http://127.0.0.1:{self.ports['metrics']}/metrics"
-        with urlopen(url, timeout=PATIENCE) as answer:
-            lines = answer.read().decode().splitlines()
-        prefix = "dragonfly_client_cache_"
-        named = (line.removeprefix(prefix).split() for line in lines if line.startswith(prefix))
-        return {name.removesuffix("_bytes"): int(float(value)) for name, value in named}
-
-    def node_stub(self, channel: grpc.Channel) -> node_pb2_grpc.NodeStub:
-        """Our own service."""
-        return node_pb2_grpc.NodeStub(channel)
+__all__ = ["PATIENCE", "Cluster", "Got", "Node", "Program", "StartFailed", "until"]
 
 
 @dataclass
@@ -230,6 +64,7 @@ class Cluster:
     Args:
         directory: For sockets, logs and outputs. Its path must be short: a unix socket's has
             107 bytes at most.
+        forks: Whether programs are forked, see :mod:`.forks`, or started as their users do.
 
     Attributes:
         capacity: Of daemons' memory stores unless they are given another.
@@ -237,10 +72,12 @@ class Cluster:
         scheduler_port: Of the scheduler started last; 0: of none.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, forks: bool = False) -> None:
         self.directory = directory
+        self.forks = forks
         self._programs: list[Program] = []
-        self._downloads: list[subprocess.Popen[str]] = []
+        self._kept = ExitStack()
+        self._downloads: dict[Process, tuple[IO[bytes], IO[bytes]]] = {}
         self._count = 0
         self.capacity = "512MiB"
         self.wrapper: tuple[str, ...] = ()
@@ -255,15 +92,15 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for download in self._downloads:
-            if download.poll() is None:
-                download.kill()
-            download.communicate()
+        for download in list(self._downloads):
+            download.kill()
+            list(self._end(download))
         for program in reversed(self._programs):
             try:
                 program.stop()
             except subprocess.TimeoutExpired:
                 program.kill()
+        self._kept.close()
         if kind is not None:
             for program in self._programs:
                 sys.stderr.write(f"--- {program.log_path.name}\n{program.log[-4000:]}\n")
@@ -279,19 +116,17 @@ class Cluster:
         """Start one of our programs without waiting for anything."""
         path = self.directory / f"{name}.{self._next()}.log"
         with path.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *self.wrapper, module, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(env or {})},
-            )
+            words = (*self.wrapper, module, *arguments)
+            # Python itself would read what is in env, so it starts anew for that.
+            start = forks.fork if self.forks and env is None else forks.execute
+            process = start(words[0], words[1:], {**os.environ, **(env or {})}, out=log, err=log)
         program = Program(process, path)
         self._programs.append(program)
         return program
 
     def scheduler(self, *arguments: str, port: int = 0) -> Program:
-        """Start a scheduler; later daemons use it."""
+        """Start a scheduler; later daemons use it. Its port stays its own when it has ended."""
+        port = port or self._kept.enter_context(ports.port())
         flags = ("--port", str(port), "--listen-ip", "127.0.0.1", *arguments)
         program = self.start("pantala.cli.dfscheduler", *flags, name="scheduler")
         program.ready = program.wait_for("listening")
@@ -361,30 +196,31 @@ class Cluster:
 
     def begin(
         self, node: Node, url: str, *arguments: str, output: Path | None = None
-    ) -> tuple[subprocess.Popen[str], Path]:
+    ) -> tuple[Process, Path]:
         """Start a ``dfget --cache``, to be given to :meth:`finish`."""
         path = output or self.directory / f"out.{self._next()}"
-        command = [sys.executable, "-m", "pantala.cli.dfget", "--cache", url, "-O", str(path)]
-        command += ["-e", str(node.socket), "--json", *arguments]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._downloads.append(process)
+        arguments = ("--cache", url, "-O", str(path), "-e", str(node.socket), "--json", *arguments)
+        # Files without a name, so that a directory has nothing but what dfget leaves there.
+        out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  _end closes them
+        start = forks.fork if self.forks else forks.execute
+        process = start("pantala.cli.dfget", arguments, os.environ, out=out, err=err)
+        self._downloads[process] = out, err
         return process, path
 
-    def finish(self, process: subprocess.Popen[str], path: Path) -> Got:
+    def finish(self, process: Process, path: Path) -> Got:
         """Wait for the end of a ``dfget``."""
         try:
-            stdout, stderr = process.communicate(timeout=PATIENCE * 2)
+            code = process.wait(PATIENCE * 2)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
             raise
-        return Got(process.returncode, stdout, stderr, path)
+        stdout, stderr = self._end(process)
+        return Got(code, stdout, stderr, path)
+
+    def _end(self, download: Process) -> Iterator[str]:
+        """Wait for the end of it; what it has printed."""
+        download.wait(PATIENCE)
+        return map(_contents, self._downloads.pop(download))
 
     def scheduler_stub(self, channel: grpc.Channel) -> scheduler_pb2_grpc.SchedulerStub:
         """The scheduler's service."""
@@ -393,3 +229,10 @@ class Cluster:
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+def _contents(file: IO[bytes]) -> str:
+    """What was written to it; it is closed."""
+    with file:
+        file.seek(0)
+        return file.read().decode()
