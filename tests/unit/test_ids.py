@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -376,6 +377,22 @@ def test_a_url_that_cannot_be_parsed(url: str) -> None:
         normalise_url(url)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("//h/x", "it has no scheme"),
+        ("http:///x", "it names no host"),
+        ("http://u:secret@h:99999/x", "its port is above 65535"),
+        ("http://u:secret@h:secret/x", "its port is not a number"),
+        ("http://[::1/x", "the [ of its IPv6 address is not closed"),
+    ],
+)
+def test_what_is_wrong_with_a_url(url: str, fault: str) -> None:
+    """Is said where we know."""
+    with pytest.raises(InvalidRequest, match=re.escape(f"cannot be parsed: {fault}; want")):
+        normalise_url(url)
 
 
 def test_names_of_hosts_peers_and_pieces() -> None:

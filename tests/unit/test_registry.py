@@ -34,6 +34,14 @@ def test_others_are_refused(url: str, what: str) -> None:
     )
 
 
+def test_what_is_off_is_not_named() -> None:
+    """It has its own word about that for whoever names it."""
+    registry = Registry({"http": HTTP, "file": FILE}, off=("file",))
+    with pytest.raises(InvalidRequest, match=r"this daemon can fetch http://$"):
+        registry.for_url("ftp://h/x")
+    assert registry.for_url("file:///x") is FILE
+
+
 def test_repr_names_the_schemes() -> None:
     """For logs."""
     assert repr(REGISTRY) == "<Registry file http https>"

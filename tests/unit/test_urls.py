@@ -6,10 +6,10 @@ import re
 
 import ada_url
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pantala.model.urls import public_url
+from pantala.model.urls import fault_of, public_url
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,19 @@ def test_whatever_is_held_can_be_told(text: str) -> None:
         assert not {"?", "#"} & set(public_url(url))
         authority = re.split(r"[/\\]", public_url(url).partition("://")[2])[0]
         assert "@" not in authority
+
+
+@given(
+    st.text("htps:/@[]?#\\.1a9 \t", max_size=24)
+    | st.from_regex(r"https?://[a-z:@0-9\[\]/?]*", fullmatch=True)
+)
+@settings(max_examples=300)
+def test_no_fault_is_found_with_what_can_be_fetched(text: str) -> None:
+    """What the rules take for a URL with a host that was written as one has no fault."""
+    fault = fault_of(text)
+    if fault is None or not text.startswith(("http://", "https://")):
+        return
+    if fault == "it names no host":
+        assert not ada_url.check_url(text) or re.match(r"https?://[\s]*([/\\]|[^/\\?#]*@)", text)
+    else:
+        assert not ada_url.check_url(text), fault

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pantala import BUILD_VERSION
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.headers import NOT_THE_CALLERS
+from pantala.model.urls import fault_of
 from pantala.paths import DEFAULT_SOCKET
 
 from ._handoff import socket_path
@@ -155,7 +156,9 @@ def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     """Flags that say what is wanted, and what its identity is."""
     add = _Adder(parser, environ)
     add.switch("--cache", "a CacheTask: daemons keep it in memory, never on a disk")
-    add.value("--digest", type=_digest, meta="ALG:HEX", help="sha256:…, sha512:… or crc32:…")
+    add.value(
+        "--digest", type=_digest, meta="ALG:VALUE", help="sha256:HEX, sha512:HEX or crc32:DECIMAL"
+    )
     add.value("--range", type=_range, meta="A-B", help="bytes A to B; A-: from A; -N: the last N")
     add.switch("--prefetch", "with --range: let the daemon fetch the rest afterwards", env=False)
     add.value("--tag", env="TAG", type=_text, help="part of the content's identity")
@@ -275,6 +278,8 @@ def _url(text: str) -> str:
         raise argparse.ArgumentTypeError("no URL with a scheme, such as https://host/file")
     if not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError("a space or control character in it: write %20 or so")
+    if fault := fault_of(text):
+        raise argparse.ArgumentTypeError(f"{fault}: want a URL such as https://host/file")
     return text
 
 
@@ -391,4 +396,6 @@ def _check_range_header(name: str, value: str) -> None:
     try:
         _range(wanted if unit.strip().lower() == "bytes" or not equals else value)
     except argparse.ArgumentTypeError as error:
-        raise ValueError(f"header {name}: {error}") from error
+        raise ValueError(
+            f"header {name}: {value[:150]!r}: want one range: bytes=A-B, bytes=A- or bytes=-N"
+        ) from error

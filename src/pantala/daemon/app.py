@@ -546,7 +546,8 @@ def _sources(config: DaemonConfig, metrics: Metrics) -> Registry:
         "https": http,
         "file": FileSource(backend.file_roots),
     }
-    return Registry({s: MeteredSource(source, s, metrics) for s, source in sources.items()})
+    metered = {s: MeteredSource(source, s, metrics) for s, source in sources.items()}
+    return Registry(metered, off=() if backend.file_roots else ("file",))
 
 
 def _address(ip: str, port: int) -> str:

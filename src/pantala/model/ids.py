@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, quote_plus, unquote_plus
 from ada_url import URL
 
 from pantala.errors import InvalidRequest
+from pantala.model.urls import fault_of
 
 from .filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from .headers import representation
@@ -308,8 +309,10 @@ def _parsed(url: str) -> URL:
             raise ValueError(url)  # noqa: TRY301  answered like what cannot be parsed
         return URL(url)
     except ValueError:
+        fault = fault_of(url)
         raise InvalidRequest(
-            "the URL cannot be parsed: want scheme://host/path, such as https://example.com/file"
+            f"the URL cannot be parsed{f': {fault}' if fault else ''}; "
+            "want scheme://host/path, such as https://example.com/file"
         ) from None
 
 

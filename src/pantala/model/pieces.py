@@ -135,7 +135,13 @@ def resolve_range(range: ByteRange, content_length: int) -> ByteRange:
     Raises:
         RangeNotSatisfiable: The range is empty, or starts at or past the content's end.
     """
-    if range.length <= 0 or not 0 <= range.start < content_length:
+    if range.length > 0 and range.start >= content_length:
+        where = "at" if range.start == content_length else "past"
+        raise RangeNotSatisfiable(
+            f"the range begins {where} the end of a content of {byte_count(content_length)}: "
+            f"byte {range.start} is not there"
+        )
+    if range.length <= 0 or range.start < 0:
         raise RangeNotSatisfiable(
             f"range of {byte_count(range.length)} from {range.start}: "
             f"not within a content of {byte_count(content_length)}"
