@@ -19,6 +19,7 @@
     │   ├── Busy
     │   ├── OutOfSpace
     │   │   └── OutOfDescriptors
+    │   ├── StoreFailed
     │   ├── ParentLost
     │   ├── SchedulerLost
     │   ├── NoProvider
@@ -28,7 +29,8 @@
     │   ├── LocalProtocolError      our bug
     │   └── RemoteProtocolError     the peer's fault
     ├── Corrupt                     bytes are not what they should be
-    │   └── DigestMismatch
+    │   ├── DigestMismatch
+    │   └── Damaged
     ├── SourceFailed
     │   ├── SourceUnreachable
     │   └── SourceChanged
@@ -266,6 +268,10 @@ class OutOfDescriptors(OutOfSpace):
         self.hopeless = not limit
 
 
+class StoreFailed(Unavailable):
+    """What content is kept on refuses to take it: the disk is full, or fails."""
+
+
 class ParentLost(Unavailable):
     """A parent could not be reached, or its connection ended too soon."""
 
@@ -322,6 +328,22 @@ class DigestMismatch(Corrupt):
         super().__init__(f"digest mismatch of {what}: expected {want}, actual {got}")
         self.want = want
         self.got = got
+
+
+class Damaged(Corrupt):
+    """What is kept here is not any more what was verified. To others it is as if it were not here.
+
+    Args:
+        what: What should be here.
+        why: How that shows.
+    """
+
+    blame = Blame.LOCAL
+    code = Code.NOT_FOUND
+    vortex = VortexCode.NOT_FOUND
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} is damaged on this node: {why}")
 
 
 #: Statuses of HTTP by which an origin refuses one caller's credentials.

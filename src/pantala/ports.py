@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class Sink(Protocol):
         """The first *count* bytes of the window at *offset* are received.
 
         Raises:
-            Unavailable: They cannot be kept: the disk is full, or fails.
+            StoreFailed: They cannot be kept.
         """
 
     def close(self) -> None:
@@ -115,11 +116,78 @@ class MemorySink:
         self._view.release()
 
 
+class Extent(Protocol):
+    """Bytes of a content where they lie, read-only. Hold a lease for as long as you use them.
+
+    What lies on a disk may have to be waited for, and may fail; memory does neither.
+
+    Attributes:
+        length: Bytes.
+    """
+
+    length: int
+
+    def read(self, offset: int, count: int) -> memoryview:
+        """The *count* bytes from *offset* on; of memory those where they lie.
+
+        Raises:
+            Damaged: They cannot be read any more.
+        """
+
+    def send(self, sock: socket.socket, offset: int, count: int) -> int:
+        """Have the kernel send at most *count* bytes from *offset* on; how many it took.
+
+        Raises:
+            OSError: As ``send``.
+        """
+
+    def check(self, digest: str) -> None:
+        """Make sure that the bytes, of one piece, are still those that were verified.
+
+        Raises:
+            Damaged: They are not, or cannot be read any more.
+        """
+
+    def close(self) -> None:
+        """Nobody will read them here any more. A second time does nothing."""
+
+
+class MemoryExtent:
+    """An :class:`Extent` of memory, which nobody checks again.
+
+    With ``send`` and not ``sendfile``: after that returns, memory that is used again would still
+    change what is received.
+
+    Args:
+        view: The bytes; the extent's from here on.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        self.length = len(view)
+        self._view = view
+
+    def read(self, offset: int, count: int) -> memoryview:
+        """A part of the memory; release it before the lease ends."""
+        return self._view[offset : offset + count]
+
+    def send(self, sock: socket.socket, offset: int, count: int) -> int:
+        """With ``send``."""
+        with self._view[offset : offset + count] as part:
+            return sock.send(part)
+
+    def check(self, digest: str) -> None:
+        """It was verified when it was received."""
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._view.release()
+
+
 def fill(sink: Sink, data: bytes | memoryview) -> None:
     """Put *data*, which is here already, at the beginning of *sink*. Blocks.
 
     Raises:
-        Unavailable: As :meth:`Sink.wrote`.
+        StoreFailed: As :meth:`Sink.wrote`.
     """
     whole, at = memoryview(data), 0
     while at < len(whole):

@@ -82,6 +82,7 @@ Unavailable          UNAVAILABLE          INTERNAL
 Busy                 RESOURCE_EXHAUSTED   INTERNAL
 OutOfSpace           RESOURCE_EXHAUSTED   INTERNAL
 OutOfDescriptors     RESOURCE_EXHAUSTED   INTERNAL
+StoreFailed          UNAVAILABLE          INTERNAL
 ParentLost           UNAVAILABLE          INTERNAL
 SchedulerLost        UNAVAILABLE          INTERNAL
 NoProvider           UNAVAILABLE          INTERNAL
@@ -92,6 +93,7 @@ LocalProtocolError   INTERNAL             INTERNAL
 RemoteProtocolError  INTERNAL             INVALID_ARGUMENT
 Corrupt              DATA_LOSS            INTERNAL
 DigestMismatch       DATA_LOSS            INTERNAL
+Damaged              NOT_FOUND            NOT_FOUND
 SourceFailed         INTERNAL             INTERNAL
 SourceUnreachable    UNAVAILABLE          INTERNAL
 SourceChanged        ABORTED              INTERNAL

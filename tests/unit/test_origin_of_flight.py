@@ -10,7 +10,7 @@ import pytest
 
 from pantala.daemon.downloading.origin import Origin, Probe, SourceFetch, StreamFetch
 from pantala.daemon.downloading.reading import CHUNK, OutOfTurn
-from pantala.errors import SourceChanged, SourceFailed, Unavailable
+from pantala.errors import SourceChanged, SourceFailed, StoreFailed
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece, pieces_for
 from pantala.ports import MemorySink
@@ -414,7 +414,7 @@ def test_a_sink_that_is_full(make: Make) -> None:
     found = make(retries=5)
     found.expect(SIZE, "")
     sink = NarrowSink(PIECES[0].length, 1000, room=1500)
-    with pytest.raises(Unavailable, match="no space left") as failure:
+    with pytest.raises(StoreFailed, match="no space left") as failure:
         SourceFetch(found, PIECES[0], sink).run()
     assert not isinstance(failure.value, SourceFailed)
     assert sink.kept == CONTENT.read(0, 1000)

@@ -19,7 +19,7 @@ from pantala.errors import (
     NotFound,
     ParentLost,
     RemoteProtocolError,
-    Unavailable,
+    StoreFailed,
     VortexCode,
 )
 from pantala.model.digest import crc32, piece_digest
@@ -192,7 +192,7 @@ def test_a_sink_that_is_not_memory(connections: Connections) -> None:
                 assert fetch.run() == CONTENT.digest
                 assert sink.kept == DATA
                 continue
-            with pytest.raises(Unavailable, match="no space left") as failure:
+            with pytest.raises(StoreFailed, match="no space left") as failure:
                 fetch.run()
             assert failure.value.blame is Blame.LOCAL
             assert sink.kept == DATA[:200_000]

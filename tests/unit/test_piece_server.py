@@ -12,7 +12,8 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -25,7 +26,8 @@ from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
 from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
 from pantala.net.piece_server import PieceServer, Upload
-from pantala.ports import MemorySink
+from pantala.ports import Extent, MemoryExtent, MemorySink
+from pantala.storage.files import FileExtent
 from pantala.wire.vortex import (
     Close,
     ErrorFrame,
@@ -45,10 +47,15 @@ LIMITS = Limits(request=20, stall=20, piece=20)
 
 
 class Shelf:
-    """Pieces 0 (small), 1 (large) and 2 (comes when told); others are not here."""
+    """Pieces 0 (small), 1 (large) and 2 (comes when told); others are not here.
 
-    def __init__(self) -> None:
+    Args:
+        directory: Where they lie in files; None: in memory.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
         self.pieces = {0: SMALL, 1: LARGE, 2: SMALL}
+        self._directory = directory
         self.arrived = asyncio.Event()
         #: How each upload that was begun has ended.
         self.ended: list[tuple[int, str]] = []
@@ -68,16 +75,35 @@ class Shelf:
             raise PieceNotFound(request.task_id, request.number)
         if request.number == 2:
             await self.arrived.wait()
-        data = bytearray(self.pieces[request.number])
+        content = content_of(request.number, self.pieces[request.number])
         how = "lost"
         try:
-            with memoryview(data) as view:
-                content = content_of(request.number, self.pieces[request.number])
-                yield Upload(content, view, self.pace)
+            with self._extent(request.number) as extent:
+                yield Upload(content, extent, self.pace)
             how = "sent"
         finally:
-            data.clear()  # an error as long as a thread holds any part of it
             self.ended.append((request.number, how))
+
+    @contextmanager
+    def _extent(self, number: int) -> Iterator[Extent]:
+        data = bytearray(self.pieces[number])
+        if self._directory is not None:
+            with self.path(number).open("rb") as file:
+                yield FileExtent(file.fileno(), 0, len(data), name=f"piece {number}")
+            return
+        try:
+            with contextlib.closing(MemoryExtent(memoryview(data))) as extent:
+                yield extent
+        finally:
+            data.clear()  # an error as long as a thread holds any part of it
+
+    def path(self, number: int) -> Path:
+        """Where a piece lies."""
+        assert self._directory is not None
+        path = self._directory / str(number)
+        if not path.exists():
+            path.write_bytes(self.pieces[number])
+        return path
 
 
 def content_of(number: int, data: bytes) -> PieceContent:
@@ -172,10 +198,10 @@ class Child:
 
 @asynccontextmanager
 async def serving(
-    *, ip: str = "127.0.0.1", senders: int = 4, **limits: float
+    *, ip: str = "127.0.0.1", senders: int = 4, files: Path | None = None, **limits: float
 ) -> AsyncIterator[Served]:
     """A server; every thread and connection has ended afterwards."""
-    shelf = Shelf()
+    shelf = Shelf(files)
     with ThreadPoolExecutor(senders, "test-send") as executor:
         options = {"stall": 20.0, "piece": 20.0} | limits
         server = PieceServer(shelf, executor, **options)  # type: ignore[arg-type]  # connections=2.0 is as good as 2
@@ -188,6 +214,13 @@ async def serving(
                 await child.close()
         assert server.busy == 0
         assert not server._connections
+
+
+@pytest.fixture(params=["memory", "files"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
+    """A server of pieces in memory, and one of pieces in files."""
+    async with serving(files=tmp_path if request.param == "files" else None) as served:
+        yield served
 
 
 @pytest.fixture
@@ -208,8 +241,9 @@ def connections() -> Iterator[Connections]:
 # -- children that behave ------------------------------------------------------------------------
 
 
-async def test_our_own_children(served: Served, connections: Connections) -> None:
+async def test_our_own_children(either: Served, connections: Connections) -> None:
     """Piece after piece on one connection."""
+    served = either
     for number in (1, 0, 1):
         assert await served.fetch(number, connections) == served.shelf.pieces[number]
     assert len(connections) == len(served.server._connections) == 1
@@ -230,9 +264,9 @@ async def test_bytes_on_the_wire(served: Served) -> None:
     assert await child.reader.readexactly(len(expected)) == expected
 
 
-async def test_a_child_that_closes_its_half(served: Served) -> None:
+async def test_a_child_that_closes_its_half(either: Served) -> None:
     """As Dragonfly's daemons do after their request: it still gets its piece, and then the end."""
-    child = await served.connect()
+    child = await either.connect()
     child.ask(1)
     child.writer.write_eof()
     assert await child.piece() == LARGE
@@ -286,6 +320,25 @@ async def test_what_is_not_here(
     assert await child.answer(Tag(tag)) == expected
     child.ask(0)
     assert await child.piece() == SMALL
+
+
+@pytest.mark.parametrize("paced", [False, True])
+async def test_a_piece_that_is_damaged_on_disk(tmp_path: Path, *, paced: bool) -> None:
+    """Not a byte of it is sent: the child is told, and may ask for something else."""
+    async with serving(files=tmp_path) as served:
+        served.shelf.pace = at_once if paced else None
+        with served.shelf.path(1).open("r+b") as file:
+            file.seek(15 << 20)
+            file.write(bytes([LARGE[15 << 20] ^ 1]))
+        child = await served.connect()
+        child.ask(1)
+        answer = await child.answer()
+        assert isinstance(answer, ErrorFrame)
+        assert answer.code is VortexCode.NOT_FOUND
+        assert answer.text.startswith("piece 1 is damaged on this node: expected crc32:")
+        child.ask(0)
+        assert await child.piece() == SMALL
+        await _until(lambda: served.shelf.ended == [(1, "lost"), (0, "sent")])
 
 
 async def test_a_bug_tells_the_child_nothing(served: Served) -> None:
@@ -452,9 +505,10 @@ async def test_no_descriptors_left(served: Served) -> None:
             assert await loop.sock_recv(late, 1) == b"\0"
 
 
-async def test_a_child_that_takes_nothing() -> None:
+@pytest.mark.parametrize("in_files", [False, True])
+async def test_a_child_that_takes_nothing(tmp_path: Path, *, in_files: bool) -> None:
     """It is given up; the one thread has long gone to the next."""
-    async with serving(senders=1, stall=1) as served:
+    async with serving(senders=1, stall=1, files=tmp_path if in_files else None) as served:
         slow, other = await served.connect(), await served.connect()
         slow.ask(1)
         other.ask(0)

@@ -72,7 +72,7 @@ async def test_a_piece(daemon: Daemon, holding: Holding) -> None:
     """What is said of it, its bytes, and what is remembered of it; in use meanwhile."""
     async with daemon.uploads.upload(request(1)) as upload:
         said = upload.content
-        assert bytes(upload.view) == b"\1" * PIECE
+        assert bytes(upload.extent.read(0, PIECE)) == b"\1" * PIECE
         assert (holding.record.uploading_count, holding.record.uploaded_count) == (1, 0)
         assert holding.lease_count == 1
         created_at = int(holding.pieces[1].created_at)
@@ -91,7 +91,7 @@ async def test_a_piece(daemon: Daemon, holding: Holding) -> None:
     assert (holding.record.uploading_count, holding.record.uploaded_count) == (0, 1)
     assert holding.lease_count == 0
     with pytest.raises(ValueError, match="released"):
-        upload.view[0]
+        upload.extent.read(0, 1)
 
 
 async def test_a_child_that_did_not_get_it(daemon: Daemon, holding: Holding) -> None:
@@ -128,7 +128,7 @@ async def test_a_piece_that_is_on_its_way(daemon: Daemon, holding: Holding) -> N
 
     async def get() -> bytes:
         async with daemon.uploads.upload(request(3)) as upload:
-            return bytes(upload.view)
+            return bytes(upload.extent.read(0, PIECE))
 
     getting = asyncio.ensure_future(get())
     await asyncio.sleep(0)
@@ -142,7 +142,7 @@ async def test_deleted_while_it_is_sent(daemon: Daemon, holding: Holding) -> Non
     async with daemon.uploads.upload(request(1)) as upload:
         daemon.holdings.remove(holding, Reason.DELETED)
         successor = daemon.holdings.open(RECORD)
-        assert bytes(upload.view) == b"\1" * PIECE
+        assert bytes(upload.extent.read(0, PIECE)) == b"\1" * PIECE
     assert (successor.record.uploading_count, successor.record.uploaded_count) == (0, 0)
     with pytest.raises(PieceNotFound):
         async with daemon.uploads.upload(request(1)):

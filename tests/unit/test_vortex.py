@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,23 @@ def test_known_bytes(frame: Frame, packet_id: int, data: bytes) -> None:
     """What Dragonfly's own encoder writes, and what it means; the content comes after."""
     assert frame.encode(packet_id) == data
     assert decode(data + b"test content") == (frame, b"test content")
+
+
+@pytest.mark.parametrize("request_tag", sorted(REQUESTS))
+def test_known_bytes_of_every_kind(request_tag: Tag) -> None:
+    """But for the tag they are the same."""
+
+    def tagged(data: bytes, tag: int) -> bytes:
+        return data[:1] + bytes([tag]) + data[2:]
+
+    asked, answered = (
+        replace(REQUEST, tag=request_tag),
+        replace(CONTENT, tag=content_tag(request_tag)),
+    )
+    assert asked.encode(0x12) == tagged(REQUEST_BYTES, request_tag)
+    assert answered.encode(0x34) == tagged(CONTENT_BYTES, request_tag + 1)
+    assert decode(tagged(REQUEST_BYTES, request_tag), TO_SERVER) == (asked, b"")
+    assert decode(tagged(CONTENT_BYTES, request_tag + 1), to_client(request_tag)) == (answered, b"")
 
 
 def test_each_request_has_its_answer() -> None:

@@ -200,7 +200,7 @@ class PieceFetch:
             NotFound: The parent does not have it.
             DigestMismatch: The bytes are not those that were announced.
             RemoteProtocolError: The answer is not what the protocol asks for.
-            Unavailable: The bytes cannot be kept here.
+            StoreFailed: The bytes cannot be kept here.
         """
         self.received, began = 0, time.monotonic()
         digest = self._run(began + self._limits.piece)

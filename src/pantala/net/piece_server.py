@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -28,10 +29,11 @@ from pantala.errors import (
     DragonflyError,
     RemoteProtocolError,
 )
+from pantala.ports import Extent, MemoryExtent
 from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, FrameDecoder, PieceContent
 from pantala.wire.vortex import PieceRequest as Request
 
-from .sending import MOMENT, Cut, Patience, Sending
+from .sending import MOMENT, Cut, Part, Patience, Sending
 from .sockets import hang_up, tune
 from .turns import Turns
 
@@ -65,12 +67,12 @@ class Upload:
 
     Attributes:
         content: What is said of it.
-        view: Its bytes.
+        extent: Its bytes. They are checked before the first is sent.
         pace: Waits until so many bytes of it may be sent. None: all of them may be.
     """
 
     content: PieceContent
-    view: memoryview
+    extent: Extent
     pace: Callable[[int], Awaitable[None]] | None = None
 
 
@@ -84,6 +86,9 @@ class Uploads(Protocol):
 
         Raises:
             DragonflyError: There is no such piece, or it does not come.
+
+        What is raised inside the ``with`` before the first byte was sent, as by
+        :meth:`~pantala.ports.Extent.check`, may leave it as another such error: it is the answer.
         """
 
 
@@ -263,19 +268,20 @@ class PieceServer:
                 self._idle.set()
 
     async def _deliver(self, child: _Child, upload: Upload) -> None:
-        head = memoryview(upload.content.encode())
-        patience = Patience(len(head) + len(upload.view), self._stall, self._piece)
+        frame, extent = memoryview(upload.content.encode()), upload.extent
+        patience = Patience(len(frame) + extent.length, self._stall, self._piece)
+        head, body = Part(MemoryExtent(frame), 0, len(frame)), Part(extent, 0, extent.length)
+        check = functools.partial(extent.check, upload.content.digest)
         if upload.pace is None:
-            await self._send(child, patience, head, upload.view)
+            await self._send(child, Sending(child.sock, (head, body), patience, check))
             return
-        await self._send(child, patience, head)
-        for at in range(0, len(upload.view), PACE):
-            with upload.view[at : at + PACE] as part:
-                await upload.pace(len(part))
-                await self._send(child, patience, part)
+        await self._send(child, Sending(child.sock, (head,), patience, check))
+        for at in range(0, extent.length, PACE):
+            part = Part(extent, at, min(at + PACE, extent.length))
+            await upload.pace(part.end - at)
+            await self._send(child, Sending(child.sock, (part,), patience))
 
-    async def _send(self, child: _Child, patience: Patience, *parts: memoryview) -> None:
-        sending = Sending(child.sock, parts, patience)
+    async def _send(self, child: _Child, sending: Sending) -> None:
         async with self._turns.turn(child.owner):
             await self._in_thread(sending, MOMENT)
         while not sending.done:

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import socket
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from pantala.errors import TimedOut
+from pantala.ports import Extent
 
 from .sockets import MIN_RATE, set_limit
 
@@ -58,26 +60,38 @@ class Patience:
             raise Cut("child is too slow")
 
 
+class Part(NamedTuple):
+    """Bytes *start* up to, not including, *end* of an extent."""
+
+    extent: Extent
+    start: int
+    end: int
+
+
 class Sending:
     """Bytes on their way to a child, in threads while it takes them and on the event loop else.
 
-    With ``send`` and not ``sendfile``: after that returns, memory that is used again would still
-    change what the child receives.
-
     Args:
         sock: The child's.
-        parts: The bytes, one part after the other. No view of them outlives a call.
+        parts: The bytes, one part after the other. None of them is held between two calls.
         patience: With this child.
+        check: Called in the thread before the first byte is sent; what it raises is raised by
+            :meth:`go_on`, and nothing has been sent then.
     """
 
     def __init__(
-        self, sock: socket.socket, parts: tuple[memoryview, ...], patience: Patience
+        self,
+        sock: socket.socket,
+        parts: tuple[Part, ...],
+        patience: Patience,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.sock = sock
         self._parts = parts
         self._patience = patience
+        self._check = check
         self._part = 0
-        self._at = 0
+        self._at = parts[0].start
 
     @property
     def done(self) -> bool:
@@ -85,26 +99,36 @@ class Sending:
         return self._part == len(self._parts)
 
     def go_on(self, wait: float) -> None:
-        """Send, in a thread, until the child has taken no more for *wait* seconds."""
+        """Send, in a thread, until the child has taken no more for *wait* seconds.
+
+        Raises:
+            Cut: The child is gone, or too slow.
+        """
+        check, self._check = self._check, None
+        if check is not None:
+            check()
         self.sock.settimeout(None if wait else 0)
         try:
             if wait:
                 set_limit(self.sock, socket.SO_SNDTIMEO, wait)
-            while not self.done and self._send_part(self._parts[self._part]):
-                self._part, self._at = self._part + 1, 0
+            while self._send_part(self._parts[self._part]):
+                self._part += 1
+                if self.done:
+                    break
+                self._at = self._parts[self._part].start
         except OSError as error:
             raise Cut(f"child gone: {error}") from error
         finally:
             with contextlib.suppress(OSError):
                 self.sock.settimeout(0)
 
-    def _send_part(self, view: memoryview) -> bool:
+    def _send_part(self, part: Part) -> bool:
         """Send until the socket takes no more; whether it took all."""
         now = time.monotonic()
-        while self._at < len(view):
-            before, wanted = now, min(CHUNK, len(view) - self._at)
+        while self._at < part.end:
+            before, wanted = now, min(CHUNK, part.end - self._at)
             try:
-                sent = self.sock.send(view[self._at : self._at + wanted])
+                sent = part.extent.send(self.sock, self._at, wanted)
             except BlockingIOError:
                 sent = 0
             self._at, now = self._at + sent, time.monotonic()

@@ -10,4 +10,5 @@
 - :mod:`.memory`: memory as a medium, and what becomes of it when a content leaves
 - :mod:`.segments`: ways of lying in memory: in the heap, without a descriptor, or in a segment
 - :mod:`.pages`: memory as the system gives it: files, mappings, and who else has them
+- :mod:`.files`: pieces in a file on a disk: received, checked, sent
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pantala.errors import Unavailable
+from pantala.errors import StoreFailed
 
 
 class NarrowSink:
@@ -31,7 +31,7 @@ class NarrowSink:
         if offset != len(self.kept) or count > len(self._scratch):
             raise ValueError(f"{count} bytes at {offset}, not after {len(self.kept)}")
         if offset + count > self._room:
-            raise Unavailable("no space left")
+            raise StoreFailed("no space left")
         self.kept += self._scratch[:count]
         self._scratch[:] = bytes(len(self._scratch))
 

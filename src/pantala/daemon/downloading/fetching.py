@@ -22,6 +22,7 @@ from pantala.errors import (
     RemoteProtocolError,
     SourceChanged,
     SourceFailed,
+    StoreFailed,
     TaskDeleted,
 )
 from pantala.model.task import READING, PieceRecord, Traffic
@@ -74,6 +75,8 @@ class Owner(Protocol):
 
 class Fetcher:
     """The hands of a flight. Every method is a coroutine that the flight runs and cancels.
+
+    What a method raises, as StoreFailed when bytes cannot be kept, ends the flight.
 
     Args:
         node: What all parts share.
@@ -249,6 +252,8 @@ class Fetcher:
         try:
             await take(self._node.limiters.download, place.piece.length)
             digest = await self._transfer(place, what, self.candidates[name], name)
+        except StoreFailed:
+            raise  # for others, too, there is no place here
         except DragonflyError as error:
             logger.info("piece lost", task=self._task_id, piece=number, parent=name, why=str(error))
             # Whoever evicted a piece may still have others; every other failure is the parent's.

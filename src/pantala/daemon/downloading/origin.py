@@ -280,7 +280,7 @@ class SourceFetch:
 
         Raises:
             SourceFailed: The origin refused, broke off too often, or changed its content.
-            Unavailable: The bytes cannot be kept here.
+            StoreFailed: The bytes cannot be kept here.
         """
         failures = 0
         while True:
@@ -346,7 +346,7 @@ class StreamFetch:
 
         Raises:
             SourceFailed: The origin broke off.
-            Unavailable: The bytes cannot be kept here.
+            StoreFailed: The bytes cannot be kept here.
         """
         at = 0
         while at < self._into.length:

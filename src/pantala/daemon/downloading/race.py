@@ -69,7 +69,7 @@ class Fill:
         """It is over soon."""
 
     def run(self) -> None:
-        """Do it. Raises Unavailable when the bytes cannot be kept."""
+        """Do it. Raises StoreFailed when the bytes cannot be kept."""
         fill(self._into, self._data)
 
 
@@ -121,7 +121,7 @@ class Race:
             beside: Where the second received it; None: it is the first who calls.
 
         Raises:
-            Unavailable: The bytes cannot be kept.
+            StoreFailed: The bytes cannot be kept.
         """
         other = self._runners.get(beside is None)
         if other is not None:

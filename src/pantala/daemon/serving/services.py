@@ -197,13 +197,12 @@ class UploadService(TaskMethods):
 
         async def download_piece(request: Any, _: Context) -> Any:
             task_id, number = check_task_id(request.task_id), request.piece_number
-            async with self._uploads.piece(dialect.kind, task_id, number) as (piece, view):
-                await self._uploads.pace(piece.length)
-                message = piece_message(piece)
-                message.ClearField("traffic_type")
-                message.ClearField("cost")
-                message.ClearField("created_at")
-                message.content = bytes(view)
+            piece, content = await self._uploads.copied(dialect.kind, task_id, number)
+            message = piece_message(piece)
+            message.ClearField("traffic_type")
+            message.ClearField("cost")
+            message.ClearField("created_at")
+            message.content = content
             digest = piece_metadata_digest(number, piece.offset, piece.length, piece.digest)
             return response(piece=message, digest=digest)
 

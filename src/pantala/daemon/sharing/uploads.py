@@ -15,12 +15,30 @@ from pantala.model.numbers import Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.net.piece_server import Upload
+from pantala.ports import Extent, MemoryExtent
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
 
 #: Seconds to wait for the version of a content of which nothing is here yet; a child gives a
 #: parent up that says nothing for twice as long.
 _VERSION_LIMIT: Final = 5.0
+
+
+class _Copy:
+    """Copies a piece out of the store, in a thread: the longest take tens of milliseconds."""
+
+    def __init__(self, extent: Extent, digest: str) -> None:
+        self._extent = extent
+        self._digest = digest
+
+    def abort(self) -> None:
+        """It is over soon."""
+
+    def run(self) -> bytes:
+        """The bytes, checked. Raises Damaged."""
+        self._extent.check(self._digest)
+        with self._extent.read(0, self._extent.length) as data:
+            return bytes(data)
 
 
 class NodeUploads:
@@ -42,7 +60,7 @@ class NodeUploads:
         kind = KIND_OF_TAG.get(request.tag)
         if kind is None:
             raise InvalidRequest(f"{request.tag.name} is not served here")
-        async with self.piece(kind, request.task_id, request.number) as (record, view):
+        async with self.piece(kind, request.task_id, request.number) as (record, extent):
             now = asyncio.get_running_loop().time()
             granted = self._node.limiters.upload.take(record.length, now) == 0
             yield Upload(
@@ -57,7 +75,7 @@ class NodeUploads:
                     cost=int(record.cost),
                     created_at=int(record.created_at),
                 ),
-                view,
+                extent,
                 None if granted else self.pace,
             )
 
@@ -68,7 +86,7 @@ class NodeUploads:
     @asynccontextmanager
     async def piece(
         self, kind: Kind, task_id: str, number: int
-    ) -> AsyncIterator[tuple[PieceRecord, memoryview]]:
+    ) -> AsyncIterator[tuple[PieceRecord, Extent]]:
         """A piece and its bytes, which stay in place inside the ``with``.
 
         Waits for a piece that is on its way; bandwidth is the caller's to ask for. Leaving by
@@ -87,14 +105,25 @@ class NodeUploads:
             self._node.metrics.upload_started()
             delivered = False
             try:
-                with holding.view(ByteRange(record.offset, record.length)) as view:
-                    yield record, view
+                part = ByteRange(record.offset, record.length)
+                with contextlib.closing(MemoryExtent(holding.view(part))) as extent:
+                    yield record, extent
                 delivered = True
                 self._node.metrics.upload_traffic(record.length)
             finally:
                 self._node.metrics.upload_finished()
                 if not holding.gone:
                     holding.upload_ended(delivered=delivered)
+
+    async def copied(self, kind: Kind, task_id: str, number: int) -> tuple[PieceRecord, bytes]:
+        """A piece and a copy of its bytes, once that much may be uploaded. Raises as :meth:`piece`.
+
+        Raises:
+            Damaged: The bytes are not what they were.
+        """
+        async with self.piece(kind, task_id, number) as (record, extent):
+            await self.pace(record.length)
+            return record, await self._node.run(_Copy(extent, record.digest), self._node.helpers)
 
     async def version(self, holding: Holding) -> str:
         """The version of what is held; ``""`` when it has none.
