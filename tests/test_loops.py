@@ -38,7 +38,7 @@ TASKS = {
     "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
     "rpc.announce_stream.AnnounceStream.run": "itself",
     "rpc.server._Steadfast._make_request_call_future": "grpcio's loop",
-    "rpc.server.Supervised._keep": "itself",
+    "rpc.server.Supervised._end_of": "itself",
 }
 
 #: Who starts threads that are of no executor.

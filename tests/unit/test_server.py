@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from pantala.errors import CannotListen, Unavailable
 from pantala.rpc import server as module
-from pantala.rpc.server import Supervised, new_server
+from pantala.rpc.server import Supervised, _Steadfast, asking_at, new_server
 from pantala.rpc.transport import bind, channel_options, server_options
 from pantala.scheduler import app
 from pantala.scheduler.config import load
@@ -40,6 +43,9 @@ def _add(server: grpc.aio.Server) -> None:
             "Hello": grpc.unary_unary_rpc_method_handler(_hello),
             "Wait": grpc.unary_unary_rpc_method_handler(_wait),
         },
+    )
+    server.add_registered_method_handlers(
+        "grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(_hello)}
     )
 
 
@@ -145,7 +151,7 @@ async def test_a_server_that_ends_is_built_anew(own_port: int) -> None:
         return server
 
     lost: list[str] = []
-    supervised = Supervised("it", begin, lost.append)
+    supervised = Supervised("it", begin, lost.append, target=lambda: target)
     await supervised.start()
     assert await _ask(target) == b"hello"
     await asyncio.to_thread(_send, target, raw.call(b"/\xff"))
@@ -170,13 +176,112 @@ async def test_what_cannot_be_built_anew_is_told(monkeypatch: pytest.MonkeyPatch
         return made[0]
 
     lost: list[str] = []
-    supervised = Supervised("it", begin, lost.append)
+    supervised = Supervised("it", begin, lost.append, target=lambda: "unused")
     await supervised.start()
     await made[0].stop(None)
     await _until(lambda: bool(lost))
     assert "cannot listen on here: it is taken" in lost[0]
     assert supervised.trouble is not None
     await supervised.stop(None)
+
+
+class _Hanging(_Steadfast):
+    """Takes calls until it is told to hang: then those that come wait for ever."""
+
+    hangs = False
+
+    def _make_request_call_future(self, method: bytes | None) -> Any:
+        taken = super()._make_request_call_future(method)
+        return asyncio.ensure_future(self._pass_on(taken))
+
+    async def _pass_on(self, taken: Any) -> Any:
+        call = await taken
+        while _Hanging.hangs:  # noqa: ASYNC110  tests set it from anywhere
+            await asyncio.sleep(0.01)
+        return call
+
+
+@pytest.fixture
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs is found out in a second."""
+    monkeypatch.setattr(module, "_CHECK", 0.02)
+    monkeypatch.setattr(module, "_WAITS", (5, 0.05))
+    monkeypatch.setattr(module, "_Steadfast", _Hanging)
+    monkeypatch.setattr(_Hanging, "hangs", False)
+
+
+@pytest.mark.usefixtures("quick_checks")
+async def test_a_server_that_hangs_is_built_anew(own_port: int) -> None:
+    """The loop lives, calls are taken, none is answered: health says so, and it is replaced."""
+    target = f"127.0.0.1:{own_port}"
+    made: list[grpc.aio.Server] = []
+
+    async def begin() -> grpc.aio.Server:
+        _Hanging.hangs = False
+        server = new_server()
+        _add(server)
+        bind(server, target)
+        await server.start()
+        made.append(server)
+        return server
+
+    lost: list[str] = []
+    supervised = Supervised("it", begin, lost.append, target=lambda: target)
+    with capture_logs() as lines:
+        await supervised.start()
+        assert await _ask(target) == b"hello"
+        _Hanging.hangs = True
+        await _until(lambda: supervised.trouble == "it did not answer 2 times in a row")
+        await _until(lambda: len(made) == 2 and supervised.trouble is None)
+        assert await _ask(target) == b"hello"
+    said = [(line["event"], line.get("times")) for line in lines]
+    assert said[:5] == [
+        *(("server does not answer", times) for times in (1, 2, 3)),
+        ("server ended; building it anew", None),
+        ("server is there again", None),
+    ]
+    assert lost == []
+    await supervised.stop(None)
+
+
+@pytest.mark.usefixtures("quick_checks")
+async def test_one_that_answers_late_is_left_alone(own_port: int) -> None:
+    """It was held up, or the loop was, or it hangs up because it is full: it is no other one."""
+    target = f"127.0.0.1:{own_port}"
+    made: list[grpc.aio.Server] = []
+
+    async def begin() -> grpc.aio.Server:
+        server = new_server(1)
+        _add(server)
+        bind(server, target)
+        await server.start()
+        made.append(server)
+        return server
+
+    supervised = Supervised("it", begin, lambda _why: None, target=lambda: target)
+    with capture_logs() as lines:
+        await supervised.start()
+        _Hanging.hangs = True
+        await _until(lambda: supervised.trouble == "it did not answer 1 times in a row")
+        _Hanging.hangs = False
+        await _until(lambda: supervised.trouble is None)
+        assert {"server answers again"} <= {line["event"] for line in lines}
+        lines.clear()
+        for _ in range(4):
+            time.sleep(0.4)  # noqa: ASYNC251  somebody else holds the loop up
+            await asyncio.sleep(0)
+        with socket.create_connection(("127.0.0.1", own_port)):
+            await asyncio.sleep(1.0)
+        assert not lines
+    assert len(made) == 1
+    await supervised.stop(None)
+
+
+def test_where_a_server_is_asked() -> None:
+    """Where it listens on any address, this machine asks itself."""
+    assert asking_at("0.0.0.0", 1) == asking_at("127.0.0.1", 1) == "127.0.0.1:1"
+    assert asking_at("::", 1) == "[::1]:1"
+    assert asking_at("fe80::1", 2) == "[fe80::1]:2"
 
 
 def _is_another(supervised: Supervised, first: grpc.aio.Server) -> bool:

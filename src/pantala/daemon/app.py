@@ -29,7 +29,7 @@ from pantala.rpc.crowd import Crowd
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE
 from pantala.rpc.parent_link import GrpcParents
 from pantala.rpc.scheduler_link import Schedulers
-from pantala.rpc.server import Supervised, new_server
+from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 from pantala.sources.file import FileSource
@@ -263,7 +263,12 @@ class Daemon:
         storage = config.storage.server
         stack.push_async_callback(self.pieces.stop, 0.0)
         self.ports["storage"] = await self.pieces.start(storage.ip, storage.tcp_port)
-        supervised = self._supervised("the gRPC server for other nodes", self._begin_upload)
+        ip = config.upload.server.ip
+        supervised = self._supervised(
+            "the gRPC server for other nodes",
+            self._begin_upload,
+            lambda: asking_at(ip, self.ports["upload"]),
+        )
         stack.push_async_callback(supervised.stop, 0)
         await supervised.start()
         crowd = Crowd(self.ports["upload"], self._doors.peers)
@@ -330,7 +335,9 @@ class Daemon:
         self.handoff.start(handoff.listen(settings.socket_mode))
         stack.push_async_callback(self.handoff.stop)
         begin = functools.partial(self._begin_download, path)
-        supervised = self._supervised("the gRPC server for programs", begin)
+        supervised = self._supervised(
+            "the gRPC server for programs", begin, lambda: f"unix:{path.path}"
+        )
         stack.push_async_callback(supervised.stop, 0)
         await supervised.start()
 
@@ -348,8 +355,13 @@ class Daemon:
         path.path.chmod(0o600 if settings.allow_users else settings.socket_mode)
         return server
 
-    def _supervised(self, name: str, begin: Callable[[], Awaitable[grpc.aio.Server]]) -> Supervised:
-        server = Supervised(name, begin, self._on_lost)
+    def _supervised(
+        self,
+        name: str,
+        begin: Callable[[], Awaitable[grpc.aio.Server]],
+        target: Callable[[], str],
+    ) -> Supervised:
+        server = Supervised(name, begin, self._on_lost, target=target)
         self._servers.append(server)
         return server
 

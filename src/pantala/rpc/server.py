@@ -1,4 +1,4 @@
-"""A gRPC server that nothing a stranger sends can end, and that is built anew if it ends after all.
+"""A gRPC server that nothing a stranger sends can end, and that is built anew if it ends or hangs.
 
 grpcio's own loop takes each call's path for UTF-8 and dies of one that is not; the port closes,
 the process lives on. Here the paths of our own methods are registered with its core, which compares
@@ -19,7 +19,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # its stubs leave
 
 from pantala.background import Tasks
 
-from .transport import server_options
+from .transport import channel_options, server_options
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -32,6 +32,21 @@ _PAUSE: Final = 0.5
 
 #: Seconds that a server must have lived for its end not to count with those before.
 _LIVED: Final = 60.0
+
+#: Seconds between two checks whether a server answers, by a call to its own address.
+_CHECK: Final = 10.0
+
+#: How long a check waits: so many times so many seconds. They are waited for one after the other,
+#: so a loop that is held up by something else, which is no fault of the server's, waits longer.
+_WAITS: Final = (10, 0.5)
+
+#: Checks in a row without an answer until a server counts as one that hangs.
+_MISSES: Final = 3
+
+#: Seconds for one that hangs to end, before it is left to itself.
+_END_LIMIT: Final = 5.0
+
+_HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
 
 #: What grpcio must have inside for paths to be registered. What lacks it is watched all the same.
 _WANTED: Final = ("_make_request_call_future", "_request_call", "add_registered_method_handlers")
@@ -81,6 +96,7 @@ class Supervised:
         name: For messages.
         begin: Makes a server with its services, at the address that it had before, and starts it.
         on_lost: Told why, once: the server has ended and cannot be built anew.
+        target: Where it is called once it has begun, as :func:`asking_at` says.
     """
 
     def __init__(
@@ -88,8 +104,11 @@ class Supervised:
         name: str,
         begin: Callable[[], Awaitable[grpc.aio.Server]],
         on_lost: Callable[[str], object],
+        *,
+        target: Callable[[], str],
     ) -> None:
         self._name = name
+        self._target = target
         self._begin = begin
         self._on_lost = on_lost
         self._server: grpc.aio.Server | None = None
@@ -113,10 +132,7 @@ class Supervised:
         ends = 0
         while self._server is not None:
             began = loop.time()
-            # A task of its own: cancelling what waits would cancel what grpcio waits for.
-            ended = loop.create_task(self._server.wait_for_termination())
-            await asyncio.wait((ended,))
-            error = None if ended.cancelled() else ended.exception()
+            error = await self._end_of(self._server)
             self._server = None
             self.trouble = f"{self._name} has ended: {error or 'no reason given'}"
             logger.error("server ended; building it anew", server=self._name, exc_info=error)
@@ -125,6 +141,45 @@ class Supervised:
                 await self._build_anew()
             if self._server is None:
                 self._on_lost(f"{self.trouble}; it cannot be built anew")
+
+    async def _end_of(self, server: grpc.aio.Server) -> BaseException | None:
+        """Wait until it ends, or hangs and is ended; why, if anybody knows."""
+        # Tasks of their own: cancelling what waits would cancel what grpcio waits for.
+        ended = asyncio.get_running_loop().create_task(server.wait_for_termination())
+        hung = self._tasks.start(self._until_it_hangs(), f"check {self._name}")
+        await asyncio.wait((ended, hung), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done() and (hung.cancelled() or hung.exception()):
+            await asyncio.wait((ended,))  # that checks fail is no reason to end what serves
+        if ended.done():
+            hung.cancel()
+            return None if ended.cancelled() else ended.exception()
+        # Its port is free as soon as it has been told; that it obeys is another matter.
+        await asyncio.wait((self._tasks.start(server.stop(0), "end it"),), timeout=_END_LIMIT)
+        return TimeoutError(f"it did not answer {_MISSES} times in a row")
+
+    async def _until_it_hangs(self) -> None:
+        misses = 0
+        while misses < _MISSES:
+            await asyncio.sleep(_CHECK)
+            if await self._answers():
+                if misses:
+                    logger.info("server answers again", server=self._name)
+                misses, self.trouble = 0, None
+            else:
+                misses += 1
+                self.trouble = f"{self._name} did not answer {misses} times in a row"
+                logger.warning("server does not answer", server=self._name, times=misses)
+
+    async def _answers(self) -> bool:
+        """Whether a call to its own address ends somehow. One that is hung up on does, too."""
+        call = self._tasks.start(_check(self._target()), "check")
+        count, seconds = _WAITS
+        for _ in range(count):
+            await asyncio.wait((call,), timeout=seconds)
+            if call.done():
+                return True
+        call.cancel()
+        return False
 
     async def _build_anew(self) -> None:
         for attempt in range(REBUILDS):
@@ -138,3 +193,19 @@ class Supervised:
                 self.trouble = None
                 logger.info("server is there again", server=self._name)
                 return
+
+
+def asking_at(ip: str, port: int) -> str:
+    """Where a server that listens on *ip* answers this machine, as gRPC wants it."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
+    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
+
+
+async def _check(target: str) -> None:
+    """Ask for its health; whatever it says, it lives."""
+    # A connection of its own: one that is there already would not show that new ones are taken.
+    options = (*channel_options(target), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            call: Any = channel.unary_unary(_HEALTH_CHECK)
+            await call(b"")

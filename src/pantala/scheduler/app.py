@@ -26,7 +26,7 @@ from pantala.errors import Busy, Unavailable
 from pantala.net.endpoints import metrics_endpoint
 from pantala.net.sockets import raise_limit
 from pantala.rpc.crowd import Crowd
-from pantala.rpc.server import Supervised, new_server
+from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
@@ -80,7 +80,9 @@ class Scheduler:
         self._health = health.aio.HealthServicer()
         self._connections = _connections()
         self._exit = contextlib.AsyncExitStack()
-        self._server = Supervised("the scheduler's gRPC server", self._begin, on_lost)
+        self._server = Supervised(
+            "the scheduler's gRPC server", self._begin, on_lost, target=self._target
+        )
         self._service = self._make_service()
         self._port = 0
         self._metrics_port: int | None = None
@@ -144,6 +146,11 @@ class Scheduler:
         # Built anew, it is where it was.
         address = f"{host}:{self._port or self._config.server.port}"
         self._port = bind(server, address, ip_setting="server.listenIP")
+
+    def _target(self) -> str:
+        if self._path is not None:
+            return f"unix:{self._path}"
+        return asking_at(self._config.server.listen_ip, self._port)
 
     def _make_service(self) -> Service:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
