@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pantala.daemon.node import OriginThreads
+from pantala.daemon.host.threads import OriginThreads
 from pantala.testing import inside
 
 

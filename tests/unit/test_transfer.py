@@ -781,7 +781,7 @@ class AnyStoryInOrder(AnyStory):
 TestAnyStory = AnyStory.TestCase
 TestAnyStoryInOrder = AnyStoryInOrder.TestCase
 for machine in (TestAnyStory, TestAnyStoryInOrder):
-    machine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+    machine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 # -- whole downloads -----------------------------------------------------------------------------

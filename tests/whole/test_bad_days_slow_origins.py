@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pantala.daemon.app import PROBERS_OF_ONE, READERS_OF_ONE
+from pantala.daemon.host.threads import PROBERS_OF_ONE, READERS_OF_ONE
 from pantala.paths import handoff_path_for
 from pantala.testing.cluster import Cluster, Node, until
 from pantala.testing.origin import Fault, Origin, Pattern

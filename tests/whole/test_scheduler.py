@@ -12,7 +12,8 @@ import grpc.aio
 import pytest
 
 from pantala.pb import common_pb2, errordetails_pb2, scheduler_pb2
-from pantala.testing.announce import LIMIT, Swarm, is_to_source, seed, swarm, until
+from pantala.testing.announce import LIMIT, Swarm, is_to_source, swarm, until
+from pantala.testing.seed import seed
 from pantala.testing.stage import MIB, task_id
 
 # Cold tasks

@@ -212,9 +212,9 @@ def _main(given: Mapping[str, Any]) -> int:
             _log.warning("settings without effect", keys=config.ignored)
         if config.unknown:
             _log.warning("unknown settings", keys=config.unknown)
-        from pantala.daemon import app  # noqa: PLC0415  slow, and --help needs none of it
+        from pantala.daemon import process  # noqa: PLC0415  slow, and --help needs none of it
 
-        return app.run(config, personal_idle=idle)
+        return process.run(config, personal_idle=idle)
     except DragonflyError as error:
         for line in str(error).splitlines():
             typer.echo(f"dfdaemon: {line}", err=True)

@@ -1,6 +1,7 @@
 """The daemon: everything a node does, put together.
 
 - :mod:`.app`: builds everything; reads like a table of contents
+- :mod:`.process`: a daemon as a process: what tells it to stop, and how it ends
 - :mod:`.config`: settings: typed, units parsed, unknown keys refused
 - :mod:`.node`: what all parts share
 - :mod:`.metrics`: the only module that knows Prometheus

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import signal
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -18,13 +15,10 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pantala.background import Loops
-from pantala.errors import ConfigError, Unavailable
+from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.endpoints import health_endpoint, metrics_endpoint
 from pantala.net.piece_server import SENDERS, PieceServer
-from pantala.net.sockets import raise_limit
-from pantala.paths import scheduler_path_for
-from pantala.ports import Abort, Source, SourceBody, SourceRequest
 from pantala.rpc.crowd import Crowd
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE
 from pantala.rpc.parent_link import GrpcParents
@@ -32,9 +26,6 @@ from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
-from pantala.sources.file import FileSource
-from pantala.sources.http import HttpSettings, HttpSource
-from pantala.sources.registry import Registry
 from pantala.storage.journal import NullJournal
 from pantala.storage.memory import MemoryMedium
 from pantala.storage.store import Store
@@ -42,11 +33,13 @@ from pantala.storage.store import Store
 from .config import DaemonConfig
 from .downloading.engine import Engine
 from .downloading.fetching import PIECE_LIMIT
+from .downloading.sources import sources
 from .host.descriptors import descriptors, doors
 from .host.hostinfo import HostFacts
 from .host.sockets import HostName, SocketPath, private
+from .host.threads import Threads
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
-from .node import Node, OriginThreads
+from .node import Node
 from .serving.handoff_server import HandoffServer
 from .serving.services import (
     NODE_SERVICE,
@@ -60,22 +53,6 @@ from .telling.announcer import Announcer
 from .telling.dynconfig import Dynconfig
 
 logger = structlog.get_logger(__name__)
-
-#: Threads that receive pieces from parents. Each flight uses as many as it may fetch at once;
-#: beyond this, fetches wait for a thread.
-RECEIVERS: Final = 256
-
-#: Threads that receive from origins, and how many of them from one host: sixteen flights of eight
-#: pieces. Four hosts may be slow before others have to wait.
-READERS: Final = 512
-READERS_OF_ONE: Final = 128
-
-#: Threads that ask origins what a content is, and how many of them ask one host.
-PROBERS: Final = 128
-PROBERS_OF_ONE: Final = 32
-
-#: Threads for checksums and the like, which no transfer must hold up.
-HELPERS: Final = 16
 
 #: Seconds for downloads and uploads under way to end when the daemon is told to.
 GRACE: Final = 10.0
@@ -118,18 +95,15 @@ class Daemon:
         self._servers: list[Supervised] = []
         self._exit = contextlib.AsyncExitStack()
         self.loops = Loops(self.metrics.loop_failed)
-        self._receivers = ThreadPoolExecutor(RECEIVERS, "receive")
-        self._senders = ThreadPoolExecutor(SENDERS, "send")
-        self._readers = OriginThreads("read", count=READERS, share=READERS_OF_ONE)
-        self._probers = OriginThreads("probe", count=PROBERS, share=PROBERS_OF_ONE)
-        self._helpers = ThreadPoolExecutor(HELPERS, "help")
-        self._disposer = ThreadPoolExecutor(1, "free")
+        self._threads = Threads()
         self._facts: HostFacts | None = None
         shares = descriptors()
         self._doors = doors(shares.connections)
         self.holdings = Store(
             config.storage.cache_capacity,
-            MemoryMedium(lock_pages=config.storage.cache_lock_pages, executor=self._disposer),
+            MemoryMedium(
+                lock_pages=config.storage.cache_lock_pages, executor=self._threads.disposer
+            ),
             NullJournal(),
             clock=time.time,
             descriptors=shares.contents,
@@ -149,12 +123,12 @@ class Daemon:
             holdings=self.holdings,
             schedulers=self.schedulers,
             parents=self._parents,
-            sources=_sources(config, self.metrics),
+            sources=sources(config.backend, self.metrics),
             metrics=self.metrics,
-            workers=self._receivers,
-            readers=self._readers,
-            probers=self._probers,
-            helpers=self._helpers,
+            workers=self._threads.receivers,
+            readers=self._threads.readers,
+            probers=self._threads.probers,
+            helpers=self._threads.helpers,
         )
         self.engine = Engine(self.node)
         self.announcer = Announcer(
@@ -170,7 +144,7 @@ class Daemon:
         self.uploads = NodeUploads(self.node)
         self.pieces = PieceServer(
             self.uploads,
-            self._senders,
+            self._threads.senders,
             stall=config.download.piece_stall_timeout,
             piece=PIECE_LIMIT,
             connections=self._doors.pieces,
@@ -234,12 +208,7 @@ class Daemon:
             ConfigError: A port or socket is taken; everything is as before.
         """
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._disposer.shutdown, wait=False)
-            stack.callback(self._receivers.shutdown, wait=False, cancel_futures=True)
-            stack.callback(self._senders.shutdown, wait=False, cancel_futures=True)
-            stack.callback(self._readers.pool.shutdown, wait=False, cancel_futures=True)
-            stack.callback(self._probers.pool.shutdown, wait=False, cancel_futures=True)
-            stack.callback(self._helpers.shutdown, wait=False, cancel_futures=True)
+            stack.callback(self._threads.shutdown)
             stack.callback(self.holdings.close)
             server = self.config.download.server
             paths = [
@@ -412,154 +381,6 @@ class Daemon:
         await self.pieces.stop(grace)
         await self._exit.aclose()
         logger.info("stopped")
-
-
-async def serve(config: DaemonConfig, *, personal_idle: float | None = None) -> None:
-    """Run a daemon until it is told to stop.
-
-    Args:
-        config: Its settings.
-        personal_idle: With a scheduler of its own, on no port, and for so many idle seconds
-            only.
-
-    Raises:
-        ConfigError: It cannot start with these settings.
-        Unavailable: It can serve no longer.
-    """
-    stop = asyncio.Event()
-    lost: list[str] = []
-
-    def on_lost(why: str) -> None:
-        lost.append(why)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-        loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        address = None
-        if personal_idle is not None:
-            address = await _own_scheduler(stack, config, on_lost)
-        alone = personal_idle is not None
-        daemon = Daemon(config, scheduler=address, alone=alone, on_lost=on_lost)
-        await daemon.start()
-        stack.push_async_callback(daemon.stop)
-        if personal_idle is None:
-            await stop.wait()
-        else:
-            await _until_idle(daemon, stop, personal_idle)
-    if lost:
-        raise Unavailable(lost[0])
-
-
-async def _own_scheduler(
-    stack: contextlib.AsyncExitStack, config: DaemonConfig, on_lost: Callable[[str], object]
-) -> str:
-    """Start a scheduler for this process alone, on a socket of this user's; its address.
-
-    Every local user gets at a port of the loopback interface, whoever opened it.
-    """
-    # Only a personal daemon has one, so only it pays for the import.
-    from pantala.scheduler.app import Scheduler  # noqa: PLC0415  see above
-    from pantala.scheduler.config import load  # noqa: PLC0415  see above
-
-    path = Path(scheduler_path_for(str(config.download.server.socket_path)))
-    right = SocketPath(path, setting="download.server.socketPath")
-    stack.callback(right.release)
-    scheduler = Scheduler(load(None), path=path, on_lost=on_lost)
-    with private():
-        await scheduler.start()
-    stack.push_async_callback(scheduler.stop, 0.0)
-    return f"unix:{path}"
-
-
-async def _until_idle(daemon: Daemon, stop: asyncio.Event, seconds: float) -> None:
-    """Return when told to stop, or when nobody was served for *seconds*."""
-    loop = asyncio.get_running_loop()
-    last = loop.time()
-    step = min(1.0, seconds / 4)
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(step):
-                await stop.wait()
-        if daemon.busy:
-            last = loop.time()
-        elif loop.time() - last >= seconds:
-            logger.info("idle", seconds=seconds)
-            return
-
-
-def run(config: DaemonConfig, *, personal_idle: float | None = None) -> int:
-    """Run a daemon in this process until it is told to stop; the exit code."""
-    raise_limit()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(config, personal_idle=personal_idle))
-    return 0
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop  # noqa: PLC0415  not available everywhere
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-class MeteredSource:
-    """A source whose requests are counted.
-
-    Args:
-        source: It.
-        scheme: What they are counted under.
-        metrics: Where.
-    """
-
-    def __init__(self, source: Source, scheme: str, metrics: Metrics) -> None:
-        self._source = source
-        self._scheme = scheme
-        self._metrics = metrics
-
-    def open(
-        self,
-        request: SourceRequest,
-        *,
-        timeout: float,
-        answer: float | None = None,
-        abort: Abort | None = None,
-    ) -> SourceBody:
-        """See :meth:`pantala.ports.Source.open`."""
-        started, ok = time.monotonic(), False
-        try:
-            body = self._source.open(request, timeout=timeout, answer=answer, abort=abort)
-            ok = True
-        finally:
-            seconds = time.monotonic() - started
-            self._metrics.backend_request(self._scheme, "GET", seconds=seconds, ok=ok)
-        return body
-
-
-def _sources(config: DaemonConfig, metrics: Metrics) -> Registry:
-    backend = config.backend
-    http = HttpSource(
-        HttpSettings(
-            ca_cert=backend.ca_cert,
-            insecure_skip_verify=backend.insecure_skip_verify,
-            max_retries=backend.max_retries,
-            request_header=backend.request_header,
-            redirect_ttl=(
-                backend.cache_temporary_redirect_ttl
-                if backend.enable_cache_temporary_redirect
-                else 0.0
-            ),
-        )
-    )
-    sources: dict[str, Source] = {
-        "http": http,
-        "https": http,
-        "file": FileSource(backend.file_roots),
-    }
-    metered = {s: MeteredSource(source, s, metrics) for s, source in sources.items()}
-    return Registry(metered, off=() if backend.file_roots else ("file",))
 
 
 def _address(ip: str, port: int) -> str:

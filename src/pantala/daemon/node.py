@@ -8,8 +8,6 @@ import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -27,6 +25,7 @@ from .downloading.race import Spare
 from .downloading.room import Room
 from .downloading.suspects import Suspects
 from .downloading.weights import Weights
+from .host.threads import OriginThreads
 from .metrics import Metrics
 
 logger = structlog.get_logger(__name__)
@@ -43,33 +42,6 @@ class Job(Protocol[T_co]):
 
     def abort(self) -> None:
         """Make :meth:`run` fail soon, from any thread."""
-
-
-class OriginThreads:
-    """Threads that wait for origins. One host gets a share, so that others are served meanwhile.
-
-    Args:
-        name: Of the threads.
-        count: Of the threads.
-        share: How many may wait for one host.
-    """
-
-    def __init__(self, name: str, *, count: int, share: int) -> None:
-        self.pool = ThreadPoolExecutor(count, name)
-        self._share = share
-        #: Of each host for which somebody waits.
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
-    def turn(self, url: str) -> asyncio.Semaphore:
-        """What to hold while a thread waits for the host of *url*."""
-        try:
-            host = urlsplit(url).netloc.rpartition("@")[2].lower()
-        except ValueError:  # the source will say what is wrong with it
-            host = ""
-        turn = self._turns.get(host)
-        if turn is None:
-            turn = self._turns[host] = asyncio.Semaphore(self._share)
-        return turn
 
 
 class Limiters:

@@ -1,6 +1,6 @@
 """Test kit, shipped so that those who extend pantala can use it too.
 
-announce        peers, hosts and seeds played by hand, against a scheduler
+announce        peers and hosts played by hand, against a scheduler
 bad_parent      a peer that a scheduler believes in, and that misbehaves
 cluster         a scheduler and daemons as real processes
 content         bytes, files, and patterns of any size that cost no memory
@@ -14,6 +14,7 @@ origin_server   the server under it
 ports           ports that stay one's own while nobody listens
 program         our programs, running
 raw_http2       HTTP/2 frames made by hand
+seed            a seed played by hand, which a scheduler asks to fetch
 sinks           a place for a piece that is not memory, to hold receivers to the rules
 soak            churn under such faults, and what must hold in the end
 sources         reading from sources to the end

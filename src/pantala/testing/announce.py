@@ -1,4 +1,4 @@
-"""Peers, hosts and seeds played by hand over real gRPC, against a scheduler on a real port."""
+"""Peers and hosts played by hand over real gRPC, against a scheduler on a real port."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from pantala import BUILD_VERSION
-from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.scheduler_link import SECRET_KEY
-from pantala.rpc.server import new_server
-from pantala.rpc.service import add_service
-from pantala.rpc.status import DETAILS_KEY
-from pantala.rpc.transport import bind, channel_options
+from pantala.rpc.transport import channel_options
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load
 
@@ -356,49 +353,3 @@ async def swarm(**settings: Any) -> AsyncIterator[Swarm]:
             yield Swarm(scheduler, channel)
     finally:
         await scheduler.stop(grace=0)
-
-
-class Seed:
-    """A daemon that can be asked to fetch; it tells the scheduler what it is told to tell."""
-
-    def __init__(self, swarm: Swarm, name: str) -> None:
-        self.swarm = swarm
-        self.name = name
-        self.requests: asyncio.Queue[dfdaemon_pb2.DownloadCacheTaskRequest] = asyncio.Queue()
-        self.release = asyncio.Event()
-        self.fail_with: tuple[grpc.StatusCode, str, bytes | None] | None = None
-        #: It says that it is done, and does nothing.
-        self.says_only = False
-        self.peer: Peer | None = None
-
-    async def DownloadCacheTask(  # noqa: N802  the contract's name
-        self, request: dfdaemon_pb2.DownloadCacheTaskRequest, context: Context
-    ) -> AsyncIterator[dfdaemon_pb2.DownloadCacheTaskResponse]:
-        """Fetch from the origin, as soon as the test says so."""
-        self.requests.put_nowait(request)
-        if self.fail_with is not None:
-            code, text, details = self.fail_with
-            await context.abort(code, text, ((DETAILS_KEY, details),) if details else ())
-        if self.says_only:
-            return
-        await self.release.wait()
-        self.peer = self.swarm.peer(self.name)
-        assert is_to_source(await self.peer.asked(need_back_to_source=True))
-        await self.peer.source_started()
-        yield dfdaemon_pb2.DownloadCacheTaskResponse(peer_id=self.peer.id)
-        await self.peer.source_finished()
-
-
-@asynccontextmanager
-async def seed(swarm: Swarm, name: str, **host: Any) -> AsyncIterator[Seed]:
-    """A seed that runs and has announced itself."""
-    daemon = Seed(swarm, name)
-    server = new_server()
-    add_service(server, "dfdaemon.v2.DfdaemonUpload", daemon)
-    port = bind(server, "127.0.0.1:0")
-    await server.start()
-    await swarm.host(name, port=port, type=1, **host)
-    try:
-        yield daemon
-    finally:
-        await server.stop(None)

@@ -10,6 +10,7 @@
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
 - :mod:`.weights`: what the hosts of parents can still give
 - :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it
+- :mod:`.sources`: one for each scheme, counted
 - :mod:`.reading`: one reading of an origin whose answers cannot be told apart
 - :mod:`.verifier`: digests, and what becomes of a content that is not what they say
 - :mod:`.suspects`: who gave contents that were not what a digest says
