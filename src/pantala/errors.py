@@ -12,6 +12,7 @@
     │   ├── NotYours
     │   ├── FeatureOff
     │   ├── OutputExists
+    │   ├── TaskExists
     │   └── ConfigError
     │       ├── UsageError
     │       └── CannotListen
@@ -169,6 +170,12 @@ class FeatureOff(Refused):
 
 class OutputExists(Refused):
     """The output path exists and overwriting was not asked for."""
+
+    code = Code.ALREADY_EXISTS
+
+
+class TaskExists(Refused):
+    """A task that is to come to be is there already, or somebody else is about to make it."""
 
     code = Code.ALREADY_EXISTS
 

@@ -90,6 +90,7 @@ def host_facts(
         location=network.location,
         tx_bandwidth=network.tx_bandwidth,
         max_tx_bandwidth=network.max_tx_bandwidth,
+        disk_free=host.disk.free,
         version=host.build.git_version,
         interval=interval,
         announced=host.SerializeToString(),

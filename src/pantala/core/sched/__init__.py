@@ -15,5 +15,7 @@
 - :mod:`.owners`: whose a host is
 - :mod:`.evaluate`: how good a parent is for a child
 - :mod:`.choose`: parents for a peer, or the origin, or patience
+- :mod:`.records`: what of imported tasks outlives a scheduler
+- :mod:`.replicas`: which hosts keep copies of an imported task
 - :mod:`.expire`: what has gone without saying so
 """

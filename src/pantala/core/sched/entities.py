@@ -51,6 +51,7 @@ class HostFacts:
         location: Elements from the largest to the smallest, separated by ``|``.
         tx_bandwidth: Bits a second that it sends now.
         max_tx_bandwidth: Bits a second that it may send, 0 if unknown.
+        disk_free: Bytes that its disk has left, 0 if unknown.
         version: Of its program.
         interval: Seconds until it announces itself again; 0 if it does not say.
         announced: The announcement as it came on the wire. Not looked into here.
@@ -67,6 +68,7 @@ class HostFacts:
     location: str = ""
     tx_bandwidth: int = 0
     max_tx_bandwidth: int = 0
+    disk_free: int = 0
     version: str = ""
     interval: float = 0.0
     announced: bytes = b""

@@ -3,6 +3,10 @@
 A peer is one attempt of one host at one task. Names of states are those that Dragonfly's
 scheduler shows in its answers.
 
+A task is either downloaded, and what moves it is that its peers get it (``TASK``, ``PEER``), or it
+is imported: there is no content until one host has uploaded all of it (``IMPORTED_TASK``,
+``IMPORTED_PEER``). Those who then download an imported task do not move it.
+
 Rule: whatever moves a task or a peer has a row here.
 """
 
@@ -19,6 +23,7 @@ class TaskState(StrEnum):
 
     PENDING = "Pending"
     RUNNING = "Running"
+    UPLOADING = "Uploading"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     LEAVE = "Leave"
@@ -28,6 +33,7 @@ class TaskEvent(StrEnum):
     """What happens to a task."""
 
     DOWNLOAD = "Download"
+    UPLOAD = "Upload"
     SUCCEED = "DownloadSucceeded"
     FAIL = "DownloadFailed"
     LEAVE = "Leave"
@@ -43,6 +49,7 @@ class PeerState(StrEnum):
     RECEIVED_NORMAL = "ReceivedNormal"
     RUNNING = "Running"
     BACK_TO_SOURCE = "BackToSource"
+    UPLOADING = "Uploading"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     LEAVE = "Leave"
@@ -57,6 +64,7 @@ class PeerEvent(StrEnum):
     REGISTER_NORMAL = "RegisterNormal"
     DOWNLOAD = "Download"
     DOWNLOAD_BACK_TO_SOURCE = "DownloadBackToSource"
+    UPLOAD = "Upload"
     SUCCEED = "DownloadSucceeded"
     FAIL = "DownloadFailed"
     LEAVE = "Leave"
@@ -99,5 +107,32 @@ PEER: Final[Table[PeerState, PeerEvent]] = {
     # A finished download may still turn out to be wrong.
     _P.SUCCEEDED: {_PE.FAIL: _P.FAILED, _PE.LEAVE: _P.LEAVE},
     _P.FAILED: {_PE.LEAVE: _P.LEAVE},
+    _P.LEAVE: {},
+}
+
+IMPORTED_TASK: Final[Table[TaskState, TaskEvent]] = {
+    _T.PENDING: {_TE.UPLOAD: _T.UPLOADING, _TE.LEAVE: _T.LEAVE},
+    _T.UPLOADING: {_TE.SUCCEED: _T.SUCCEEDED, _TE.FAIL: _T.FAILED, _TE.LEAVE: _T.LEAVE},
+    _T.SUCCEEDED: {_TE.LEAVE: _T.LEAVE},
+    _T.FAILED: {_TE.UPLOAD: _T.UPLOADING, _TE.LEAVE: _T.LEAVE},
+    _T.LEAVE: {},
+}
+
+_STARTS: Final = {
+    _PE.UPLOAD: _P.UPLOADING,
+    _PE.REGISTER_EMPTY: _P.RECEIVED_EMPTY,
+    _PE.REGISTER_NORMAL: _P.RECEIVED_NORMAL,
+}
+_GETS: Final = {_PE.DOWNLOAD: _P.RUNNING, **_ENDS}
+
+IMPORTED_PEER: Final[Table[PeerState, PeerEvent]] = {
+    _P.PENDING: {**_STARTS, _PE.FAIL: _P.FAILED, _PE.LEAVE: _P.LEAVE},
+    _P.UPLOADING: _ENDS,
+    _P.RECEIVED_EMPTY: _GETS,
+    _P.RECEIVED_NORMAL: _GETS,
+    _P.RUNNING: _ENDS,
+    # What was held may turn out to be lost.
+    _P.SUCCEEDED: {_PE.FAIL: _P.FAILED, _PE.LEAVE: _P.LEAVE},
+    _P.FAILED: {**_STARTS, _PE.LEAVE: _P.LEAVE},
     _P.LEAVE: {},
 }
