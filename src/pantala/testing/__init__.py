@@ -16,6 +16,7 @@ program         our programs, running
 raw_http2       HTTP/2 frames made by hand
 seed            a seed played by hand, which a scheduler asks to fetch
 sinks           a place for a piece that is not memory, to hold receivers to the rules
+redis_server    a real Redis of a test's own
 soak            churn under such faults, and what must hold in the end
 sources         reading from sources to the end
 stage           a scheduler's world with a clock that is moved by hand

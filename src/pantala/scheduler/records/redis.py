@@ -1,0 +1,280 @@
+"""Rows of imported tasks in Redis, which several schedulers share, Dragonfly's too."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from pantala.core.sched.entities import TaskKey
+from pantala.core.sched.records import PeerRow, TaskRow
+from pantala.core.sched.states import TaskState
+from pantala.errors import Unavailable
+from pantala.model.task import Kind
+
+from .layout import Keys, peer_fields, peer_row, task_fields, task_row
+
+#: Seconds until a call is given up: a Redis that takes as long is as good as gone.
+_LIMIT: Final = 5.0
+#: Likewise until a connection is there.
+_CONNECT: Final = 2.0
+
+#: Keys that are asked for in one go.
+_BATCH: Final = 200
+
+# A script is carried out as one, and nothing comes between. Keys and fields are those of .layout.
+
+# task -> was, seconds, field, value, ...
+_PUT_TASK: Final = """
+local known = redis.call('HGET', KEYS[1], 'state') or ''
+if known ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+# task, its peers, its replicas, peer, the host's peers -> peer id, persistent, field, value, ...
+# The host's set lives as long as the last of its tasks.
+_PUT_PEER: Final = """
+local left = redis.call('TTL', KEYS[1])
+if left == -2 then return 0 end
+redis.call('HSET', KEYS[4], unpack(ARGV, 3))
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('SADD', KEYS[5], ARGV[1])
+if ARGV[2] == '1' then redis.call('SADD', KEYS[3], ARGV[1])
+else redis.call('SREM', KEYS[3], ARGV[1]) end
+if left >= 0 then
+  for i = 2, 4 do redis.call('EXPIRE', KEYS[i], left) end
+  if redis.call('TTL', KEYS[5]) < left then redis.call('EXPIRE', KEYS[5], left) end
+end
+return 1
+"""
+
+# lease -> owner, milliseconds
+_LEASE: Final = """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# lease -> owner
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Which Redis, and as whom."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    pool_size: int = 20
+    pool_timeout: float = 10.0
+
+    @property
+    def address(self) -> str:
+        """For messages."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class RedisRecords:
+    """A :class:`.store.RecordStore`.
+
+    Args:
+        server: Which Redis.
+        cluster: Schedulers with the same number share what they know.
+        kind: Of the leases' keys.
+        clock: Unix time.
+        limit: Seconds until a call is given up.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        cluster: int,
+        kind: Kind = Kind.PERSISTENT_CACHE,
+        clock: Callable[[], float] = time.time,
+        limit: float = _LIMIT,
+    ) -> None:
+        self._server = server
+        self._limit = limit
+        self._cluster = cluster
+        self._clock = clock
+        self._owner = secrets.token_hex(8)
+        self._leases = Keys(cluster, kind)
+        # A call that failed may have been carried out, so it is not repeated here.
+        pool = BlockingConnectionPool(
+            host=server.host,
+            port=server.port,
+            username=server.username,
+            password=server.password,
+            db=0,
+            max_connections=server.pool_size,
+            timeout=server.pool_timeout,
+            socket_timeout=limit,
+            socket_connect_timeout=min(limit, _CONNECT),
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis: Any = Redis(connection_pool=pool)
+        self._put_task = self._redis.register_script(_PUT_TASK)
+        self._put_peer = self._redis.register_script(_PUT_PEER)
+        self._lease = self._redis.register_script(_LEASE)
+        self._release = self._redis.register_script(_RELEASE)
+
+    async def open(self) -> None:
+        """See :class:`.store.RecordStore`."""
+        await self._ask(self._redis.ping)
+
+    async def close(self) -> None:
+        """See :class:`.store.RecordStore`."""
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def task(self, key: TaskKey) -> TaskRow | None:
+        """See :class:`.store.RecordStore`."""
+        kind, task_id = key
+        (row,) = await self._task_rows(kind, [task_id])
+        return row
+
+    async def tasks(self, kind: Kind) -> list[TaskRow]:
+        """See :class:`.store.RecordStore`."""
+        prefix = self._keys(kind).tasks
+        keys = await self._ask(self._scan, f"{_literal(prefix)}*")
+        found = {key.decode().removeprefix(prefix) for key in keys}
+        rows = await self._task_rows(kind, sorted(found))
+        return [row for row in rows if row is not None]
+
+    async def peer(self, kind: Kind, peer_id: str) -> PeerRow | None:
+        """See :class:`.store.RecordStore`."""
+        (row,) = await self._peer_rows(kind, [peer_id])
+        return row
+
+    async def peers(self, key: TaskKey) -> list[PeerRow]:
+        """See :class:`.store.RecordStore`."""
+        kind, task_id = key
+        members = await self._ask(self._redis.smembers, self._keys(kind).peers(task_id))
+        rows = await self._peer_rows(kind, sorted(member.decode() for member in members))
+        return [row for row in rows if row is not None and row.task_id == task_id]
+
+    async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
+        """See :class:`.store.RecordStore`."""
+        left = int(row.expires_at - self._clock())
+        arguments = ["" if was is None else was.value, left, *_flat(task_fields(row))]
+        keys = [self._keys(row.kind).task(row.id)]
+        return bool(await self._ask(self._put_task, keys=keys, args=arguments))
+
+    async def put_peer(self, row: PeerRow) -> bool:
+        """See :class:`.store.RecordStore`."""
+        task = await self.task(row.task_key)
+        if task is None:
+            return False
+        keys = self._keys(row.kind)
+        fields = _flat(peer_fields(row, task.piece_count))
+        done = await self._ask(
+            self._put_peer,
+            keys=[
+                *(keys.task(row.task_id), keys.peers(row.task_id), keys.replicas(row.task_id)),
+                *(keys.peer(row.id), keys.host_peers(row.host_id)),
+            ],
+            args=[row.id, int(row.persistent), *fields],
+        )
+        return bool(done)
+
+    async def remove_peer(self, row: PeerRow) -> None:
+        """See :class:`.store.RecordStore`."""
+        await self._remove(row.kind, [row], ())
+
+    async def remove_task(self, key: TaskKey) -> None:
+        """See :class:`.store.RecordStore`."""
+        kind, task_id = key
+        keys = self._keys(kind)
+        rows = await self.peers(key)
+        whole = (keys.task(task_id), keys.peers(task_id), keys.replicas(task_id))
+        await self._remove(kind, rows, whole)
+
+    async def lease(self, name: str, seconds: float) -> bool:
+        """See :class:`.store.RecordStore`."""
+        arguments = [self._owner, round(seconds * 1000)]
+        keys = [self._leases.lease(name)]
+        return bool(await self._ask(self._lease, keys=keys, args=arguments))
+
+    async def release(self, name: str) -> None:
+        """See :class:`.store.RecordStore`."""
+        await self._ask(self._release, keys=[self._leases.lease(name)], args=[self._owner])
+
+    def _keys(self, kind: Kind) -> Keys:
+        return Keys(self._cluster, kind)
+
+    async def _remove(self, kind: Kind, rows: list[PeerRow], whole: Iterable[str]) -> None:
+        keys = self._keys(kind)
+        async with self._pipeline(transaction=True) as pipeline:
+            for row in rows:
+                pipeline.delete(keys.peer(row.id))
+                pipeline.srem(keys.peers(row.task_id), row.id)
+                pipeline.srem(keys.replicas(row.task_id), row.id)
+                pipeline.srem(keys.host_peers(row.host_id), row.id)
+            for key in whole:
+                pipeline.delete(key)
+            await self._ask(pipeline.execute)
+
+    async def _task_rows(self, kind: Kind, ids: list[str]) -> list[TaskRow | None]:
+        keys = self._keys(kind)
+        return [task_row(kind, found) for found in await self._hashes(map(keys.task, ids))]
+
+    async def _peer_rows(self, kind: Kind, ids: list[str]) -> list[PeerRow | None]:
+        keys = self._keys(kind)
+        return [peer_row(kind, found) for found in await self._hashes(map(keys.peer, ids))]
+
+    async def _scan(self, pattern: str) -> list[bytes]:
+        """Keys of hashes. Pages are large: there may be millions of others."""
+        pages = self._redis.scan_iter(match=pattern, count=10_000, _type="HASH")
+        return [key async for key in pages]
+
+    async def _hashes(self, keys: Iterable[str]) -> list[Any]:
+        wanted, found = list(keys), []
+        for at in range(0, len(wanted), _BATCH):
+            async with self._pipeline(transaction=False) as pipeline:
+                for key in wanted[at : at + _BATCH]:
+                    pipeline.hgetall(key)
+                found += await self._ask(pipeline.execute)
+        return found
+
+    @asynccontextmanager
+    async def _pipeline(self, *, transaction: bool) -> AsyncIterator[Any]:
+        async with self._redis.pipeline(transaction=transaction) as pipeline:
+            yield pipeline
+
+    async def _ask(self, call: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        """What Redis answers to *call*. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(self._limit):
+                return await call(*args, **kwargs)
+        except (RedisError, OSError, TimeoutError) as error:
+            said = str(error) or f"no answer within {self._limit:g} s"
+            raise Unavailable(
+                f"records of imported tasks: Redis at {self._server.address}: {said}; nothing is "
+                "lost, try again when it is back"
+            ) from error
+
+
+def _flat(fields: dict[str, str | bytes]) -> list[str | bytes]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _literal(text: str) -> str:
+    """*text* in a pattern of Redis, where some characters mean more than themselves."""
+    return "".join(f"\\{c}" if c in "*?[]\\^-" else c for c in text)

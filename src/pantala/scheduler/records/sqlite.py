@@ -1,0 +1,324 @@
+"""Rows of imported tasks in a file of SQLite, which is one scheduler's alone."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from pantala.core.sched.entities import TaskKey
+from pantala.core.sched.records import PeerRow, TaskRow
+from pantala.core.sched.states import PeerState, TaskState
+from pantala.errors import FeatureOff, Unavailable
+from pantala.model.task import Kind
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+#: The setting that says where.
+_SETTING: Final = "database.sqlite.path"
+
+#: Of the tables below; stands in the file as ``user_version``.
+_VERSION: Final = 1
+
+_SCHEMA: Final = """
+    CREATE TABLE task (
+        kind INTEGER NOT NULL, id TEXT NOT NULL,
+        replicas INTEGER NOT NULL, content_length INTEGER NOT NULL, piece_length INTEGER NOT NULL,
+        ttl REAL NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+        state TEXT NOT NULL, tag TEXT, application TEXT,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) WITHOUT ROWID;
+    CREATE TABLE peer (
+        kind INTEGER NOT NULL, id TEXT NOT NULL,
+        task_id TEXT NOT NULL, host_id TEXT NOT NULL, persistent INTEGER NOT NULL,
+        created_at REAL NOT NULL, updated_at REAL NOT NULL,
+        state TEXT NOT NULL, cost REAL NOT NULL, concurrent_pieces INTEGER NOT NULL,
+        PRIMARY KEY (kind, id),
+        FOREIGN KEY (kind, task_id) REFERENCES task (kind, id) ON DELETE CASCADE
+    ) WITHOUT ROWID;
+    CREATE INDEX peer_of_task ON peer (kind, task_id);
+"""
+
+_TASK: Final = (
+    "kind, id, replicas, content_length, piece_length, ttl, created_at, updated_at, state, tag, "
+    "application"
+)
+_PEER: Final = (
+    "kind, id, task_id, host_id, persistent, created_at, updated_at, state, cost, concurrent_pieces"
+)
+
+T = TypeVar("T")
+
+
+class SqliteRecords:
+    """A :class:`.store.RecordStore`. The file comes to be with the first task.
+
+    A file that is damaged is moved aside, with a line in the log; the hosts still have what they
+    have, and it can be imported again.
+
+    Args:
+        path: The file. Nobody else may use it meanwhile. None: nothing is kept, and every call
+            raises FeatureOff.
+        clock: Unix time.
+    """
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "records")
+        self._is_closed = False
+        #: Used in the thread alone.
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """See :class:`.store.RecordStore`. A file that is not there yet is not made."""
+        if self._path is not None and self._path.exists():
+            await self._run(lambda db: db.execute("SELECT 1 FROM task LIMIT 1").fetchall())
+
+    async def close(self) -> None:
+        """See :class:`.store.RecordStore`."""
+        if not self._is_closed:
+            self._is_closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+            self._thread.shutdown()
+
+    async def task(self, key: TaskKey) -> TaskRow | None:
+        """See :class:`.store.RecordStore`."""
+        wanted = f"SELECT {_TASK} FROM task WHERE kind = ? AND id = ? AND expires_at > ?"  # noqa: S608  names of ours
+        rows = await self._read(wanted, *key, self._clock())
+        return _task(rows[0]) if rows else None
+
+    async def tasks(self, kind: Kind) -> list[TaskRow]:
+        """See :class:`.store.RecordStore`. Those that have ended go at this moment."""
+
+        def listed(db: sqlite3.Connection) -> list[Any]:
+            db.execute("DELETE FROM task WHERE expires_at <= ?", (self._clock(),))
+            return db.execute(f"SELECT {_TASK} FROM task WHERE kind = ?", (kind,)).fetchall()  # noqa: S608  names of ours
+
+        return [_task(row) for row in await self._run(listed)]
+
+    async def peer(self, kind: Kind, peer_id: str) -> PeerRow | None:
+        """See :class:`.store.RecordStore`."""
+        rows = await self._peers("peer.kind = ? AND peer.id = ?", kind, peer_id)
+        return rows[0] if rows else None
+
+    async def peers(self, key: TaskKey) -> list[PeerRow]:
+        """See :class:`.store.RecordStore`."""
+        return await self._peers("peer.kind = ? AND peer.task_id = ?", *key)
+
+    async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
+        """See :class:`.store.RecordStore`."""
+
+        def put(db: sqlite3.Connection) -> bool:
+            db.execute("DELETE FROM task WHERE expires_at <= ?", (self._clock(),))
+            known = db.execute(
+                "SELECT state FROM task WHERE kind = ? AND id = ?", (row.kind, row.id)
+            ).fetchone()
+            if (None if known is None else known[0]) != was:
+                return False
+            values = (*_task_values(row), row.expires_at)
+            # Not REPLACE, which would take the task's peers with it.
+            names = f"{_TASK}, expires_at".split(", ")
+            changes = ", ".join(f"{name} = excluded.{name}" for name in names[2:])
+            db.execute(
+                f"INSERT INTO task ({', '.join(names)}) VALUES ({_marks(names)}) "  # noqa: S608  names of ours
+                f"ON CONFLICT (kind, id) DO UPDATE SET {changes}",
+                values,
+            )
+            return True
+
+        return await self._run(put)
+
+    async def put_peer(self, row: PeerRow) -> bool:
+        """See :class:`.store.RecordStore`."""
+
+        def put(db: sqlite3.Connection) -> bool:
+            known = db.execute(
+                "SELECT 1 FROM task WHERE kind = ? AND id = ? AND expires_at > ?",
+                (row.kind, row.task_id, self._clock()),
+            ).fetchone()
+            if known is None:
+                return False
+            names = _PEER.split(", ")
+            values = _peer_values(row)
+            db.execute(
+                f"REPLACE INTO peer ({_PEER}) VALUES ({_marks(names)})",  # noqa: S608  names of ours
+                values,
+            )
+            return True
+
+        return await self._run(put)
+
+    async def remove_peer(self, row: PeerRow) -> None:
+        """See :class:`.store.RecordStore`."""
+        await self._read("DELETE FROM peer WHERE kind = ? AND id = ?", row.kind, row.id)
+
+    async def remove_task(self, key: TaskKey) -> None:
+        """See :class:`.store.RecordStore`."""
+        await self._read("DELETE FROM task WHERE kind = ? AND id = ?", *key)
+
+    async def lease(self, name: str, seconds: float) -> bool:  # noqa: ARG002  there are no others
+        """See :class:`.store.RecordStore`. Nobody else has this file."""
+        return True
+
+    async def release(self, name: str) -> None:
+        """See :class:`.store.RecordStore`."""
+
+    async def _peers(self, where: str, *values: object) -> list[PeerRow]:
+        names = ", ".join(f"peer.{name}" for name in _PEER.split(", "))
+        rows = await self._read(
+            f"SELECT {names} FROM peer JOIN task ON task.kind = peer.kind "  # noqa: S608  words of ours
+            f"AND task.id = peer.task_id WHERE {where} AND task.expires_at > ?",
+            *values,
+            self._clock(),
+        )
+        return [_peer(row) for row in rows]
+
+    async def _read(self, statement: str, *values: object) -> list[Any]:
+        return await self._run(lambda db: db.execute(statement, values).fetchall())
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Let *work* have the file, as one transaction, in the thread."""
+
+        def run() -> T:
+            connection = self._connected()
+            try:
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    return work(connection)
+            except sqlite3.Error as error:
+                # What it was cannot be known; the next call looks at the file anew.
+                self._disconnect()
+                raise Unavailable(
+                    f"records of imported tasks in {self._path}: {error}; nothing was changed, "
+                    "try again when that is remedied"
+                ) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection, made if need be.
+
+        Raises:
+            FeatureOff: The file cannot be had.
+        """
+        if self._connection is None:
+            if self._path is None:
+                raise FeatureOff(f"imported tasks are not kept here: set {_SETTING}")
+            try:
+                self._connection = self._connect(self._path)
+            except sqlite3.DatabaseError as error:
+                if not _is_damaged(error):
+                    raise FeatureOff(
+                        f"imported tasks cannot be kept in {self._path} ({_SETTING}): {error}"
+                    ) from error
+                self._move_aside(self._path, error)
+                self._connection = self._connect(self._path)
+            except OSError as error:
+                raise FeatureOff(
+                    f"imported tasks cannot be kept in {self._path} ({_SETTING}): "
+                    f"{error.strerror or error}"
+                ) from error
+        return self._connection
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+        try:
+            # Whoever else opens the file gets an error, not half of the truth.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            _check(connection, path)
+            path.chmod(0o600)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _move_aside(self, path: Path, error: Exception) -> None:
+        target = path.with_name(f"{path.name}.damaged-{int(self._clock())}")
+        path.rename(target)
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        logger.warning(
+            "records of imported tasks are damaged; moved aside, starting without any",
+            path=str(path),
+            moved_to=str(target),
+            why=str(error),
+        )
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """The file was looked through, and is wrong."""
+
+
+def _is_damaged(error: sqlite3.DatabaseError) -> bool:
+    """Not: locked, read-only, or full."""
+    codes = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, _Damaged) or getattr(error, "sqlite_errorcode", None) in codes
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Look the file through, and see to it that the tables are there."""
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise _Damaged(str(verdict))
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > _VERSION:
+        raise FeatureOff(
+            f"{path} ({_SETTING}) was written by a newer version of this program (schema "
+            f"{version}, want {_VERSION}): name another file"
+        )
+    if version < _VERSION:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
+        )
+
+
+def _marks(names: list[str]) -> str:
+    return ", ".join("?" * len(names))
+
+
+def _task_values(row: TaskRow) -> tuple[object, ...]:
+    return (
+        *(int(row.kind), row.id, row.replicas, row.content_length, row.piece_length),
+        *(row.ttl, row.created_at, row.updated_at, row.state.value, row.tag, row.application),
+    )
+
+
+def _peer_values(row: PeerRow) -> tuple[object, ...]:
+    return (
+        *(int(row.kind), row.id, row.task_id, row.host_id, row.persistent),
+        *(row.created_at, row.updated_at, row.state.value, row.cost, row.concurrent_pieces),
+    )
+
+
+def _task(row: Any) -> TaskRow:
+    kind, id_, replicas, content_length, piece_length, *times, state, tag, application = row
+    ttl, created_at, updated_at = times
+    return TaskRow(
+        *(Kind(kind), id_, replicas, content_length, piece_length),
+        *(ttl, created_at, updated_at, TaskState(state), tag, application),
+    )
+
+
+def _peer(row: Any) -> PeerRow:
+    kind, id_, task_id, host_id, persistent, created_at, updated_at, state, cost, pieces = row
+    return PeerRow(
+        *(Kind(kind), id_, task_id, host_id, bool(persistent), created_at, updated_at),
+        *(PeerState(state), cost, pieces),
+    )

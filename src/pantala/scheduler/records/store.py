@@ -1,0 +1,65 @@
+"""What is wanted of a place that keeps the rows of imported tasks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pantala.core.sched.entities import TaskKey
+from pantala.core.sched.records import PeerRow, TaskRow
+from pantala.core.sched.states import TaskState
+from pantala.model.task import Kind
+
+
+class RecordStore(Protocol):
+    """Keeps rows until their task ends: then task and peers are gone, as if they had been removed.
+
+    What a call has said is kept, is kept, whatever happens to this process. Each call either does
+    all that it says or nothing. Any of them may raise
+
+        Unavailable   the place does not answer now, or cannot be written; nothing is lost
+        FeatureOff    it cannot be used at all; the message says which setting to change
+    """
+
+    async def open(self) -> None:
+        """Look what is there. May be called again; need not be called before the others."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+
+    async def task(self, key: TaskKey) -> TaskRow | None:
+        """The task of that kind and id, if it is there."""
+
+    async def tasks(self, kind: Kind) -> list[TaskRow]:
+        """All tasks of a kind, in no order."""
+
+    async def peer(self, kind: Kind, peer_id: str) -> PeerRow | None:
+        """The peer of that kind and id, if it is there."""
+
+    async def peers(self, key: TaskKey) -> list[PeerRow]:
+        """All peers of a task, in no order."""
+
+    async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
+        """Keep *row* in place of what was there.
+
+        Args:
+            row: The task, as it is from now on.
+            was: Its state before; None: there was no such task.
+
+        Returns:
+            Whether it is kept. If not, somebody else has moved the task meanwhile.
+        """
+
+    async def put_peer(self, row: PeerRow) -> bool:
+        """Keep *row* in place of the peer of that id. Returns whether its task is still there."""
+
+    async def remove_peer(self, row: PeerRow) -> None:
+        """Forget a peer, if it is there."""
+
+    async def remove_task(self, key: TaskKey) -> None:
+        """Forget a task and all its peers, if it is there."""
+
+    async def lease(self, name: str, seconds: float) -> bool:
+        """Whether this scheduler alone may do *name* for so long. Asked again, it is longer."""
+
+    async def release(self, name: str) -> None:
+        """Let others do *name*, if it was this scheduler who did."""
