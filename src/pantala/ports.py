@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pantala.core.transfer import Tell
-from pantala.model.task import DownloadRequest, Kind, PieceRecord
+from pantala.model.announce import Answer, Candidate, Registration, Report
+from pantala.model.task import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,62 +260,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A peer that the scheduler proposes as a parent.
-
-    Attributes:
-        address: Its gRPC address, ``ip:port``.
-        weight: Free upload bandwidth, bits a second; above 0.
-    """
-
-    peer_id: str
-    host_id: str
-    address: str
-    weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Parents:
-    """The scheduler's answer: ask these."""
-
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GoToSource:
-    """The scheduler's answer: ask the origin."""
-
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Empty:
-    """The scheduler's answer: there is nothing to fetch."""
-
-
-Answer = Parents | GoToSource | Empty
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """How a peer introduces itself for one download.
-
-    Attributes:
-        request: What is wanted; its range is what the peer will hold.
-        concurrent_piece_count: Fetches at once.
-    """
-
-    host_id: str
-    task_id: str
-    peer_id: str
-    request: DownloadRequest
-    content_length: int
-    piece_length: int
-    piece_count: int
-    concurrent_piece_count: int
-
-
-@dataclass(frozen=True, slots=True)
 class KnownTask:
     """What the swarm knows of a content that somebody holds.
 
@@ -331,14 +275,8 @@ class KnownTask:
 class Conversation(Protocol):
     """One talk with a scheduler about one download."""
 
-    def tell(
-        self,
-        what: Tell,
-        *,
-        piece: PieceRecord | None = None,
-        error: Exception | None = None,
-    ) -> None:
-        """Queue a message. *piece* goes with a finished piece, *error* with bad news."""
+    def tell(self, what: Report) -> None:
+        """Queue a message."""
 
     def finish(self) -> None:
         """Nothing more will be told; the scheduler has little time left to end the talk."""

@@ -15,6 +15,20 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from pantala.model.announce import (
+    CandidateParents,
+    EmptyTask,
+    Finished,
+    NeedBackToSource,
+    PieceFailed,
+    PieceFinished,
+    Registration,
+    Reschedule,
+    SourceFinished,
+    SourcePieceFinished,
+    SourceStarted,
+    Started,
+)
 from pantala.model.ids import DEFAULT_FILTERED_QUERY_PARAMS, task_id
 from pantala.model.pieces import piece_at
 from pantala.model.task import Kind
@@ -23,6 +37,7 @@ from pantala.pb import (
     dfdaemon_pb2,
     scheduler_pb2,
 )
+from pantala.rpc.dialects import DIALECTS
 from pantala.wire.vortex import TO_SERVER, FrameDecoder, PieceContent, PieceRequest, to_client
 
 CALLS: list[Any] = [
@@ -104,6 +119,77 @@ def test_stock_dfget_filters_what_we_filter() -> None:
 
     assert filtered
     assert all(names == set(DEFAULT_FILTERED_QUERY_PARAMS) for names in filtered)
+
+
+ANNOUNCE = [call for call in RPCS if call.values[0]["method"].endswith("/AnnouncePeer")]
+STANDARD = DIALECTS[Kind.STANDARD].codec
+
+
+@pytest.mark.parametrize("call", ANNOUNCE)
+def test_the_announce_talk_as_values(call: dict[str, Any]) -> None:
+    """A peer registers and reports, the scheduler answers; said again, it means the same."""
+    said: list[Any] = []
+    for cls, data, _ in messages(call):
+        message: Any = cls.FromString(data)
+        if cls is STANDARD.answer:
+            answer = STANDARD.decode_answer(message)
+            assert STANDARD.decode_answer(STANDARD.encode_answer(answer)) == answer
+            said.append(answer)
+            continue
+        report = STANDARD.decode(message)
+        said.append(report)
+        again = STANDARD.encode(_registration(said), report)
+        assert STANDARD.decode(again) == report
+        # Values have times to the microsecond, and parents by their ids.
+        if not isinstance(report, SourcePieceFinished | PieceFinished | Reschedule):
+            if isinstance(report, Registration):  # how its caller wants it concerns nobody else
+                for name in ("output_path", "timeout"):
+                    message.register_peer_request.download.ClearField(name)
+            assert again == message
+    kinds = [type(each) for each in said]
+    assert kinds[0] is Registration
+    assert kinds[1] in (CandidateParents, NeedBackToSource, EmptyTask)
+    assert kinds[-1] in (Finished, SourceFinished)
+    assert _registration(said).request.range is None
+
+
+def _registration(said: list[Any]) -> Registration:
+    assert isinstance(said[0], Registration)
+    return said[0]
+
+
+def test_what_stock_daemons_say() -> None:
+    """The child whose parent was cut off, word by word."""
+    call = next(
+        call.values[0]
+        for call in ANNOUNCE
+        if any("piece_failed" in json.dumps(meaning) for _, _, meaning in messages(call.values[0]))
+    )
+    said: list[Any] = [
+        STANDARD.decode_answer(cls.FromString(data))
+        if cls is STANDARD.answer
+        else STANDARD.decode(cls.FromString(data))
+        for cls, data, _ in messages(call)
+    ]
+    first, offer, *rest = said
+    assert (first.host_id, first.content_length, first.piece_count) == (
+        "127.0.0.11-peer",
+        5243003,
+        2,
+    )
+    assert first.request.priority == 6
+    assert (first.request.tag, first.concurrent_piece_count) == ("", 8)
+    (parent,) = offer.candidates
+    assert (parent.host.id, parent.host.address) == ("127.0.0.10-seed-seed", "127.0.0.10:46819")
+    assert (parent.host.weight, parent.state) == (400e9, "Succeeded")
+    lost = [PieceFailed(number, parent.peer_id) for number in (0, 1)]
+    assert rest[:3] == [Started(), *lost]
+    assert rest[3].parents == (parent.peer_id,)
+    assert rest[4] == NeedBackToSource("scheduling exceeded RetryBackToSourceLimit")
+    assert [type(each) for each in rest[5:]] == [
+        *(SourceStarted, SourcePieceFinished, SourcePieceFinished, SourceFinished)
+    ]
+    assert rest[7].piece.digest == "crc32:470832757"
 
 
 @pytest.mark.parametrize("call", VORTEX)

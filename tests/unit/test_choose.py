@@ -138,7 +138,8 @@ def test_failures_at_the_origin_come_to_an_end() -> None:
 
 def fails(stage: Stage, host: str, status: int | None, credentials: str = "") -> None:
     """A peer of *host* goes to the origin and fails there."""
-    peer = stage.source(host, credentials=credentials)
+    headers = {"Authorization": credentials} if credentials else {}
+    peer = stage.source(host, request_header=headers)
     stage.world.fail(peer, stage.now, origin="x", status=status)
 
 

@@ -15,9 +15,10 @@ from pantala.rpc.convert import (
     delivery,
     download_request,
     duration,
-    fill_register,
+    fill_download,
     optional,
     piece_message,
+    piece_record,
     plan_messages,
     seconds,
     task_message,
@@ -40,6 +41,8 @@ FULL = DownloadRequest(
     is_prefetch=True,
     content_for_calculating_task_id="c",
     remote_ip="1.2.3.4",
+    certificate_chain=(b"der", b"\xff"),
+    access={"object_storage": {"region": "eu", "insecure_skip_verify": True}, "hdfs": {}},
 )
 HOW = Delivery(
     digest="crc32:1",
@@ -83,6 +86,9 @@ def request_message() -> Any:
     )
     message.range.start, message.range.length = 5, 10
     message.timeout.FromMilliseconds(1500)
+    message.certificate_chain.extend([b"der", b"\xff"])
+    message.object_storage.region, message.object_storage.insecure_skip_verify = "eu", True
+    message.hdfs.SetInParent()
     return message
 
 
@@ -90,6 +96,26 @@ def test_a_request_with_everything() -> None:
     """No field is lost."""
     assert download_request(Kind.CACHE, request_message()) == FULL
     assert delivery(request_message()) == HOW
+
+
+def test_a_request_of_another_shape() -> None:
+    """A message has what it has fields for."""
+    message: Any = common_pb2.Download(url="u", enable_task_id_based_blob_digest=True)
+    message.hugging_face.revision = "main"
+    request = download_request(Kind.STANDARD, message)
+    assert request == DownloadRequest(
+        kind=Kind.STANDARD,
+        url="u",
+        enable_task_id_based_blob_digest=True,
+        access={"hugging_face": {"revision": "main"}},
+    )
+    again = common_pb2.Download()
+    fill_download(again, request)
+    assert again == message
+    imported = scheduler_pb2.RegisterPersistentCachePeerRequest()
+    fill_download(imported, request)
+    assert not imported.ListFields()
+    assert download_request(Kind.STANDARD, imported).url == ""
 
 
 def test_a_request_with_nothing() -> None:
@@ -111,7 +137,7 @@ def test_set_to_nothing_is_not_unset() -> None:
 def test_registering() -> None:
     """Everything a caller asked for, but how it wants to get it: that is nobody else's business."""
     message = scheduler_pb2.RegisterCachePeerRequest()
-    fill_register(message, FULL)
+    fill_download(message, FULL)
     expected = request_message()
     common = {field.name for field in message.DESCRIPTOR.fields} & {
         field.name for field in expected.DESCRIPTOR.fields
@@ -127,7 +153,7 @@ def test_registering() -> None:
 def test_registering_little() -> None:
     """What was not asked for is not set."""
     message = scheduler_pb2.RegisterCachePeerRequest()
-    fill_register(message, DownloadRequest(kind=Kind.CACHE, url="u"))
+    fill_download(message, DownloadRequest(kind=Kind.CACHE, url="u"))
     assert {field.name for field, _ in message.ListFields()} == {"url", "type"}
 
 
@@ -139,6 +165,17 @@ def test_a_piece() -> None:
     assert message.traffic_type == common_pb2.REMOTE_PEER
     assert (message.cost.ToMilliseconds(), message.created_at.ToMilliseconds()) == (250, 1_000_500)
     assert not message.HasField("content")
+
+
+def test_a_piece_there_and_back() -> None:
+    """As a peer tells of it; how it came is taken from what it is told with if need be."""
+    message = piece_message(PIECE)
+    assert piece_record(message, Traffic.BACK_TO_SOURCE) == PIECE
+    message.ClearField("traffic_type")
+    assert piece_record(message, Traffic.BACK_TO_SOURCE).traffic is Traffic.BACK_TO_SOURCE
+    newer = common_pb2.Piece.FromString(b"\x20\x07\x38\x63")  # length 7, traffic type 99
+    found = piece_record(newer, Traffic.REMOTE_PEER)
+    assert (found.length, found.traffic, found.parent_id) == (7, Traffic.REMOTE_PEER, None)
 
 
 @pytest.mark.parametrize("traffic", Traffic)

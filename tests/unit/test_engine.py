@@ -760,7 +760,11 @@ async def test_a_url_that_python_cannot_parse_is_told_like_others(
         daemon.announcer.announce(holding)
 
     def told() -> set[str]:
-        return {task.registration.url for task in scheduler._world.tasks.values() if task.holders}
+        return {
+            task.registration.request.url
+            for task in scheduler._world.tasks.values()
+            if task.holders
+        }
 
     async with asyncio.timeout(30):
         while told() != {origin.url("/f"), origin.url("/g")}:  # noqa: ASYNC110  nothing tells of it

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pantala.core.sched.entities import Caller, Host, HostFacts
+from pantala.core.sched.entities import Caller, Host
 from pantala.core.sched.evaluate import evaluate, load_quality
+from pantala.model.announce import HostFacts
 from pantala.testing.stage import Stage
 
 GIB = 1024**3

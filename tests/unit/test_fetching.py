@@ -16,10 +16,10 @@ from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pantala.daemon.downloading.fetching import Fetcher
 from pantala.daemon.downloading.origin import Origin
 from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, TaskNotFound
+from pantala.model.announce import Candidate, HostFacts
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, PieceRecord, TaskRecord
 from pantala.pb import common_pb2, dfdaemon_pb2
-from pantala.ports import Candidate
 from pantala.rpc.parent_link import DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.service import add_service, sends_headers
 from pantala.storage.holding import Holding
@@ -86,7 +86,7 @@ class Owner:
 
     def on_piece(self, piece: PieceRecord) -> None:
         """Write it down; its event is yet to come."""
-        assert Stored(piece.number) not in self.events
+        assert Stored(piece) not in self.events
         self.pieces.append(piece)
 
     def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
@@ -145,7 +145,7 @@ async def fetcher(owner: Any, parent: Parent, stack: AsyncExitStack) -> Fetcher:
     await server.start()
     stack.push_async_callback(server.stop, None)
     fetcher = Fetcher(owner.daemon.node, owner, TASK)
-    fetcher.candidates["p"] = Candidate("p", "h", f"127.0.0.1:{port}", 1.0)
+    fetcher.candidates["p"] = Candidate("p", HostFacts("h", "h", "127.0.0.1", port))
     return fetcher
 
 
@@ -255,7 +255,7 @@ async def test_the_majority(fetcher: Fetcher, owner: Owner, parent: Parent) -> N
     peers = {f"p{n}": f"h{n}" for n in range(4)}
     for peer, host in peers.items():
         first = fetcher.candidates["p"]
-        fetcher.candidates[peer] = replace(first, peer_id=peer, host_id=host)
+        fetcher.candidates[peer] = replace(first, peer_id=peer, host=replace(first.host, id=host))
     parent.error = TaskNotFound(TASK)
     for number, (version, outvoted) in enumerate([("1", 0), ("2", 0), ("3", 0), ("2", 1)]):
         parent.version = version
@@ -279,7 +279,7 @@ async def offered(fetcher: Fetcher, owner: Owner, parent: Parent) -> Fetcher:
 async def test_a_piece_comes(offered: Fetcher, owner: Owner) -> None:
     """It is published first and reported then."""
     await offered.fetch(Fetch(1, "p"))
-    assert owner.events == [Stored(1)]
+    assert owner.events == [Stored(owner.pieces[0])]
     assert [piece.parent_id for piece in owner.pieces] == ["p"]
     assert owner.holding.pieces[1] is owner.pieces[0]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pantala.core.sched.entities import Caller, Host, HostFacts
+from pantala.core.sched.entities import Caller, Host
 from pantala.core.sched.owners import claim, owned
 from pantala.errors import NotFound, NotYours
+from pantala.model.announce import HostFacts
 from pantala.testing.stage import Stage
 
 OURS = Caller("10.0.0.1", b"ours")

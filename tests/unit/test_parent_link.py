@@ -20,10 +20,11 @@ from pantala.errors import (
     TaskDeleted,
     TaskNotFound,
 )
+from pantala.model.announce import Candidate, HostFacts
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2
-from pantala.ports import Candidate, Copy, Offer
+from pantala.ports import Copy, Offer
 from pantala.rpc.parent_link import VERSION_KEY, GrpcParents, _is_at
 from pantala.rpc.service import add_service, sends_headers
 
@@ -93,7 +94,7 @@ async def serving(script: Script) -> AsyncIterator[Candidate]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Candidate("peer", "host", f"127.0.0.1:{port}", 1.0)
+        yield Candidate("peer", HostFacts("host", "host", "127.0.0.1", port))
     finally:
         await server.stop(None)
 
@@ -227,7 +228,7 @@ async def test_a_parent_that_is_silent(
 ) -> None:
     """For too long."""
     script.pause.clear()
-    with pytest.raises(ParentLost, match=rf"parent {parent.address}: silent for 0\.1 s"):
+    with pytest.raises(ParentLost, match=rf"parent {parent.host.address}: silent for 0\.1 s"):
         await offers(parents, parent, gap=0.1)
     async with asyncio.timeout(20):
         await script.left.wait()
@@ -237,9 +238,9 @@ async def test_nobody_there(parents: GrpcParents) -> None:
     """The address is named."""
     async with serving(Script()) as gone:
         pass
-    with pytest.raises(ParentLost, match=f"parent {gone.address}: "):
+    with pytest.raises(ParentLost, match=f"parent {gone.host.address}: "):
         await offers(parents, gone)
-    with pytest.raises(ParentLost, match=f"parent {gone.address}: "):
+    with pytest.raises(ParentLost, match=f"parent {gone.host.address}: "):
         await fetch(parents, gone)
 
 
@@ -268,7 +269,7 @@ async def test_only_so_many_channels(
     await scripts[0].asked.wait()
     for candidate in candidates[1:]:
         await offers(parents, candidate)
-    assert set(parents._channels) == {candidates[0].address, candidates[3].address}
+    assert set(parents._channels) == {candidates[0].host.address, candidates[3].host.address}
     scripts[0].pause.set()
     assert await using == [Copy('"v/1"')]
 
@@ -342,7 +343,7 @@ async def test_a_piece_that_is_wrong(
 ) -> None:
     """Not a byte of it is passed on."""
     script.piece = answer
-    with pytest.raises(expected, match=parent.address):
+    with pytest.raises(expected, match=parent.host.address):
         await parents.fetch(parent, Kind.CACHE, TASK, WANTED, limit=20.0)
 
 
@@ -374,7 +375,7 @@ async def test_a_parent_that_refuses(
 ) -> None:
     """That it has it no longer is no fault of it."""
     script.error = error
-    with pytest.raises(expected, match=f"parent {parent.address}: "):
+    with pytest.raises(expected, match=f"parent {parent.host.address}: "):
         await fetch(parents, parent)
     assert parents._in_use == {}
 
@@ -384,7 +385,7 @@ async def test_a_parent_that_takes_too_long(
 ) -> None:
     """There is a limit for a piece."""
     script.pause.clear()
-    with pytest.raises(ParentLost, match=parent.address):
+    with pytest.raises(ParentLost, match=parent.host.address):
         await fetch(parents, parent, limit=0.1)
 
 
@@ -419,7 +420,7 @@ async def test_a_parent_that_tells_no_weight(
 ) -> None:
     """The other errors are those of every stream."""
     script.error = TaskNotFound("x")
-    with pytest.raises(ParentLost, match=parent.address):
+    with pytest.raises(ParentLost, match=parent.host.address):
         await anext(parents.weights(parent))
 
 

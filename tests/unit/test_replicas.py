@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pantala.core.sched.entities import HostFacts
 from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, obstacle, plan
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.states import PeerState, TaskState
+from pantala.model.announce import HostFacts
 from pantala.model.task import Kind
 
 KIND = Kind.PERSISTENT_CACHE

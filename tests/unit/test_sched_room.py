@@ -12,24 +12,34 @@ from pantala.core.sched.rules import Limits
 from pantala.errors import Busy, NoProvider
 from pantala.testing.stage import Stage
 
-LIMITS = replace(Limits(), kept_each=HOST + 2 * PEER + 1000, kept=2 * HOST + 3 * PEER, idle_tasks=2)
+#: Characters in the ids and the URL of a registration here.
+WORDS = 83
+
+LIMITS = replace(
+    Limits(), kept_each=HOST + 2 * PEER + 1000, kept=2 * HOST + 3 * (PEER + WORDS), idle_tasks=2
+)
+
+
+def words(size: int) -> str:
+    """A tag that makes a registration of a task that long, ids and URL included."""
+    return "x" * (size - WORDS)
 
 
 def test_an_address_has_a_share() -> None:
     """Of hosts and of peers with their words; what leaves makes room."""
     stage = Stage(LIMITS)
     stage.host("a")
-    first = stage.register("a", "1", size=600)
+    first = stage.register("a", "1", tag=words(600))
     with pytest.raises(NoProvider, match=r"hosts at 10\.0\.0\.1"):
-        stage.register("a", "2", size=600)
+        stage.register("a", "2", tag=words(600))
     assert len(stage.world.tasks) == 1
-    stage.register("a", "2", size=400)
+    stage.register("a", "2", tag=words(400))
     with pytest.raises(Busy, match=r"hosts at 10\.0\.0\.1"):
         stage.host("b")
     assert "b" not in stage.world.hosts
     stage.check()
     stage.world.remove_peer(first)
-    stage.register("a", "3", size=600)
+    stage.register("a", "3", tag=words(600))
     stage.world.remove_host(stage.world.hosts["a"])
     assert stage.world.room.used == 0
     stage.host("b")

@@ -101,7 +101,7 @@ def test_lengths_are_adopted_when_nobody_holds_the_task() -> None:
     stage.world.remove_peer(old)
     stage.register("b", content_length=8 * MIB, url="http://new")
     assert old.task.shape == (8 * MIB, 4 * MIB)
-    assert old.task.registration.url == "http://new"
+    assert old.task.registration.request.url == "http://new"
 
 
 def test_lengths_that_contradict_the_holders() -> None:
@@ -225,7 +225,7 @@ def test_load_is_given_back_to_the_byte() -> None:
     """What an edge has charged is what it gives back, though the child has changed since."""
     stage = Stage()
     parent = stage.holder("a")
-    child = stage.child("b", concurrent_pieces=3)
+    child = stage.child("b", concurrent_piece_count=3)
     host = parent.host
     assert (host.uploads, host.upload_count, host.concurrent_pieces) == (1, 1, 3)
     assert host.tx_bandwidth == 4 * MIB * 3 * 8

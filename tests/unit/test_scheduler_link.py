@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty as Nothing
 
 from pantala.core.ring import HashRing
-from pantala.core.transfer import Note, Tell
+from pantala.daemon.downloading.driver import source_piece_failed
 from pantala.errors import (
     Busy,
     DragonflyError,
@@ -24,18 +24,29 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
+from pantala.model.announce import (
+    Answer,
+    Candidate,
+    CandidateParents,
+    EmptyTask,
+    Finished,
+    HostFacts,
+    NeedBackToSource,
+    PieceFailed,
+    PieceFinished,
+    Registration,
+    Report,
+    Reschedule,
+    SourceStarted,
+    Started,
+)
+from pantala.model.announce import (
+    SourceFailed as OriginFailed,
+)
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2, scheduler_pb2
-from pantala.ports import (
-    Answer,
-    Candidate,
-    Empty,
-    GoToSource,
-    KnownTask,
-    Parents,
-    Registration,
-)
+from pantala.ports import KnownTask
 from pantala.rpc import scheduler_link
 from pantala.rpc.scheduler_link import EPOCH_KEY, SECRET_KEY, Schedulers
 from pantala.rpc.service import add_service
@@ -401,7 +412,7 @@ async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Scrip
     )
     conversation = schedulers.talk(REGISTRATION)
     conversation.finish()
-    await conversation.run(lambda _: conversation.tell(Tell(Note.FINISHED)))
+    await conversation.run(lambda _: conversation.tell(Finished()))
     await schedulers.delete_host(20.0)
     methods, (secret, *others) = zip(*script.secrets, strict=True)
     assert set(methods) == {
@@ -450,7 +461,7 @@ async def test_registering(schedulers: Schedulers, script: Script) -> None:
     """The first message says who wants what, and what is known of it."""
     heard: list[Any] = []
     script.talk = answering(heard=heard)
-    await talk(schedulers, lambda c: c.tell(Tell(Note.FINISHED)), lambda c: c.finish())
+    await talk(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
     first = heard[0]
     arm = first.register_cache_peer_request
 
@@ -464,17 +475,17 @@ async def test_registering(schedulers: Schedulers, script: Script) -> None:
 @pytest.mark.parametrize(
     ("tell", "arm", "expected"),
     [
-        (Tell(Note.STARTED), "download_cache_peer_started_request", {}),
+        (Started(), "download_cache_peer_started_request", {}),
         (
-            Tell(Note.PIECE_FAILED, 3, "q"),
+            PieceFailed(3, "q"),
             "download_piece_failed_request",
             {"piece_number": 3, "parent_id": "q", "temporary": True},
         ),
-        (Tell(Note.SOURCE_STARTED), "download_cache_peer_back_to_source_started_request", {}),
+        (SourceStarted(), "download_cache_peer_back_to_source_started_request", {}),
     ],
 )
 async def test_what_is_told(
-    schedulers: Schedulers, script: Script, tell: Tell, arm: str, expected: dict[str, Any]
+    schedulers: Schedulers, script: Script, tell: Report, arm: str, expected: dict[str, Any]
 ) -> None:
     """In the words of the contract."""
     heard: list[Any] = []
@@ -482,7 +493,7 @@ async def test_what_is_told(
     await talk(
         schedulers,
         lambda c: c.tell(tell),
-        lambda c: c.tell(Tell(Note.FINISHED)),
+        lambda c: c.tell(Finished()),
         lambda c: c.finish(),
     )
     assert [m.WhichOneof("request") for m in heard[1:]] == [
@@ -499,8 +510,8 @@ async def test_a_piece_that_came(schedulers: Schedulers, script: Script) -> None
     script.talk = answering(heard=heard)
     await talk(
         schedulers,
-        lambda c: c.tell(Tell(Note.PIECE_FINISHED, 3, "q"), piece=PIECE),
-        lambda c: c.tell(Tell(Note.FINISHED)),
+        lambda c: c.tell(PieceFinished(PIECE)),
+        lambda c: c.tell(Finished()),
         lambda c: c.finish(),
     )
     piece = heard[1].download_piece_finished_request.piece
@@ -513,8 +524,8 @@ async def test_asking_again(schedulers: Schedulers, script: Script) -> None:
     script.talk = answering(heard=heard)
     await talk(
         schedulers,
-        lambda c: c.tell(Tell(Note.RESCHEDULE, parents=("q", "r"))),
-        lambda c: c.tell(Tell(Note.FINISHED)),
+        lambda c: c.tell(Reschedule(("q", "r"))),
+        lambda c: c.tell(Finished()),
         lambda c: c.finish(),
     )
     arm = heard[1].reschedule_cache_peer_request
@@ -530,16 +541,19 @@ async def test_asking_again(schedulers: Schedulers, script: Script) -> None:
     ],
 )
 async def test_an_origin_that_failed(
-    schedulers: Schedulers, script: Script, error: Exception, expected: tuple[str, str, int | None]
+    schedulers: Schedulers,
+    script: Script,
+    error: DragonflyError,
+    expected: tuple[str, str, int | None],
 ) -> None:
     """What it answered, or what else it was; not more than fits."""
     heard: list[Any] = []
     script.talk = answering(heard=heard)
     await talk(
         schedulers,
-        lambda c: c.tell(Tell(Note.SOURCE_PIECE_FAILED), error=error),
-        lambda c: c.tell(Tell(Note.SOURCE_FAILED), error=error),
-        lambda c: c.tell(Tell(Note.FINISHED)),
+        lambda c: c.tell(source_piece_failed(error)),
+        lambda c: c.tell(OriginFailed(str(error))),
+        lambda c: c.tell(Finished()),
         lambda c: c.finish(),
     )
     arm = heard[1].download_piece_back_to_source_failed_request
@@ -558,6 +572,11 @@ def peer(name: str, ip: str, port: int, most: int = 0, used: int = 0) -> Any:
     return common_pb2.CachePeer(id=name, host=host)
 
 
+def host(name: str, ip: str, port: int, *, most: int, used: int) -> HostFacts:
+    """What is understood of it."""
+    return HostFacts(name, "", ip, port, max_tx_bandwidth=most, tx_bandwidth=used)
+
+
 async def test_parents(schedulers: Schedulers, script: Script) -> None:
     """Those that can be dialled; the more free bandwidth, the more weight."""
     response = scheduler_pb2.NormalCacheTaskResponse(
@@ -573,16 +592,23 @@ async def test_parents(schedulers: Schedulers, script: Script) -> None:
         ]
     )
     script.talk = answering(Response(normal_cache_task_response=response))
-    answers = await talk(schedulers, lambda c: c.tell(Tell(Note.FINISHED)), lambda c: c.finish())
+    answers = await talk(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
 
     assert answers == [
-        Parents(
+        CandidateParents(
             (
-                Candidate("a", "host-a", "10.0.0.1:4000", 10e9),
-                Candidate("b", "host-b", "[fd00::1]:4001", 600.0),
-                Candidate("busy", "host-busy", "10.0.0.2:4000", 100.0),
+                Candidate("a", HostFacts("host-a", "", "10.0.0.1", 4000)),
+                Candidate("b", host("host-b", "fd00::1", 4001, most=1000, used=400)),
+                Candidate("busy", host("host-busy", "10.0.0.2", 4000, most=1000, used=990)),
             )
         )
+    ]
+    (found,) = answers
+    assert isinstance(found, CandidateParents)
+    assert [(c.host.address, c.host.weight) for c in found.candidates] == [
+        ("10.0.0.1:4000", 10e9),
+        ("[fd00::1]:4001", 600.0),
+        ("10.0.0.2:4000", 100.0),
     ]
 
 
@@ -593,8 +619,8 @@ async def test_other_answers(schedulers: Schedulers, script: Script) -> None:
         Response(empty_cache_task_response=scheduler_pb2.EmptyCacheTaskResponse()),
         Response(need_back_to_source_response=source),
     )
-    answers = await talk(schedulers, lambda c: c.tell(Tell(Note.FINISHED)), lambda c: c.finish())
-    assert answers == [Empty(), GoToSource("why")]
+    answers = await talk(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
+    assert answers == [EmptyTask(), NeedBackToSource("why")]
 
 
 async def test_an_answer_that_is_none(schedulers: Schedulers, script: Script) -> None:

@@ -18,7 +18,7 @@ from pantala import BUILD_VERSION
 from pantala.cli.dfscheduler import _app
 from pantala.errors import ConfigError, NotFound
 from pantala.logs import setup_logging
-from pantala.pb import common_pb2
+from pantala.model.task import PieceRecord, Traffic
 from pantala.scheduler.metrics import Metrics, size_level
 from pantala.scheduler.waiters import Waiters
 from pantala.testing import inside
@@ -80,9 +80,8 @@ def test_families_and_labels() -> None:
     stage.host("seed", type=1)
     peer = stage.source("seed", priority=5)
     metrics.peer_event("register_peer", peer)
-    metrics.piece_finished(peer, common_pb2.Piece(length=7, traffic_type=common_pb2.BACK_TO_SOURCE))
-    newer = common_pb2.Piece.FromString(b"\x20\x07\x38\x63")  # length 7, traffic type 99
-    metrics.piece_finished(peer, newer)
+    piece = PieceRecord(0, 0, 7, "", None, Traffic.BACK_TO_SOURCE, 1.0, 1.0)
+    metrics.piece_finished(peer, piece)
     metrics.observe("StatCacheTask", ValueError())
     metrics.observe("StatCacheTask", None)
     metrics.observe("Unheard", None)
@@ -91,7 +90,6 @@ def test_families_and_labels() -> None:
     assert f"dragonfly_scheduler_register_peer_total{{{labels}}} 1.0" in text
     kind = 'host_type="super",task_type="CACHE"'
     assert f'dragonfly_scheduler_traffic{{{kind},type="BACK_TO_SOURCE"}} 7.0' in text
-    assert f'dragonfly_scheduler_traffic{{{kind},type="UNKNOWN"}} 7.0' in text
     assert "dragonfly_scheduler_stat_task_total 2.0" in text
     assert "dragonfly_scheduler_stat_task_failure_total 1.0" in text
     assert f'git_version="{BUILD_VERSION}"' in text

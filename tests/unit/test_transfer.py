@@ -24,20 +24,32 @@ from pantala.core.transfer import (
     Finish,
     Follow,
     Lost,
-    Note,
     Offered,
     Refuse,
     Scheduled,
     SchedulerLost,
     Stored,
     Talk,
-    Tell,
     ToldBackToSource,
     ToldEmpty,
     Transfer,
     Wanted,
     Weighed,
 )
+from pantala.model.announce import (
+    Failed,
+    Finished,
+    LastReport,
+    PieceFailed,
+    PieceFinished,
+    Report,
+    Reschedule,
+    SourceFinished,
+    SourcePieceFinished,
+    SourceStarted,
+    Started,
+)
+from pantala.model.task import PieceRecord, Traffic
 
 # -- what must hold after every event ------------------------------------------------------------
 
@@ -80,14 +92,14 @@ class Stage:
 
     def __init__(self, **options: int | bool) -> None:
         self.tr = Transfer(random.Random(0), **options)  # type: ignore[arg-type]  # names are checked there
-        self.told: list[Note] = []
+        self.told: list[Report] = []
 
     def handle(self, event: Event) -> list[Command]:
         """Hand in *event*; judge what comes out."""
         was_over = self.tr.over
         flying = {(n, second) for n, second, _ in fetches(self.tr)}
         if isinstance(event, Stored):
-            flying -= {(event.number, False), (event.number, True)}
+            flying -= {(event.piece.number, False), (event.piece.number, True)}
         elif isinstance(event, Lost):
             flying.discard((event.number, event.second))
         commands = self.tr.handle(event)
@@ -115,9 +127,11 @@ class Stage:
             case Refuse(pieces):
                 assert pieces
                 assert not pieces & self.tr.wanted.keys()
-            case Tell(note):
-                assert not self.told or self.told[-1] not in LAST_NOTES
-                self.told.append(note)
+            case Finish():
+                pass
+            case _:
+                assert not self.told or not isinstance(self.told[-1], LastReport)
+                self.told.append(command)
 
     def _judge_provider(self, number: int, parent: str | None) -> None:
         if parent is not None:
@@ -137,8 +151,24 @@ class Stage:
             assert self.handle(event) == expected, event
 
 
-LAST_NOTES = {Note.FINISHED, Note.FAILED, Note.SOURCE_FINISHED, Note.SOURCE_FAILED}
-STARTED = Tell(Note.STARTED)
+def piece(number: int) -> PieceRecord:
+    """A piece that is here now; whence makes no difference."""
+    return PieceRecord(number, number, 1, "crc32:1", None, Traffic.REMOTE_PEER, 1.0, 1.0)
+
+
+def stored(number: int, second: bool = False) -> Stored:  # noqa: FBT001, FBT002  as Stored itself
+    """It is here."""
+    return Stored(piece(number), second)
+
+
+def got(number: int) -> PieceFinished:
+    """What the scheduler hears of a piece of a parent."""
+    return PieceFinished(piece(number))
+
+
+def read(number: int) -> SourcePieceFinished:
+    """What the scheduler hears of a piece of the origin."""
+    return SourcePieceFinished(piece(number))
 
 
 def wanted(*numbers: int, source: bool = True) -> Wanted:
@@ -158,12 +188,12 @@ def test_from_a_parent() -> None:
     """What the scheduler hears of it: begun, each piece, done."""
     Stage().play(
         (wanted(0, 1), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (Offered("p", 1), [Fetch(1, "p")]),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Closed("p"), []),
-        (Stored(1), [Tell(Note.PIECE_FINISHED, 1, "p")]),
-        (Stored(0), [Tell(Note.PIECE_FINISHED, 0, "p"), Tell(Note.FINISHED), Finish()]),
+        (stored(1), [got(1)]),
+        (stored(0), [got(0), Finished(), Finish()]),
         (Offered("p", 0), []),
     )
 
@@ -172,12 +202,12 @@ def test_from_the_origin() -> None:
     """No more at once than allowed, in the order of the pieces."""
     Stage(max_in_flight=2).play(
         (wanted(2, 0, 1), []),
-        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(0, None), Fetch(1, None)]),
-        (Stored(1), [Tell(Note.SOURCE_PIECE_FINISHED, 1), Fetch(2, None)]),
-        (Stored(0), [Tell(Note.SOURCE_PIECE_FINISHED, 0)]),
+        (ToldBackToSource(), [SourceStarted(), Fetch(0, None), Fetch(1, None)]),
+        (stored(1), [read(1), Fetch(2, None)]),
+        (stored(0), [read(0)]),
         (
-            Stored(2),
-            [Tell(Note.SOURCE_PIECE_FINISHED, 2), Tell(Note.SOURCE_FINISHED), Finish()],
+            stored(2),
+            [read(2), SourceFinished(), Finish()],
         ),
     )
 
@@ -186,10 +216,10 @@ def test_an_origin_that_is_read_front_to_back() -> None:
     """One piece at a time, the lowest that is missing first."""
     Stage(source_in_order=True).play(
         (wanted(3, 5), []),
-        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(3, None)]),
+        (ToldBackToSource(), [SourceStarted(), Fetch(3, None)]),
         (wanted(1, 3, 5), []),
-        (Stored(3), [Tell(Note.SOURCE_PIECE_FINISHED, 3), Fetch(1, None)]),
-        (Stored(1), [Tell(Note.SOURCE_PIECE_FINISHED, 1), Fetch(5, None)]),
+        (stored(3), [read(3), Fetch(1, None)]),
+        (stored(1), [read(1), Fetch(5, None)]),
     )
 
 
@@ -197,7 +227,7 @@ def test_an_empty_content() -> None:
     """The scheduler says so; it hears that all of it is here."""
     Stage().play(
         (wanted(), []),
-        (ToldEmpty(), [STARTED, Tell(Note.FINISHED), Finish()]),
+        (ToldEmpty(), [Started(), Finished(), Finish()]),
     )
 
 
@@ -206,10 +236,10 @@ def test_an_empty_content_that_is_none() -> None:
     stage = Stage(max_schedules=2)
     stage.play(
         (wanted(0), []),
-        (ToldEmpty(), [STARTED, Tell(Note.RESCHEDULE)]),
-        (ToldEmpty(), [STARTED, Tell(Note.RESCHEDULE)]),
-        (ToldEmpty(), [Tell(Note.FAILED), Fetch(0, None)]),
-        (Stored(0), [Finish()]),
+        (ToldEmpty(), [Started(), Reschedule()]),
+        (ToldEmpty(), [Started(), Reschedule()]),
+        (ToldEmpty(), [Failed(), Fetch(0, None)]),
+        (stored(0), [Finish()]),
     )
 
 
@@ -218,7 +248,7 @@ def test_without_a_scheduler() -> None:
     Stage().play(
         (wanted(0), []),
         (SchedulerLost(), [Fetch(0, None)]),
-        (Stored(0), [Finish()]),
+        (stored(0), [Finish()]),
     )
 
 
@@ -226,7 +256,7 @@ def test_nothing_is_said_before_the_scheduler_has_answered() -> None:
     """Its first word ends a talk about nothing."""
     Stage().play(
         (wanted(), []),
-        (scheduled(), [STARTED, Tell(Note.FINISHED), Finish()]),
+        (scheduled(), [Started(), Finished(), Finish()]),
     )
 
 
@@ -235,7 +265,7 @@ def test_everybody_left_before_the_scheduler_answered() -> None:
     Stage().play(
         (wanted(0), []),
         (wanted(), []),
-        (scheduled("p"), [STARTED, Follow("p"), Tell(Note.FAILED), Finish()]),
+        (scheduled("p"), [Started(), Follow("p"), Failed(), Finish()]),
     )
 
 
@@ -243,14 +273,14 @@ def test_when_parents_have_no_more_the_scheduler_is_asked_again() -> None:
     """It hears whose stock is exhausted, and may name others or the same."""
     Stage().play(
         (wanted(0, 1), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (Offered("p", 0), [Fetch(0, "p")]),
-        (Closed("p"), [Tell(Note.RESCHEDULE, parents=("p",))]),
-        (scheduled("p", "q"), [STARTED, Follow("p"), Follow("q")]),
-        (Stored(0), [Tell(Note.PIECE_FINISHED, 0, "p")]),
+        (Closed("p"), [Reschedule(("p",))]),
+        (scheduled("p", "q"), [Started(), Follow("p"), Follow("q")]),
+        (stored(0), [got(0)]),
         (Closed("p"), []),
         (Offered("q", 1), [Fetch(1, "q")]),
-        (Stored(1), [Tell(Note.PIECE_FINISHED, 1, "q"), Tell(Note.FINISHED), Finish()]),
+        (stored(1), [got(1), Finished(), Finish()]),
     )
 
 
@@ -258,14 +288,14 @@ def test_being_sent_to_the_origin_does_not_forget_the_parents() -> None:
     """Only what nobody offers comes from there."""
     Stage().play(
         (wanted(0, 1), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (Offered("p", 0), [Fetch(0, "p")]),
-        (Closed("p"), [Tell(Note.RESCHEDULE, parents=("p",))]),
-        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(1, None)]),
-        (Stored(0), [Tell(Note.PIECE_FINISHED, 0, "p")]),
+        (Closed("p"), [Reschedule(("p",))]),
+        (ToldBackToSource(), [SourceStarted(), Fetch(1, None)]),
+        (stored(0), [got(0)]),
         (
-            Stored(1),
-            [Tell(Note.SOURCE_PIECE_FINISHED, 1), Tell(Note.SOURCE_FINISHED), Finish()],
+            stored(1),
+            [read(1), SourceFinished(), Finish()],
         ),
     )
 
@@ -274,15 +304,15 @@ def test_too_many_answers_end_the_talk() -> None:
     """Then this node is on its own, and says nothing more."""
     Stage(max_schedules=1).play(
         (wanted(0, 1), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
-        (Closed("p"), [Tell(Note.RESCHEDULE, parents=("p",))]),
-        (scheduled("q"), [Tell(Note.FAILED), Fetch(0, None), Fetch(1, None)]),
+        (scheduled("p"), [Started(), Follow("p")]),
+        (Closed("p"), [Reschedule(("p",))]),
+        (scheduled("q"), [Failed(), Fetch(0, None), Fetch(1, None)]),
         (scheduled("q"), []),
         (ToldBackToSource(), []),
         (ToldEmpty(), []),
         (SchedulerLost(), []),
-        (Stored(0), []),
-        (Stored(1), [Finish()]),
+        (stored(0), []),
+        (stored(1), [Finish()]),
     )
 
 
@@ -290,8 +320,8 @@ def test_the_way_to_the_origin_is_open_however_often_was_asked() -> None:
     """Unlike another list of parents, it ends the search."""
     Stage(max_schedules=1).play(
         (wanted(0), []),
-        (scheduled(), [STARTED, Tell(Note.RESCHEDULE)]),
-        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(0, None)]),
+        (scheduled(), [Started(), Reschedule()]),
+        (ToldBackToSource(), [SourceStarted(), Fetch(0, None)]),
     )
 
 
@@ -299,13 +329,13 @@ def test_a_lost_scheduler_leaves_the_parents() -> None:
     """The origin is asked only once none of them can offer anything."""
     Stage().play(
         (wanted(0, 1), []),
-        (scheduled("p", "q"), [STARTED, Follow("p"), Follow("q")]),
+        (scheduled("p", "q"), [Started(), Follow("p"), Follow("q")]),
         (SchedulerLost(), []),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Closed("p"), []),
         (Closed("q"), [Fetch(1, None)]),
-        (Stored(0), []),
-        (Stored(1), [Finish()]),
+        (stored(0), []),
+        (stored(1), [Finish()]),
     )
 
 
@@ -313,7 +343,7 @@ def test_who_must_not_ask_the_origin_is_refused() -> None:
     """Absolutely: told to go there, such a peer answers with a plain failure."""
     Stage().play(
         (wanted(0, 1, source=False), []),
-        (ToldBackToSource(), [Tell(Note.FAILED), Refuse(frozenset({0, 1})), Finish()]),
+        (ToldBackToSource(), [Failed(), Refuse(frozenset({0, 1})), Finish()]),
     )
 
 
@@ -321,11 +351,11 @@ def test_alone_the_parents_come_before_a_refusal() -> None:
     """What they have is taken."""
     Stage().play(
         (wanted(0, 1, source=False), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (SchedulerLost(), []),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Closed("p"), [Refuse(frozenset({1}))]),
-        (Stored(0), [Finish()]),
+        (stored(0), [Finish()]),
     )
 
 
@@ -335,11 +365,11 @@ def test_a_shared_download_asks_the_origin_for_some_only() -> None:
         (Wanted({0: True, 1: False}), []),
         (
             ToldBackToSource(),
-            [Tell(Note.SOURCE_STARTED), Fetch(0, None), Refuse(frozenset({1}))],
+            [SourceStarted(), Fetch(0, None), Refuse(frozenset({1}))],
         ),
         (
-            Stored(0),
-            [Tell(Note.SOURCE_PIECE_FINISHED, 0), Tell(Note.FAILED), Finish()],
+            stored(0),
+            [read(0), Failed(), Finish()],
         ),
     )
 
@@ -348,19 +378,19 @@ def test_a_parent_to_blame_is_dropped_for_good() -> None:
     """Its other offers go with it, later ones are not heard, and it is not followed again."""
     Stage(max_in_flight=1).play(
         (wanted(0, 1), []),
-        (scheduled("liar"), [STARTED, Follow("liar")]),
+        (scheduled("liar"), [Started(), Follow("liar")]),
         (Offered("liar", 0), [Fetch(0, "liar")]),
         (Offered("liar", 1), []),
         (
             Lost(0),
             [
-                Tell(Note.PIECE_FAILED, 0, "liar"),
+                PieceFailed(0, "liar"),
                 Drop("liar"),
-                Tell(Note.RESCHEDULE, parents=("liar",)),
+                Reschedule(("liar",)),
             ],
         ),
         (Offered("liar", 1), []),
-        (scheduled("liar", "honest"), [STARTED, Follow("honest")]),
+        (scheduled("liar", "honest"), [Started(), Follow("honest")]),
         (Offered("honest", 1), [Fetch(1, "honest")]),
     )
 
@@ -369,12 +399,12 @@ def test_a_parent_that_evicted_a_piece_may_have_others() -> None:
     """Only that one is not asked of it again."""
     Stage(max_in_flight=1).play(
         (wanted(0, 1), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Offered("p", 1), []),
-        (Lost(0, blame=False), [Tell(Note.PIECE_FAILED, 0, "p"), Fetch(1, "p")]),
+        (Lost(0, blame=False), [PieceFailed(0, "p"), Fetch(1, "p")]),
         (Offered("p", 0), []),
-        (Stored(1), [Tell(Note.PIECE_FINISHED, 1, "p"), Fetch(0, "p")]),
+        (stored(1), [got(1), Fetch(0, "p")]),
     )
 
 
@@ -383,10 +413,10 @@ def test_a_lost_piece_is_asked_of_another() -> None:
     stage = Stage(max_in_flight=1)
     stage.play(
         (wanted(0), []),
-        (scheduled("p", "q"), [STARTED, Follow("p"), Follow("q")]),
+        (scheduled("p", "q"), [Started(), Follow("p"), Follow("q")]),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Offered("q", 0), []),
-        (Lost(0), [Tell(Note.PIECE_FAILED, 0, "p"), Drop("p"), Fetch(0, "q")]),
+        (Lost(0), [PieceFailed(0, "p"), Drop("p"), Fetch(0, "q")]),
     )
 
 
@@ -394,12 +424,12 @@ def test_a_parent_of_another_version() -> None:
     """Nothing of it is wanted; what is on its way may end."""
     Stage(max_in_flight=1).play(
         (wanted(0, 1), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Offered("p", 1), []),
-        (Closed("p", bad=True), [Drop("p"), Tell(Note.RESCHEDULE, parents=("p",))]),
+        (Closed("p", bad=True), [Drop("p"), Reschedule(("p",))]),
         (Closed("p", bad=True), []),
-        (Lost(0), [Tell(Note.PIECE_FAILED, 0, "p")]),
+        (Lost(0), [PieceFailed(0, "p")]),
     )
 
 
@@ -407,7 +437,7 @@ def test_a_caller_joins() -> None:
     """Parents are asked afresh, for they were asked for other pieces."""
     Stage().play(
         (wanted(0), []),
-        (scheduled("p", "bad"), [STARTED, Follow("p"), Follow("bad")]),
+        (scheduled("p", "bad"), [Started(), Follow("p"), Follow("bad")]),
         (Closed("bad", bad=True), [Drop("bad")]),
         (Offered("p", 0), [Fetch(0, "p")]),
         (Closed("p"), []),
@@ -422,12 +452,12 @@ def test_a_caller_fails() -> None:
     """What is under way ends; the scheduler must not think that all of it is here."""
     Stage(max_in_flight=1).play(
         (wanted(0, 1, 2), []),
-        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(0, None)]),
+        (ToldBackToSource(), [SourceStarted(), Fetch(0, None)]),
         (wanted(1), []),
         (Lost(0), [Fetch(1, None)]),
         (
-            Stored(1),
-            [Tell(Note.SOURCE_PIECE_FINISHED, 1), Tell(Note.FAILED), Finish()],
+            stored(1),
+            [read(1), Failed(), Finish()],
         ),
     )
 
@@ -451,7 +481,7 @@ def test_news_from_strangers_are_not_heard() -> None:
         (wanted(0), []),
         (Offered("nobody", 0), []),
         (Closed("nobody"), []),
-        (Stored(0), []),
+        (stored(0), []),
         (Lost(0), []),
         (SchedulerLost(), [Fetch(0, None)]),
     )
@@ -461,7 +491,7 @@ def test_a_parent_offers_what_nobody_wants_yet() -> None:
     """It is remembered for when somebody does."""
     Stage().play(
         (wanted(0), []),
-        (scheduled("p"), [STARTED, Follow("p")]),
+        (scheduled("p"), [Started(), Follow("p")]),
         (Offered("p", 7), []),
         (wanted(0, 7), [Follow("p"), Fetch(7, "p")]),
     )
@@ -523,14 +553,13 @@ def test_what_does_not_come_is_asked_of_another_as_well() -> None:
     for second in (False, True):
         stage = Stage()
         fetching(stage, "p", "q", pieces=1)
-        name = "q" if second else "p"
         stage.play(
             (look(0), []),
             (Offered("q", 0), [Fetch(0, "q", second=True)]),
             (look(0), []),
             (
-                Stored(0, second),
-                [Tell(Note.PIECE_FINISHED, 0, name), Tell(Note.FINISHED), Finish()],
+                stored(0, second),
+                [got(0), Finished(), Finish()],
             ),
         )
 
@@ -543,7 +572,7 @@ def test_one_of_two_is_lost(*, second: bool) -> None:
     stage.handle(Offered("q", 0))
     assert stage.handle(look(0)) == [Fetch(0, "q", second=True)]
     lost = "q" if second else "p"
-    failed = [Tell(Note.PIECE_FAILED, 0, lost), Drop(lost)]
+    failed = [PieceFailed(0, lost), Drop(lost)]
     assert stage.handle(Lost(0, second=second)) == failed
     stage.handle(look(0))
     assert stage.handle(Offered("r", 0)) == [Fetch(0, "r", second=second)]
@@ -610,7 +639,7 @@ def test_bytes_received_twice_are_bounded() -> None:
         stage.handle(Offered("q", number))
     while stage.tr.wanted:
         stage.handle(look(*stage.tr.in_flight))
-        stage.handle(Stored(next(iter(stage.tr.in_flight))))
+        stage.handle(stored(next(iter(stage.tr.in_flight))))
     assert 0 < stage.tr.doubled <= 4 * MAX_TWICE + pieces // 8
 
 
@@ -622,13 +651,13 @@ def test_the_only_parent_says_nothing() -> None:
     other = 1 - first
     stage.play(
         (look(first), []),
-        (look(first, quiet=("p",)), [Tell(Note.RESCHEDULE, parents=("p",))]),
+        (look(first, quiet=("p",)), [Reschedule(("p",))]),
         (look(first, quiet=("p",)), []),
-        (ToldBackToSource(), [Tell(Note.SOURCE_STARTED), Fetch(other, None)]),
-        (Stored(other), [Tell(Note.SOURCE_PIECE_FINISHED, other), Fetch(first, None, second=True)]),
+        (ToldBackToSource(), [SourceStarted(), Fetch(other, None)]),
+        (stored(other), [read(other), Fetch(first, None, second=True)]),
         (
-            Stored(first, second=True),
-            [Tell(Note.SOURCE_PIECE_FINISHED, first), Tell(Note.SOURCE_FINISHED), Finish()],
+            stored(first, second=True),
+            [read(first), SourceFinished(), Finish()],
         ),
     )
 
@@ -639,11 +668,11 @@ def test_a_parent_speaks_again() -> None:
     fetching(stage, "p", pieces=3)
     (first,) = stage.tr.in_flight
     stage.handle(Wanted(dict.fromkeys(range(3), True)))
-    assert stage.handle(look(first, quiet=("p",))) == [Tell(Note.RESCHEDULE, parents=("p",))]
+    assert stage.handle(look(first, quiet=("p",))) == [Reschedule(("p",))]
     assert not stage.tr.ready
     assert stage.handle(look()) == []
     assert len(stage.tr.ready) == 2
-    assert [c for c in stage.handle(Stored(first)) if isinstance(c, Fetch)]
+    assert [c for c in stage.handle(stored(first)) if isinstance(c, Fetch)]
 
 
 def test_silence_is_no_reason_to_refuse() -> None:
@@ -688,7 +717,7 @@ def test_the_same_events_give_the_same_commands() -> None:
         tr = Transfer(random.Random(7), max_in_flight=3)
         story = [tr.handle(wanted(*range(20))), tr.handle(scheduled("p", "q"))]
         story += [tr.handle(Offered(name, n)) for n in range(20) for name in "pq"]
-        story += [tr.handle(Stored(n)) for n in list(tr.in_flight)]
+        story += [tr.handle(stored(n)) for n in list(tr.in_flight)]
         stories.append(story)
 
     assert stories[0] == stories[1]
@@ -753,7 +782,7 @@ class AnyStory(RuleBasedStateMachine):
     @rule(number=NUMBERS, second=st.booleans())
     def stored(self, number: int, second: bool) -> None:  # noqa: FBT001  hypothesis calls by name
         """In flight or not."""
-        self.stage.handle(Stored(number, second))
+        self.stage.handle(stored(number, second))
 
     @rule(number=NUMBERS, blame=st.booleans(), second=st.booleans())
     def lost(self, number: int, blame: bool, second: bool) -> None:  # noqa: FBT001  likewise
@@ -860,7 +889,7 @@ class World:
                     self.following[name] = self.rng.sample(numbers, len(numbers))
                 case Drop(name):
                     self.following.pop(name, None)
-                case Tell(Note.RESCHEDULE):
+                case Reschedule():
                     self.asked = True
                 case Refuse(pieces):
                     self.callers = [c for c in self.callers if not c[0] & pieces]
@@ -917,7 +946,7 @@ class World:
         else:
             self.here.add(number)
             self.flying.pop((number, not second), None)  # it is given up
-            self._handle(Stored(number, second))
+            self._handle(stored(number, second))
 
 
 @settings(max_examples=400, deadline=None)

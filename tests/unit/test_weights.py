@@ -13,8 +13,8 @@ import pytest
 from pantala.background import Tasks
 from pantala.daemon.downloading.weights import Listener, Weights
 from pantala.errors import ParentLost
+from pantala.model.announce import Candidate, HostFacts
 from pantala.model.task import DownloadRequest, Kind
-from pantala.ports import Candidate
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Origin
@@ -29,13 +29,13 @@ class Hosts:
 
     async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
         """As :class:`pantala.ports.ParentLink`."""
-        self.asked.append(parent.host_id)
-        queue = self.queues[parent.host_id] = asyncio.Queue()
+        self.asked.append(parent.host.id)
+        queue = self.queues[parent.host.id] = asyncio.Queue()
         try:
             while (weight := await queue.get()) is not None:
                 yield weight
         finally:
-            del self.queues[parent.host_id]
+            del self.queues[parent.host.id]
         raise ParentLost("it broke off")
 
 
@@ -55,7 +55,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 def candidate(peer: str, host: str) -> Candidate:
     """A peer on a host."""
-    return Candidate(peer, host, "127.0.0.1:1", 1.0)
+    return Candidate(peer, HostFacts(host, host, "127.0.0.1", 1))
 
 
 async def test_one_stream_a_host() -> None:
@@ -125,7 +125,7 @@ async def test_a_download_with_a_choice(
     def spy(parent: Candidate, listener: Listener) -> Callable[[], None]:
         def tell(weight: float | None) -> None:
             if weight is not None:
-                told.append((parent.host_id, weight))
+                told.append((parent.host.id, weight))
             listener(weight)
 
         return watch(parent, tell)

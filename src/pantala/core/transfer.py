@@ -8,7 +8,7 @@ commands and comes back with events.
     Wanted ───────────►┌──────────┐──► Fetch(piece, parent or origin)
     Scheduled ────────►│          │──► Follow(parent): collect what it offers
     ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
-    SchedulerLost ────►│          │──► Tell(note): one message to the scheduler
+    SchedulerLost ────►│          │──► a Report: one message to the scheduler
     Offered, Closed ──►│          │──► Refuse(pieces): nobody will ever provide them
     Stored, Lost ─────►│          │──► Finish
     Look ─────────────►└──────────┘
@@ -34,6 +34,20 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
+from pantala.model.announce import (
+    Failed,
+    Finished,
+    PieceFailed,
+    PieceFinished,
+    Report,
+    Reschedule,
+    SourceFinished,
+    SourcePieceFinished,
+    SourceStarted,
+    Started,
+)
+from pantala.model.task import PieceRecord
+
 from .pace import Look, is_slow, is_stuck
 from .parents import Bag, Parent, choose
 
@@ -51,22 +65,6 @@ class Talk(Enum):
     FOLLOWING = auto()
     SOURCE = auto()
     ALONE = auto()
-
-
-class Note(Enum):
-    """What the scheduler is told."""
-
-    STARTED = auto()
-    PIECE_FINISHED = auto()
-    PIECE_FAILED = auto()
-    RESCHEDULE = auto()
-    FINISHED = auto()
-    FAILED = auto()
-    SOURCE_STARTED = auto()
-    SOURCE_PIECE_FINISHED = auto()
-    SOURCE_PIECE_FAILED = auto()
-    SOURCE_FINISHED = auto()
-    SOURCE_FAILED = auto()
 
 
 # -- events ------------------------------------------------------------------------------------
@@ -132,7 +130,7 @@ class Closed:
 class Stored:
     """A piece that was being fetched is verified and in the store; no fetch of it goes on."""
 
-    number: int
+    piece: PieceRecord
     #: It was the second fetch that brought it.
     second: bool = False
 
@@ -192,17 +190,6 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
-    """One message to the scheduler."""
-
-    note: Note
-    number: int | None = None
-    parent: str | None = None
-    #: With RESCHEDULE: the parents that have nothing more to give.
-    parents: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Refuse:
     """Nobody will provide these pieces to those who want them; fail them."""
 
@@ -214,7 +201,8 @@ class Finish:
     """Nothing is wanted any more; the last command there is."""
 
 
-Command = Fetch | Follow | Drop | Tell | Refuse | Finish
+#: A report is a message to the scheduler. The shell may add to it what went wrong.
+Command = Fetch | Follow | Drop | Refuse | Finish | Report
 
 
 @dataclass(slots=True)
@@ -304,8 +292,8 @@ class Transfer:
             case Closed(parent, bad):
                 self._speaks(parent)
                 commands = self._close(parent, bad=bad)
-            case Stored(number, second):
-                commands = self._store(number, second=second)
+            case Stored(piece, second):
+                commands = self._store(piece, second=second)
             case Lost(number, blame, second):  # pragma: no branch  there is no other event
                 commands = self._lose(number, blame=blame, second=second)
         return commands
@@ -336,12 +324,12 @@ class Transfer:
             return self._take_source()
         if self.schedules > self.max_schedules:
             self.talk = Talk.ALONE
-            return [Tell(Note.FAILED)]
+            return [Failed()]
         return self._take_parents(answer.parents if isinstance(answer, Scheduled) else {})
 
     def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
         self.talk = Talk.FOLLOWING
-        commands: list[Command] = [Tell(Note.STARTED)]
+        commands: list[Command] = [Started()]
         for name, weight in parents.items():
             known = self.parents.get(name)
             if known is None:
@@ -356,11 +344,11 @@ class Transfer:
     def _take_source(self) -> list[Command]:
         if any(self.wanted.values()) or not self.wanted:
             self.talk = Talk.SOURCE
-            return [Tell(Note.SOURCE_STARTED)]
+            return [SourceStarted()]
         # Nobody here lets us ask the origin. Saying "the origin failed" would count against the
         # origin at the scheduler, so this is a plain failure.
         self.talk = Talk.ALONE
-        return [Tell(Note.FAILED)]
+        return [Failed()]
 
     def _offer(self, name: str, number: int) -> None:
         parent = self.parents.get(name)
@@ -379,7 +367,8 @@ class Transfer:
         parent.open = False
         return self._ban(name) if bad and not parent.bad else []
 
-    def _store(self, number: int, *, second: bool) -> list[Command]:
+    def _store(self, piece: PieceRecord, *, second: bool) -> list[Command]:
+        number = piece.number
         fetches = self.second if second else self.in_flight
         if number not in fetches:
             return []
@@ -390,11 +379,11 @@ class Transfer:
         self.offers.pop(number, None)
         self.stored += 1
         if name is None:
-            note = Note.SOURCE_PIECE_FINISHED
+            report: Report = SourcePieceFinished(piece)
         else:
             self.parents[name].doubtful = False
-            note = Note.PIECE_FINISHED
-        return [] if self.talk is Talk.ALONE else [Tell(note, number, name)]
+            report = PieceFinished(piece)
+        return [] if self.talk is Talk.ALONE else [report]
 
     def _landed(self, fetches: dict[int, str | None], number: int) -> None:
         """A fetch has ended, if there was one."""
@@ -413,7 +402,7 @@ class Transfer:
         commands: list[Command] = []
         if name is not None:
             if self.talk is not Talk.ALONE:
-                commands.append(Tell(Note.PIECE_FAILED, number, name))
+                commands.append(PieceFailed(number, name))
             if blame:
                 commands += self._ban(name)
             else:
@@ -659,7 +648,7 @@ class Transfer:
     def _unstick(self) -> list[Command]:
         if self.talk is Talk.FOLLOWING:
             self.talk = Talk.ASKING
-            return [Tell(Note.RESCHEDULE, parents=tuple(self.parents))]
+            return [Reschedule(tuple(self.parents))]
         hopeless = self._hopeless()
         for number in hopeless:
             del self.unoffered[number]
@@ -672,6 +661,6 @@ class Transfer:
         if self.talk is Talk.ALONE:
             return [Finish()]
         if self.gave_up:  # its callers left: no fault of the origin's
-            return [Tell(Note.FAILED), Finish()]
-        done = Note.SOURCE_FINISHED if self.talk is Talk.SOURCE else Note.FINISHED
-        return [Tell(done), Finish()]
+            return [Failed(), Finish()]
+        done = SourceFinished() if self.talk is Talk.SOURCE else Finished()
+        return [done, Finish()]

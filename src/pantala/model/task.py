@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from .pieces import ByteRange
 
@@ -61,6 +61,12 @@ class DownloadRequest:
     is_prefetch: bool = False
     content_for_calculating_task_id: str | None = None
     remote_ip: str | None = None
+    #: The id is the digest in the URL, where that is one of an image's blob.
+    enable_task_id_based_blob_digest: bool = False
+    certificate_chain: tuple[bytes, ...] = ()
+    #: How special origins let somebody in: values by the contract's names, of its messages
+    #: ``object_storage``, ``hdfs``, ``hugging_face`` and ``model_scope``.
+    access: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def only_peers(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
 
@@ -12,24 +13,27 @@ from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
 from pantala.pb import common_pb2
 
-#: Fields that a request to a daemon, a register message and a DownloadRequest have in common,
-#: by name and meaning; *range* has a type of its own.
+_TRAFFIC: Final = frozenset(int(traffic) for traffic in Traffic)
+
+#: Fields of a DownloadRequest that messages have by the same name and meaning...
 _SAME: Final = (
+    "url",
     "tag",
     "application",
+    "priority",
     "piece_length",
-    "content_for_calculating_task_id",
-    "remote_ip",
-)
-_SAME_FLAGS: Final = (
     "disable_back_to_source",
     "need_back_to_source",
     "prefetch",
     "is_prefetch",
+    "content_for_calculating_task_id",
+    "remote_ip",
+    "enable_task_id_based_blob_digest",
 )
-
-#: Weight of a host that says nothing of its bandwidth, as Dragonfly's client.
-_DEFAULT_WEIGHT: Final = 10e9
+#: ...those of several values...
+_LISTS: Final = ("filtered_query_params", "certificate_chain")
+#: ...and messages by which special origins let somebody in.
+_ACCESS: Final = ("object_storage", "hdfs", "hugging_face", "model_scope")
 
 
 class _HasFields(Protocol):
@@ -41,13 +45,30 @@ def optional(message: _HasFields, name: str) -> Any:
     return getattr(message, name) if message.HasField(name) else None
 
 
-def weight_of(network: common_pb2.Network) -> float:
-    """What a host can still send, bits a second: above 0, however busy it says it is.
+def put(message: Any, name: str | None, value: Any) -> None:
+    """Set a field that there is, to a value that there is."""
+    if value is not None and name is not None and name in _fields(message):
+        setattr(message, name, value)
 
-    A tenth of all is left to every host, as Dragonfly's client has it.
-    """
-    most, used = network.max_tx_bandwidth, network.tx_bandwidth
-    return float(max(most - used, most / 10)) if most else _DEFAULT_WEIGHT
+
+def get(message: Any, name: str | None) -> Any:
+    """A field's value; None where it is not there, or not set."""
+    if name is None:
+        return None
+    can_be_unset = _fields(message).get(name)
+    if can_be_unset is None or (can_be_unset and not message.HasField(name)):
+        return None
+    return getattr(message, name)
+
+
+def _fields(message: Any) -> Mapping[str, bool]:
+    """The fields that a message has; True for those that can be unset."""
+    return _fields_of(message.DESCRIPTOR)
+
+
+@functools.lru_cache(maxsize=256)  # of the classes of messages
+def _fields_of(descriptor: Any) -> Mapping[str, bool]:
+    return {field.name: field.has_presence for field in descriptor.fields}
 
 
 def duration(seconds: float) -> Duration:
@@ -70,18 +91,58 @@ def timestamp(at: float) -> Timestamp:
 
 
 def download_request(kind: Kind, message: Any) -> DownloadRequest:
-    """What a caller asks for, from a ``Download…TaskRequest`` with flat fields."""
-    wanted = message.range if message.HasField("range") else None
+    """What is wanted, as far as a message of that kind has fields for it."""
+    fields = _fields(message)
+    same = {name: get(message, name) for name in _SAME if name in fields}
+    lists = {name: tuple(getattr(message, name)) for name in _LISTS if name in fields}
+    access = {
+        name: {field.name: value for field, value in getattr(message, name).ListFields()}
+        for name in _ACCESS
+        if name in fields and message.HasField(name)
+    }
     return DownloadRequest(
         kind=kind,
-        url=message.url,
-        range=ByteRange(wanted.start, wanted.length) if wanted else None,
-        priority=message.priority,
-        filtered_query_params=tuple(message.filtered_query_params),
-        request_header=dict(message.request_header),
-        **{name: optional(message, name) for name in _SAME},
-        **{name: getattr(message, name) for name in _SAME_FLAGS},
+        range=read_range(message),
+        request_header=dict(message.request_header) if "request_header" in fields else {},
+        access=access,
+        **({"url": ""} | same | lists),
     )
+
+
+def fill_download(message: Any, request: DownloadRequest) -> None:
+    """Write *request* into a message, as far as that has fields for it.
+
+    Secrets in the URL and in headers go along, for a seed may fetch with them; the scheduler tells
+    nobody else.
+    """
+    fields = _fields(message)
+    for name in _SAME:
+        put(message, name, getattr(request, name))
+    for name in _LISTS:
+        if name in fields:
+            getattr(message, name).extend(getattr(request, name))
+    put(message, "type", int(request.kind))
+    if "request_header" in fields:
+        message.request_header.update(request.request_header)
+    write_range(message, request.range)
+    for name, values in request.access.items():
+        if name in fields:
+            told = getattr(message, name)
+            told.SetInParent()
+            for field, value in values.items():
+                setattr(told, field, value)
+
+
+def read_range(message: Any) -> ByteRange | None:
+    """The range in a message; None where it has none."""
+    wanted = get(message, "range")
+    return None if wanted is None else ByteRange(wanted.start, wanted.length)
+
+
+def write_range(message: Any, part: ByteRange | None) -> None:
+    """Set the range in a message that can have one."""
+    if part is not None and "range" in _fields(message):
+        message.range.start, message.range.length = part.start, part.length
 
 
 def delivery(message: Any) -> Delivery:
@@ -93,27 +154,6 @@ def delivery(message: Any) -> Delivery:
         output_path=optional(message, "output_path"),
         overwrite=message.overwrite,
     )
-
-
-def fill_register(message: Any, request: DownloadRequest) -> None:
-    """Write *request* into a register message.
-
-    Secrets in the URL and in headers go along, for a seed may fetch with them; the scheduler tells
-    nobody else.
-    """
-    message.url = request.url
-    message.type = int(request.kind)
-    message.priority = request.priority
-    message.filtered_query_params.extend(request.filtered_query_params)
-    message.request_header.update(request.request_header)
-    if request.range is not None:
-        message.range.start, message.range.length = request.range.start, request.range.length
-    for name in _SAME:
-        value = getattr(request, name)
-        if value is not None:
-            setattr(message, name, value)
-    for name in _SAME_FLAGS:
-        setattr(message, name, getattr(request, name))
 
 
 def piece_message(piece: PieceRecord, *, traffic: Traffic | None = None) -> common_pb2.Piece:
@@ -129,6 +169,21 @@ def piece_message(piece: PieceRecord, *, traffic: Traffic | None = None) -> comm
         ),
         cost=duration(piece.cost),
         created_at=timestamp(piece.created_at),
+    )
+
+
+def piece_record(message: common_pb2.Piece, traffic: Traffic) -> PieceRecord:
+    """What a peer says of a piece; *traffic* stands in where it does not say how that came."""
+    known = message.HasField("traffic_type") and message.traffic_type in _TRAFFIC
+    return PieceRecord(
+        number=message.number,
+        offset=message.offset,
+        length=message.length,
+        digest=message.digest,
+        parent_id=message.parent_id if message.HasField("parent_id") else None,
+        traffic=Traffic(message.traffic_type) if known else traffic,
+        cost=seconds(message.cost),
+        created_at=message.created_at.ToNanoseconds() / 1e9,
     )
 
 

@@ -1,16 +1,21 @@
-"""The conversations with schedulers as tables: same shape, other names for each kind of task."""
+"""The conversations of the contract as tables: other names for each kind of task.
+
+A row says how a kind is spoken of, not that it is served: see :mod:`pantala.core.policy`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.protobuf.message import Message
-
-from pantala.core.transfer import Note
 from pantala.errors import FeatureOff
+from pantala.model import announce
+from pantala.model.announce import Report
 from pantala.model.task import Kind
-from pantala.pb import scheduler_pb2
+from pantala.pb import dfdaemon_pb2, scheduler_pb2
+
+from .codec import FLAT, IMPORTED, NESTED, Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,50 +24,95 @@ class Dialect:
 
     Attributes:
         announce: The scheduler's method for the talk about a download.
-        request: Its message to the scheduler; the arms of its oneof are below.
-        register_arm: The arm that opens the talk.
-        note_arms: The arm of each other thing that the scheduler is told.
-        normal_arm, empty_arm: Arms of the scheduler's answer.
+        codec: The messages of that talk.
         stat, delete: The scheduler's methods for a task.
     """
 
     announce: str
-    request: type[Any]
-    register_arm: str
-    note_arms: dict[Note, str]
-    normal_arm: str
-    empty_arm: str
+    codec: Codec
     stat: tuple[str, type[Any]]
     delete: tuple[str, type[Any]]
 
-    def message(self, ids: dict[str, str], arm: str) -> tuple[Any, Message]:
-        """A message to the scheduler with *arm* set, and that arm, to be filled in."""
-        message = self.request(**ids)
-        part = getattr(message, arm)
-        part.SetInParent()
-        return message, part
+
+def report_arms(peer: str, *, from_source: bool = True) -> Mapping[type[Report], str]:
+    """The arms of a kind that calls a peer *peer*, and may have an origin."""
+    arms: dict[type[Report], str] = {
+        announce.Started: f"download_{peer}_started_request",
+        announce.Reschedule: f"reschedule_{peer}_request",
+        announce.Finished: f"download_{peer}_finished_request",
+        announce.Failed: f"download_{peer}_failed_request",
+        announce.PieceFinished: "download_piece_finished_request",
+        announce.PieceFailed: "download_piece_failed_request",
+    }
+    if from_source:
+        arms |= {
+            announce.SourceStarted: f"download_{peer}_back_to_source_started_request",
+            announce.SourceFinished: f"download_{peer}_back_to_source_finished_request",
+            announce.SourceFailed: f"download_{peer}_back_to_source_failed_request",
+            announce.SourcePieceFinished: "download_piece_back_to_source_finished_request",
+            announce.SourcePieceFailed: "download_piece_back_to_source_failed_request",
+        }
+    return arms
 
 
-DIALECTS: Final = {
+DIALECTS: Final[dict[Kind, Dialect]] = {
+    Kind.STANDARD: Dialect(
+        announce="AnnouncePeer",
+        codec=Codec(
+            kind=Kind.STANDARD,
+            shape=NESTED,
+            request=scheduler_pb2.AnnouncePeerRequest,
+            register_arm="register_peer_request",
+            report_arms=report_arms("peer"),
+            answer=scheduler_pb2.AnnouncePeerResponse,
+            answer_arms={
+                announce.CandidateParents: "normal_task_response",
+                announce.NeedBackToSource: "need_back_to_source_response",
+                announce.EmptyTask: "empty_task_response",
+                announce.MetadataOnly: "metadata_only_response",
+            },
+            candidates="candidate_parents",
+            download=dfdaemon_pb2.DownloadTaskRequest,
+        ),
+        stat=("StatTask", scheduler_pb2.StatTaskRequest),
+        delete=("DeleteTask", scheduler_pb2.DeleteTaskRequest),
+    ),
+    Kind.PERSISTENT_CACHE: Dialect(
+        announce="AnnouncePersistentCachePeer",
+        codec=Codec(
+            kind=Kind.PERSISTENT_CACHE,
+            shape=IMPORTED,
+            request=scheduler_pb2.AnnouncePersistentCachePeerRequest,
+            register_arm="register_persistent_cache_peer_request",
+            report_arms=report_arms("persistent_cache_peer", from_source=False),
+            answer=scheduler_pb2.AnnouncePersistentCachePeerResponse,
+            answer_arms={
+                announce.CandidateParents: "normal_persistent_cache_task_response",
+                announce.EmptyTask: "empty_persistent_cache_task_response",
+            },
+            candidates="candidate_cache_parents",
+            download=dfdaemon_pb2.DownloadPersistentCacheTaskRequest,
+        ),
+        stat=("StatPersistentCacheTask", scheduler_pb2.StatPersistentCacheTaskRequest),
+        delete=("DeletePersistentCacheTask", scheduler_pb2.DeletePersistentCacheTaskRequest),
+    ),
     Kind.CACHE: Dialect(
         announce="AnnounceCachePeer",
-        request=scheduler_pb2.AnnounceCachePeerRequest,
-        register_arm="register_cache_peer_request",
-        note_arms={
-            Note.STARTED: "download_cache_peer_started_request",
-            Note.RESCHEDULE: "reschedule_cache_peer_request",
-            Note.FINISHED: "download_cache_peer_finished_request",
-            Note.FAILED: "download_cache_peer_failed_request",
-            Note.PIECE_FINISHED: "download_piece_finished_request",
-            Note.PIECE_FAILED: "download_piece_failed_request",
-            Note.SOURCE_STARTED: "download_cache_peer_back_to_source_started_request",
-            Note.SOURCE_PIECE_FINISHED: "download_piece_back_to_source_finished_request",
-            Note.SOURCE_PIECE_FAILED: "download_piece_back_to_source_failed_request",
-            Note.SOURCE_FINISHED: "download_cache_peer_back_to_source_finished_request",
-            Note.SOURCE_FAILED: "download_cache_peer_back_to_source_failed_request",
-        },
-        normal_arm="normal_cache_task_response",
-        empty_arm="empty_cache_task_response",
+        codec=Codec(
+            kind=Kind.CACHE,
+            shape=FLAT,
+            request=scheduler_pb2.AnnounceCachePeerRequest,
+            register_arm="register_cache_peer_request",
+            report_arms=report_arms("cache_peer"),
+            answer=scheduler_pb2.AnnounceCachePeerResponse,
+            answer_arms={
+                announce.CandidateParents: "normal_cache_task_response",
+                announce.NeedBackToSource: "need_back_to_source_response",
+                announce.EmptyTask: "empty_cache_task_response",
+            },
+            candidates="candidate_parents",
+            download=dfdaemon_pb2.DownloadCacheTaskRequest,
+        ),
         stat=("StatCacheTask", scheduler_pb2.StatCacheTaskRequest),
         delete=("DeleteCacheTask", scheduler_pb2.DeleteCacheTaskRequest),
     ),

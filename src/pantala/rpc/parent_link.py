@@ -16,13 +16,14 @@ import grpc
 import grpc.aio
 
 from pantala.errors import Busy, DigestMismatch, NotFound, ParentLost, RemoteProtocolError
+from pantala.model.announce import Candidate, free_bandwidth
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
-from pantala.ports import Candidate, Copy, Offer
+from pantala.ports import Copy, Offer
 
 from . import status
-from .convert import optional, weight_of
+from .convert import optional
 from .daemon_dialects import daemon_dialect
 from .transport import channel_options
 
@@ -85,9 +86,9 @@ class GrpcParents:
     ) -> AsyncIterator[Offer | Copy]:
         """See :class:`~pantala.ports.ParentLink`."""
         dialect = daemon_dialect(kind)
-        self._use(parent.address, 1)
+        self._use(parent.host.address, 1)
         try:
-            stub = await self._stub(parent.address)
+            stub = await self._stub(parent.host.address)
             request = dialect.message("Sync{}PiecesRequest")
             wanted = {dialect.numbers: sorted(numbers)}
             message = request(host_id=self._host_id, task_id=task_id, **wanted)
@@ -98,32 +99,33 @@ class GrpcParents:
                 async for answer in answers:
                     yield _offer(answer, parent, hello.clock())
         except grpc.aio.AioRpcError as error:
-            mine = status.from_rpc_error(error, f"parent {parent.address}")
+            mine = status.from_rpc_error(error, f"parent {parent.host.address}")
             raise (mine if isinstance(mine, Busy) else ParentLost(str(mine))) from error
         except TimeoutError:
-            raise ParentLost(f"parent {parent.address}: silent for {gap:g} s") from None
+            raise ParentLost(f"parent {parent.host.address}: silent for {gap:g} s") from None
         finally:
-            self._use(parent.address, -1)
+            self._use(parent.host.address, -1)
 
     async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
         """See :class:`~pantala.ports.ParentLink`."""
-        self._use(parent.address, 1)
+        self._use(parent.host.address, 1)
         try:
-            stub = await self._stub(parent.address)
+            stub = await self._stub(parent.host.address)
             message = dfdaemon_pb2.SyncHostRequest(host_id=self._host_id, peer_id=str(uuid.uuid4()))
             call = stub.SyncHost(message)
             try:
                 # Pings end it when the parent hangs.
                 while (host := await call.read()) is not grpc.aio.EOF:
-                    yield weight_of(host.network)
+                    network = host.network
+                    yield free_bandwidth(network.max_tx_bandwidth, network.tx_bandwidth)
             finally:
                 call.cancel()
         except grpc.aio.AioRpcError as error:
             raise ParentLost(
-                str(status.from_rpc_error(error, f"parent {parent.address}"))
+                str(status.from_rpc_error(error, f"parent {parent.host.address}"))
             ) from error
         finally:
-            self._use(parent.address, -1)
+            self._use(parent.host.address, -1)
 
     async def fetch(
         self,
@@ -138,19 +140,19 @@ class GrpcParents:
         dialect = daemon_dialect(kind)
         method = dialect.method("Download{}Piece")
         if method is None:
-            raise ParentLost(f"parent {parent.address}: names no port for its pieces")
-        self._use(parent.address, 1)
+            raise ParentLost(f"parent {parent.host.address}: names no port for its pieces")
+        self._use(parent.host.address, 1)
         try:
-            stub = await self._stub(parent.address)
+            stub = await self._stub(parent.host.address)
             request = dialect.message("Download{}PieceRequest")
             message = request(host_id=self._host_id, task_id=task_id, piece_number=piece.number)
             answer = await getattr(stub, method)(message, timeout=limit)
         except grpc.aio.AioRpcError as error:
-            mine = status.from_rpc_error(error, f"parent {parent.address}")
+            mine = status.from_rpc_error(error, f"parent {parent.host.address}")
             raise (mine if isinstance(mine, NotFound) else ParentLost(str(mine))) from error
         finally:
-            self._use(parent.address, -1)
-        return _checked(answer, piece, parent.address)
+            self._use(parent.host.address, -1)
+        return _checked(answer, piece, parent.host.address)
 
 
 class _Hello:
@@ -196,9 +198,10 @@ def _offer(answer: Any, parent: Candidate, at: float | None) -> Offer:
     port = optional(answer, "tcp_port")
     ip = optional(answer, "ip") or ""
     usable = port if ip and port and 0 < port < 65536 else None
-    if usable is not None and not _is_at(parent.address, ip):
+    if usable is not None and not _is_at(parent.host.address, ip):
         raise RemoteProtocolError(
-            f"parent {parent.address}: names {ip}:{port} for its pieces, which is another machine"
+            f"parent {parent.host.address}: names {ip}:{port} for its pieces, which is another "
+            "machine"
         )
     return Offer(answer.number, answer.offset, answer.length, ip, usable, at)
 

@@ -23,9 +23,10 @@ from pantala.errors import (
     NotFound,
     SchedulerLost,
 )
+from pantala.model.announce import Registration
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
-from pantala.ports import KnownTask, Registration
+from pantala.ports import KnownTask
 
 from . import status
 from .announce_stream import AnnounceStream

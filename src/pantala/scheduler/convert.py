@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pantala.core.sched.entities import (
-    DEFAULT_CONCURRENT_PIECES,
-    Host,
-    HostFacts,
-    Peer,
-    Registration,
-    Task,
-)
+from pantala.core.sched.entities import Peer, Task
 from pantala.errors import InvalidRequest
+from pantala.model.announce import Candidate, HostFacts, Registration
 from pantala.model.digest import parse_digest
-from pantala.model.ids import check_task_id, check_url, credentials_id
-from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, ByteRange
+from pantala.model.ids import check_task_id, check_url
+from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
+from pantala.model.task import PRIORITIES
 from pantala.model.units import byte_count
-from pantala.model.urls import public_url
 from pantala.pb import common_pb2, scheduler_pb2
-from pantala.rpc.convert import duration, optional, seconds, timestamp
+from pantala.rpc.codec import write_candidate
+from pantala.rpc.convert import duration, seconds, timestamp
 
 from .dialects import Side
 
@@ -35,8 +30,6 @@ _MAX_KEPT: Final = 16 * 1024
 _MAX_PIECES: Final = 2**32 - 1
 #: Parts of an announcement that are sent when they have changed.
 _MAY_BE_LEFT_OUT: Final = ("cpu", "memory", "network", "disk", "build")
-#: Of pieces at once; what a host is charged for must stay within reason.
-_MAX_CONCURRENT: Final = 1024
 
 
 def check_id(text: str, name: str) -> str:
@@ -97,62 +90,41 @@ def host_facts(
     )
 
 
-def registration(side: Side, message: Any, download: Any) -> Registration:
-    """A peer's first words.
+def check_registration(message: Any, said: Registration) -> None:
+    """Judge a peer's first words.
 
     Args:
-        side: The kind's.
-        message: The whole message, which has the ids.
-        download: What it says of the download.
+        message: As they came.
+        said: What they mean.
 
     Raises:
         InvalidRequest: Something that is needed is missing or makes no sense.
     """
     _check_size(message, "a registration", _MAX_REGISTERED)
-    if not download.url:
+    request = said.request
+    if not request.url:
         raise InvalidRequest("url: must not be empty")
-    if download.priority not in common_pb2.Priority.values():
-        raise InvalidRequest(f"priority {download.priority}: want LEVEL0 to LEVEL6")
-    if download.HasField("digest") and download.digest:
-        parse_digest(download.digest)
-    _piece_length(download, "piece_length")
-    content_length = optional(download, "actual_content_length")
-    piece_length = _piece_length(download, "actual_piece_length")
-    if (content_length or 0) > _MAX_PIECES * (piece_length or MIN_PIECE_LENGTH):
-        raise InvalidRequest(f"a content of {content_length} bytes: more pieces than can be named")
-    pieces = optional(download, "concurrent_piece_count") or DEFAULT_CONCURRENT_PIECES
-    return Registration(
-        kind=side.kind,
-        host_id=check_id(message.host_id, "host id"),
-        task_id=check_task_id(message.task_id),
-        peer_id=check_id(message.peer_id, "peer id"),
-        url=public_url(check_url(download.url)),
-        tag=optional(download, "tag"),
-        application=optional(download, "application"),
-        filtered_query_params=tuple(download.filtered_query_params),
-        range=_range(download),
-        priority=download.priority,
-        need_back_to_source=download.need_back_to_source,
-        disable_back_to_source=download.disable_back_to_source,
-        concurrent_pieces=min(pieces, _MAX_CONCURRENT),
-        content_length=content_length,
-        piece_length=piece_length,
-        size=_kept(message, download),
-        credentials=credentials_id(
-            download.url, download.filtered_query_params, download.request_header
-        ),
-    )
-
-
-def seed_request(side: Side, download: Any) -> Any:
-    """What a seed is asked for, so that it fetches what a peer's registration wants."""
-    copy = type(download)()
-    copy.CopyFrom(download)
-    for name in side.not_for_seeds:
-        copy.ClearField(name)
-    copy.need_back_to_source = True
-    # Otherwise the two messages have the same fields.
-    return side.download[1].FromString(copy.SerializeToString())
+    if request.priority not in PRIORITIES:
+        raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
+    if said.digest:
+        parse_digest(said.digest)
+    _check_piece_length("piece_length", request.piece_length)
+    _check_piece_length("actual_piece_length", said.piece_length)
+    if (said.content_length or 0) > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
+        raise InvalidRequest(
+            f"a content of {said.content_length} bytes: more pieces than can be named"
+        )
+    check_id(said.host_id, "host id")
+    check_task_id(said.task_id)
+    check_id(said.peer_id, "peer id")
+    check_url(request.url)
+    if request.range is not None and not request.range.length:
+        raise InvalidRequest("range: its length must not be 0")
+    if said.size > _MAX_KEPT:
+        raise InvalidRequest(
+            f"url, tag, application, ids and filtered parameters of {byte_count(said.size)}: want "
+            f"at most {_MAX_KEPT}"
+        )
 
 
 def peer_message(side: Side, peer: Peer, clock_offset: float) -> Any:
@@ -163,33 +135,32 @@ def peer_message(side: Side, peer: Peer, clock_offset: float) -> Any:
         peer: Whom.
         clock_offset: Unix time minus the world's.
     """
-    message = candidate_message(side, peer)
+    message = side.peer()
+    write_candidate(message, candidate(peer))
     message.created_at.CopyFrom(timestamp(peer.created_at + clock_offset))
     message.updated_at.CopyFrom(timestamp(peer.updated_at + clock_offset))
-    message.need_back_to_source = peer.registration.need_back_to_source
+    message.need_back_to_source = peer.registration.request.need_back_to_source
     message.task.CopyFrom(task_message(side, peer.task, clock_offset))
     if peer.cost is not None:
         message.cost.CopyFrom(duration(peer.cost))
     return message
 
 
-def candidate_message(side: Side, peer: Peer) -> Any:
-    """A parent as its children need it: they ask it for the rest."""
-    message = side.peer(
-        id=peer.id,
-        priority=peer.registration.priority,
+def candidate(peer: Peer) -> Candidate:
+    """A parent as its children are told of it."""
+    return Candidate(
+        peer_id=peer.id,
+        host=peer.host.facts,
         state=peer.state.value,
-        host=_candidate_host(peer.host),
-        concurrent_piece_count=peer.registration.concurrent_pieces,
+        priority=peer.registration.request.priority,
+        range=peer.range,
+        concurrent_piece_count=peer.concurrent_pieces,
     )
-    if peer.range is not None:
-        message.range.start, message.range.length = peer.range.start, peer.range.length
-    return message
 
 
 def task_message(side: Side, task: Task, clock_offset: float) -> Any:
     """A task. Its digest and headers belong to those who gave them, and are not told."""
-    wanted, (content_length, piece_length) = task.registration, task.shape
+    wanted, (content_length, piece_length) = task.registration.request, task.shape
     message = side.task(
         id=task.id,
         type=int(task.kind),
@@ -218,54 +189,11 @@ def _check_size(message: Any, what: str, limit: int) -> None:
         raise InvalidRequest(f"{what} of {byte_count(size)}: want at most {limit}")
 
 
-def _kept(message: Any, download: Any) -> int:
-    """Bytes of a registration that stay when its download is over: its texts."""
-    texts = (
-        *(message.host_id, message.task_id, message.peer_id),
-        *(download.url, download.tag, download.application, *download.filtered_query_params),
-    )
-    size = sum(len(text) for text in texts)
-    if size > _MAX_KEPT:
-        raise InvalidRequest(
-            f"url, tag, application, ids and filtered parameters of {byte_count(size)}: want at "
-            f"most {_MAX_KEPT}"
-        )
-    return size
-
-
-def _piece_length(download: Any, name: str) -> int | None:
-    length: int = getattr(download, name)
+def _check_piece_length(name: str, length: int | None) -> None:
     if length and not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
         raise InvalidRequest(
             f"{name} {length}: want {MIN_PIECE_LENGTH} to {MAX_PIECE_LENGTH} bytes"
         )
-    return length or None
-
-
-def _range(download: Any) -> ByteRange | None:
-    if not download.HasField("range"):
-        return None
-    if not download.range.length:
-        raise InvalidRequest("range: its length must not be 0")
-    return ByteRange(download.range.start, download.range.length)
-
-
-def _candidate_host(host: Host) -> common_pb2.Host:
-    facts = host.facts
-    return common_pb2.Host(
-        id=facts.id,
-        type=facts.type,
-        hostname=facts.hostname,
-        ip=facts.ip,
-        port=facts.port,
-        download_port=facts.download_port,
-        network=common_pb2.Network(
-            idc=facts.idc,
-            location=facts.location,
-            tx_bandwidth=facts.tx_bandwidth,
-            max_tx_bandwidth=facts.max_tx_bandwidth,
-        ),
-    )
 
 
 def _size_scope(task: Task) -> common_pb2.SizeScope.ValueType:

@@ -22,6 +22,7 @@ from prometheus_client import (
 from pantala import BUILD_VERSION
 from pantala.core.sched.entities import Host, Peer
 from pantala.errors import NotFound
+from pantala.model.task import PieceRecord, Traffic
 from pantala.pb import common_pb2
 
 #: Of what :meth:`Metrics.render` gives.
@@ -143,7 +144,7 @@ class Metrics:
 
     def peer_event(self, name: str, peer: Peer) -> None:
         """A peer told something."""
-        priority = common_pb2.Priority.Name(peer.registration.priority)  # type: ignore[arg-type]  # checked when it registered
+        priority = common_pb2.Priority.Name(peer.registration.request.priority)  # type: ignore[arg-type]  # checked when it registered
         self._peer_events[name].labels(priority, *_labels(peer)).inc()
 
     def peer_finished(self, peer: Peer) -> None:
@@ -152,17 +153,15 @@ class Metrics:
         level = size_level(peer.shape.content_length)
         self._durations.labels(level).observe((peer.cost or 0.0) * 1000)
 
-    def piece_finished(self, peer: Peer, piece: common_pb2.Piece) -> None:
+    def piece_finished(self, peer: Peer, piece: PieceRecord) -> None:
         """A peer has one more piece."""
-        known = piece.traffic_type in common_pb2.TrafficType.values()
-        traffic = common_pb2.TrafficType.Name(piece.traffic_type) if known else "UNKNOWN"
-        self._pieces.labels(traffic, *_labels(peer)).inc()
-        self._traffic.labels(traffic, *_labels(peer)).inc(piece.length)
+        self._pieces.labels(piece.traffic.name, *_labels(peer)).inc()
+        self._traffic.labels(piece.traffic.name, *_labels(peer)).inc(piece.length)
 
     def piece_failed(self, peer: Peer, *, from_source: bool) -> None:
         """A piece did not come."""
-        traffic = "BACK_TO_SOURCE" if from_source else "REMOTE_PEER"
-        self._piece_failures.labels(traffic, *_labels(peer)).inc()
+        traffic = Traffic.BACK_TO_SOURCE if from_source else Traffic.REMOTE_PEER
+        self._piece_failures.labels(traffic.name, *_labels(peer)).inc()
 
     def render(self) -> bytes:
         """All of it, as Prometheus reads it; of the type :data:`CONTENT_TYPE`."""

@@ -15,6 +15,7 @@ from pantala.background import Tasks
 from pantala.core.sched.entities import Host, Task, Trigger
 from pantala.core.sched.world import World
 from pantala.errors import Blame, DragonflyError, SourceFailed, Unavailable
+from pantala.model.task import DownloadRequest
 from pantala.pb import dfdaemon_pb2_grpc
 from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
@@ -47,11 +48,13 @@ class SeedCaller:
         self._tasks = tasks
         self._timeout = timeout
 
-    def ask(self, side: Side, task: Task, seeds: Sequence[Host], request: Any) -> None:
+    def ask(self, side: Side, task: Task, seeds: Sequence[Host], request: DownloadRequest) -> None:
         """Ask one of *seeds* for *task*, in this order, until one carries it out."""
         self._tasks.start(self._ask(side, task, seeds, request), f"seed of {task.id}")
 
-    async def _ask(self, side: Side, task: Task, seeds: Sequence[Host], request: Any) -> None:
+    async def _ask(
+        self, side: Side, task: Task, seeds: Sequence[Host], request: DownloadRequest
+    ) -> None:
         limits = self._world.limits
         no_seed_for = limits.seed_pause
         try:
@@ -77,16 +80,16 @@ class SeedCaller:
         finally:
             self._world.end_trigger(task, no_seed_before=time.monotonic() + no_seed_for)
 
-    async def _download(self, side: Side, seed: Host, request: Any) -> None:
+    async def _download(self, side: Side, seed: Host, request: DownloadRequest) -> None:
         """Let *seed* download, and stay until it has finished. Raises DragonflyError."""
-        method, _ = side.download
+        message = side.talk.codec.encode_download(request)
         target = seed.facts.address
         # Only ours are asked, and ours let themselves be pinged as often as that.
         options = channel_options(target, keepalive=_KEEPALIVE)
         async with grpc.aio.insecure_channel(target, options) as channel:
             stub: Any = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
             try:
-                call = getattr(stub, method)(request, timeout=self._timeout)
+                call = getattr(stub, side.download)(message, timeout=self._timeout)
                 async with asyncio.timeout(_HELLO_LIMIT):
                     await call.initial_metadata()  # which a daemon of ours sends at once
                 async for _ in call:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from random import Random
 from typing import Any, Final
 
@@ -19,11 +19,13 @@ from pantala.core.sched.choose import (
 )
 from pantala.core.sched.entities import Caller, Peer
 from pantala.core.sched.owners import owned
+from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.states import PeerState
 from pantala.core.sched.world import World
-from pantala.core.transfer import Note
 from pantala.errors import InvalidRequest, NotFound
-from pantala.rpc.convert import seconds
+from pantala.model import announce
+from pantala.model.announce import Answer, Registration, Report
+from pantala.model.task import DownloadRequest
 
 from . import convert
 from .dialects import Side
@@ -35,19 +37,6 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 #: Characters kept of what a peer says of its failure.
 _MAX_DESCRIPTION: Final = 500
-
-#: Of single pieces.
-_PIECES: Final = frozenset(
-    {
-        Note.PIECE_FINISHED,
-        Note.PIECE_FAILED,
-        Note.SOURCE_PIECE_FINISHED,
-        Note.SOURCE_PIECE_FAILED,
-    }
-)
-
-#: After these the scheduler ends the stream; a daemon waits for that.
-_LAST: Final = frozenset({Note.FINISHED, Note.FAILED, Note.SOURCE_FINISHED, Note.SOURCE_FAILED})
 
 
 class Sessions:
@@ -99,26 +88,15 @@ class Session:
         self._all = sessions
         self._world = sessions.world
         self._side = side
+        self._codec = side.talk.codec
         self._caller = caller
         self._peer: Peer | None = None
-        self._download: Any = None
+        #: What it wants, with all that it asks the origin with: a seed may fetch with that.
+        self._request: DownloadRequest  # of those that have registered, and so of `_known`
         #: What the origin answered, by HTTP, when it last failed this peer.
         self._origin_status: int | None = None
         #: The peer has said how its download went.
         self.is_over = False
-        self._handlers: Mapping[Note, Callable[[Peer, Any], Awaitable[Any]]] = {
-            Note.STARTED: self._started,
-            Note.SOURCE_STARTED: self._source_started,
-            Note.RESCHEDULE: self._reschedule,
-            Note.FINISHED: self._finished,
-            Note.SOURCE_FINISHED: self._finished,
-            Note.FAILED: self._failed,
-            Note.SOURCE_FAILED: self._source_failed,
-            Note.PIECE_FINISHED: self._piece,
-            Note.SOURCE_PIECE_FINISHED: self._piece,
-            Note.PIECE_FAILED: self._piece_failed,
-            Note.SOURCE_PIECE_FAILED: self._source_piece_failed,
-        }
 
     async def handle(self, message: Any) -> Any:
         """Take one message; return the answer, or None.
@@ -126,20 +104,14 @@ class Session:
         Raises:
             DragonflyError: The talk ends with it.
         """
-        arm = message.WhichOneof("request")
-        if arm is None:
-            raise InvalidRequest("the message has no request in it")
-        if arm == self._side.talk.register_arm:
-            return await self._register(message, getattr(message, arm))
-        note = self._side.notes[arm]
-        try:
-            peer = self._known(message.peer_id)
-        except NotFound:
-            if note in _PIECES:  # news of a peer that was deleted meanwhile are no reason to part
-                return None
-            raise
-        self.is_over = note in _LAST
-        return await self._handlers[note](peer, getattr(message, arm))
+        said = self._codec.decode(message)
+        answer: Answer | None
+        if isinstance(said, Registration):
+            convert.check_registration(message, said)
+            answer = await self._register(said)
+        else:
+            answer = await self._hear(message.peer_id, said)
+        return None if answer is None else self._codec.encode_answer(answer)
 
     def close(self) -> None:
         """The stream has ended."""
@@ -154,21 +126,20 @@ class Session:
             raise NotFound(f"peer {peer_id} is not known on this stream; register it first")
         return peer
 
-    async def _register(self, message: Any, download: Any) -> Any:
-        registration = convert.registration(self._side, message, download)
-        check_priority(registration)
+    async def _register(self, said: Registration) -> Answer:
+        check_priority(said)
         if self._peer is not None:
             raise InvalidRequest("a stream is one download: its peer has registered already")
-        owned(self._world, registration.host_id, self._caller)
-        peer = self._world.register(registration, time.monotonic())
-        self._peer, self._download = peer, download
+        owned(self._world, said.host_id, self._caller)
+        peer = self._world.register(said, time.monotonic())
+        self._peer, self._request = peer, said.request
         self._world.begin_talk(peer)
         self._all.metrics.peer_event("register_peer", peer)
         if peer.state is PeerState.RECEIVED_EMPTY:
-            return self._answer(self._side.talk.empty_arm)
+            return announce.EmptyTask()
         return await self._schedule(peer)
 
-    async def _schedule(self, peer: Peer) -> Any:
+    async def _schedule(self, peer: Peer) -> Answer:
         """Decide on *peer*, as often as it takes."""
         began = time.monotonic()
         while True:
@@ -176,82 +147,78 @@ class Session:
             match decision:
                 case Parents(parents):
                     self._all.metrics.scheduled(time.monotonic() - began)
-                    return self._offer(parents)
+                    candidates = tuple(convert.candidate(parent) for parent in parents)
+                    return announce.CandidateParents(candidates)
                 case ToSource(why):
                     self._all.metrics.scheduled(time.monotonic() - began)
                     logger.info("to the origin", task=peer.task.id, peer=peer.id, why=why)
-                    return self._answer("need_back_to_source_response", description=why)
+                    return announce.NeedBackToSource(why)
                 case AskSeed(seeds):
-                    request = convert.seed_request(self._side, self._download)
-                    self._all.seeds.ask(self._side, peer.task, seeds, request)
+                    wanted = for_seed(self._request)
+                    self._all.seeds.ask(self._side, peer.task, seeds, wanted)
                 case Wait(until):
                     timeout = until - time.monotonic()
                     await self._all.waiters.wait(peer.task.key, timeout)
             self._known(peer.id)
 
-    def _offer(self, parents: tuple[Peer, ...]) -> Any:
-        return self._answer(
-            self._side.talk.normal_arm,
-            candidate_parents=[convert.candidate_message(self._side, p) for p in parents],
-        )
+    async def _hear(self, peer_id: str, said: Report) -> Answer | None:
+        """Take what a peer tells after it has registered."""
+        try:
+            peer = self._known(peer_id)
+        except NotFound:
+            if isinstance(
+                said, announce.PieceReport
+            ):  # of one that was deleted meanwhile: no reason to part
+                return None
+            raise
+        self.is_over = isinstance(said, announce.LastReport)
+        if isinstance(said, announce.PieceReport):
+            self._hear_of_piece(peer, said, time.monotonic())
+        elif isinstance(said, announce.Reschedule):
+            for parent in said.parents:
+                self._world.block(peer, parent)
+            return await self._schedule(peer)
+        else:
+            self._hear_of_download(peer, said, time.monotonic())
+        return None
 
-    def _answer(self, arm: str, **fields: Any) -> Any:
-        answer = self._side.answer()
-        part = getattr(answer, arm)
-        part.SetInParent()
-        for name, value in fields.items():
-            if isinstance(value, list):
-                getattr(part, name).extend(value)
-            else:
-                setattr(part, name, value)
-        return answer
+    def _hear_of_piece(self, peer: Peer, said: announce.PieceReport, now: float) -> None:
+        metrics = self._all.metrics
+        match said:
+            case announce.PieceFinished(piece) | announce.SourcePieceFinished(piece):
+                self._world.piece(peer, piece.cost, piece.parent_id or None, now)
+                metrics.piece_finished(peer, piece)
+            case announce.PieceFailed(parent_id=parent_id):
+                self._world.piece_failed(peer, parent_id, now)
+                metrics.piece_failed(peer, from_source=False)
+            case announce.SourcePieceFailed(status_code=status):  # pragma: no branch  the last one
+                self._origin_status = status
+                self._world.touch(peer, now)
+                metrics.piece_failed(peer, from_source=True)
 
-    # What a peer may tell after it has registered
+    def _hear_of_download(self, peer: Peer, said: announce.DownloadReport, now: float) -> None:
+        metrics = self._all.metrics
+        match said:
+            case announce.Started():
+                self._world.start(peer, now)
+                metrics.peer_event("download_peer_started", peer)
+            case announce.SourceStarted():
+                self._world.start_back_to_source(peer, now)
+                metrics.peer_event("download_peer_back_to_source_started", peer)
+            case announce.Finished() | announce.SourceFinished():
+                self._world.finish(peer, now)
+                metrics.peer_finished(peer)
+            case announce.Failed(description):
+                _log_failure(peer, description)
+                self._world.fail(peer, now)
+                metrics.peer_event("download_peer_finished_failure", peer)
+            case announce.SourceFailed(description):  # pragma: no branch  there is no other
+                _log_failure(peer, description)
+                origin = description[:_MAX_DESCRIPTION]
+                self._world.fail(peer, now, origin=origin, status=self._origin_status)
+                metrics.peer_event("download_peer_back_to_source_finished_failure", peer)
 
-    async def _started(self, peer: Peer, _: Any) -> None:
-        self._world.start(peer, time.monotonic())
-        self._all.metrics.peer_event("download_peer_started", peer)
 
-    async def _source_started(self, peer: Peer, _: Any) -> None:
-        self._world.start_back_to_source(peer, time.monotonic())
-        self._all.metrics.peer_event("download_peer_back_to_source_started", peer)
-
-    async def _reschedule(self, peer: Peer, arm: Any) -> Any:
-        for parent in arm.candidate_parents:
-            self._world.block(peer, parent.id)
-        return await self._schedule(peer)
-
-    async def _finished(self, peer: Peer, _: Any) -> None:
-        self._world.finish(peer, time.monotonic())
-        self._all.metrics.peer_finished(peer)
-
-    async def _failed(self, peer: Peer, arm: Any) -> None:
-        self._log_failure(peer, arm.description)
-        self._world.fail(peer, time.monotonic())
-        self._all.metrics.peer_event("download_peer_finished_failure", peer)
-
-    async def _source_failed(self, peer: Peer, arm: Any) -> None:
-        self._log_failure(peer, arm.description)
-        said = arm.description[:_MAX_DESCRIPTION]
-        self._world.fail(peer, time.monotonic(), origin=said, status=self._origin_status)
-        self._all.metrics.peer_event("download_peer_back_to_source_finished_failure", peer)
-
-    async def _piece(self, peer: Peer, arm: Any) -> None:
-        piece = arm.piece
-        parent_id = piece.parent_id or None
-        self._world.piece(peer, seconds(piece.cost), parent_id, time.monotonic())
-        self._all.metrics.piece_finished(peer, piece)
-
-    async def _piece_failed(self, peer: Peer, arm: Any) -> None:
-        self._world.piece_failed(peer, arm.parent_id, time.monotonic())
-        self._all.metrics.piece_failed(peer, from_source=False)
-
-    async def _source_piece_failed(self, peer: Peer, arm: Any) -> None:
-        answered = arm.HasField("backend") and arm.backend.HasField("status_code")
-        self._origin_status = arm.backend.status_code if answered else None
-        self._world.touch(peer, time.monotonic())
-        self._all.metrics.piece_failed(peer, from_source=True)
-
-    def _log_failure(self, peer: Peer, description: str) -> None:
-        why = description[:_MAX_DESCRIPTION]
-        logger.info("download failed", task=peer.task.id, peer=peer.id, why=why)
+def _log_failure(peer: Peer, description: str) -> None:
+    why = description[:_MAX_DESCRIPTION]
+    logger.info("download failed", task=peer.task.id, peer=peer.id, why=why)

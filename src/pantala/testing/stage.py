@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping
+from dataclasses import fields
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from pantala.core.sched.choose import Decision, Parents, ToSource, decide
-from pantala.core.sched.entities import Caller, Host, HostFacts, Peer, Registration, Task
+from pantala.core.sched.entities import Caller, Host, Peer, Task
 from pantala.core.sched.room import HOST, PEER
 from pantala.core.sched.rules import RULES, Limits, Rules
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.core.sched.world import World
-from pantala.model.task import Kind
+from pantala.model.announce import HostFacts, Registration
+from pantala.model.task import DownloadRequest, Kind
 
 MIB = 1024 * 1024
+
+_WISHED: Final = {each.name for each in fields(DownloadRequest)} - {"piece_length"}
 
 
 def task_id(name: str) -> str:
@@ -70,7 +74,10 @@ class Stage:
             "content_length": 10 * MIB,
             "piece_length": 4 * MIB,
         }
-        words = Registration(host_id=host, task_id=task_id(task), **(first | said))
+        said = first | said
+        wish = {name: said.pop(name) for name in said.keys() & _WISHED}
+        request = DownloadRequest(**wish)
+        words = Registration(host_id=host, task_id=task_id(task), request=request, **said)
         return self.world.register(words, self.now)
 
     def decide(self, peer: Peer) -> Decision:

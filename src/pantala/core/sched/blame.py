@@ -53,4 +53,4 @@ def _suspect(peer: Peer, status: int | None) -> str:
 
     Many answer 404 to those who must not know. What is no answer of kind 4xx is the origin's own.
     """
-    return peer.registration.credentials if status is not None and 400 <= status < 500 else ""
+    return peer.credentials if status is not None and 400 <= status < 500 else ""

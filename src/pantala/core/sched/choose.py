@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
+from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
 
-from .entities import AT_WORK, OVER, Host, Peer, Registration, Task, Trigger
+from .entities import AT_WORK, OVER, Host, Peer, Task, Trigger
 from .evaluate import evaluate
 from .rules import Limits
 from .sample import Chance
@@ -75,7 +76,7 @@ def check_priority(registration: Registration) -> None:
     Raises:
         Forbidden: It does.
     """
-    if registration.priority == PRIORITY_FORBIDDEN:
+    if registration.request.priority == PRIORITY_FORBIDDEN:
         raise Forbidden(f"task {registration.task_id}: downloads of priority LEVEL1 are forbidden")
 
 
@@ -88,7 +89,7 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
         NotFound: Its priority allows only peers, and there are none.
     """
     world.link([], peer)
-    if peer.registration.need_back_to_source or peer.state not in _MAY_HAVE_PARENTS:
+    if peer.registration.request.need_back_to_source or peer.state not in _MAY_HAVE_PARENTS:
         return _to_source(world, peer, now, "the peer asked for it")
     below = peer.hosts_below()
     parents = find_candidates(world.limits, peer, below, chance)
@@ -186,7 +187,7 @@ def _has_shown_up(world: World, task: Task, trigger: Trigger) -> bool:
 
 def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
     """Nobody is coming: steps 4 to 6."""
-    priority, task, limits = peer.registration.priority, peer.task, world.limits
+    priority, task, limits = peer.registration.request.priority, peer.task, world.limits
     if _waits_for_a_place(peer, below, limits, now):
         return Wait(now + _LOOK_AGAIN)
     if priority == PRIORITY_ONLY_PEERS:
@@ -229,7 +230,7 @@ def _obstacle(peer: Peer, limits: Limits, now: float) -> str | None:
     task = peer.task
     if not task.rules.from_source:
         return f"{task.kind.name} tasks have no origin"
-    if peer.registration.disable_back_to_source:
+    if peer.registration.request.disable_back_to_source:
         return "the peer may not ask the origin (disable_back_to_source)"
     if len(task.at_origin) >= limits.back_to_source:
         return f"{len(task.at_origin)} peers are at the origin (scheduler.backToSourceCount)"

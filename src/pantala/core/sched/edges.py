@@ -10,7 +10,7 @@ def connect(parent: Peer, child: Peer) -> None:
 
     The host is charged for as many pieces at once as the child fetches, all in one second.
     """
-    pieces = child.registration.concurrent_pieces
+    pieces = child.concurrent_pieces
     edge = Edge(
         parent=parent,
         child=child,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pantala.core.fsm import Machine
+from pantala.model.announce import HostFacts, Registration
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
 
@@ -36,57 +37,6 @@ DEFAULT_CONCURRENT_PIECES: Final = 8
 AT_WORK: Final = frozenset({PeerState.RUNNING, PeerState.BACK_TO_SOURCE})
 #: In these a peer is over: it gives no more news.
 OVER: Final = frozenset({PeerState.SUCCEEDED, PeerState.FAILED, PeerState.LEAVE})
-
-
-@dataclass(frozen=True, slots=True)
-class HostFacts:
-    """What a host says of itself.
-
-    Attributes:
-        port: Where its gRPC service for other hosts listens.
-        download_port: Likewise; Dragonfly's daemons announce one port twice.
-        type: 0 is a normal host, anything else a seed.
-        disable_shared: It must never be a parent.
-        idc: Data centre, ``""`` if unknown.
-        location: Elements from the largest to the smallest, separated by ``|``.
-        tx_bandwidth: Bits a second that it sends now.
-        max_tx_bandwidth: Bits a second that it may send, 0 if unknown.
-        disk_free: Bytes that its disk has left, 0 if unknown.
-        version: Of its program.
-        interval: Seconds until it announces itself again; 0 if it does not say.
-        announced: The announcement as it came on the wire. Not looked into here.
-    """
-
-    id: str
-    hostname: str
-    ip: str
-    port: int
-    download_port: int = 0
-    type: int = 0
-    disable_shared: bool = False
-    idc: str = ""
-    location: str = ""
-    tx_bandwidth: int = 0
-    max_tx_bandwidth: int = 0
-    disk_free: int = 0
-    version: str = ""
-    interval: float = 0.0
-    announced: bytes = b""
-
-    @property
-    def is_seed(self) -> bool:
-        """Seeds fetch from the origin so that others need not."""
-        return self.type != 0
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether its program is pantala, which can be asked for cache tasks."""
-        return self.version.startswith("pantala/")
-
-    @property
-    def address(self) -> str:
-        """Where to call it, as gRPC wants it."""
-        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
 class Caller(NamedTuple):
@@ -166,47 +116,6 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """A peer's first words.
-
-    Attributes:
-        content_length: Bytes; None when the peer does not say, which for a task that nobody
-            holds means that it is empty.
-        piece_length: Bytes; None when it does not say.
-        url: Its public form: whoever asks gets to see it.
-        priority: 0 to 6, see :mod:`.choose`.
-        credentials: A name for what it asks the origin with and others do not; ``""`` for nothing.
-        size: Bytes of the words that are kept.
-    """
-
-    kind: Kind
-    host_id: str
-    task_id: str
-    peer_id: str
-    url: str
-    tag: str | None = None
-    application: str | None = None
-    filtered_query_params: tuple[str, ...] = ()
-    range: ByteRange | None = None
-    priority: int = 0
-    need_back_to_source: bool = False
-    disable_back_to_source: bool = False
-    concurrent_pieces: int = DEFAULT_CONCURRENT_PIECES
-    content_length: int | None = None
-    piece_length: int | None = None
-    credentials: str = ""
-    size: int = 0
-
-    def shape(self, default: Shape) -> Shape:
-        """How the content is cut; what it does not say is as in *default*."""
-        content, piece = self.content_length, self.piece_length
-        return Shape(
-            default.content_length if content is None else content,
-            default.piece_length if piece is None else piece,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Trigger:
     """A seed that was asked to fetch a task and may not have registered for it yet."""
 
@@ -242,7 +151,7 @@ class Task:
     id: str
     rules: Rules
     machine: Machine[TaskState, TaskEvent]
-    #: The latest registration that was not refused.
+    #: The latest registration that was not refused, as it may be shown.
     registration: Registration
     shape: Shape
     created_at: float
@@ -289,7 +198,12 @@ class Peer:
     task: Task
     host: Host
     machine: Machine[PeerState, PeerEvent]
+    #: Its first words, as they may be shown.
     registration: Registration
+    #: A name for what it asks the origin with and others do not; ``""`` for nothing.
+    credentials: str
+    #: Pieces that it fetches at once.
+    concurrent_pieces: int
     shape: Shape
     #: The part of the content that it wants, or has; None: everything.
     range: ByteRange | None

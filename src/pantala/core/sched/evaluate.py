@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .entities import Host, HostFacts, Peer
+from pantala.model.announce import HostFacts
+
+from .entities import Host, Peer
 from .states import PeerState
 
 #: Bits in a piece of 16 MiB, in which the concurrency of a link is measured.

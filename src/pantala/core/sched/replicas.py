@@ -15,7 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .entities import HostFacts, TaskKey
+from pantala.model.announce import HostFacts
+
+from .entities import TaskKey
 from .records import ON_THE_WAY, PeerRow, TaskRow
 from .rules import Rules
 from .sample import Chance

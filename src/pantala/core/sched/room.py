@@ -7,8 +7,9 @@ from typing import Final
 
 from pantala.core.shares import Shares
 from pantala.errors import Busy, NoProvider
+from pantala.model.announce import Registration
 
-from .entities import Registration, TaskKey
+from .entities import TaskKey
 from .rules import Limits
 
 #: Bytes that a host takes with an announcement of the largest size, and a peer with its task but

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pantala.core.ring import SeedRing
+from pantala.model.task import DownloadRequest
 
 from .entities import Host, Task
+
+
+def for_seed(request: DownloadRequest) -> DownloadRequest:
+    """What a seed is asked for, so that it fetches what a peer wants: from the origin."""
+    return replace(request, need_back_to_source=True, disable_back_to_source=False)
 
 
 class Seeds:

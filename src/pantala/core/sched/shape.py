@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pantala.model.announce import Registration
+
 
 class Shape(NamedTuple):
     """In bytes. Peers exchange pieces only if they agree on it."""
 
     content_length: int
     piece_length: int
+
+    def told(self, registration: Registration) -> Shape:
+        """How a peer says that its content is cut; what it does not say is as here."""
+        content, piece = registration.content_length, registration.piece_length
+        return Shape(
+            self.content_length if content is None else content,
+            self.piece_length if piece is None else piece,
+        )

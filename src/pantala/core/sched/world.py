@@ -7,6 +7,7 @@ Each method takes one event, moves what has to move, and keeps the collections o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from pantala.core.fsm import Machine
 from pantala.errors import (
@@ -16,19 +17,20 @@ from pantala.errors import (
     NotFound,
     TaskNotFound,
 )
+from pantala.model.announce import HostFacts, Registration
+from pantala.model.ids import credentials_id
 from pantala.model.task import Kind
 
 from .blame import blame_origin, blame_parent, block
 from .costs import Costs
 from .edges import connect, disconnect, disconnect_parents
 from .entities import (
+    DEFAULT_CONCURRENT_PIECES,
     OVER,
     Caller,
     Host,
-    HostFacts,
     Peer,
     PeerKey,
-    Registration,
     Task,
     TaskKey,
 )
@@ -37,6 +39,13 @@ from .rules import RULES, Limits, Rules
 from .seeds import Seeds
 from .shape import Shape
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
+
+#: The most pieces at once that a peer is believed to fetch: what its parents' hosts are charged for
+#: must stay within reason.
+_MAX_CONCURRENT_PIECES: Final = 1024
+
+#: Of a content of which nothing has been told.
+_UNKNOWN: Final = Shape(0, 0)
 
 
 class World:
@@ -165,9 +174,11 @@ class World:
     def register(self, registration: Registration, now: float) -> Peer:
         """A peer joins the task that it names, which comes to be if need be.
 
+        Of its words those are kept that may be shown.
+
         Raises:
             HostUnknown: Its host is not known.
-            InvalidRequest: The kind of task is not served.
+            InvalidRequest: The kind of task is not served, or its URL cannot be parsed.
             InvalidTransition: A peer of that id is there already.
             NoProvider: Too much is kept of hosts at its host's address, or of all.
         """
@@ -175,9 +186,11 @@ class World:
         known = self.peers.get((registration.kind, registration.peer_id))
         if known is not None:
             known.machine.fire(PeerEvent.REGISTER_NORMAL)  # refused: it is past that
+        wish, registration = registration.request, registration.public()
+        credentials = credentials_id(wish.url, wish.filtered_query_params, wish.request_header)
         self.room.check_peer(host.account, registration)
         task = self._task_for(registration, now)
-        peer = self._new_peer(host, task, registration, now)
+        peer = self._new_peer(host, task, registration, credentials, now)
         self._keep_running(task)
         empty = peer.shape.content_length == 0
         peer.machine.fire(PeerEvent.REGISTER_EMPTY if empty else PeerEvent.REGISTER_NORMAL)
@@ -322,7 +335,7 @@ class World:
         if task is None:
             return self._new_task(registration, now)
         if not task.holders:
-            task.shape = registration.shape(Shape(0, 0))
+            task.shape = _UNKNOWN.told(registration)
         task.registration, task.updated_at = registration, now
         return task
 
@@ -336,22 +349,27 @@ class World:
             rules=rules,
             machine=Machine(f"task {registration.task_id}", rules.tasks, TaskState.PENDING),
             registration=registration,
-            shape=registration.shape(Shape(0, 0)),
+            shape=_UNKNOWN.told(registration),
             created_at=now,
             updated_at=now,
         )
         self.tasks[task.key] = task
         return task
 
-    def _new_peer(self, host: Host, task: Task, registration: Registration, now: float) -> Peer:
+    def _new_peer(
+        self, host: Host, task: Task, registration: Registration, credentials: str, now: float
+    ) -> Peer:
+        wanted = registration.concurrent_piece_count or DEFAULT_CONCURRENT_PIECES
         peer = Peer(
             id=registration.peer_id,
             task=task,
             host=host,
             machine=Machine(f"peer {registration.peer_id}", task.rules.peers, PeerState.PENDING),
             registration=registration,
-            shape=registration.shape(task.shape),
-            range=registration.range,
+            credentials=credentials,
+            concurrent_pieces=min(wanted, _MAX_CONCURRENT_PIECES),
+            shape=task.shape.told(registration),
+            range=registration.request.range,
             created_at=now,
             updated_at=now,
             piece_at=now,

@@ -28,8 +28,10 @@ from pantala.errors import (
     TaskDeleted,
     Unavailable,
 )
+from pantala.model import announce
+from pantala.model.announce import Answer, Registration, Report
 from pantala.model.task import PieceRecord
-from pantala.ports import Answer, Conversation, Empty, GoToSource, Parents, Registration
+from pantala.ports import Conversation
 from pantala.rpc.patience import while_busy
 from pantala.storage.holding import Holding
 
@@ -45,13 +47,26 @@ logger = structlog.get_logger(__name__)
 _LOOK_AGAIN: Final = 1.0
 
 
+#: What is told with the last thing that went wrong.
+_EXPLAINED: Final = (announce.Reschedule, announce.Failed, announce.SourceStarted)
+
+
+def source_piece_failed(error: DragonflyError) -> announce.SourcePieceFailed:
+    """What the scheduler is told of *error*."""
+    if isinstance(error, SourceFailed):
+        return announce.SourcePieceFailed(
+            error.message, by_origin=True, status_code=error.status_code
+        )
+    return announce.SourcePieceFailed(str(error))
+
+
 def _left_alone() -> SourceChanged:
     return SourceChanged("those who hold the rest hold another version of the content")
 
 
 def _say_it_comes(talk: Conversation, answer: Answer) -> None:
-    if isinstance(answer, GoToSource):
-        talk.tell(t.Tell(t.Note.SOURCE_STARTED))
+    if isinstance(answer, announce.NeedBackToSource):
+        talk.tell(announce.SourceStarted())
 
 
 class Driver:
@@ -177,9 +192,9 @@ class Driver:
             at_source = self._transfer.talk is t.Talk.SOURCE
             blamed = isinstance(error, SourceFailed) and error.blame is Blame.ORIGIN
             blamed = blamed and not isinstance(error, SourceChanged)
-            note = t.Note.SOURCE_FAILED if at_source and blamed else t.Note.FAILED
-            why = error if isinstance(error, DragonflyError) else None
-            self._talk.tell(t.Tell(note), error=why)
+            why = str(error) if isinstance(error, DragonflyError) else ""
+            failed = announce.SourceFailed if at_source and blamed else announce.Failed
+            self._talk.tell(failed(why))
 
     # -- events and commands -------------------------------------------------------------------
 
@@ -211,8 +226,6 @@ class Driver:
                 self._unfollow(parent)
                 if parent in self._unwatch:
                     self._unwatch.pop(parent)()
-            case t.Tell():
-                self._tell(command)
             case t.Refuse() if self._fetcher.others:
                 self._break(_left_alone())
             case t.Refuse(pieces):
@@ -221,6 +234,8 @@ class Driver:
                 self._callers.refuse(pieces, self._refusal())
             case t.Finish():
                 self._end.set_result(None)
+            case _:
+                self._tell(command)
 
     def _unfollow(self, parent: str) -> None:
         task = self._follows.pop(parent, None)
@@ -233,11 +248,12 @@ class Driver:
         why = f" ({self._trouble})" if self._trouble else ""
         return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
 
-    def _tell(self, what: t.Tell) -> None:
+    def _tell(self, what: Report) -> None:
         if self._talk is not None:
-            piece = None if what.number is None else self.holding.pieces.get(what.number)
-            self._talk.tell(what, piece=piece, error=self._trouble)
-            self.told_finished = what.note in (t.Note.FINISHED, t.Note.SOURCE_FINISHED)
+            if isinstance(what, _EXPLAINED) and self._trouble is not None:
+                what = replace(what, description=str(self._trouble))
+            self._talk.tell(what)
+            self.told_finished = isinstance(what, announce.Finished | announce.SourceFinished)
 
     # -- news of the fetcher -------------------------------------------------------------------
 
@@ -262,7 +278,7 @@ class Driver:
     def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good, at least for those on whose behalf it was asked."""
         self._trouble = error
-        self._tell(t.Tell(t.Note.SOURCE_PIECE_FAILED))
+        self._tell(source_piece_failed(error))
         if isinstance(error, SourceChanged):
             self._break(error)
             return
@@ -337,17 +353,17 @@ class Driver:
     def _on_answer(self, answer: Answer) -> None:
         self._answered = True
         match answer:
-            case Parents(candidates):
+            case announce.CandidateParents(candidates):
                 for candidate in candidates:
                     self._fetcher.candidates[candidate.peer_id] = candidate
-                self.on(t.Scheduled({c.peer_id: c.weight for c in candidates}))
+                self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
                 self._watch_weights()
-            case GoToSource():
+            case announce.NeedBackToSource():
                 self.on(t.ToldBackToSource())
                 key, now = (self.holding.kind, self.holding.id), self._node.holdings.now()
                 for parent in self._node.suspects.accused(key, now):
-                    self._tell(t.Tell(t.Note.PIECE_FAILED, 0, parent))
-            case Empty():
+                    self._tell(announce.PieceFailed(0, parent))
+            case announce.EmptyTask():
                 self.on(t.ToldEmpty())
 
     def _watch_weights(self) -> None:

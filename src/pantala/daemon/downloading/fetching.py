@@ -25,9 +25,10 @@ from pantala.errors import (
     StoreFailed,
     TaskDeleted,
 )
+from pantala.model.announce import Candidate
 from pantala.model.task import READING, PieceRecord, Traffic
 from pantala.net.piece_client import Address, Limits, PieceFetch
-from pantala.ports import Candidate, Copy, MemorySink, Offer
+from pantala.ports import Copy, MemorySink, Offer
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
@@ -132,7 +133,7 @@ class Fetcher:
 
     async def follow(self, name: str, numbers: frozenset[int]) -> None:
         """Collect what a parent offers until it offers no more."""
-        holding, host = self._owner.holding, self.candidates[name].host_id
+        holding, host = self._owner.holding, self.candidates[name].host.id
         now = self._node.holdings.now()
         bad = self._node.suspects.is_suspect((holding.kind, holding.id), host, now)
         if bad:
@@ -192,10 +193,10 @@ class Fetcher:
             holding.learn_version("")
             return not holding.record.version.startswith(READING)
         if self._is_same_version(copy.version) or copy.digests in self._digests - {""}:
-            self._same.add(parent.host_id)
+            self._same.add(parent.host.id)
             self._digests.add(copy.digests)
             return True
-        self.others[parent.host_id] = copy.version
+        self.others[parent.host.id] = copy.version
         votes = sum(1 for version in self.others.values() if version == copy.version)
         if votes > len(self._same) and not self._certain:
             self._owner.on_outvoted()
@@ -323,12 +324,12 @@ class Fetcher:
         except TaskDeleted:
             return None  # the flight is told by the holding itself
         if parent is not None:
-            self._owner.holding.givers.add(self.candidates[parent].host_id)
+            self._owner.holding.givers.add(self.candidates[parent].host.id)
         if slower is not None:
             self._node.metrics.received_in_vain(slower.received or 0)
         self._node.metrics.piece_traffic(traffic, piece.length)
         self._owner.on_piece(piece)
-        return Stored(piece.number, what.second)
+        return Stored(piece, what.second)
 
 
 def _other_than_the_peers(origin: Origin) -> SourceChanged:

@@ -25,11 +25,12 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
+from pantala.model.announce import Registration
 from pantala.model.digest import piece_digest
 from pantala.model.pieces import piece_count, piece_length_for, pieces_for
 from pantala.model.task import DownloadRequest, TaskRecord, Traffic
 from pantala.model.urls import public_url
-from pantala.ports import KnownTask, Registration
+from pantala.ports import KnownTask
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.storage.leases import Lease

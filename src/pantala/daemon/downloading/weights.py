@@ -11,7 +11,8 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.errors import DragonflyError
-from pantala.ports import Candidate, ParentLink
+from pantala.model.announce import Candidate
+from pantala.ports import ParentLink
 
 logger = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class Weights:
             Ends it; to be called once. A host that tells nothing any more is asked again for the
             next listener.
         """
-        host = parent.host_id
+        host = parent.host.id
         self._listeners.setdefault(host, set()).add(listener)
         if host not in self._streams or self._streams[host].done():
             work = self._follow(parent)
@@ -63,11 +64,11 @@ class Weights:
         try:
             async with aclosing(_plain(self._parents.weights(parent))) as weights:
                 async for weight in weights:
-                    for listener in list(self._listeners.get(parent.host_id, ())):
+                    for listener in list(self._listeners.get(parent.host.id, ())):
                         listener(weight)
         except DragonflyError as error:
-            logger.debug("parent tells no weight", host=parent.host_id, why=str(error))
-            for listener in list(self._listeners.get(parent.host_id, ())):
+            logger.debug("parent tells no weight", host=parent.host.id, why=str(error))
+            for listener in list(self._listeners.get(parent.host.id, ())):
                 listener(None)
 
 

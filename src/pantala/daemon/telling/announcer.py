@@ -9,12 +9,13 @@ from typing import Final
 
 import structlog
 
-from pantala.core.transfer import Note, Tell
 from pantala.errors import DragonflyError, NotFound
+from pantala.model import announce
+from pantala.model.announce import Answer, Registration
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
-from pantala.ports import Answer, Conversation, Empty, GoToSource, Registration
+from pantala.ports import Conversation
 from pantala.rpc.scheduler_link import Scheduler, Schedulers, owner
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -248,10 +249,10 @@ class Announcer:
 
 
 def _say_we_have_it(talk: Conversation, answer: Answer) -> None:
-    if isinstance(answer, GoToSource):
-        talk.tell(Tell(Note.SOURCE_STARTED))
-        talk.tell(Tell(Note.SOURCE_FINISHED))
-    elif isinstance(answer, Empty):
-        talk.tell(Tell(Note.STARTED))
-        talk.tell(Tell(Note.FINISHED))
+    if isinstance(answer, announce.NeedBackToSource):
+        talk.tell(announce.SourceStarted())
+        talk.tell(announce.SourceFinished())
+    elif isinstance(answer, announce.EmptyTask):
+        talk.tell(announce.Started())
+        talk.tell(announce.Finished())
     talk.finish()
