@@ -25,8 +25,17 @@ from pantala.core.sched.rules import RULES, Limits
 from pantala.core.sched.states import PeerState
 from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
 from pantala.model.pieces import ByteRange
-from pantala.model.task import Kind
 from pantala.testing.stage import MIB, Stage
+
+
+@pytest.fixture(
+    params=[kind for kind, rules in RULES.items() if rules.from_source],
+    ids=lambda kind: kind.name,
+    autouse=True,
+)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds for one kind of task holds for all that fetch from an origin."""
+    monkeypatch.setattr(Stage, "kind", request.param)
 
 
 def ids(decision: Decision) -> set[str]:
@@ -206,7 +215,7 @@ def test_disabled_back_to_source_waits_a_little_when_nobody_comes() -> None:
 
 def test_a_kind_without_an_origin() -> None:
     """Nobody is ever elected: peers wait a little for a holder, then hear that there is none."""
-    rules = {Kind.CACHE: replace(RULES[Kind.CACHE], from_source=False)}
+    rules = {Stage.kind: replace(RULES[Stage.kind], from_source=False)}
     stage = Stage(Limits(patience=2), rules=rules)
     peer = stage.register("a")
     assert stage.decide(peer) == Wait(stage.now + 2)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pantala.core.sched.choose import ToSource
-from pantala.core.sched.entities import OVER, Peer
-from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.rules import RULES, Limits
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.errors import (
-    DragonflyError,
     InvalidRequest,
     InvalidTransition,
-    NoProvider,
     NotFound,
-    SourceFailed,
     TaskNotFound,
 )
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
 from pantala.testing.stage import MIB, Stage, task_id
+
+
+@pytest.fixture(
+    params=[kind for kind, rules in RULES.items() if rules.from_source],
+    ids=lambda kind: kind.name,
+    autouse=True,
+)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds for one kind of task holds for all that fetch from an origin."""
+    monkeypatch.setattr(Stage, "kind", request.param)
 
 
 def test_a_download_from_the_origin_to_the_child() -> None:
@@ -53,28 +52,27 @@ def test_unknown_things_are_named() -> None:
     with pytest.raises(NotFound, match=r"host h .*AnnounceHost"):
         world.host("h")
     with pytest.raises(NotFound, match=r"peer p .*register"):
-        world.peer((Kind.CACHE, "p"))
+        world.peer((Stage.kind, "p"))
     with pytest.raises(TaskNotFound):
-        world.task((Kind.CACHE, task_id("t")))
+        world.task((Stage.kind, task_id("t")))
 
 
 def test_kinds_that_are_not_served() -> None:
     """A registration of another kind leaves nothing behind."""
     stage = Stage()
-    with pytest.raises(InvalidRequest, match="STANDARD"):
-        stage.register("a", kind=Kind.STANDARD)
+    with pytest.raises(InvalidRequest, match="PERSISTENT tasks"):
+        stage.register("a", kind=Kind.PERSISTENT)
     assert not stage.world.tasks
     assert not stage.world.peers
 
 
 def test_kinds_share_nothing_but_hosts() -> None:
     """Cache and standard tasks of one id live side by side; a host's load is counted once."""
-    rules = {**RULES, Kind.STANDARD: replace(RULES[Kind.CACHE], ours_only=False)}
-    stage = Stage(rules=rules)
-    cache = stage.holder("a", peer_id="same")
+    stage = Stage()
+    cache = stage.holder("a", kind=Kind.CACHE, peer_id="same")
     standard = stage.holder("a", kind=Kind.STANDARD, peer_id="same")
     assert cache.task is not standard.task
-    children = [stage.child("b"), stage.child("b", kind=Kind.STANDARD)]
+    children = [stage.child("b", kind=kind) for kind in (Kind.CACHE, Kind.STANDARD)]
     assert [next(iter(child.parents.values())).parent for child in children] == [cache, standard]
     assert stage.world.hosts["a"].uploads == 2
     stage.check()
@@ -90,7 +88,7 @@ def test_a_peer_id_is_used_once() -> None:
     with pytest.raises(InvalidTransition, match="BackToSource"):
         stage.register("b", "other", peer_id="p")
     assert first.state is PeerState.BACK_TO_SOURCE
-    assert (Kind.CACHE, task_id("other")) not in stage.world.tasks
+    assert (Stage.kind, task_id("other")) not in stage.world.tasks
     stage.check()
 
 
@@ -396,10 +394,11 @@ def test_a_task_is_what_its_holders_have() -> None:
 
 
 def test_seeds_are_in_ring_order() -> None:
-    """Ours that share; for another kind, others too."""
+    """Those that share; stock ones only for what they may be asked for, and tell of."""
     stage = Stage()
-    names = ["s1", "s2", "s3"]
-    for name in names:
+    ours = ["s1", "s2", "s3"]
+    names = ours if Stage.kind is Kind.CACHE else [*ours, "stock"]
+    for name in ours:
         stage.host(name, type=1)
     stage.host("stock", type=1, version="v2.5.1")
     stage.host("selfish", type=1, disable_shared=True)
@@ -411,9 +410,11 @@ def test_seeds_are_in_ring_order() -> None:
         assert sorted(order) == names
         firsts.add(order[0])
     assert firsts == set(names)
+    small = stage.register("normal", "small", content_length=4 * MIB).task
+    assert sorted(host.id for host in stage.world.seeds.order(small, 0.0)) == ours
     stage.world.remove_host(stage.world.hosts["s1"])
     stage.host("s2", type=0)
-    assert [host.id for host in stage.world.seeds.order(task, 0.0)] == ["s3"]
+    assert {host.id for host in stage.world.seeds.order(task, 0.0)} == set(names) - {"s1", "s2"}
 
 
 def test_a_seed_that_failed_is_left_alone_for_a_while() -> None:
@@ -428,109 +429,3 @@ def test_a_seed_that_failed_is_left_alone_for_a_while() -> None:
     stage.world.seeds.leave_out(seed, until=20.0)
     stage.host("s", type=1)
     assert stage.world.seeds.order(task, 11.0) == [seed]
-
-
-class Life(RuleBasedStateMachine):
-    """Anything in any order: refused events change nothing, and the books stay true."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stage = Stage(Limits(uploads=2, accusers=2, start=3.0), seed=1)
-        self.peers: list[Peer] = []
-
-    hosts = st.sampled_from(["a", "b", "c", "d"])
-    tasks = st.sampled_from(["t", "u"])
-    picks = st.integers(0, 100)
-
-    def pick(self, number: int) -> Peer:
-        """One of the peers, living or not."""
-        return self.peers[number % len(self.peers)]
-
-    @rule(name=hosts, selfish=st.booleans(), seed=st.booleans(), interval=st.sampled_from([0, 2]))
-    def announce(self, name: str, *, selfish: bool, seed: bool, interval: int) -> None:
-        """A host comes, or changes."""
-        facts: dict[str, Any] = {"disable_shared": selfish, "type": int(seed)}
-        self.stage.host(name, interval=interval, **facts)
-
-    @rule(
-        host=hosts,
-        task=tasks,
-        length=st.sampled_from([0, MIB, 10 * MIB, None]),
-        part=st.sampled_from([None, ByteRange(0, 5), ByteRange(3, 9)]),
-        need=st.booleans(),
-    )
-    def register(
-        self, host: str, task: str, length: int | None, part: ByteRange | None, *, need: bool
-    ) -> None:
-        """A peer comes."""
-        try:
-            peer = self.stage.register(
-                host, task, content_length=length, range=part, need_back_to_source=need
-            )
-        except (NoProvider, SourceFailed):
-            return
-        self.peers.append(peer)
-
-    @precondition(lambda self: self.peers)
-    @rule(number=picks)
-    def decide(self, number: int) -> None:
-        """A living peer that is not over asks what to do."""
-        peer = self.pick(number)
-        if self.stage.world.peers.get(peer.key) is peer and peer.state not in OVER:
-            try:
-                self.stage.decide(peer)
-            except DragonflyError:
-                return
-
-    @precondition(lambda self: self.peers)
-    @rule(number=picks, what=st.sampled_from(["start", "start_back_to_source", "finish", "fail"]))
-    def tell(self, number: int, what: str) -> None:
-        """A living peer tells what it does."""
-        peer = self.pick(number)
-        if self.stage.world.peers.get(peer.key) is peer:
-            try:
-                getattr(self.stage.world, what)(peer, self.stage.now)
-            except InvalidTransition:
-                return
-
-    @precondition(lambda self: self.peers)
-    @rule(number=picks, other=picks, good=st.booleans())
-    def piece(self, number: int, other: int, *, good: bool) -> None:
-        """A piece came, or did not."""
-        peer, parent = self.pick(number), self.pick(other)
-        if self.stage.world.peers.get(peer.key) is peer:
-            if good:
-                self.stage.world.piece(peer, 1.0, parent.id, self.stage.now)
-            else:
-                self.stage.world.piece_failed(peer, parent.id, self.stage.now)
-
-    @precondition(lambda self: self.peers)
-    @rule(number=picks)
-    def remove(self, number: int) -> None:
-        """A peer is deleted."""
-        peer = self.pick(number)
-        if self.stage.world.peers.get(peer.key) is peer:
-            self.stage.world.remove_peer(peer)
-
-    @rule(name=hosts)
-    def leave(self, name: str) -> None:
-        """A host goes."""
-        if name in self.stage.world.hosts:
-            self.stage.world.remove_host(self.stage.world.hosts[name])
-
-    @rule(by=st.sampled_from([0.5, 5.0, 4000.0]))
-    def sweep(self, by: float) -> None:
-        """Time passes."""
-        self.stage.now += by
-        sweep_peers(self.stage.world, self.stage.now)
-        sweep_hosts(self.stage.world, self.stage.now)
-        sweep_tasks(self.stage.world, self.stage.now)
-
-    @invariant()
-    def books(self) -> None:
-        """All collections are what they say."""
-        self.stage.check()
-
-
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLife = Life.TestCase

@@ -6,9 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from pantala.model.task import Kind
 from pantala.testing import unharmed as the_end
+from pantala.testing.announce import Swarm
 from pantala.testing.cluster import Cluster
 from pantala.testing.origin import Origin
+
+
+@pytest.fixture(params=[Kind.STANDARD, Kind.CACHE], ids=lambda kind: kind.name.lower())
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """The kind of task that peers which are played by hand speak of; each in turn."""
+    monkeypatch.setattr(Swarm, "kind", request.param)
+    found: Kind = request.param
+    return found
 
 
 @pytest.fixture

@@ -11,10 +11,15 @@ import grpc
 import grpc.aio
 import pytest
 
+from pantala.model.announce import EmptyTask, MetadataOnly
+from pantala.model.pieces import ByteRange
+from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2, errordetails_pb2, scheduler_pb2
 from pantala.testing.announce import LIMIT, Swarm, is_to_source, swarm, until
 from pantala.testing.seed import seed
 from pantala.testing.stage import MIB, task_id
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 # Cold tasks
 
@@ -49,8 +54,7 @@ async def test_of_many_at_once_one_is_elected() -> None:
         elected = next(p for p, answer in answers.items() if answer.done())
         await elected.source_started()
         for answer in await asyncio.gather(*waiting):
-            parents = answer.normal_cache_task_response.candidate_parents
-            assert [p.id for p in parents] == [elected.id]
+            assert elected.named(answer) == [elected.id]
 
 
 async def test_when_the_elected_one_fails_one_other_is_elected() -> None:
@@ -153,6 +157,7 @@ asyncio.run(main())
 async def test_a_killed_daemon_is_replaced() -> None:
     """When the elected daemon dies by SIGKILL, its child asks again and is sent in its place."""
     async with swarm() as s:
+        s.kind = Kind.CACHE
         await s.hosts("a", "b", "c")
         command = (sys.executable, "-c", DYING, f"127.0.0.1:{s.scheduler.port}", task_id("t"))
         doomed = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
@@ -170,7 +175,7 @@ async def test_a_killed_daemon_is_replaced() -> None:
 
 
 async def _is_failed(s: Swarm, peer_id: str) -> bool:
-    return (await s.stat_peer(peer_id)).state == "Failed"
+    return bool((await s.stat_peer(peer_id)).state == "Failed")
 
 
 async def test_a_stream_that_ends_without_a_word() -> None:
@@ -212,8 +217,7 @@ async def test_disabled_back_to_source_waits_for_who_is_on_the_way() -> None:
         done, _ = await asyncio.wait((answer,), timeout=0.3)
         assert not done
         await told.source_started()
-        parents = (await answer).normal_cache_task_response.candidate_parents
-        assert [p.id for p in parents] == [told.id]
+        assert waiting.named(await answer) == [told.id]
 
 
 # Empty contents
@@ -225,7 +229,7 @@ async def test_empty_content() -> None:
         await s.hosts("a")
         peer = s.peer("a")
         answer = await peer.asked(length=0)
-        assert answer.WhichOneof("response") == "empty_cache_task_response"
+        assert peer.understood(answer) == EmptyTask()
         await peer.started()
         await peer.finished()
         stat = await s.stat()
@@ -240,7 +244,7 @@ async def test_an_empty_content_is_announced_likewise() -> None:
         await s.hosts("a")
         peer = s.peer("a")
         answer = await peer.asked(length=0, need_back_to_source=True)
-        assert answer.WhichOneof("response") == "empty_cache_task_response"
+        assert peer.understood(answer) == EmptyTask()
         await peer.source_started()
         await peer.source_finished()
         assert (await s.stat()).has_available_peer
@@ -257,8 +261,6 @@ async def test_a_seed_fetches_and_the_peer_gets_it() -> None:
         await peer.register(output_path="/out", request_header={"k": "v"}, tag="x", prefetch=True)
         request = await asyncio.wait_for(daemon.requests.get(), LIMIT)
         assert request.need_back_to_source
-        assert not request.HasField("output_path")
-        assert not request.overwrite
         assert (request.url, request.tag) == ("http://origin/f", "x")
         assert dict(request.request_header) == {"k": "v"}
         daemon.release.set()
@@ -289,7 +291,7 @@ async def test_a_range_is_passed_to_the_seed() -> None:
         await s.hosts("a")
         await s.peer("a").register(range=common_pb2.Range(start=5, length=6))
         request = await asyncio.wait_for(daemon.requests.get(), LIMIT)
-        assert (request.range.start, request.range.length) == (5, 6)
+        assert request.range == ByteRange(5, 6)
 
 
 async def test_a_seed_that_cannot_be_reached_is_passed_over() -> None:
@@ -365,11 +367,85 @@ async def test_an_origin_that_failed_the_seed_is_left_to_the_peer() -> None:
 async def test_a_stock_seed_is_never_asked_for_a_cache_task() -> None:
     """It would end itself."""
     async with swarm() as s, seed(s, "stock", version="v2.5.1") as daemon:
+        s.kind = Kind.CACHE
         await s.hosts("a")
         peer = s.peer("a")
         await peer.register()
         await peer.to_source()
         assert daemon.requests.empty()
+
+
+async def test_a_stock_seed_is_asked_for_a_standard_task() -> None:
+    """As long as the content is large enough for a stock daemon to tell of it."""
+    async with swarm() as s, seed(s, "stock", version="1.5.1") as daemon:
+        s.kind = Kind.STANDARD
+        await s.hosts("a")
+        small = s.peer("a", "small")
+        assert is_to_source(await small.asked(length=4 * MIB))
+        assert daemon.requests.empty()
+        peer = s.peer("a")
+        await peer.register(disable_back_to_source=True, digest="crc32:1")
+        request = await asyncio.wait_for(daemon.requests.get(), LIMIT)
+        assert request == DownloadRequest(
+            Kind.STANDARD, "http://origin/f", need_back_to_source=True
+        )
+        daemon.release.set()
+        assert await peer.parents() == {f"{daemon.peer.id}" if daemon.peer else ""}
+
+
+async def test_a_stock_seed_may_ask_the_origin_before_it_says_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of ours that is silent is passed over; it is given longer."""
+    monkeypatch.setattr("pantala.scheduler.seeds._HELLO_LIMIT", 0.1)
+    async with (
+        swarm() as s,
+        seed(s, "ours") as ours,
+        seed(s, "stock", version="1.5.1") as stock,
+    ):
+        s.kind = Kind.STANDARD
+        await s.hosts("a")
+        for daemon in (ours, stock):
+            daemon.says_hello = False
+        peer = s.peer("a")
+        await peer.register()
+        await asyncio.wait_for(stock.requests.get(), LIMIT)
+        answer = asyncio.ensure_future(peer.parents())
+        done, _ = await asyncio.wait((answer,), timeout=0.3)
+        assert not done
+        stock.release.set()
+        found = await answer
+        assert stock.peer is not None
+        assert found == {stock.peer.id}
+
+
+async def test_a_holder_that_only_says_so() -> None:
+    """As a stock seed does that is asked for what it has: it fetches nothing, and is a parent."""
+    async with swarm() as s:
+        s.kind = Kind.STANDARD
+        await s.hosts("a", "b")
+        holder = s.peer("a")
+        assert holder.understood(await holder.asked(metadata_only=True)) == MetadataOnly()
+        await holder.started()
+        await holder.finished()
+        child = s.peer("b")
+        await child.register()
+        assert await child.parents() == {holder.id}
+        assert (await s.stat()).state == "Succeeded"
+
+
+async def test_kinds_share_no_namespace() -> None:
+    """Neither of tasks nor of peers: who has the one has not the other."""
+    async with swarm() as s:
+        await s.hosts("a", "b")
+        for kind in (Kind.STANDARD, Kind.CACHE):
+            s.kind = kind
+            await s.holder("a")
+            assert (await s.stat()).type == kind
+        await s.delete_task("a")
+        assert not (await s.stat()).has_available_peer
+        s.kind = Kind.STANDARD
+        assert (await s.stat()).has_available_peer
 
 
 async def test_a_seeds_own_download_goes_to_the_origin() -> None:
@@ -468,14 +544,12 @@ async def test_three_children_condemn_a_parent() -> None:
 
 
 async def test_an_evicted_task_is_not_offered() -> None:
-    """DeleteCacheTask by the parent's host: its child asks again and goes to the origin."""
+    """Deleted by the parent's host: its child asks again and goes to the origin."""
     async with swarm() as s:
         await s.hosts("a", "b")
         parent = await s.holder("a")
         child = await s.child("b")
-        await s.stub.DeleteCacheTask(
-            scheduler_pb2.DeleteCacheTaskRequest(host_id="a", task_id=task_id("t"))
-        )
+        await s.delete_task("a")
         assert await s.gone(parent)
         assert not (await s.stat()).has_available_peer
         await child.reschedule(parent.id)
@@ -490,9 +564,7 @@ async def test_an_evicted_task_wakes_those_who_wait() -> None:
         assert is_to_source(await told.asked())
         waiting = s.peer("b")
         await waiting.register()
-        await s.stub.DeleteCacheTask(
-            scheduler_pb2.DeleteCacheTaskRequest(host_id="a", task_id=task_id("t"))
-        )
+        await s.delete_task("a")
         await waiting.to_source()
         await told.source_started()
         await told.ends(grpc.StatusCode.NOT_FOUND)

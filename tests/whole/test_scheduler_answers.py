@@ -25,6 +25,8 @@ from pantala.pb import common_pb2, errordetails_pb2, scheduler_pb2
 from pantala.testing.announce import LIMIT, is_to_source, refusal, swarm, until
 from pantala.testing.stage import MIB, task_id
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 # What is said of tasks and peers
 
 
@@ -36,7 +38,8 @@ async def test_candidates_are_light_and_complete() -> None:
         await s.holder("a")
         child = s.peer("b")
         answer = await child.asked()
-        (parent,) = answer.normal_cache_task_response.candidate_parents
+        arm = answer.WhichOneof("response")
+        (parent,) = getattr(answer, arm).candidate_parents
         assert (parent.host.id, parent.host.ip, parent.host.port) == ("a", "127.0.0.1", 4123)
         assert parent.host.download_port == 4123
         assert parent.host.network.max_tx_bandwidth == 10**10
@@ -56,14 +59,10 @@ async def test_stat_of_a_task() -> None:
         assert (stat.content_length, stat.piece_count, stat.peer_count) == (10 * MIB, 3, 1)
         assert [(p.number, p.offset, p.length) for p in stat.pieces] == [(0, 0, 4 * MIB)]
         assert (stat.state, stat.has_available_peer) == ("Succeeded", True)
-        assert (stat.type, stat.size_scope) == (common_pb2.CACHE, common_pb2.NORMAL)
+        assert (stat.type, stat.size_scope) == (s.kind, common_pb2.NORMAL)
         assert not stat.request_header
-        await s.stub.DeleteCachePeer(
-            scheduler_pb2.DeleteCachePeerRequest(peer_id=holder.id, task_id=task_id("t"))
-        )
-        await s.stub.DeleteCachePeer(
-            scheduler_pb2.DeleteCachePeerRequest(peer_id=holder.id, task_id=task_id("t"))
-        )
+        await s.delete_peer(holder.id)
+        await s.delete_peer(holder.id)
         stat = await s.stat()
         assert (stat.has_available_peer, stat.peer_count) == (False, 0)
 
@@ -119,9 +118,7 @@ async def test_news_of_pieces_of_a_deleted_peer_do_not_end_the_talk() -> None:
     async with swarm() as s:
         await s.hosts("a")
         peer = await s.source("a")
-        await s.stub.DeleteCachePeer(
-            scheduler_pb2.DeleteCachePeerRequest(peer_id=peer.id, task_id=task_id("t"))
-        )
+        await s.delete_peer(peer.id)
         await peer.piece(0)
         await peer.piece(1, "somebody")
         await peer.piece_failed("somebody")
@@ -209,8 +206,7 @@ async def test_hosts_come_and_go() -> None:
             await refusal(s.stub.DeleteHost(scheduler_pb2.DeleteHostRequest(host_id="a")))
             is grpc.StatusCode.NOT_FOUND
         )
-        request = scheduler_pb2.DeleteCacheTaskRequest(host_id="a", task_id=task_id("t"))
-        assert await refusal(s.stub.DeleteCacheTask(request)) is grpc.StatusCode.NOT_FOUND
+        assert await refusal(s.delete_task("a")) is grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_silent_host_is_forgotten() -> None:
@@ -331,9 +327,11 @@ async def test_too_many_requests() -> None:
 
 
 async def test_other_kinds_are_unimplemented() -> None:
-    """Only cache tasks are served."""
+    """Only those that have rows are served."""
     async with swarm() as s:
-        call = s.stub.StatTask(scheduler_pb2.StatTaskRequest(task_id=task_id("t")))
+        call = s.stub.StatPersistentTask(
+            scheduler_pb2.StatPersistentTaskRequest(task_id=task_id("t"))
+        )
         assert await refusal(call) is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -341,7 +339,7 @@ async def test_other_kinds_are_unimplemented() -> None:
 
 
 async def test_what_is_counted() -> None:
-    """A download shows in Dragonfly's families, as a cache task's."""
+    """A download shows in Dragonfly's families, by the kind of its task."""
     async with swarm(metrics__enable=True, metrics__addr="127.0.0.1:0") as s:
         await s.hosts("a", "b")
         first = await s.source("a")
@@ -356,13 +354,14 @@ async def test_what_is_counted() -> None:
             )
         )
         await child.finished()
+        kind = s.kind.name
         url = f"http://127.0.0.1:{s.scheduler.metrics_port}/metrics"
         text = await asyncio.to_thread(_fetch, url)
-    labels = 'host_type="normal",priority="LEVEL0",task_type="CACHE"'
+    labels = f'host_type="normal",priority="LEVEL0",task_type="{kind}"'
     name = "dragonfly_scheduler_"
     assert f"{name}register_peer_total{{{labels}}} 2.0" in text
     assert f"{name}download_peer_finished_total{{{labels}}} 1.0" in text
-    traffic = f'{name}traffic{{host_type="normal",task_type="CACHE",type="REMOTE_PEER"}}'
+    traffic = f'{name}traffic{{host_type="normal",task_type="{kind}",type="REMOTE_PEER"}}'
     assert f"{traffic} 4.194304e+06" in text
     assert f"{name}announce_host_total 2.0" in text
     assert f'{name}download_peer_duration_milliseconds_count{{task_size_level="4"}} 1.0' in text

@@ -37,6 +37,15 @@ class Side:
 
 
 SIDES: Final = {
+    Kind.STANDARD: Side(
+        kind=Kind.STANDARD,
+        talk=DIALECTS[Kind.STANDARD],
+        peer=common_pb2.Peer,
+        task=common_pb2.Task,
+        stat_peer="StatPeer",
+        delete_peer="DeletePeer",
+        download="DownloadTask",
+    ),
     Kind.CACHE: Side(
         kind=Kind.CACHE,
         talk=DIALECTS[Kind.CACHE],

@@ -1,7 +1,7 @@
 """What a scheduler counts, as Prometheus families. Nothing else here knows Prometheus.
 
 Names and labels are those of Dragonfly's scheduler (prefix ``dragonfly_scheduler_``), so its
-dashboards work: cache tasks are told apart by ``task_type="CACHE"``.
+dashboards work: kinds of task are told apart by ``task_type``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from pantala.errors import NotFound
 from pantala.model.task import PieceRecord, Traffic
 from pantala.pb import common_pb2
 
+from .dialects import SIDES
+
 #: Of what :meth:`Metrics.render` gives.
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -43,16 +45,16 @@ _PEER_EVENTS: Final = (
     "download_peer_back_to_source_finished_failure",
 )
 
-#: The family that counts each method's calls. Kinds of task share them, as do their labels.
+#: The family that counts each method's calls. Kinds of task share them.
 _METHODS: Final = {
-    "AnnounceCachePeer": "announce_peer",
-    "StatCachePeer": "stat_peer",
-    "DeleteCachePeer": "leave_peer",
-    "StatCacheTask": "stat_task",
-    "DeleteCacheTask": "leave_task",
     "AnnounceHost": "announce_host",
     "ListHosts": "list_hosts",
     "DeleteHost": "leave_host",
+    **{side.talk.announce: "announce_peer" for side in SIDES.values()},
+    **{side.stat_peer: "stat_peer" for side in SIDES.values()},
+    **{side.delete_peer: "leave_peer" for side in SIDES.values()},
+    **{side.talk.stat[0]: "stat_task" for side in SIDES.values()},
+    **{side.talk.delete[0]: "leave_task" for side in SIDES.values()},
 }
 
 #: What is no failure, by method. A daemon that starts says goodbye for its life before, of which

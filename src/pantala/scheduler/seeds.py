@@ -24,7 +24,8 @@ from .dialects import Side
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-#: Seconds until a seed's first word; children wait meanwhile.
+#: Seconds until the first word of a seed of ours, which it says at once; children wait meanwhile.
+#: A stock one asks the origin first, and has as long as it may take to register.
 _HELLO_LIMIT: Final = 3.0
 
 #: Seconds between two pings: children wait for a seed as long as it lives.
@@ -84,17 +85,18 @@ class SeedCaller:
         """Let *seed* download, and stay until it has finished. Raises DragonflyError."""
         message = side.talk.codec.encode_download(request)
         target = seed.facts.address
-        # Only ours are asked, and ours let themselves be pinged as often as that.
+        hello = _HELLO_LIMIT if seed.facts.is_ours else self._world.limits.seed_start
+        # Ours let themselves be pinged as often as that, and stock daemons count no pings.
         options = channel_options(target, keepalive=_KEEPALIVE)
         async with grpc.aio.insecure_channel(target, options) as channel:
             stub: Any = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
             try:
                 call = getattr(stub, side.download)(message, timeout=self._timeout)
-                async with asyncio.timeout(_HELLO_LIMIT):
-                    await call.initial_metadata()  # which a daemon of ours sends at once
+                async with asyncio.timeout(hello):
+                    await call.initial_metadata()
                 async for _ in call:
                     pass
             except TimeoutError:
-                raise Unavailable(f"seed {seed.id}: silent for {_HELLO_LIMIT:g} s") from None
+                raise Unavailable(f"seed {seed.id}: silent for {hello:g} s") from None
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error, f"seed {seed.id}") from error

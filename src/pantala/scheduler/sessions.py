@@ -135,6 +135,8 @@ class Session:
         self._peer, self._request = peer, said.request
         self._world.begin_talk(peer)
         self._all.metrics.peer_event("register_peer", peer)
+        if said.metadata_only:
+            return announce.MetadataOnly()
         if peer.state is PeerState.RECEIVED_EMPTY:
             return announce.EmptyTask()
         return await self._schedule(peer)

@@ -15,18 +15,22 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from pantala import BUILD_VERSION
+from pantala.model import announce
+from pantala.model.announce import Answer, Registration, Report
+from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.rpc.dialects import DIALECTS
 from pantala.rpc.scheduler_link import SECRET_KEY
 from pantala.rpc.transport import channel_options
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load
+from pantala.scheduler.dialects import SIDES
 
 from .stage import MIB, task_id
 
 #: Seconds that any one answer may take before a test fails.
 LIMIT: Final = 20.0
 
-Answer = scheduler_pb2.AnnounceCachePeerResponse
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _numbers = itertools.count()
@@ -35,47 +39,63 @@ _numbers = itertools.count()
 class Peer:
     """One announce stream, spoken by hand."""
 
-    def __init__(self, stub: Any, host: str, task: str) -> None:
+    def __init__(self, stub: Any, host: str, task: str, kind: Kind = Kind.CACHE) -> None:
         self.id = f"{host}-{next(_numbers)}"
         self.task = task
+        dialect = DIALECTS[kind]
+        self.codec = dialect.codec
         self.ids: dict[str, Any] = {"host_id": host, "task_id": task_id(task), "peer_id": self.id}
-        self.call = stub.AnnounceCachePeer()
+        self.call = getattr(stub, dialect.announce)()
 
     async def tell(self, **arm: Any) -> None:
         """Send one message."""
-        await self.call.write(scheduler_pb2.AnnounceCachePeerRequest(**self.ids, **arm))
+        await self.call.write(self.codec.request(**self.ids, **arm))
+
+    async def say(self, report: Report) -> None:
+        """Send one report."""
+        said = Registration(**self.ids, request=DownloadRequest(self.codec.kind, ""))
+        await self.call.write(self.codec.encode(said, report))
 
     async def register(self, length: int = 10 * MIB, **fields: Any) -> None:
         """The first message."""
+        message = self.codec.request(**self.ids)
+        arm = getattr(message, self.codec.register_arm)
+        arm.SetInParent()
+        part = self.codec.shape.of(arm)
         described: dict[str, Any] = {
             "url": "http://origin/f",
             "actual_piece_length": 4 * MIB,
-        } | fields
-        await self.tell(
-            register_cache_peer_request=scheduler_pb2.RegisterCachePeerRequest(
-                actual_content_length=length, **described
-            )
-        )
+            "actual_content_length": length,
+        }
+        part.MergeFrom(type(part)(**(described | fields)))
+        await self.call.write(message)
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> Any:
         """The next answer; its end, if the stream ended, is raised."""
         async with asyncio.timeout(LIMIT):
             message = await self.call.read()
             if message is grpc.aio.EOF:
                 raise AssertionError(f"ended with {await self.call.code()}")
-        assert isinstance(message, Answer)
         return message
 
-    async def asked(self, **fields: Any) -> Answer:
+    async def asked(self, **fields: Any) -> Any:
         """Register, and the answer."""
         await self.register(**fields)
         return await self.answer()
 
+    def understood(self, answer: Any) -> Answer:
+        """What an answer says."""
+        return self.codec.decode_answer(answer)
+
+    def named(self, answer: Any) -> list[str]:
+        """The parents that an answer names, which must be one that does: their ids."""
+        said = self.understood(answer)
+        assert isinstance(said, announce.CandidateParents), answer
+        return [candidate.peer_id for candidate in said.candidates]
+
     async def parents(self) -> set[str]:
         """The next answer, which must be parents: their ids."""
-        answer = await self.answer()
-        assert answer.WhichOneof("response") == "normal_cache_task_response", answer
-        return {p.id for p in answer.normal_cache_task_response.candidate_parents}
+        return set(self.named(await self.answer()))
 
     async def to_source(self) -> None:
         """The next answer, which must be the origin."""
@@ -83,83 +103,45 @@ class Peer:
 
     async def started(self) -> None:
         """It fetches from parents."""
-        await self.tell(
-            download_cache_peer_started_request=scheduler_pb2.DownloadCachePeerStartedRequest()
-        )
+        await self.say(announce.Started())
 
     async def source_started(self) -> None:
         """It fetches from the origin."""
-        await self.tell(
-            download_cache_peer_back_to_source_started_request=(
-                scheduler_pb2.DownloadCachePeerBackToSourceStartedRequest()
-            )
-        )
+        await self.say(announce.SourceStarted())
 
     async def reschedule(self, *parents: str) -> None:
         """It wants other parents than these."""
-        await self.tell(
-            reschedule_cache_peer_request=scheduler_pb2.RescheduleCachePeerRequest(
-                candidate_parents=[common_pb2.CachePeer(id=p) for p in parents]
-            )
-        )
+        await self.say(announce.Reschedule(parents))
 
     async def piece(self, number: int, parent: str | None = None) -> None:
         """It has a piece."""
-        piece = common_pb2.Piece(
-            number=number,
-            parent_id=parent,
-            length=4 * MIB,
-            digest="crc32:1",
-            traffic_type=common_pb2.REMOTE_PEER if parent else common_pb2.BACK_TO_SOURCE,
-            cost=Duration(nanos=1_000_000),
-        )
-        if parent is None:
-            request = scheduler_pb2.DownloadPieceBackToSourceFinishedRequest(piece=piece)
-            await self.tell(download_piece_back_to_source_finished_request=request)
-        else:
-            await self.tell(
-                download_piece_finished_request=scheduler_pb2.DownloadPieceFinishedRequest(
-                    piece=piece
-                )
-            )
+        traffic = Traffic.REMOTE_PEER if parent else Traffic.BACK_TO_SOURCE
+        piece = PieceRecord(number, 0, 4 * MIB, "crc32:1", parent, traffic, 0.001, 1.0)
+        finished = announce.PieceFinished if parent else announce.SourcePieceFinished
+        await self.say(finished(piece))
 
     async def piece_failed(self, parent: str, *, temporary: bool = True) -> None:
         """A parent did not give it a piece."""
-        request = scheduler_pb2.DownloadPieceFailedRequest(
-            piece_number=0, parent_id=parent, temporary=temporary
-        )
-        await self.tell(download_piece_failed_request=request)
+        await self.say(announce.PieceFailed(0, parent, temporary))
 
     async def finished(self) -> None:
         """It has everything, from parents; the scheduler ends the stream."""
-        await self.tell(
-            download_cache_peer_finished_request=scheduler_pb2.DownloadCachePeerFinishedRequest()
-        )
+        await self.say(announce.Finished())
         await self.ends(grpc.StatusCode.OK)
 
     async def source_finished(self) -> None:
         """It has everything, some of it from the origin; the scheduler ends the stream."""
-        await self.tell(
-            download_cache_peer_back_to_source_finished_request=(
-                scheduler_pb2.DownloadCachePeerBackToSourceFinishedRequest()
-            )
-        )
+        await self.say(announce.SourceFinished())
         await self.ends(grpc.StatusCode.OK)
 
     async def source_failed(self, why: str = "403 Forbidden") -> None:
         """The origin failed it; the scheduler ends the stream."""
-        await self.tell(
-            download_cache_peer_back_to_source_failed_request=(
-                scheduler_pb2.DownloadCachePeerBackToSourceFailedRequest(description=why)
-            )
-        )
+        await self.say(announce.SourceFailed(why))
         await self.ends(grpc.StatusCode.OK)
 
     async def failed(self) -> None:
         """It gives up; the scheduler ends the stream."""
-        await self.tell(
-            download_cache_peer_failed_request=scheduler_pb2.DownloadCachePeerFailedRequest()
-        )
+        await self.say(announce.Failed())
         await self.ends(grpc.StatusCode.OK)
 
     async def ends(self, code: grpc.StatusCode) -> str:
@@ -187,7 +169,12 @@ class Swarm:
         scheduler: Whom to call.
         channel: By which.
         secret: Sent with every call, as a daemon of ours does.
+
+    Attributes:
+        kind: Of the tasks that are spoken of.
     """
+
+    kind = Kind.CACHE
 
     def __init__(
         self, scheduler: Scheduler, channel: grpc.aio.Channel, secret: str | None = None
@@ -237,7 +224,7 @@ class Swarm:
 
     def peer(self, host: str, task: str = "t") -> Peer:
         """A peer that has not said anything yet."""
-        return Peer(self.stub, host, task)
+        return Peer(self.stub, host, task, self.kind)
 
     async def holder(self, host: str, task: str = "t", **fields: Any) -> Peer:
         """A peer that announces what its host holds already."""
@@ -264,25 +251,35 @@ class Swarm:
         await self.until_state(peer, "Running")
         return peer
 
-    async def stat(self, task: str = "t") -> common_pb2.CacheTask:
+    async def stat(self, task: str = "t") -> Any:
         """What the scheduler says of a task."""
-        request = scheduler_pb2.StatCacheTaskRequest(host_id="x", task_id=task_id(task))
-        answer = await self.stub.StatCacheTask(request)
-        assert isinstance(answer, common_pb2.CacheTask)
-        return answer
+        method, request = DIALECTS[self.kind].stat
+        return await getattr(self.stub, method)(request(host_id="x", task_id=task_id(task)))
 
-    async def stat_peer(self, peer_id: str, task: str = "t") -> common_pb2.CachePeer:
+    async def stat_peer(self, peer_id: str, task: str = "t") -> Any:
         """What the scheduler says of a peer."""
-        request = scheduler_pb2.StatCachePeerRequest(peer_id=peer_id, task_id=task_id(task))
-        answer = await self.stub.StatCachePeer(request)
-        assert isinstance(answer, common_pb2.CachePeer)
-        return answer
+        request = scheduler_pb2.StatPeerRequest(peer_id=peer_id, task_id=task_id(task))
+        return await self._call_of_peer(SIDES[self.kind].stat_peer, request)
+
+    async def delete_peer(self, peer_id: str, task: str = "t") -> Any:
+        """Have the scheduler forget a peer."""
+        request = scheduler_pb2.StatPeerRequest(peer_id=peer_id, task_id=task_id(task))
+        return await self._call_of_peer(SIDES[self.kind].delete_peer, request)
+
+    async def _call_of_peer(self, method: str, like: Any) -> Any:
+        request = getattr(scheduler_pb2, f"{method}Request")
+        return await getattr(self.stub, method)(request.FromString(like.SerializeToString()))
+
+    async def delete_task(self, host: str, task: str = "t") -> None:
+        """A host holds a task no longer."""
+        method, request = DIALECTS[self.kind].delete
+        await getattr(self.stub, method)(request(host_id=host, task_id=task_id(task)))
 
     async def until_state(self, peer: Peer, state: str) -> None:
         """Ask until the scheduler has taken in what *peer* said last."""
 
         async def arrived() -> bool:
-            return (await self.stat_peer(peer.id, peer.task)).state == state
+            return bool((await self.stat_peer(peer.id, peer.task)).state == state)
 
         await until(arrived)
 
@@ -335,9 +332,9 @@ async def refusal(call: Awaitable[Any]) -> grpc.StatusCode | None:
     return None
 
 
-def is_to_source(answer: Answer) -> bool:
+def is_to_source(answer: Any) -> bool:
     """Whether a peer was told to go to the origin."""
-    return answer.WhichOneof("response") == "need_back_to_source_response"
+    return bool(answer.WhichOneof("response") == "need_back_to_source_response")
 
 
 @asynccontextmanager

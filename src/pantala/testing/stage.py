@@ -32,8 +32,11 @@ class Stage:
     """A world at a time of its own.
 
     Attributes:
+        kind: Of those tasks whose kind is not said.
         changed: Tasks whose waiters were woken, in order.
     """
+
+    kind = Kind.CACHE
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Stage:
         if host not in self.world.hosts:
             self.host(host)
         first: dict[str, Any] = {
-            "kind": Kind.CACHE,
+            "kind": self.kind,
             "peer_id": f"{host}-{next(self._numbers)}",
             "url": "http://origin/f",
             "content_length": 10 * MIB,

@@ -42,14 +42,13 @@ class Rules:
     weights: Weights
 
 
+_WEIGHTS: Final = Weights(load=0.6, idc=0.2, location=0.1, host_type=0.1)
+
 RULES: Final[Mapping[Kind, Rules]] = {
-    Kind.CACHE: Rules(
-        tasks=TASK,
-        peers=PEER,
-        from_source=True,
-        ours_only=True,
-        weights=Weights(load=0.6, idc=0.2, location=0.1, host_type=0.1),
+    Kind.STANDARD: Rules(
+        tasks=TASK, peers=PEER, from_source=True, ours_only=False, weights=_WEIGHTS
     ),
+    Kind.CACHE: Rules(tasks=TASK, peers=PEER, from_source=True, ours_only=True, weights=_WEIGHTS),
 }
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from pantala.core.ring import SeedRing
 from pantala.model.task import DownloadRequest
 
 from .entities import Host, Task
 
+#: Bytes of a content up to which a stock daemon goes to the origin without telling a scheduler.
+_STOCK_IS_QUIET: Final = 4 * 1024 * 1024
+
 
 def for_seed(request: DownloadRequest) -> DownloadRequest:
     """What a seed is asked for, so that it fetches what a peer wants: from the origin."""
     return replace(request, need_back_to_source=True, disable_back_to_source=False)
+
+
+def _is_for_stock(task: Task) -> bool:
+    """Whether a stock daemon can be asked for *task*, and would then be a parent."""
+    return not task.rules.ours_only and task.shape.content_length > _STOCK_IS_QUIET
 
 
 class Seeds:
@@ -48,7 +57,7 @@ class Seeds:
         able = {
             host.facts.address: host
             for host in self._hosts.values()
-            if (host.facts.is_ours or not task.rules.ours_only)
+            if (host.facts.is_ours or _is_for_stock(task))
             and self._resting.get(host.id, now) <= now
         }
         if self._members != able.keys():
