@@ -201,7 +201,7 @@ class Soak:
 
     def _fill_stores(self, stop: threading.Event) -> None:
         turn = 0
-        while not stop.wait(2.0):
+        while not stop.wait(0.5):
             turn += 1
             self._have_one_wait(self.nodes[turn % len(self.nodes)])
 
@@ -360,7 +360,7 @@ class Soak:
             try:
                 until(partial(_is_healthy, node), "healthy")
             except TimeoutError:
-                self.wrong.append(f"{node.log_path.name} is not healthy")
+                self.wrong.append(f"{node.log_path.name} is not healthy: {_troubles(node)}")
 
     def _look_at_logs(self, programs: list[Program]) -> None:
         for program in programs:
@@ -380,11 +380,16 @@ def _held(node: Node, url: str) -> Iterator[None]:
         holder.settimeout(PATIENCE)
         holder.connect(handoff_path_for(str(node.socket)))
         holder.sendall(encode({"op": "download", "url": url}))
-        over = False
+        over, content = False, 0
         while not over and (data := holder.recv(1 << 16)):
             decoder.feed(data)
-            while (event := decoder.next_object()) is not None:
+            # Whoever keeps much is sent content in frames, which are read past.
+            while decoder.take_content(content) is not None:
+                event, content = decoder.next_object(), 0
+                if event is None:
+                    break
                 over |= event["event"] in {"done", "error"}
+                content = event["inline"] if event["event"] == "content" else 0
         yield
 
 
@@ -430,11 +435,14 @@ def _is_known(stub: Any, task_id: str) -> bool:
 
 
 def _is_healthy(node: Node) -> bool:
+    return not _troubles(node)
+
+
+def _troubles(node: Node) -> str:
+    """Why it is not healthy, in its own words; empty when it is."""
     try:
-        with urlopen(
-            f"http://127.0.0.1:{node.ports['health']}/healthy", timeout=PATIENCE
-        ) as answer:
-            return bool(answer.status == 200)
+        with urlopen(f"http://127.0.0.1:{node.ports['health']}/healthy", timeout=PATIENCE):
+            return ""
     except HTTPError as error:
-        error.close()
-        return False
+        with error:
+            return error.read().decode() or str(error)
