@@ -240,6 +240,8 @@ class OutOfSpace(Unavailable):
         need: Bytes asked for on top of what the task already has.
         capacity: Bytes the store may hold in all.
         leased: Bytes of tasks in use, which eviction must not touch.
+        where: The store is, in words.
+        advice: What an operator does about it.
     """
 
     code = Code.RESOURCE_EXHAUSTED
@@ -247,11 +249,19 @@ class OutOfSpace(Unavailable):
     #: It does not fit into an empty store either: waiting is in vain.
     hopeless = False
 
-    def __init__(self, need: int, *, capacity: int, leased: int) -> None:
+    def __init__(
+        self,
+        need: int,
+        *,
+        capacity: int,
+        leased: int,
+        where: str = "in memory",
+        advice: str = "raise storage.cacheCapacity",
+    ) -> None:
         self.hopeless = need > capacity
-        advice = "raise storage.cacheCapacity" + ("" if need > capacity else ", or wait")
+        advice += "" if need > capacity else ", or wait"
         room = f"{need} bytes needed, capacity {capacity}, {leased} in use"
-        super().__init__(f"no room in memory: {room}; {advice}")
+        super().__init__(f"no room {where}: {room}; {advice}")
         self.need = need
         self.capacity = capacity
         self.leased = leased

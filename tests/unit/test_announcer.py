@@ -110,9 +110,9 @@ async def test_what_left_while_a_scheduler_was_out_of_reach(
     await until(lambda: holders(scheduler) == {stays, leaves})
 
     await wire.cut()
-    holding = daemon.holdings.get(Kind.CACHE, leaves)
+    holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, leaves)
     assert holding is not None
-    daemon.holdings.remove(holding, Reason.DELETED)
+    daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
     origin.put("/comes", Pattern(1000))
     comes = await fetch(daemon, origin.url("/comes"))
     assert holders(scheduler) == {stays, leaves}
@@ -136,12 +136,12 @@ async def test_a_scheduler_that_is_slow_once(
     origin.fault("/f", Fault(rate=8 << 20))
     async with asyncio.TaskGroup() as tasks:
         fetching = tasks.create_task(fetch(daemon, origin.url("/f")))
-        await until(lambda: any(h.pieces for h in daemon.holdings if h.id != leaves))
+        await until(lambda: any(h.pieces for h in daemon.stores[Kind.CACHE] if h.id != leaves))
         (link,) = daemon.schedulers
         link.available = False  # as after an answer that came too late
-        holding = daemon.holdings.get(Kind.CACHE, leaves)
+        holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, leaves)
         assert holding is not None
-        daemon.holdings.remove(holding, Reason.DELETED)
+        daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
         await until(lambda: bool(link.left))
         await daemon.announcer.announce_host()
         assert holders(scheduler) == set()
@@ -165,9 +165,9 @@ async def test_a_scheduler_that_refuses(
         raise Busy("too many requests")
 
     monkeypatch.setattr(link, "delete_task", refuse)
-    holding = daemon.holdings.get(Kind.CACHE, leaves)
+    holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, leaves)
     assert holding is not None
-    daemon.holdings.remove(holding, Reason.DELETED)
+    daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
     await until(lambda: bool(link.left))
     await daemon.announcer.announce_host()
     assert (list(link.left), holders(scheduler)) == ([(Kind.CACHE, leaves)], {leaves})
@@ -215,7 +215,7 @@ async def test_a_task_that_cannot_be_told_keeps_no_other_untold(
     for peer in list(scheduler._world.peers.values()):
         scheduler._world.remove_peer(peer)
     sick.add(held[0])
-    for holding in daemon.holdings:
+    for holding in daemon.stores[Kind.CACHE]:
         daemon.announcer.announce(holding)
     await until(lambda: holders(scheduler) == set(held[1:]))
     sick.clear()

@@ -29,7 +29,7 @@ DAEMON = [
     "keep room for callers",
     "look what was handed out is back",
     "read the list of schedulers",
-    "serve those who wait for room",
+    "serve those who wait for room in memory",
     "tell health",
     "watch a scheduler",
 ]

@@ -80,7 +80,7 @@ def url(origin: Origin) -> str:
 
 def held(daemon: Daemon) -> Holding:
     """The one task of a daemon."""
-    (holding,) = daemon.holdings
+    (holding,) = daemon.stores[Kind.CACHE]
     return holding
 
 
@@ -110,7 +110,7 @@ async def test_cold_then_hot(lone: Daemon, origin: Origin, url: str) -> None:
 
     assert asked == 4, "a probe, and three pieces"
     assert held(lone).lease_count == 0
-    assert lone.holdings.figures().used == SIZE
+    assert lone.stores[Kind.CACHE].figures().used == SIZE
 
 
 async def test_a_scheduler_that_is_missing(
@@ -164,7 +164,7 @@ async def test_a_part_takes_its_pieces_only(lone: Daemon, origin: Origin, url: s
     """The rest comes when somebody wants it."""
     assert await get(lone, url, range=ByteRange(5 * MIB, 10)) == WHOLE[5 * MIB : 5 * MIB + 10]
     await idle(lone)
-    assert (lone.holdings.figures().used, held(lone).complete) == (PIECE, False)
+    assert (lone.stores[Kind.CACHE].figures().used, held(lone).complete) == (PIECE, False)
     assert await get(lone, url) == WHOLE
     assert held(lone).complete
     assert origin.sent() <= SIZE + 1
@@ -176,7 +176,7 @@ async def test_a_header_asks_for_a_part_too(lone: Daemon, url: str) -> None:
     with pytest.raises(RangeNotSatisfiable):
         await get(lone, url, range=ByteRange(SIZE, 1))
     await idle(lone)
-    assert lone.holdings.figures().leased == 0
+    assert lone.stores[Kind.CACHE].figures().leased == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, PIECE, PIECE + 1])
@@ -294,7 +294,7 @@ async def test_a_content_of_unknown_length(lone: Daemon, origin: Origin, size: i
     assert isinstance(events[-1], Arrived)
     assert {how for _, how in events[-1].pieces} == {Traffic.BACK_TO_SOURCE}
     await idle(lone)
-    assert lone.holdings.figures().used == size
+    assert lone.stores[Kind.CACHE].figures().used == size
     assert origin.count() == 1
 
 
@@ -364,8 +364,8 @@ async def test_a_piece_that_the_origin_refuses(lone: Daemon, origin: Origin, url
     with pytest.raises(SourceFailed, match="404"):
         await get(lone, url)
     await idle(lone)
-    figures = lone.holdings.figures()
-    assert figures.used == sum(p.length for h in lone.holdings for p in h.pieces.values()) < SIZE
+    figures = lone.stores[Kind.CACHE].figures()
+    assert figures.used == sum(p.length for h in lone.stores for p in h.pieces.values()) < SIZE
     assert figures.leased == 0
     origin.heal("/f")
     assert await get(lone, url) == WHOLE
@@ -377,7 +377,7 @@ async def test_a_content_that_changes_meanwhile(lone: Daemon, origin: Origin, ur
     origin.fault("/f", Fault(content=Pattern(SIZE, seed=1)))
     assert await get(lone, url) == Pattern(SIZE, seed=1).read()
     await idle(lone)
-    assert lone.holdings.figures().used == SIZE
+    assert lone.stores[Kind.CACHE].figures().used == SIZE
 
 
 async def test_a_content_that_changes_under_a_reader(
@@ -389,7 +389,7 @@ async def test_a_content_that_changes_under_a_reader(
     with pytest.raises(SourceChanged):
         await get(lone, url, need_piece_content=True)
     await idle(lone)
-    assert lone.holdings.figures().used == 0
+    assert lone.stores[Kind.CACHE].figures().used == 0
     assert await get(lone, url) == Pattern(SIZE, seed=1).read()
 
 
@@ -403,7 +403,7 @@ async def test_a_content_that_changes_again_and_again(
     with pytest.raises(SourceChanged):
         await get(lone, url)
     await idle(lone)
-    assert lone.holdings.figures().used == 0
+    assert lone.stores[Kind.CACHE].figures().used == 0
 
 
 async def test_a_content_that_changed_since_a_part_of_it_came(
@@ -422,8 +422,8 @@ async def test_what_does_not_fit(lone: Daemon, origin: Origin, url: str) -> None
     with pytest.raises(OutOfSpace, match=r"68157440 bytes needed, capacity 67108864"):
         await get(lone, origin.url("/large"))
     await idle(lone)
-    assert lone.holdings.figures().used == 0
-    assert len(lone.holdings) == 0
+    assert lone.stores[Kind.CACHE].figures().used == 0
+    assert len(lone.stores[Kind.CACHE]) == 0
     part = ByteRange(64 * MIB, 10)
     assert await get(lone, origin.url("/large"), range=part) == Pattern(65 * MIB).read(64 * MIB, 10)
     assert await get(lone, url) == WHOLE
@@ -436,7 +436,7 @@ async def test_a_content_of_unknown_length_that_does_not_fit(lone: Daemon, origi
     with pytest.raises(OutOfSpace):
         await get(lone, origin.url("/large"))
     await idle(lone)
-    assert (lone.holdings.figures().used, len(lone.holdings)) == (0, 0)
+    assert (lone.stores[Kind.CACHE].figures().used, len(lone.stores[Kind.CACHE])) == (0, 0)
 
 
 async def test_nobody_has_it_and_the_origin_may_not_be_asked(
@@ -475,8 +475,8 @@ async def test_a_caller_who_leaves(lone: Daemon, origin: Origin, url: str, stage
     origin.release()
     await idle(lone)
     assert held(lone).complete
-    assert lone.holdings.figures().leased == 0
-    assert lone.holdings.expire({Kind.CACHE: 0.0}) == 1
+    assert lone.stores[Kind.CACHE].figures().leased == 0
+    assert lone.stores[Kind.CACHE].expire({Kind.CACHE: 0.0}) == 1
 
 
 async def test_a_caller_who_left_before_the_next_flight(lone: Daemon, url: str) -> None:
@@ -496,12 +496,12 @@ async def test_deleted_while_it_is_downloaded(lone: Daemon, origin: Origin, url:
     origin.fault("/f", Fault(stall_after=1000))
     getting = asyncio.ensure_future(get(lone, url))
     await until(lambda: origin.count() >= 2)
-    lone.holdings.remove(held(lone), Reason.DELETED)
+    lone.stores[Kind.CACHE].remove(held(lone), Reason.DELETED)
     with pytest.raises(TaskDeleted, match="was deleted while it was downloaded"):
         await getting
     origin.release()
     await idle(lone)
-    assert lone.holdings.figures().used == 0
+    assert lone.stores[Kind.CACHE].figures().used == 0
     origin.heal("/f")
     assert await get(lone, url) == WHOLE
 
@@ -512,11 +512,11 @@ async def test_deleted_while_the_origin_is_silent(lone: Daemon, origin: Origin, 
     origin.fault("/f", Fault(delay=3600))
     getting = asyncio.ensure_future(get(lone, url))
     await until(lambda: origin.count() >= 4)
-    lone.holdings.remove(held(lone), Reason.DELETED)
+    lone.stores[Kind.CACHE].remove(held(lone), Reason.DELETED)
     with pytest.raises(TaskDeleted, match="was deleted while it was downloaded"):
         await getting
     await idle(lone)
-    assert lone.holdings.figures().used == 0
+    assert lone.stores[Kind.CACHE].figures().used == 0
 
 
 async def test_stopping_when_nobody_waits(lone: Daemon, origin: Origin, url: str) -> None:
@@ -605,7 +605,7 @@ async def test_another_identity_with_the_same_id(
     await idle(lone)
     await refused(good)
     assert await fetch(taken) == Pattern(SIZE, 1).read()
-    lone.holdings.remove(held(lone), Reason.DELETED)
+    lone.stores[Kind.CACHE].remove(held(lone), Reason.DELETED)
     assert await fetch(good) == Pattern(SIZE, 2).read()
 
 
@@ -657,7 +657,7 @@ async def test_from_a_peer(swarm: list[Daemon], origin: Origin, url: str) -> Non
     assert {how for _, how in pieces} == {Traffic.REMOTE_PEER}
     assert len({piece.parent_id for piece, _ in pieces}) == 1
     await idle(b)
-    assert [h.lease_count for d in swarm for h in d.holdings] == [0, 0]
+    assert [h.lease_count for d in swarm for h in d.stores[Kind.CACHE]] == [0, 0]
 
 
 async def test_both_at_once(swarm: list[Daemon], origin: Origin, url: str) -> None:
@@ -725,7 +725,7 @@ async def test_an_evicted_task_is_withdrawn(swarm: list[Daemon], url: str) -> No
     await get(a, url)
     await idle(a)
     assert await b.schedulers.stat(Kind.CACHE, task) is not None
-    a.holdings.remove(held(a), Reason.LRU)
+    a.stores[Kind.CACHE].remove(held(a), Reason.LRU)
     await known_to(b, task, known=False)
     assert await get(b, url) == WHOLE
 
@@ -756,7 +756,7 @@ async def test_a_url_that_python_cannot_parse_is_told_like_others(
         assert await get(daemon, url) == Pattern(1000).read()
     for peer in list(scheduler._world.peers.values()):
         scheduler._world.remove_peer(peer)
-    for holding in daemon.holdings:
+    for holding in daemon.stores[Kind.CACHE]:
         daemon.announcer.announce(holding)
 
     def told() -> set[str]:

@@ -119,7 +119,7 @@ def parent() -> Parent:
 async def owner(tmp_path: Path, stack: AsyncExitStack) -> Owner:
     """Four pieces are wanted; the daemon is attached for :func:`fetcher`."""
     daemon = await stack.enter_async_context(inside.daemon(tmp_path))
-    holding = daemon.holdings.open(
+    holding = daemon.stores[Kind.CACHE].open(
         TaskRecord(
             kind=Kind.CACHE,
             id=TASK,

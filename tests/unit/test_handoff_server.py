@@ -50,7 +50,7 @@ async def daemon(tmp_path: Path, stack: AsyncExitStack) -> Daemon:
     async def check() -> None:
         await until(lambda: not daemon.handoff.busy and not daemon.engine.busy)
         # Descriptors are back a moment after the connection has ended.
-        await until(lambda: daemon.holdings.ledger.leased == 0)
+        await until(lambda: daemon.stores[Kind.CACHE].ledger.leased == 0)
 
     stack.push_async_callback(check)
     return daemon
@@ -327,14 +327,14 @@ async def test_the_connection_is_the_lease(daemon: Daemon, url: str) -> None:
     with Client(daemon) as client:
         client.send({"op": "download", "url": url})
         assert (await events(client))[-1]["event"] == "done"
-        (holding,) = daemon.holdings
+        (holding,) = daemon.stores[Kind.CACHE]
         assert holding.lease_count >= 1
-        assert daemon.holdings.expire({Kind.CACHE: 0.0}) == 0
-        daemon.holdings.remove(holding, Reason.DELETED)
+        assert daemon.stores[Kind.CACHE].expire({Kind.CACHE: 0.0}) == 0
+        daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
         with mmap.mmap(client.fds[0], 0, prot=mmap.PROT_READ) as seen:
             assert seen[:] == WHOLE
-        assert daemon.holdings.ledger.used == SIZE
-    await until(lambda: daemon.holdings.ledger.used == 0)
+        assert daemon.stores[Kind.CACHE].ledger.used == SIZE
+    await until(lambda: daemon.stores[Kind.CACHE].ledger.used == 0)
 
 
 async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Origin) -> None:
@@ -345,8 +345,8 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
     origin.fault("/new", Fault(rate=30 * MIB))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(fetch(daemon, origin.url("/new")))
-        await until(lambda: any(h.record.url == origin.url("/new") for h in daemon.holdings))
-        (holding,) = daemon.holdings
+        await until(lambda: any(h.record.url == origin.url("/new") for h in daemon.stores))
+        (holding,) = daemon.stores[Kind.CACHE]
         await until(lambda: bool(holding.pieces))
         assert holding.content.reused
         with Client(daemon) as client:
@@ -363,7 +363,7 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
     # What was handed out is never used again.
     file = os.fstat(holding.content._fd).st_ino  # type: ignore[attr-defined]  # a segment
     await fetch(daemon, origin.url("/old"))
-    (holding,) = daemon.holdings
+    (holding,) = daemon.stores[Kind.CACHE]
     assert not holding.content.reused
     assert os.fstat(holding.content._fd).st_ino != file  # type: ignore[attr-defined]  # a segment
 
@@ -394,13 +394,13 @@ async def test_a_client_that_is_killed(daemon: Daemon, url: str) -> None:
     )
     assert reader.stdout is not None
     assert await reader.stdout.readline()
-    (holding,) = daemon.holdings
+    (holding,) = daemon.stores[Kind.CACHE]
     assert holding.lease_count >= 1
     reader.send_signal(signal.SIGKILL)
     await reader.wait()
     await until(lambda: holding.lease_count == 0)
-    assert daemon.holdings.expire({Kind.CACHE: 0.0}) == 1
-    assert daemon.holdings.ledger.used == 0
+    assert daemon.stores[Kind.CACHE].expire({Kind.CACHE: 0.0}) == 1
+    assert daemon.stores[Kind.CACHE].ledger.used == 0
 
 
 @pytest.mark.parametrize("size", [0, 1000, 256 * 1024])
@@ -642,7 +642,7 @@ async def test_a_client_that_pauses_longer_than_it_said(daemon: Daemon, url: str
     with Client(daemon) as client:
         await _begin_to_send(client, url, timeout=3)
         await until(lambda: not daemon.handoff.busy)
-        assert daemon.holdings.ledger.leased == 0
+        assert daemon.stores[Kind.CACHE].ledger.leased == 0
 
 
 async def test_stopping(tmp_path: Path, stack: AsyncExitStack, origin: Origin, url: str) -> None:

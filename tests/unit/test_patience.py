@@ -55,7 +55,7 @@ async def test_a_refusal_for_load_is_no_lost_scheduler(tmp_path: Path, origin: O
         origin.pause()
         got = await asyncio.gather(*(inside.get(child, origin.url(path)) for path in paths))
         assert got == [CONTENT.read()] * len(paths)
-        assert {h.kind for h in child.holdings} == {Kind.CACHE}
+        assert {h.kind for h in child.stores[Kind.CACHE]} == {Kind.CACHE}
 
 
 async def test_registrations_of_one_moment_are_all_answered() -> None:

@@ -61,7 +61,7 @@ def holding(daemon: Daemon) -> Holding:
         content_length=LENGTH,
         piece_length=LENGTH,
     )
-    holding = daemon.holdings.open(record)
+    holding = daemon.stores[Kind.CACHE].open(record)
     holding.reserve([0])
     return holding
 

@@ -15,6 +15,7 @@ from pantala.daemon.downloading import room
 from pantala.daemon.downloading.download import Event, Started, Waiting
 from pantala.errors import OutOfSpace, TimedOut, Unavailable
 from pantala.model.pieces import ByteRange
+from pantala.model.task import Kind
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.inside import get, wish
@@ -39,7 +40,8 @@ async def daemon(tmp_path: Path, stack: AsyncExitStack) -> Daemon:
 
     async def check() -> None:
         await until(lambda: not daemon.engine.busy)
-        assert (daemon.holdings.ledger.leased, len(daemon.node.room)) == (0, 0)
+        assert daemon.stores[Kind.CACHE].ledger.leased == 0
+        assert len(daemon.node.rooms[Kind.CACHE]) == 0
 
     stack.push_async_callback(check)
     return daemon
@@ -159,7 +161,7 @@ async def test_time_is_over(daemon: Daemon, origin: Origin) -> None:
         raised.value
     )
     assert str(raised.value).startswith("waited 0.")
-    await until(lambda: not len(daemon.node.room))
+    await until(lambda: not len(daemon.node.rooms[Kind.CACHE]))
     await first.done()
 
 
@@ -248,7 +250,7 @@ async def test_a_growing_content_waits_for_a_reader(daemon: Daemon, origin: Orig
 async def test_what_programs_keep_comes_back(daemon: Daemon, origin: Origin) -> None:
     """Nobody tells of it; it is looked for while somebody waits."""
     first = await Reader(daemon, put(origin, "first", 40)).until_here()
-    (holding,) = daemon.holdings
+    (holding,) = daemon.stores[Kind.CACHE]
     fd = holding.handout(user=1234)
     assert fd is not None
     await first.done()

@@ -37,7 +37,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
             piece_length=100,
             version="1",
         )
-        daemon.holdings.open(record).coming = frozenset({0, 1})
+        daemon.stores[Kind.CACHE].open(record).coming = frozenset({0, 1})
         yield daemon
 
 

@@ -1075,10 +1075,10 @@ TestHoldingsMachine.settings = settings(max_examples=60, stateful_step_count=30,
 class TestDescriptors:
     """Descriptors and mappings are as scarce as bytes."""
 
-    def few(self, **limits: int) -> Watched:
+    def few(self, *, descriptors: int, mappings: int | None = None) -> Watched:
         """A store with room for anything but those."""
         store = Watched(1 << 40)
-        store.ledger = Ledger(1 << 40, **limits)
+        store.ledger = Ledger(1 << 40, descriptors=descriptors, mappings=mappings)
         return store
 
     def test_large_contents_go_for_descriptors(self) -> None:

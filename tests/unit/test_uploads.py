@@ -44,13 +44,13 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     """Without a scheduler."""
     async with inside.daemon(tmp_path) as daemon:
         yield daemon
-        assert daemon.holdings.ledger.leased == 0
+        assert daemon.stores[Kind.CACHE].ledger.leased == 0
 
 
 @pytest.fixture
 def holding(daemon: Daemon) -> Holding:
     """Four pieces, 0 and 1 of which are here."""
-    holding = daemon.holdings.open(RECORD)
+    holding = daemon.stores[Kind.CACHE].open(RECORD)
     holding.reserve(range(4))
     for number in (0, 1):
         publish(holding.claim(number))
@@ -140,8 +140,8 @@ async def test_a_piece_that_is_on_its_way(daemon: Daemon, holding: Holding) -> N
 async def test_deleted_while_it_is_sent(daemon: Daemon, holding: Holding) -> None:
     """The bytes stay until it is through, and it changes nothing in what comes after."""
     async with daemon.uploads.upload(request(1)) as upload:
-        daemon.holdings.remove(holding, Reason.DELETED)
-        successor = daemon.holdings.open(RECORD)
+        daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
+        successor = daemon.stores[Kind.CACHE].open(RECORD)
         assert bytes(upload.extent.read(0, PIECE)) == b"\1" * PIECE
     assert (successor.record.uploading_count, successor.record.uploaded_count) == (0, 0)
     with pytest.raises(PieceNotFound):
@@ -151,11 +151,11 @@ async def test_deleted_while_it_is_sent(daemon: Daemon, holding: Holding) -> Non
 
 async def test_an_upload_is_a_use(daemon: Daemon, holding: Holding) -> None:
     """What others want is not evicted first."""
-    other = daemon.holdings.open(replace(RECORD, id="b" * 64))
+    other = daemon.stores[Kind.CACHE].open(replace(RECORD, id="b" * 64))
     other.reserve(range(4))
     async with daemon.uploads.upload(request(1)):
         pass
-    order = [account.key for account in daemon.holdings.ledger._live.values()]
+    order = [account.key for account in daemon.stores[Kind.CACHE].ledger._live.values()]
     assert order == [f"CACHE/{other.id}", f"CACHE/{holding.id}"]
 
 
@@ -230,7 +230,7 @@ async def test_deleted_while_it_is_offered(daemon: Daemon, holding: Holding) -> 
     holding.coming = frozenset({2})
     watching = asyncio.ensure_future(offered(daemon, holding, 2))
     await asyncio.sleep(0)
-    daemon.holdings.remove(holding, Reason.DELETED)
+    daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
     with pytest.raises(TaskDeleted):
         await watching
 
@@ -247,7 +247,7 @@ async def test_the_version(daemon: Daemon, holding: Holding) -> None:
     holding.learn_version("1")
     holding.learn_version("2")
     assert await daemon.uploads.version(holding) == "1"
-    empty = daemon.holdings.open(replace(RECORD, id="b" * 64))
+    empty = daemon.stores[Kind.CACHE].open(replace(RECORD, id="b" * 64))
     with pytest.raises(Unavailable, match="not known yet"):
         await daemon.uploads.version(empty)
     empty.learn_version("")
@@ -258,7 +258,7 @@ async def test_the_version(daemon: Daemon, holding: Holding) -> None:
 
 async def test_a_version_that_comes_with_the_first_piece(daemon: Daemon) -> None:
     """It is waited for."""
-    empty = daemon.holdings.open(RECORD)
+    empty = daemon.stores[Kind.CACHE].open(RECORD)
     empty.coming = frozenset({0})
     asking = asyncio.ensure_future(daemon.uploads.version(empty))
     await asyncio.sleep(0)
@@ -269,7 +269,7 @@ async def test_a_version_that_comes_with_the_first_piece(daemon: Daemon) -> None
 
 async def test_a_version_that_an_origin_does_not_name(daemon: Daemon) -> None:
     """It is known that there is none long before the first piece is here."""
-    empty = daemon.holdings.open(RECORD)
+    empty = daemon.stores[Kind.CACHE].open(RECORD)
     empty.coming = frozenset({0})
     asking = asyncio.ensure_future(daemon.uploads.version(empty))
     await asyncio.sleep(0)

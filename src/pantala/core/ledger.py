@@ -33,6 +33,22 @@ class Needs:
 _NOTHING: Final = Needs()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of a store are, for messages.
+
+    Attributes:
+        name: Such as "in memory".
+        advice: What an operator does when there is too little room.
+    """
+
+    name: str
+    advice: str
+
+
+MEMORY: Final = Place("in memory", "raise storage.cacheCapacity")
+
+
 @dataclass(slots=True, eq=False)
 class Account:
     """One task's share of the store. Changed only by its :class:`Ledger`.
@@ -61,6 +77,7 @@ class Ledger:
         capacity: Bytes the store may hold.
         records: Bytes that records may take besides. None: any number.
         descriptors, mappings: How many contents may have. None: any number.
+        place: Where it is.
     """
 
     def __init__(
@@ -70,8 +87,10 @@ class Ledger:
         records: int | None = None,
         descriptors: int | None = None,
         mappings: int | None = None,
+        place: Place = MEMORY,
     ) -> None:
         self.capacity = capacity
+        self.place = place
         self._descriptors_limit = descriptors
         self._mappings_limit = mappings
         #: Sums of what live and doomed accounts take besides bytes.
@@ -104,6 +123,16 @@ class Ledger:
             raise ValueError(f"account {key} is open already")
         account = self._live[key] = Account(key)
         return account
+
+    def no_room(self, amount: int) -> OutOfSpace:
+        """The error for *amount* bytes that do not fit."""
+        return OutOfSpace(
+            amount,
+            capacity=self.capacity,
+            leased=self.leased,
+            where=self.place.name,
+            advice=self.place.advice,
+        )
 
     @property
     def abundant(self) -> bool:
@@ -167,7 +196,7 @@ class Ledger:
                 descriptors -= has.descriptors
                 mappings -= has.mappings
         if short > 0:
-            raise OutOfSpace(amount, capacity=self.capacity, leased=self.leased)
+            raise self.no_room(amount)
         if descriptors > 0:
             raise OutOfDescriptors("descriptors", self._descriptors_limit)
         if mappings > 0:

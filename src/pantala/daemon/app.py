@@ -15,6 +15,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pantala.background import Loops
+from pantala.core.policy import Medium
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.endpoints import health_endpoint, metrics_endpoint
@@ -29,6 +30,7 @@ from pantala.rpc.transport import bind
 from pantala.storage.journal import NullJournal
 from pantala.storage.memory import MemoryMedium
 from pantala.storage.store import Store
+from pantala.storage.stores import Stores
 
 from .config import DaemonConfig
 from .downloading.engine import Engine
@@ -99,7 +101,7 @@ class Daemon:
         self._facts: HostFacts | None = None
         shares = descriptors()
         self._doors = doors(shares.connections)
-        self.holdings = Store(
+        memory = Store(
             config.storage.cache_capacity,
             MemoryMedium(
                 lock_pages=config.storage.cache_lock_pages, executor=self._threads.disposer
@@ -112,6 +114,7 @@ class Daemon:
                 config.storage.cache_capacity * config.storage.cache_pinned_percent // 100
             ),
         )
+        self.stores = Stores({Medium.MEMORY: memory}, clock=time.time)
         self.schedulers = Schedulers(
             config.host_id,
             schedule_timeout=config.scheduler.schedule_timeout,
@@ -120,7 +123,7 @@ class Daemon:
         self._parents = GrpcParents(config.host_id)
         self.node = Node(
             config,
-            holdings=self.holdings,
+            stores=self.stores,
             schedulers=self.schedulers,
             parents=self._parents,
             sources=sources(config.backend, self.metrics),
@@ -133,7 +136,7 @@ class Daemon:
         self.engine = Engine(self.node)
         self.announcer = Announcer(
             self.schedulers,
-            self.holdings,
+            self.stores,
             host_id=config.host_id,
             host=self._host,
             new_peer_id=self.node.new_peer_id,
@@ -176,8 +179,8 @@ class Daemon:
         return self._facts.host(time.monotonic())
 
     def _figures(self) -> StoreFigures:
-        figures = self.holdings.figures()
-        held = sum(p.length for h in self.holdings for p in h.pieces.values())
+        figures = self.stores[Kind.CACHE].figures()
+        held = sum(p.length for h in self.stores[Kind.CACHE] for p in h.pieces.values())
         return StoreFigures(
             capacity=figures.capacity,
             used=figures.used,
@@ -185,7 +188,7 @@ class Daemon:
             pinned=figures.pinned,
             reserved=max(0, figures.used - held),
             tasks=figures.tasks,
-            waiting=len(self.node.room),
+            waiting=len(self.node.rooms[Kind.CACHE]),
         )
 
     def _troubles(self) -> list[str]:
@@ -209,7 +212,7 @@ class Daemon:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
-            stack.callback(self.holdings.close)
+            stack.callback(self.stores.close)
             server = self.config.download.server
             paths = [
                 SocketPath(server.socket_path, setting="download.server.socketPath"),
@@ -287,7 +290,8 @@ class Daemon:
         stack.push_async_callback(self.node.tasks.cancel)
         stack.callback(self.node.connections.close)
         stack.push_async_callback(self.loops.close)
-        self.holdings.on_removed = self._removed
+        for store in self.stores.all():
+            store.on_removed = self._removed
         await self._dynconfig.start()
         self._changed.clear()
         await self.schedulers.set_addresses(self._dynconfig.current())
@@ -349,9 +353,10 @@ class Daemon:
         ttl = {Kind.CACHE: self.config.gc.policy.cache_task_ttl}
         # A task must not outlive a short time to live by a long interval.
         interval = min(self.config.gc.interval, max(1.0, min(ttl.values()) / 4))
-        self.loops.every(interval, lambda: self.holdings.expire(ttl), "evict by time to live")
-        self.loops.every(_RECALL, self.holdings.recall, "look what was handed out is back")
-        keep(self.node.room.watch, "serve those who wait for room")
+        self.loops.every(interval, lambda: self.stores.expire(ttl), "evict by time to live")
+        self.loops.every(_RECALL, self.stores.recall, "look what was handed out is back")
+        for room in self.node.rooms:
+            keep(room.watch, f"serve those who wait for room {room.place}")
         self.loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 
     def _tell_health(self) -> None:

@@ -18,11 +18,11 @@ from pantala.net.piece_client import Connections
 from pantala.ports import ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
 from pantala.storage.holding import Holding
-from pantala.storage.store import Store
+from pantala.storage.stores import Stores
 
 from .config import DaemonConfig
 from .downloading.race import Spare
-from .downloading.room import Room
+from .downloading.room import Rooms
 from .downloading.suspects import Suspects
 from .downloading.weights import Weights
 from .host.threads import OriginThreads
@@ -73,7 +73,7 @@ class Node:
         self,
         config: DaemonConfig,
         *,
-        holdings: Store,
+        stores: Stores,
         schedulers: SchedulerLink,
         parents: ParentLink,
         sources: Registry,
@@ -85,7 +85,7 @@ class Node:
     ) -> None:
         self.config = config
         self.host_id = config.host_id
-        self.holdings = holdings
+        self.stores = stores
         self.schedulers = schedulers
         self.parents = parents
         self.sources = sources
@@ -93,8 +93,8 @@ class Node:
         self.connections = Connections()
         self.suspects = Suspects()
         self.limiters = Limiters(config)
-        #: Those who wait for room in memory.
-        self.room = Room(holdings)
+        #: Those who wait for room.
+        self.rooms = Rooms(stores)
         self.spare = Spare()
         self.tasks = Tasks()
         self.weights = Weights(parents, self.tasks)

@@ -1,6 +1,7 @@
 """What a node holds: bytes, and what is known about them. A store for each medium.
 
 - :mod:`.store`: all tasks in one medium, with the ledger: admit, evict, expire, delete
+- :mod:`.stores`: the stores of a node, and which of them a kind is in
 - :mod:`.home`: the store as its holdings see it
 - :mod:`.holding`: one task: what is known, bytes, users
 - :mod:`.claims`: its pieces on their way: claim, publish, wait

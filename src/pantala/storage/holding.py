@@ -235,7 +235,7 @@ class Holding:
     def no_room(self, need: int) -> OutOfSpace:
         """The error for *need* bytes that do not fit beside what this content has already."""
         ledger = self._home.ledger
-        error = OutOfSpace(need, capacity=ledger.capacity, leased=ledger.leased)
+        error = ledger.no_room(need)
         error.hopeless = self.account.size + need > ledger.capacity
         return error
 

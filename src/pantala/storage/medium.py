@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from pantala.core.ledger import Needs
+from pantala.core.ledger import Needs, Place
 from pantala.model.task import TaskRecord
 from pantala.ports import Sink
 
@@ -78,10 +78,12 @@ class Medium(Protocol):
     Attributes:
         step: Bytes by which growing content is extended at a time.
         growing_needs: What growing content takes besides its bytes.
+        place: Where it is, for messages.
     """
 
     step: int
     growing_needs: Needs
+    place: Place
 
     def needs(self, length: int, *, abundant: bool) -> Needs:
         """What content of *length* bytes takes besides its bytes.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Executor
 
-from pantala.core.ledger import Needs
+from pantala.core.ledger import MEMORY, Needs
 from pantala.model.task import TaskRecord
 
 from . import segments
@@ -28,6 +28,7 @@ class MemoryMedium:
 
     step = GROWTH_STEP
     growing_needs = Needs(descriptors=1, mappings=1)
+    place = MEMORY
 
     def __init__(self, *, lock_pages: bool = False, executor: Executor | None = None) -> None:
         self._lock_pages = lock_pages

@@ -82,7 +82,13 @@ class Store:
         pinned_per_user: int | None = None,
     ) -> None:
         records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
-        self.ledger = Ledger(capacity, records=records, descriptors=descriptors, mappings=mappings)
+        self.ledger = Ledger(
+            capacity,
+            records=records,
+            descriptors=descriptors,
+            mappings=mappings,
+            place=medium.place,
+        )
         self.medium = medium
         self.journal = journal
         self.handouts = Handouts(pinned_per_user)

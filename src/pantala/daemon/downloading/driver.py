@@ -360,7 +360,7 @@ class Driver:
                 self._watch_weights()
             case announce.NeedBackToSource():
                 self.on(t.ToldBackToSource())
-                key, now = (self.holding.kind, self.holding.id), self._node.holdings.now()
+                key, now = (self.holding.kind, self.holding.id), self._node.stores.now()
                 for parent in self._node.suspects.accused(key, now):
                     self._tell(announce.PieceFailed(0, parent))
             case announce.EmptyTask():

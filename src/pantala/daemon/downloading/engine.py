@@ -75,7 +75,7 @@ class Engine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        node.room.on_turn = self.begin
+        node.rooms.on_turn(self.begin)
 
     @property
     def busy(self) -> int:
@@ -95,7 +95,7 @@ class Engine:
             raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
         if request.priority == PRIORITY_FORBIDDEN:
             raise Forbidden("downloads of priority LEVEL1 are forbidden")
-        if not self._node.holdings.ledger.capacity:
+        if not self._node.stores[request.kind].ledger.capacity:
             raise FeatureOff(
                 f"{request.kind.name} tasks are switched off: storage.cacheCapacity is 0"
             )
@@ -153,7 +153,7 @@ class Engine:
             await download.stop()
             download.close()
             self._left(download)
-            self._node.room.look()
+            self._node.rooms.look()
             self._open -= 1
             self._look_idle()
 
@@ -167,7 +167,7 @@ class Engine:
     def begin(self, download: Download) -> None:
         """Join *download* to what is here, to a flight, or to a new one."""
         key = download.request.kind, download.task_id
-        flight, holding = self._flights.get(key), self._node.holdings.get(*key)
+        flight, holding = self._flights.get(key), self._node.stores.get(*key)
         if (other := _another(download, flight, holding)) is not None:
             self._refuse(download, other)
             return
@@ -213,7 +213,7 @@ class Engine:
         finally:
             del self._flights[key]
             flight.ended.set()
-            self._node.room.look()
+            self._node.rooms.look()
             self._look_idle()
 
     def _look_idle(self) -> None:
@@ -293,7 +293,7 @@ class Engine:
     async def drain(self, grace: float) -> None:
         """Begin nothing new; give what is under way *grace* seconds, then fail it."""
         self._stopping = True
-        self._node.room.give_up()
+        self._node.rooms.give_up()
         self._give_up_orphans()
         if await self._is_idle_within(grace):
             return

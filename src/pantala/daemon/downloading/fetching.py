@@ -134,7 +134,7 @@ class Fetcher:
     async def follow(self, name: str, numbers: frozenset[int]) -> None:
         """Collect what a parent offers until it offers no more."""
         holding, host = self._owner.holding, self.candidates[name].host.id
-        now = self._node.holdings.now()
+        now = self._node.stores.now()
         bad = self._node.suspects.is_suspect((holding.kind, holding.id), host, now)
         if bad:
             logger.info("parent left out", parent=name, why="what it gave was not as it should be")

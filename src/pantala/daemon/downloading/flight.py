@@ -178,7 +178,7 @@ class Flight:
             if holding.record.version != error.version:
                 self._avoid.add(holding.record.version)
             self._avoid.discard("")
-            self._node.holdings.remove(holding, Reason.CHANGED)
+            self._node.stores.remove(holding, Reason.CHANGED)
             await self._let_go_of(holding)
         one_answer = last or error.wavers
         sent = driver is not None and driver.at_source
@@ -193,13 +193,13 @@ class Flight:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()
-        ledger, loop = self._node.holdings.ledger, asyncio.get_running_loop()
+        ledger, loop = self._node.stores[self._kind].ledger, asyncio.get_running_loop()
         patience = loop.time() + _LET_GO
         while holding.account.leases and ledger.used + holding.account.size > ledger.capacity:
             if loop.time() > patience:
                 break
             await asyncio.sleep(_LOOK)
-            self._node.holdings.recall()
+            self._node.stores.recall()
 
     def _fail(self, error: DragonflyError) -> None:
         """Fail everybody who still waits."""
@@ -209,7 +209,7 @@ class Flight:
             return
         if isinstance(error, SourceChanged):
             # Pieces of two contents would be mixed by whoever goes on with this one.
-            self._node.holdings.remove(holding, Reason.CHANGED)
+            self._node.stores.remove(holding, Reason.CHANGED)
         elif not holding.complete:
             holding.failed()
 
@@ -217,9 +217,9 @@ class Flight:
 
     async def _describe_by_swarm(self) -> Holding | None:
         """The content as this node or the swarm knows it."""
-        known = self._node.holdings.get(self._kind, self._task_id)
+        known = self._node.stores.get(self._kind, self._task_id)
         if known is not None and known.record.content_length is not None:
-            return self._hold(replace(known.record, updated_at=self._node.holdings.now()))
+            return self._hold(replace(known.record, updated_at=self._node.stores.now()))
         if self._request.need_back_to_source:
             return None
         told = await self._node.schedulers.stat(self._kind, self._task_id)
@@ -242,7 +242,7 @@ class Flight:
     def _record(
         self, total: int | None, piece_length: int | None, origin: Origin | None = None
     ) -> TaskRecord:
-        now = self._node.holdings.now()
+        now = self._node.stores.now()
         return TaskRecord(
             kind=self._kind,
             id=self._task_id,
@@ -265,7 +265,7 @@ class Flight:
         return self._version
 
     def _hold(self, record: TaskRecord) -> Holding:
-        holding = self._node.holdings.open(record)
+        holding = self._node.stores.open(record)
         self._lease, self._holding = holding.lease(), holding
         if record.content_length is not None:
             self._origins.expect(record.content_length, holding.record.version)
@@ -280,7 +280,7 @@ class Flight:
         received = 0
         try:
             while True:
-                sink = await self._node.room.extend(holding, self._callers)
+                sink = await self._node.rooms[self._kind].extend(holding, self._callers)
                 with contextlib.closing(sink):
                     await take(self._node.limiters.source, sink.length)
                     job = StreamFetch(body, sink)
@@ -314,7 +314,7 @@ class Flight:
 
         Where there is none, who can wait is ours no longer: it begins anew when there is.
         """
-        room = self._node.room
+        room = self._node.rooms[self._kind]
         try:
             download.begin(holding, others_wait=room.is_wanted)
         except OutOfSpace as error:

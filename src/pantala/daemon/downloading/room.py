@@ -1,4 +1,4 @@
-"""Those who wait for room in memory, in the order in which they came.
+"""Those who wait for room in a store, in the order in which they came.
 
 Whoever waits holds nothing: neither bytes nor a lease. So those who wait never keep each other
 waiting, and a large content has its turn like a small one: as long as somebody waits, those who
@@ -12,16 +12,17 @@ refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pantala.core.ledger import Needs
 from pantala.errors import DragonflyError, OutOfSpace, TimedOut, Unavailable
-from pantala.model.task import TaskRecord
+from pantala.model.task import Kind, TaskRecord
 from pantala.ports import Sink
 from pantala.storage.holding import Holding
 from pantala.storage.store import Store
+from pantala.storage.stores import Stores
 
 from .callers import Callers
 from .download import Download
@@ -68,11 +69,11 @@ class Room:
     """See the module.
 
     Args:
-        holdings: Where room is wanted.
+        store: Where room is wanted.
     """
 
-    def __init__(self, holdings: Store) -> None:
-        self._holdings = holdings
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._waiters: list[_Waiter] = []
         self._growers: list[_Grower] = []
         #: Somebody waits.
@@ -80,10 +81,15 @@ class Room:
         self._soon = False
         #: Begins a download for which there is room now.
         self.on_turn: Callable[[Download], None] = lambda _download: None
-        holdings.on_room = self.look
+        store.on_room = self.look
 
     def __len__(self) -> int:
         return len(self._waiters) + len(self._growers)
+
+    @property
+    def place(self) -> str:
+        """Where room is wanted, in words."""
+        return self._store.medium.place.name
 
     @property
     def is_wanted(self) -> bool:
@@ -105,7 +111,7 @@ class Room:
         until = asyncio.get_running_loop().time() + LIMIT
         missing = frozenset(download.missing)
         self._waiters.append(_Waiter(download, record, missing, after, until))
-        download.wait_for_room(need, self._holdings.holders)
+        download.wait_for_room(need, self._store.holders)
         self.look()
 
     async def extend(self, holding: Holding, callers: Callers) -> Sink:
@@ -125,7 +131,7 @@ class Room:
                 grower = _Grower(holding, callers, until)
                 self._growers.append(grower)
                 for download in callers.active():
-                    download.wait_for_room(self._holdings.medium.step, self._holdings.holders)
+                    download.wait_for_room(self._store.medium.step, self._store.holders)
                 self.look()
                 try:
                     may = await grower.may
@@ -164,7 +170,7 @@ class Room:
         self._soon = False
         now = asyncio.get_running_loop().time()
         self._drop(now)
-        self._holdings.recall()
+        self._store.recall()
         if any(not grower.may.done() for grower in self._growers):
             self._grow(now)
         else:
@@ -182,9 +188,9 @@ class Room:
         for waiter in list(self._waiters):
             if not waiter.ready.is_set():
                 continue
-            if blocked and self._holdings.lacks(waiter.record, waiter.missing):
+            if blocked and self._store.lacks(waiter.record, waiter.missing):
                 continue
-            if self._holdings.could_hold(waiter.record, waiter.missing):
+            if self._store.could_hold(waiter.record, waiter.missing):
                 self._waiters.remove(waiter)
                 self._turn(waiter)
             else:
@@ -193,14 +199,14 @@ class Room:
     def _turn(self, waiter: _Waiter) -> None:
         """There is room: set it aside, and begin."""
         download, record = waiter.download, waiter.record
-        holding = self._holdings.get(record.kind, record.id)
+        holding = self._store.get(record.kind, record.id)
         try:
             if holding is None:
-                holding = self._holdings.open(replace(record, updated_at=self._holdings.now()))
+                holding = self._store.open(replace(record, updated_at=self._store.now()))
             lease = holding.lease()
             download.keep(lease)
             # Of a content that has changed other pieces are missing: the flight will say which.
-            if self._holdings.has_lengths_of(record):
+            if self._store.has_lengths_of(record):
                 holding.reserve(waiter.missing, early=download.delivery.early)
         except DragonflyError as error:
             download.fail(error)
@@ -211,14 +217,48 @@ class Room:
 
     def _grow(self, now: float) -> None:
         """Let the oldest go on that can; if none ever will, refuse the youngest."""
-        ledger = self._holdings.ledger
+        ledger = self._store.ledger
         waiting = [grower for grower in self._growers if not grower.may.done()]
         for grower in waiting:
             if grower.holding.gone or now >= grower.until or not grower.callers.is_patient:
                 grower.may.set_result(False)
                 return
-            if ledger.could_reserve(grower.holding.account, self._holdings.medium.step, Needs()):
+            if ledger.could_reserve(grower.holding.account, self._store.medium.step, Needs()):
                 grower.may.set_result(True)
                 return
         if ledger.leased <= sum(grower.holding.reserved_bytes for grower in waiting):
             waiting[-1].may.set_result(False)
+
+
+class Rooms:
+    """A :class:`Room` for each store.
+
+    Args:
+        stores: They.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._rooms = {store: Room(store) for store in stores.all()}
+
+    def __getitem__(self, kind: Kind) -> Room:
+        """That of the store that a kind is in."""
+        return self._rooms[self._stores[kind]]
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(self._rooms.values())
+
+    def on_turn(self, begin: Callable[[Download], None]) -> None:
+        """*begin* is what begins a download for which there is room."""
+        for room in self:
+            room.on_turn = begin
+
+    def look(self) -> None:
+        """Somebody may have left."""
+        for room in self:
+            room.look()
+
+    def give_up(self) -> None:
+        """The daemon is stopping: nobody has a turn any more."""
+        for room in self:
+            room.give_up()

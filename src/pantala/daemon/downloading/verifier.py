@@ -77,7 +77,7 @@ class Verifier:
         digest may be wrong, too, and whoever gives one must not be able to empty the swarm.
         """
         holding, key = download.holding, (download.request.kind, download.task_id)
-        node, now = self._node, self._node.holdings.now()
+        node, now = self._node, self._node.stores.now()
         assert holding is not None  # noqa: S101  it was verified
         old = holding.digests
         if download.afresh or node.suspects.is_confirmed(key, old, now):
@@ -88,10 +88,10 @@ class Verifier:
         again = download.can_begin_again
         if again:
             download.begin_again()
-        if node.holdings.get(*key) is holding:
+        if node.stores.get(*key) is holding:
             peers = {p.parent_id for p in holding.pieces.values() if p.parent_id is not None}
             node.suspects.suspect(key, holding.givers, peers, now)
-            node.holdings.remove(holding, Reason.FAILED)
+            node.stores.remove(holding, Reason.FAILED)
             work = self._fetch_afresh(download.request, key, old)
             self._fresh[key] = node.tasks.start(work, "content read afresh")
         if again:
@@ -129,7 +129,7 @@ class Verifier:
                 async for _ in download:
                     pass
                 if download.holding is not None and download.holding.digests == old:
-                    now = self._node.holdings.now()
+                    now = self._node.stores.now()
                     self._node.suspects.confirm(key, old, now)
         except DragonflyError as error:
             logger.info("not read afresh", task=key[1], why=str(error))

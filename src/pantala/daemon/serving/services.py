@@ -23,7 +23,7 @@ from pantala.errors import Busy, Forbidden, InvalidRequest
 from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
-from pantala.model.task import Delivery
+from pantala.model.task import Delivery, Kind
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.convert import piece_message, timestamp
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE, DaemonDialect
@@ -176,7 +176,7 @@ class UploadService(TaskMethods):
             with self._streams.hold(child, wish.size):
                 holding = self._uploads.holding(dialect.kind, check_task_id(wish.task_id))
                 version = quote(await self._uploads.version(holding), safe="")
-                clock = str(self._node.holdings.now())
+                clock = str(self._node.stores.now())
                 hello = (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
                 await context.send_initial_metadata(hello)
                 offers = self._uploads.offers(holding, wish.numbers)
@@ -234,10 +234,10 @@ class NodeService:
 
     async def ListTasks(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
         """See node.proto."""
-        figures = self._node.holdings.figures()
+        figures = self._node.stores[Kind.CACHE].figures()
         wanted = request.type if request.HasField("type") else None
         return node_pb2.ListTasksResponse(
-            tasks=[_listed(h) for h in self._node.holdings if wanted in (None, h.kind)],
+            tasks=[_listed(h) for h in self._node.stores if wanted in (None, h.kind)],
             capacity_bytes=figures.capacity,
             used_bytes=figures.used,
         )

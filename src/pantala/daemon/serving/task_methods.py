@@ -131,7 +131,7 @@ class TaskMethods:
             with self._counted(self._node.metrics.stat, dialect):
                 task_id = check_task_id(request.task_id)
                 message = await self._schedulers.stat_message(kind, task_id)
-                holding = self._node.holdings.get(kind, task_id)
+                holding = self._node.stores.get(kind, task_id)
                 if message is None or message.id != task_id:
                     if holding is None:
                         raise TaskNotFound(task_id)
@@ -161,7 +161,7 @@ class TaskMethods:
         answer = dialect.message("ListLocal{}TasksResponse")
 
         async def list_local_tasks(_: Any, __: Context) -> Any:
-            held = (h for h in self._node.holdings if h.kind is dialect.kind)
+            held = (h for h in self._node.stores if h.kind is dialect.kind)
             return answer(tasks=[local_task_message(description, h.record) for h in held])
 
         return list_local_tasks
@@ -172,7 +172,7 @@ class TaskMethods:
         async def delete_task(request: Any, _: Context) -> Empty:
             with self._counted(self._node.metrics.delete, dialect):
                 holding = self._held(dialect, request.task_id)
-                self._node.holdings.remove(holding, Reason.DELETED)
+                self._node.stores.remove(holding, Reason.DELETED)
                 # Whoever asks the scheduler after this is answered that it is gone.
                 with contextlib.suppress(DragonflyError):
                     await self._schedulers.delete_task(dialect.kind, holding.id)
@@ -186,7 +186,7 @@ class TaskMethods:
         async def delete_local_task(request: Any, _: Context) -> Empty:
             with self._counted(self._node.metrics.delete, dialect):
                 holding = self._held(dialect, request.task_id)
-                self._node.holdings.remove(holding, Reason.DELETED)
+                self._node.stores.remove(holding, Reason.DELETED)
                 return Empty()
 
         return delete_local_task
@@ -195,7 +195,7 @@ class TaskMethods:
 
     def _held(self, dialect: DaemonDialect, task_id: str) -> Holding:
         """What is held of a task. Raises InvalidRequest, TaskNotFound."""
-        holding = self._node.holdings.get(dialect.kind, check_task_id(task_id))
+        holding = self._node.stores.get(dialect.kind, check_task_id(task_id))
         if holding is None:
             raise TaskNotFound(task_id)
         return holding

@@ -49,7 +49,7 @@ class NodeUploads:
 
     def holding(self, kind: Kind, task_id: str) -> Holding:
         """What is held of a task. Raises TaskNotFound when that is nothing."""
-        holding = self._node.holdings.get(kind, task_id)
+        holding = self._node.stores.get(kind, task_id)
         if holding is None:
             raise TaskNotFound(task_id)
         return holding

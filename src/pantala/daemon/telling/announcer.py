@@ -19,7 +19,7 @@ from pantala.ports import Conversation
 from pantala.rpc.scheduler_link import Scheduler, Schedulers, owner
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
-from pantala.storage.store import Store
+from pantala.storage.stores import Stores
 
 logger = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Announcer:
 
     Args:
         schedulers: Whom to tell.
-        holdings: What we hold.
+        stores: What we hold.
         host_id: Our id.
         host: Who we are, now.
         new_peer_id: A fresh name for an attempt.
@@ -49,7 +49,7 @@ class Announcer:
     def __init__(
         self,
         schedulers: Schedulers,
-        holdings: Store,
+        stores: Stores,
         *,
         host_id: str,
         host: Callable[[], common_pb2.Host],
@@ -58,7 +58,7 @@ class Announcer:
         concurrent_piece_count: int,
     ) -> None:
         self._schedulers = schedulers
-        self._holdings = holdings
+        self._stores = stores
         self._host_id = host_id
         self._host = host
         self._new_peer_id = new_peer_id
@@ -110,7 +110,7 @@ class Announcer:
         available = self._schedulers.available
         if not available:
             return
-        for holding in self._holdings:
+        for holding in self._stores:
             mine = owner(holding.id, available)
             if mine in self._unaware or mine != owner(holding.id, self._known_to):
                 self.announce(holding)
@@ -182,7 +182,7 @@ class Announcer:
 
     async def _tell(self, kind: Kind, task_id: str, *, held: bool) -> None:
         # What counts is what is true now: it may have come or gone again since.
-        holding = self._holdings.get(kind, task_id)
+        holding = self._stores.get(kind, task_id)
         scheduler = self._schedulers.pick(task_id)
         if not held and holding is None:
             for other in self._schedulers:
@@ -204,7 +204,7 @@ class Announcer:
         """Tell one that listens again what it has missed of what left."""
         while scheduler.left:
             (kind, task_id), _ = scheduler.left.popitem(last=False)
-            if self._holdings.get(kind, task_id) is not None:
+            if self._stores.get(kind, task_id) is not None:
                 continue
             try:
                 await scheduler.delete_task(self._host_id, kind, task_id)
