@@ -42,7 +42,9 @@ TASKS = {
 }
 
 #: Who starts threads that are of no executor.
-THREADS: dict[str, str] = {}
+THREADS = {
+    "storage.sqlite_journal.SqliteJournal.load": "writes; no entry that fails ends it",
+}
 
 _MAKERS = {"create_task", "ensure_future"}
 _STARTERS = {"Thread", "start_http_server", "Timer"}

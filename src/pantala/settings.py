@@ -149,12 +149,14 @@ class Catalogue(Generic[ModelT]):
         ignored: Keys accepted without effect, with whatever lies below them.
         refused: Keys that must not be set, and the sentence that says why.
         secret: Keys whose values messages must not repeat, nor what lies below them.
+        aliases: Other names of keys, which a file may use in their place.
     """
 
     model: type[ModelT]
     ignored: frozenset[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict)
     secret: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self) -> frozenset[str]:
         """Every key that is known, sections left out."""
@@ -189,6 +191,7 @@ def read_settings(
     source = "settings" if path is None else str(path)
     leaves = catalogue.keys()
     names = {key.lower(): key for key in leaves | frozenset(_sections(leaves))}
+    names |= {alias.lower(): key for alias, key in catalogue.aliases.items()}
     tree = {} if path is None else _spelt(read_yaml(path), names, leaves, source)
     for key, value in (overrides or {}).items():
         _put(tree, key, value, replace=True)

@@ -25,7 +25,7 @@ REQUEST = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
 @pytest.fixture
 def holding() -> Iterator[Holding]:
     """Ten pieces of 100 bytes, none of which is here."""
-    holdings = Store(1 << 20, MemoryMedium(), NullJournal(), clock=lambda: 0.0)
+    holdings = Store(MemoryMedium(1 << 20), NullJournal(), clock=lambda: 0.0)
     yield holdings.open(
         TaskRecord(
             kind=Kind.CACHE,

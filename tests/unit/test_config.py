@@ -45,7 +45,7 @@ storage:
   writeBufferSize: 524288
   cacheCapacity: 64MiB
 backend: {requestHeader: {X-Who: me}, enableHickoryDNS: true, putTimeout: 900s}
-gc: {interval: 900s, policy: {taskTTL: 30days, diskHighThresholdPercent: 80}}
+gc: {interval: 900s, policy: {taskTTL: 20days, distHighThresholdPercent: 90}}
 proxy:
   server: {port: 4001, basicAuth: {username: u, password: p}}
   rules: [{regex: blobs/sha256.*}]
@@ -99,11 +99,12 @@ def test_stock_file(tmp_path: Path) -> None:
     assert config.storage.cache_capacity == 64 << 20
     assert config.backend.request_header == {"X-Who": "me"}
     assert config.host.scheduler_cluster_id == 3
+    assert config.gc.policy.task_ttl == 20 * 86400
+    # Stock files, and their authors, misspell it.
+    assert config.gc.policy.disk_high_threshold_percent == 90
     assert config.ignored == (
         "backend.enableHickoryDNS",
         "backend.putTimeout",
-        "gc.policy.diskHighThresholdPercent",
-        "gc.policy.taskTTL",
         "manager.caCert",
         "proxy.registryMirror.addr",
         "proxy.rules",
@@ -127,7 +128,7 @@ def test_stock_file(tmp_path: Path) -> None:
 def test_every_key_is_documented() -> None:
     """The documentation names all and only the keys that are known."""
     named = set(re.findall(r"^\| `(\w+\.[\w.]+|console)`", DOCS.read_text(), re.MULTILINE))
-    assert named == CATALOGUE.keys()
+    assert named == CATALOGUE.keys() | CATALOGUE.aliases.keys()
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "storage:\n", "storage: {dir: null}"])
@@ -406,3 +407,15 @@ def test_names() -> None:
     assert camel("back_to_source_bandwidth_limit") == "backToSourceBandwidthLimit"
     assert camel("scheduler_cluster_id") == "schedulerClusterID"
     assert nearest_key("storage.x", frozenset({"host.ip"})) is None
+
+
+def test_watermarks_are_in_order(tmp_path: Path) -> None:
+    """And no key is there by two names."""
+    text = "gc: {policy: {diskHighThresholdPercent: 50, diskLowThresholdPercent: 60}}"
+    assert problems(write(tmp_path, text)) == [
+        "gc.policy: diskLowThresholdPercent is above diskHighThresholdPercent"
+    ]
+    text = "gc: {policy: {diskThreshold: 1GiB, distThreshold: 2GiB}}"
+    assert problems(write(tmp_path, text)) == [
+        "key gc.policy.diskThreshold appears twice, once as gc.policy.distThreshold"
+    ]

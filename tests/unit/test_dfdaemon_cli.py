@@ -192,7 +192,16 @@ backend:
   insecureSkipVerify: true
   fileRoots: [/a, "/b c"]
 proxy: {prefetchBandwidthLimit: 8}
-gc: {interval: 100ms, policy: {cacheTaskTTL: 2w}}
+gc:
+  interval: 100ms
+  policy:
+    cacheTaskTTL: 2w
+    taskTTL: 3w
+    persistentTaskTTL: 4w
+    persistentCacheTaskTTL: 5w
+    diskThreshold: 1GiB
+    diskHighThresholdPercent: 99
+    diskLowThresholdPercent: 1
 health: {enable: false, server: {ip: 10.0.0.1, port: 8}}
 metrics: {enable: false, server: {ip: 10.0.0.2, port: 9}}
 """
@@ -219,12 +228,15 @@ def test_check_can_be_read_again(tmp_path: Path) -> None:
 
 def test_personal(tmp_path: Path) -> None:
     """A personal daemon listens where only its user gets to."""
-    settings = checked("--personal", XDG_RUNTIME_DIR=str(tmp_path))
+    settings = checked(
+        "--personal", XDG_RUNTIME_DIR=str(tmp_path), XDG_CACHE_HOME=f"{tmp_path}/cache"
+    )
     socket_path = f"{tmp_path}/pantala/dfdaemon.sock"
     assert at(settings, "download.server.socketPath") == socket_path
     assert at(settings, "download.server.handoffPath") == handoff_path_for(socket_path)
     assert at(settings, "download.server.socketMode") == "0600"
     assert at(settings, "host.ip") == "127.0.0.1"
+    assert at(settings, "storage.dir").startswith(f"{tmp_path}/cache/pantala/")
     for server in ("upload", "storage"):
         assert at(settings, f"{server}.server.ip") == "127.0.0.1"
     assert at(settings, "upload.server.port") == at(settings, "storage.server.tcpPort") == 0

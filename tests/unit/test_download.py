@@ -41,7 +41,7 @@ RECORD = TaskRecord(
 @pytest.fixture
 def holdings() -> Iterator[Store]:
     """Every lease has ended in the end."""
-    holdings = Store(1 << 20, MemoryMedium(), NullJournal(), clock=lambda: 0.0)
+    holdings = Store(MemoryMedium(1 << 20), NullJournal(), clock=lambda: 0.0)
     yield holdings
     holdings.close()
     assert holdings.ledger.used == 0

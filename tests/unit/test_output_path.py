@@ -12,6 +12,7 @@ import pytest
 from pantala.daemon.config import DownloadServer
 from pantala.daemon.serving.output import check_allowed, check_path, write
 from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
+from pantala.ports import MemoryExtent
 
 CONTENT = bytes(range(256)) * 100_000
 
@@ -26,7 +27,7 @@ def directory(tmp_path: Path) -> Path:
 def test_a_file_is_written(directory: Path, *, overwrite: bool) -> None:
     """All of it, and nothing besides."""
     path = check_path(str(directory / "out"), overwrite=overwrite)
-    write(path, memoryview(CONTENT), overwrite=overwrite)
+    write(path, MemoryExtent(memoryview(CONTENT)), overwrite=overwrite)
     assert path.read_bytes() == CONTENT
     assert [entry.name for entry in directory.iterdir()] == ["out"]
 
@@ -38,10 +39,12 @@ def test_a_file_that_is_there(directory: Path) -> None:
     with pytest.raises(OutputExists, match="out exists already"):
         check_path(str(path), overwrite=False)
     with pytest.raises(OutputExists, match="out exists already"):
-        write(path, memoryview(CONTENT), overwrite=False)
+        write(path, MemoryExtent(memoryview(CONTENT)), overwrite=False)
     assert path.read_text() == "old"
     with path.open() as reader:
-        write(check_path(str(path), overwrite=True), memoryview(CONTENT), overwrite=True)
+        write(
+            check_path(str(path), overwrite=True), MemoryExtent(memoryview(CONTENT)), overwrite=True
+        )
         assert reader.read() == "old"
     assert path.read_bytes() == CONTENT
     assert [entry.name for entry in directory.iterdir()] == ["out"]
@@ -92,11 +95,11 @@ def test_a_symlink_that_appears_afterwards(directory: Path, where: str) -> None:
         (directory / "dir").rmdir()
         (directory / "dir").symlink_to(directory / "real")
         with pytest.raises(Forbidden, match="a symlink is on the way"):
-            write(path, memoryview(CONTENT), overwrite=True)
+            write(path, MemoryExtent(memoryview(CONTENT)), overwrite=True)
     else:
         victim.write_text("precious")
         path.symlink_to(victim)
-        write(path, memoryview(CONTENT), overwrite=True)
+        write(path, MemoryExtent(memoryview(CONTENT)), overwrite=True)
         assert path.read_bytes() == CONTENT
         assert not path.is_symlink()
         assert victim.read_text() == "precious"
@@ -109,13 +112,13 @@ def test_a_directory_that_is_gone(directory: Path) -> None:
     path = check_path(str(directory / "dir" / "out"), overwrite=True)
     (directory / "dir").rmdir()
     with pytest.raises(Unavailable, match=r"cannot write .*No such file"):
-        write(path, memoryview(CONTENT), overwrite=True)
+        write(path, MemoryExtent(memoryview(CONTENT)), overwrite=True)
 
 
 def test_a_place_where_nothing_can_be_written() -> None:
     """In the system's words."""
     with pytest.raises(Unavailable, match=r"cannot write /proc/out: [A-Z]"):
-        write(Path("/proc/out"), memoryview(CONTENT), overwrite=True)
+        write(Path("/proc/out"), MemoryExtent(memoryview(CONTENT)), overwrite=True)
 
 
 def test_a_disk_that_is_full(directory: Path) -> None:
@@ -124,10 +127,11 @@ def test_a_disk_that_is_full(directory: Path) -> None:
         "import pathlib, resource, signal\n"
         "from pantala.daemon.serving.output import write\n"
         "from pantala.errors import Unavailable\n"
+        "from pantala.ports import MemoryExtent\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"path = pathlib.Path({str(directory / 'out')!r})\n"
-        "try: write(path, memoryview(bytes(5000)), overwrite=True)\n"
+        "try: write(path, MemoryExtent(memoryview(bytes(5000))), overwrite=True)\n"
         "except Unavailable as error: assert 'File too large' in str(error)\n"
         "else: raise SystemExit('it was written')"
     )

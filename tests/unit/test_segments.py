@@ -30,7 +30,7 @@ from pantala.storage.segments import (
     SmallContent,
     create,
 )
-from pantala.testing.store_contract import ContentContract
+from pantala.testing.store_contract import ContentContract, seen_in
 
 MIB = 1 << 20
 
@@ -127,7 +127,7 @@ def test_what_grew_is_what_was_received(length: int) -> None:
     assert growing.length == 2 * GROWTH_STEP
     whole = growing.finish(len(data), ONE)
 
-    assert whole.readable(0, whole.length) == data
+    assert seen_in(whole, 0, whole.length) == data
     growing.close()  # harmless
     whole.close()
 
@@ -204,7 +204,7 @@ class TestReuse:
         assert not handed_out.resize(MIB)
         seen = _segment(MIB)
         _fill(seen, 0, MIB, 3)
-        with seen.readable(0, 10) as view:
+        with seen_in(seen, 0, 10) as view:
             assert not seen.resize(MIB)
             assert view == b"\3" * 10
         closed = _segment(MIB)
@@ -224,7 +224,7 @@ class TestReuse:
 
     def test_the_best_of_several(self) -> None:
         """The shortest that is long enough, else the longest; never for what needs none."""
-        medium = MemoryMedium()
+        medium = MemoryMedium(1 << 30)
         for length, best in ((5, 5), (7, 9), (11, 9), (19, None)):
             evicted = [create(n * MIB) for n in (9, 4, 6, 5)]
             by_length = {content.length // MIB: content for content in evicted}
@@ -257,7 +257,7 @@ class TestMemory:
 
         assert segment.punch(start, end - start)
         assert before - _allocated(segment) >= end - start
-        assert bytes(segment.readable(start, 10)) == bytes(10)
+        assert bytes(seen_in(segment, start, 10)) == bytes(10)
         segment.close()
 
     def test_pages_shared_with_neighbours_stay(self) -> None:
@@ -266,10 +266,10 @@ class TestMemory:
         _fill(segment, 0, MIB)
 
         assert segment.punch(5000, 20_000)
-        kept = bytes(segment.readable(0, MIB))
+        kept = bytes(seen_in(segment, 0, MIB))
         assert kept[:5000] + kept[25_000:] == b"\1" * (MIB - 20_000)
         assert segment.punch(100, 100), "within one page there is nothing to give back"
-        assert bytes(segment.readable(0, 5000)) == b"\1" * 5000
+        assert bytes(seen_in(segment, 0, 5000)) == b"\1" * 5000
         segment.close()
 
     def test_what_is_in_others_hands_is_not_punched(self) -> None:
@@ -346,7 +346,7 @@ class TestMemory:
         before = _mappings()
         segment = create(MIB)
         _fill(segment, 0, MIB)
-        view = segment.readable(0, MIB)
+        view = seen_in(segment, 0, MIB)
         segment.close()
         assert (view[-1], _mappings()) == (1, before + 1)
         view.release()
@@ -434,7 +434,7 @@ class TestHandout:
             "assert seen[:] == b'\\1' * (1 << 20)",
             fds=(fd,),
         )
-        assert bytes(segment.readable(0, MIB)) == b"\1" * MIB
+        assert bytes(seen_in(segment, 0, MIB)) == b"\1" * MIB
 
     def test_the_owner_still_receives_and_the_reader_sees_it(
         self, segment: Content, fd: int

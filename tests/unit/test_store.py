@@ -69,7 +69,7 @@ class Watched(Store):
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.time = 1000.0
         self.noted = Noted()
-        super().__init__(capacity, MemoryMedium(), self.noted, clock=lambda: self.time)
+        super().__init__(MemoryMedium(capacity), self.noted, clock=lambda: self.time)
         self.removed: list[tuple[str, Reason]] = []
         self.on_removed = self._note
 
@@ -509,8 +509,7 @@ for early in (False, True):
     for old, new in ((4, 4), (8, 16), (16, 2), (5, 6)):
         old, new = old * MIB // 2, new * MIB // 2
         store = Store(
-            8 * MIB,
-            MemoryMedium(lock_pages=True, executor=Busy()),
+            MemoryMedium(8 * MIB, lock_pages=True, executor=Busy()),
             NullJournal(),
             clock=lambda: 1.0,
         )
@@ -761,7 +760,7 @@ def test_time_to_live(store: Watched) -> None:
 def test_memory_is_freed_elsewhere() -> None:
     """Unmapping a gigabyte takes a while; the loop does not wait for it."""
     with ThreadPoolExecutor(1) as executor:
-        store = Store(CAPACITY, MemoryMedium(executor=executor), NullJournal(), clock=lambda: 0.0)
+        store = Store(MemoryMedium(CAPACITY, executor=executor), NullJournal(), clock=lambda: 0.0)
         holding = store.open(record("t", MIB))
         holding.reserve([0])
         segment = holding.content

@@ -18,7 +18,7 @@ from pantala.daemon.config import DEFAULT_PATH, DaemonConfig, load
 from pantala.errors import ConfigError, DragonflyError, UsageError
 from pantala.logs import LEVELS, setup_logging
 from pantala.model.units import parse_duration, parse_size
-from pantala.paths import make_runtime_dir, personal_socket
+from pantala.paths import cache_dir, make_runtime_dir, personal_socket
 from pantala.settings import if_present
 
 from ._process import program
@@ -265,7 +265,10 @@ def _settings(given: Mapping[str, Any]) -> DaemonConfig:
         values["download.server.socketPath"] = personal_socket()
     # Every socket is a daemon, and one machine may have many users.
     name = hashlib.sha256(str(values["download.server.socketPath"]).encode()).hexdigest()[:12]
-    unique = {"host.hostname": f"{socket.gethostname()}-personal-{name}"}
+    unique = {
+        "host.hostname": f"{socket.gethostname()}-personal-{name}",
+        "storage.dir": str(Path(cache_dir(), name)),
+    }
     # The machine's file is for the machine's daemon.
     return load(path, _PERSONAL | unique | values, flag_names(_KEYS), strict=strict)
 

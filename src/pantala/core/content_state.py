@@ -42,6 +42,9 @@ class ContentState:
         self.coming: frozenset[int] = frozenset()
         self._version_is_settled = bool(record.version)
         self._digests = ""
+        if self.complete != (record.finished_at is not None):
+            finished = record.updated_at if self.complete else None
+            self._record = replace(record, finished_at=finished)
 
     def __repr__(self) -> str:
         return (
@@ -78,6 +81,16 @@ class ContentState:
         if record.content_length is None or record.piece_length is None:
             raise PieceNotFound(record.id, number)
         return record.content_length, record.piece_length
+
+    def is_sound(self) -> bool:
+        """The pieces are such as the lengths say."""
+        try:
+            return all(
+                self.piece(number) == Piece(number, piece.offset, piece.length)
+                for number, piece in self._pieces.items()
+            )
+        except (InvalidRequest, PieceNotFound):
+            return False
 
     @property
     def complete(self) -> bool:

@@ -59,6 +59,7 @@ class Account:
         besides: What its content takes besides.
         record: Bytes that its records take, about.
         leases: Users who rely on the bytes now.
+        pinned: Never to go to make room for others.
         doomed: Deleted; it lives on for its leases only.
     """
 
@@ -67,7 +68,13 @@ class Account:
     besides: Needs = _NOTHING
     record: int = 0
     leases: int = 0
+    pinned: bool = False
     doomed: bool = False
+
+    @property
+    def must_stay(self) -> bool:
+        """It is no victim."""
+        return bool(self.leases) or self.pinned
 
 
 class Ledger:
@@ -124,6 +131,13 @@ class Ledger:
         account = self._live[key] = Account(key)
         return account
 
+    def resume(self, key: str, size: int) -> Account:
+        """Start an account of what is here already, whether there is room for it or not."""
+        account = self.open(key)
+        account.size = size
+        self.used += size
+        return account
+
     def no_room(self, amount: int) -> OutOfSpace:
         """The error for *amount* bytes that do not fit."""
         return OutOfSpace(
@@ -133,6 +147,22 @@ class Ledger:
             where=self.place.name,
             advice=self.place.advice,
         )
+
+    def eldest(self, amount: int) -> list[Account]:
+        """Who must go so that *amount* bytes are free, or as many as can be; they are closed.
+
+        The least recently used first, and nobody who is in use or pinned.
+        """
+        victims: list[Account] = []
+        for account in self._live.values():
+            if amount <= 0:
+                break
+            if account.size and not account.must_stay:
+                victims.append(account)
+                amount -= account.size
+        for victim in victims:
+            self.doom(victim)
+        return victims
 
     @property
     def abundant(self) -> bool:
@@ -190,7 +220,7 @@ class Ledger:
                 or (descriptors > 0 and has.descriptors)
                 or (mappings > 0 and has.mappings)
             )
-            if helps and not other.leases and other is not account:
+            if helps and not other.must_stay and other is not account:
                 victims.append(other)
                 short -= other.size
                 descriptors -= has.descriptors
@@ -206,7 +236,7 @@ class Ledger:
     def least_used_with_descriptor(self) -> Account | None:
         """Who must go when the system has no descriptor left, whatever the limit says."""
         return next(
-            (a for a in self._live.values() if a.besides.descriptors and not a.leases), None
+            (a for a in self._live.values() if a.besides.descriptors and not a.must_stay), None
         )
 
     def give_up(self, account: Account, besides: Needs) -> None:
@@ -233,7 +263,7 @@ class Ledger:
         for other in self._live.values():
             if short <= 0:
                 break
-            if not other.leases and other is not account:
+            if not other.must_stay and other is not account:
                 victims.append(other)
                 short -= other.record
         for victim in victims:

@@ -18,6 +18,7 @@ class Medium(StrEnum):
     """Where the bytes of a kind live."""
 
     MEMORY = "memory"
+    DISK = "disk"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pantala.background import Loops
-from pantala.core.policy import Medium
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.endpoints import health_endpoint, metrics_endpoint
@@ -27,10 +26,6 @@ from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
-from pantala.storage.journal import NullJournal
-from pantala.storage.memory import MemoryMedium
-from pantala.storage.store import Store
-from pantala.storage.stores import Stores
 
 from .config import DaemonConfig
 from .downloading.engine import Engine
@@ -39,6 +34,7 @@ from .downloading.sources import sources
 from .host.descriptors import descriptors, doors
 from .host.hostinfo import HostFacts
 from .host.sockets import HostName, SocketPath, private
+from .host.storage import NodeStorage
 from .host.threads import Threads
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
 from .node import Node
@@ -101,20 +97,8 @@ class Daemon:
         self._facts: HostFacts | None = None
         shares = descriptors()
         self._doors = doors(shares.connections)
-        memory = Store(
-            config.storage.cache_capacity,
-            MemoryMedium(
-                lock_pages=config.storage.cache_lock_pages, executor=self._threads.disposer
-            ),
-            NullJournal(),
-            clock=time.time,
-            descriptors=shares.contents,
-            mappings=shares.mappings,
-            pinned_per_user=(
-                config.storage.cache_capacity * config.storage.cache_pinned_percent // 100
-            ),
-        )
-        self.stores = Stores({Medium.MEMORY: memory}, clock=time.time)
+        self._storage = NodeStorage(config, shares, self._threads.disposer)
+        self.stores = self._storage.stores
         self.schedulers = Schedulers(
             config.host_id,
             schedule_timeout=config.scheduler.schedule_timeout,
@@ -195,7 +179,8 @@ class Daemon:
         """Why this daemon is not healthy, a line each."""
         stopping = ["the daemon is stopping"] if self.stopping.is_set() else []
         servers = [server.trouble for server in self._servers if server.trouble is not None]
-        return stopping + servers + self.loops.failing()
+        disk = [self._storage.trouble] if self._storage.trouble is not None else []
+        return stopping + servers + disk + self.loops.failing()
 
     @property
     def busy(self) -> bool:
@@ -212,7 +197,8 @@ class Daemon:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._threads.shutdown)
-            stack.callback(self.stores.close)
+            stack.callback(self._storage.close)
+            self._storage.open()
             server = self.config.download.server
             paths = [
                 SocketPath(server.socket_path, setting="download.server.socketPath"),
@@ -350,10 +336,8 @@ class Daemon:
         keep(announcer.tell_news, "announce what is held")
         self._dynconfig.keep_reading(self.loops)
         keep(self._follow_dynconfig, "follow the list of schedulers")
-        ttl = {Kind.CACHE: self.config.gc.policy.cache_task_ttl}
-        # A task must not outlive a short time to live by a long interval.
-        interval = min(self.config.gc.interval, max(1.0, min(ttl.values()) / 4))
-        self.loops.every(interval, lambda: self.stores.expire(ttl), "evict by time to live")
+        storage = self._storage
+        self.loops.every(storage.interval, storage.collect, "evict by time to live")
         self.loops.every(_RECALL, self.stores.recall, "look what was handed out is back")
         for room in self.node.rooms:
             keep(room.watch, f"serve those who wait for room {room.place}")

@@ -12,9 +12,9 @@ import pwd
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pantala.model.headers import representation
 from pantala.model.ids import host_id
@@ -112,6 +112,7 @@ def _decides_no_content(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+_Percent = Annotated[int, Field(strict=True, ge=1, le=99)]
 _AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 _SocketPath = Annotated[_AbsolutePath, AfterValidator(_socket_path)]
 
@@ -270,9 +271,27 @@ class Proxy(Settings):
 
 
 class GcPolicy(Settings):
-    """When content goes."""
+    """When content goes.
+
+    Attributes:
+        disk_threshold: What the disk is taken to have in all; 0: what it has.
+        disk_high_threshold_percent: Of the disk: from here on tasks go,
+        disk_low_threshold_percent: until it is no fuller than this.
+    """
 
     cache_task_ttl: Duration = 3600.0
+    task_ttl: Duration = 30 * 86400.0
+    persistent_task_ttl: Duration = 86400.0
+    persistent_cache_task_ttl: Duration = 86400.0
+    disk_threshold: Size = 0
+    disk_high_threshold_percent: _Percent = 80
+    disk_low_threshold_percent: _Percent = 60
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.disk_low_threshold_percent > self.disk_high_threshold_percent:
+            raise ValueError("diskLowThresholdPercent is above diskHighThresholdPercent")
+        return self
 
 
 class Gc(Settings):
@@ -343,9 +362,7 @@ class DaemonConfig(Root):
 _IGNORED: Final = {
     "": "console",
     "backend": "enableHickoryDNS putChunkSize putConcurrentChunkCount putTimeout",
-    "gc.policy": "diskHighThresholdPercent diskLowThresholdPercent diskThreshold"
-    " distHighThresholdPercent distLowThresholdPercent distThreshold pageCacheIdleTimeout"
-    " persistentCacheTaskTTL persistentTaskTTL taskTTL",
+    "gc.policy": "pageCacheIdleTimeout",
     "log": "level",
     "manager": "addr caCert cert key",
     "proxy": "disableBackToSource prefetch readBufferSize rules",
@@ -379,6 +396,11 @@ CATALOGUE: Final = Catalogue(
     ),
     refused=_REFUSED,
     secret=frozenset({"backend.requestHeader"}),
+    # As Dragonfly's own charts write them.
+    aliases={
+        f"gc.policy.dist{name}": f"gc.policy.disk{name}"
+        for name in ("Threshold", "HighThresholdPercent", "LowThresholdPercent")
+    },
 )
 
 

@@ -13,9 +13,10 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.bucket import Bucket
+from pantala.errors import DragonflyError
 from pantala.model.ids import peer_id
 from pantala.net.piece_client import Connections
-from pantala.ports import ParentLink, SchedulerLink
+from pantala.ports import Extent, MemoryExtent, ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
 from pantala.storage.holding import Holding
 from pantala.storage.stores import Stores
@@ -112,6 +113,24 @@ class Node:
         """A name for one attempt at one task."""
         host = self.config.host
         return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=self.config.seed_peer.enable)
+
+    def drop(self, holding: Holding, number: int, error: DragonflyError) -> None:
+        """A piece is not any more what was verified: it is here no more, and others are told."""
+        logger.error("piece damaged", task=holding.id, piece=number, why=str(error))
+        holding.drop(number)
+        if not holding.gone:
+            self.announcements.announce(holding)
+
+    async def read(self, extent: Extent, offset: int, count: int) -> memoryview:
+        """Bytes of *extent*: in a thread, but for memory, which needs no waiting for.
+
+        Raises:
+            Damaged: They cannot be read any more.
+        """
+        if isinstance(extent, MemoryExtent):
+            return extent.read(offset, count)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.helpers, extent.read, offset, count)
 
     async def run(self, job: Job[T], pool: ThreadPoolExecutor | None = None) -> T:
         """Do blocking work in a worker thread.

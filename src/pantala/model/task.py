@@ -134,6 +134,9 @@ class TaskRecord:
         finished_at: Set while *every* piece is here, and only then.
         version: What the origin said of this content's identity (ETag or the like), or the
             reading that it is of (:data:`READING`); ``""`` when nobody has said.
+        persistent: It is to stay until its time is over, whatever room others need.
+        ttl: Seconds that it lives from its creation. None: as long as it is used, by its kind's
+            time to live.
     """
 
     kind: Kind
@@ -153,6 +156,8 @@ class TaskRecord:
     prefetched_at: float | None = None
     failed_at: float | None = None
     finished_at: float | None = None
+    persistent: bool = False
+    ttl: float | None = None
 
     @property
     def piece_count(self) -> int | None:

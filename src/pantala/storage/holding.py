@@ -10,33 +10,39 @@ What is decided without bytes is in :mod:`pantala.core.content_state`.
 from __future__ import annotations
 
 from asyncio import Queue
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 from pantala.core.content_state import ContentState
 from pantala.core.ledger import Account, Needs
 from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted
-from pantala.model.pieces import ByteRange, Piece
-from pantala.model.task import Kind, PieceRecord, TaskRecord
-from pantala.ports import Sink
+from pantala.model.pieces import ByteRange
+from pantala.model.task import PieceRecord
+from pantala.ports import Extent, MemoryExtent, Sink
 
 from .claims import Claim, Claims
 from .home import Home, Reason
+from .known import Known
 from .leases import NOBODY, Lease
 from .medium import Content, Growing
 
 
-class Holding:
+class Holding(Known):
     """One task on this node. Made by a store alone."""
 
-    def __init__(self, home: Home, state: ContentState, account: Account) -> None:
+    def __init__(
+        self,
+        home: Home,
+        state: ContentState,
+        account: Account,
+        content: Content | None = None,
+    ) -> None:
+        super().__init__(state)
         self._home = home
-        #: What is known of it.
-        self.state = state
         #: Its share of the store.
         self.account = account
-        self._content: Content | None = None
+        self._content = content
         self._growing: Growing | None = None
         self._claims = Claims(home, state, account)
         #: Hosts that pieces came from.
@@ -53,34 +59,9 @@ class Holding:
         return self.account.size
 
     @property
-    def kind(self) -> Kind:
-        """Its kind."""
-        return self.state.record.kind
-
-    @property
-    def id(self) -> str:
-        """The task's id."""
-        return self.state.record.id
-
-    @property
     def gone(self) -> bool:
         """Deleted or evicted; what is left is for those who hold leases."""
         return self.account.doomed
-
-    @property
-    def record(self) -> TaskRecord:
-        """The record as it is now, or as it was when the task was deleted."""
-        return self.state.record
-
-    @property
-    def pieces(self) -> Mapping[int, PieceRecord]:
-        """The published pieces by number."""
-        return self.state.pieces
-
-    @property
-    def total(self) -> int:
-        """Bytes in the whole content. Only once that is known."""
-        return self.state.total
 
     @property
     def content(self) -> Content:
@@ -89,34 +70,11 @@ class Holding:
             raise PieceNotFound(self.id, 0)
         return self._content
 
-    @property
-    def complete(self) -> bool:
-        """Every piece is here."""
-        return self.state.complete
-
-    @property
-    def digests(self) -> str:
-        """One digest over those of all pieces; ``""`` while not every piece is here."""
-        return self.state.digests
-
-    def parts(self) -> list[ByteRange]:
-        """The parts of which every piece is here, in order, each as long as can be."""
-        return self.state.parts()
-
-    def piece(self, number: int) -> Piece:
-        """Where piece *number* lies. Raises InvalidRequest when there is no such piece."""
-        return self.state.piece(number)
-
     def now(self) -> float:
         """Unix time, seconds."""
         return self._home.now()
 
     # -- what happens to it --------------------------------------------------------------------
-
-    @property
-    def version_is_settled(self) -> bool:
-        """Somebody who knows has said which version it is, or that it has none."""
-        return self.state.version_is_settled
 
     def learn_version(self, version: str) -> None:
         """The origin or a parent says what the content's version is; ``""``: it has none.
@@ -193,6 +151,8 @@ class Holding:
             self._free()
         else:
             self._home.handouts.recall(self)
+            if self._content is not None and not self.account.leases:
+                self._content.rest()
         self._home.on_room()
 
     def is_elsewhere(self) -> bool:
@@ -225,12 +185,9 @@ class Holding:
 
     def check_fits(self, amount: int) -> None:
         """Raise OutOfSpace when even an empty store could not hold *amount* bytes."""
+        self._home.look_at_room()
         if amount > self._home.ledger.capacity:
             raise self.no_room(amount)
-
-    def lacks(self, numbers: Iterable[int]) -> int:
-        """Bytes that :meth:`reserve` would need more."""
-        return self.state.lacks(numbers)
 
     def no_room(self, need: int) -> OutOfSpace:
         """The error for *need* bytes that do not fit beside what this content has already."""
@@ -279,11 +236,6 @@ class Holding:
         evicted.clear()
         return self._home.make(lambda: medium.create(self.record, needs))
 
-    @property
-    def fully_reserved(self) -> bool:
-        """There is room for every piece, so that a reader of it all can make it no larger."""
-        return self.state.fully_reserved
-
     def settle(self) -> None:
         """Give back what was reserved for pieces that did not come."""
         if self._growing is not None:
@@ -300,16 +252,37 @@ class Holding:
             self._home.drop(self.kind, self.id, Reason.FAILED)
         self._home.on_room()
 
-    def view(self, part: ByteRange) -> memoryview:
-        """The bytes of *part*, read-only. Hold a lease for as long as you use it.
+    def extent(self, part: ByteRange) -> Extent:
+        """The bytes of *part*, where they lie. Close it before the lease that you hold ends.
 
         Raises:
             PieceNotFound: Not all of it is here.
+            StoreFailed: The disk fails.
         """
         if part.length == 0:
-            return memoryview(b"")
+            return MemoryExtent(memoryview(b""))
         self.state.check_here(part)
-        return self.content.readable(part.start, part.length)
+        return self.content.extent(part.start, part.length)
+
+    def view(self, part: ByteRange) -> memoryview:
+        """The same, read: of memory where they lie, else a copy, which may take long."""
+        with closing(self.extent(part)) as extent:
+            return extent.read(0, part.length)
+
+    def punch_missing(self) -> None:
+        """Free what an earlier process has left of pieces that are not here."""
+        for number in range(self.record.piece_count or 0):
+            if number not in self.pieces:
+                piece = self.piece(number)
+                self.content.punch(piece.offset, piece.length)
+
+    def drop(self, number: int) -> None:
+        """A piece turned out not to be what it was when it was published: it is here no more."""
+        if not self.gone and number in self.pieces:
+            self.state.drop(number)
+            self._home.journal.dropped(self.kind, self.id, number)
+            self._note()
+            self._claims.notify(None)
 
     def extend(self) -> Sink:
         """Room for the next bytes of growing content, as many as the medium takes at a time.
@@ -386,6 +359,8 @@ class Holding:
         self._claims.notify(None)
         if freed:
             self._free()
+        elif self._content is not None:
+            self._content.hide()
         if self.on_gone is not None:
             self.on_gone()
 

@@ -21,6 +21,7 @@ class Reason(StrEnum):
 
     LRU = "lru"
     TTL = "ttl"
+    DISK = "disk"
     DELETED = "deleted"
     FAILED = "failed"
     CHANGED = "changed"
@@ -48,6 +49,9 @@ class Home(Protocol):
             OutOfSpace: They do not fit. Nothing has changed.
             TaskDeleted: The account takes no more.
         """
+
+    def look_at_room(self) -> None:
+        """Have the ledger know how much room there is now. Raises StoreFailed when nobody says."""
 
     def make(self, make: Callable[[], _T]) -> _T:
         """Call *make*; while the system has no descriptor for it, evict who has one."""

@@ -16,10 +16,19 @@ class Journal(Protocol):
     """Written behind what happens in memory, in the order in which it happened.
 
     No method waits, and all are called on one thread. Kinds never see each other's entries.
+
+    Attributes:
+        lasts: It outlives the process.
     """
 
+    lasts: bool
+
     def load(self) -> list[tuple[TaskRecord, list[PieceRecord]]]:
-        """Everything that is in it. Blocks; called once, before anything is written."""
+        """Open it; everything that is in it. Blocks; called once, before anything is written.
+
+        Raises:
+            ConfigError: A later version has written it, or it cannot be opened.
+        """
 
     def task(self, record: TaskRecord) -> None:
         """What is known of a task now."""
@@ -39,6 +48,8 @@ class Journal(Protocol):
 
 class NullJournal:
     """Nothing outlives the process, as befits memory."""
+
+    lasts = False
 
     def load(self) -> list[tuple[TaskRecord, list[PieceRecord]]]:
         return []

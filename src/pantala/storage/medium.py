@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from pantala.core.ledger import Needs, Place
-from pantala.model.task import TaskRecord
-from pantala.ports import Sink
+from pantala.model.task import PieceRecord, TaskRecord
+from pantala.ports import Extent, Sink
 
 
 class Room(Protocol):
@@ -32,8 +32,8 @@ class Content(Room, Protocol):
     def sink(self, offset: int, length: int) -> Sink:
         """Where bytes are received to."""
 
-    def readable(self, offset: int, length: int) -> memoryview:
-        """A read-only view. What is in it before a piece is published has no meaning."""
+    def extent(self, offset: int, length: int) -> Extent:
+        """Where bytes are read from. What is there before a piece is published has no meaning."""
 
     def punch(self, offset: int, length: int) -> bool:
         """Give the room of a range back, but for what is too little to count.
@@ -45,7 +45,16 @@ class Content(Room, Protocol):
         """A new read-only descriptor of all the content, or None if there is none to give."""
 
     def is_elsewhere(self) -> bool:
-        """Whether anybody may still have a descriptor or a mapping of it by a hand-out."""
+        """Whether anybody may still have a descriptor or a mapping of it by a hand-out.
+
+        Where that takes no room that anybody could give back, it does not count.
+        """
+
+    def rest(self) -> None:
+        """Nobody uses it just now: let go of what can be had again in a moment."""
+
+    def hide(self) -> None:
+        """Its task was deleted, and another of that name may come, while it is still used."""
 
 
 class Growing(Room, Protocol):
@@ -79,11 +88,22 @@ class Medium(Protocol):
         step: Bytes by which growing content is extended at a time.
         growing_needs: What growing content takes besides its bytes.
         place: Where it is, for messages.
+        decays: What lies there may be something else when it is read again.
+        off: Why nothing may lie there; None: it may.
     """
 
     step: int
     growing_needs: Needs
     place: Place
+    decays: bool
+    off: str | None
+
+    def capacity(self) -> int:
+        """Bytes of content that there is room for, those that are here included.
+
+        Raises:
+            StoreFailed: The system does not say.
+        """
 
     def needs(self, length: int, *, abundant: bool) -> Needs:
         """What content of *length* bytes takes besides its bytes.
@@ -108,6 +128,15 @@ class Medium(Protocol):
 
     def grow(self, record: TaskRecord) -> Growing:
         """Content of unknown length, of which nothing is here. Raises as :meth:`create`."""
+
+    def restore(self, record: TaskRecord, pieces: Iterable[PieceRecord]) -> Content | None:
+        """The content of a task that an earlier process has left, with these pieces.
+
+        None: it is not here, or not as it was left. Blocks.
+        """
+
+    def clean(self) -> None:
+        """Free whatever an earlier process has left and nobody has restored. Blocks."""
 
     def discard(self, rooms: Iterable[Room]) -> None:
         """Free what nobody uses any more, without keeping the caller waiting."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 
 from pantala.core.ledger import MEMORY, Needs
-from pantala.model.task import TaskRecord
+from pantala.model.task import PieceRecord, TaskRecord
 
 from . import segments
 from .medium import Content, Room
@@ -22,6 +22,7 @@ class MemoryMedium:
     """See :class:`~.medium.Medium`.
 
     Args:
+        capacity: Bytes.
         lock_pages: Keep content out of swap.
         executor: Where memory is unmapped; a gigabyte takes a tenth of a second. None: here.
     """
@@ -29,10 +30,18 @@ class MemoryMedium:
     step = GROWTH_STEP
     growing_needs = Needs(descriptors=1, mappings=1)
     place = MEMORY
+    decays = False
 
-    def __init__(self, *, lock_pages: bool = False, executor: Executor | None = None) -> None:
+    def __init__(
+        self, capacity: int, *, lock_pages: bool = False, executor: Executor | None = None
+    ) -> None:
+        self._capacity = capacity
+        self.off = None if capacity else "storage.cacheCapacity is 0"
         self._lock_pages = lock_pages
         self._executor = executor
+
+    def capacity(self) -> int:
+        return self._capacity
 
     def needs(self, length: int, *, abundant: bool) -> Needs:
         return segments.needs_of(length, abundant=abundant)
@@ -63,6 +72,12 @@ class MemoryMedium:
     def grow(self, record: TaskRecord) -> Growing:
         del record
         return Growing(lock=self._lock_pages)
+
+    def restore(self, record: TaskRecord, pieces: Iterable[PieceRecord]) -> None:
+        del record, pieces
+
+    def clean(self) -> None:
+        pass
 
     def discard(self, rooms: Iterable[Room]) -> None:
         for room in rooms:

@@ -27,7 +27,7 @@ from typing import Final
 
 from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
-from pantala.ports import MemorySink
+from pantala.ports import MemoryExtent, MemorySink
 
 from . import pages
 from .medium import Content
@@ -90,7 +90,11 @@ class SmallContent:
         return MemorySink(self.writable(offset, length))
 
     def readable(self, offset: int, length: int) -> memoryview:
+        """A read-only view."""
         return self.writable(offset, length).toreadonly()
+
+    def extent(self, offset: int, length: int) -> MemoryExtent:
+        return MemoryExtent(self.readable(offset, length))
 
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
@@ -105,6 +109,12 @@ class SmallContent:
 
     def handout(self) -> None:
         return None
+
+    def rest(self) -> None:
+        pass
+
+    def hide(self) -> None:
+        pass
 
     def is_elsewhere(self) -> bool:
         return False
@@ -150,7 +160,11 @@ class Segment:
         return MemorySink(self.writable(offset, length))
 
     def readable(self, offset: int, length: int) -> memoryview:
+        """A read-only view."""
         return self.writable(offset, length).toreadonly()
+
+    def extent(self, offset: int, length: int) -> MemoryExtent:
+        return MemoryExtent(self.readable(offset, length))
 
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
@@ -179,6 +193,12 @@ class Segment:
             self._sealed = True
         with _refusals_named():
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def rest(self) -> None:
+        pass
+
+    def hide(self) -> None:
+        pass
 
     def is_elsewhere(self) -> bool:
         return self._sealed and self._fd >= 0 and pages.is_elsewhere(self._fd)

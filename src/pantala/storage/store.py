@@ -9,6 +9,7 @@ views are used by other threads.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -16,9 +17,9 @@ from typing import Final, TypeVar
 from pantala.core.content_state import ContentState
 from pantala.core.ledger import Account, Ledger, Needs
 from pantala.core.reclaim import expired
-from pantala.errors import OutOfSpace, Unavailable
+from pantala.errors import OutOfSpace, StoreFailed, Unavailable
 from pantala.model.pieces import piece_at
-from pantala.model.task import Kind, TaskRecord
+from pantala.model.task import Kind, PieceRecord, TaskRecord
 
 from .holding import Holding
 from .home import Reason
@@ -60,10 +61,10 @@ class Store:
     """See the module.
 
     Args:
-        capacity: Bytes it may hold.
         medium: Where the bytes lie.
         journal: Where what is known outlives the process.
         clock: Unix time, seconds.
+        records: Bytes that records may take. None: as befits the capacity.
         descriptors: How many contents may have. None: any number.
         mappings: How many contents may have. None: any number.
         pinned_per_user: Bytes that programs of one user may keep by a descriptor or mapping
@@ -72,16 +73,18 @@ class Store:
 
     def __init__(
         self,
-        capacity: int,
         medium: Medium,
         journal: Journal,
         *,
         clock: Callable[[], float],
+        records: int | None = None,
         descriptors: int | None = None,
         mappings: int | None = None,
         pinned_per_user: int | None = None,
     ) -> None:
-        records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
+        capacity = medium.capacity()
+        if records is None:
+            records = max(capacity // _RECORDS_PART, _RECORDS_LEAST)
         self.ledger = Ledger(
             capacity,
             records=records,
@@ -118,6 +121,42 @@ class Store:
             tasks=len(self._holdings),
         )
 
+    def load(self) -> None:
+        """Take up what an earlier process has left. Blocks; called once, before anything else.
+
+        What the journal says is here and is not is forgotten, and what it does not speak of is
+        freed.
+
+        Raises:
+            ConfigError: The journal cannot be used.
+        """
+        found = sorted(self.journal.load(), key=lambda entry: entry[0].updated_at)
+        for record, pieces in found:
+            self._restore(record, pieces)
+        self.medium.clean()
+        self.look_at_room()
+
+    def _restore(self, record: TaskRecord, pieces: list[PieceRecord]) -> None:
+        state = ContentState(record, pieces)
+        content = None
+        if pieces and state.is_sound():
+            content = self.medium.restore(record, pieces)
+        if content is None and record.content_length != 0:
+            self.journal.deleted(record.kind, record.id)
+            return
+        size = sum(piece.length for piece in pieces)
+        account = self.ledger.resume(_key(record), size)
+        account.pinned = record.persistent
+        holding = Holding(self, state, account, content)
+        self._holdings[record.kind, record.id] = self._of_account[account] = holding
+        self.ledger.note(account, _cost(record))
+        if not state.complete:
+            holding.punch_missing()
+
+    def look_at_room(self) -> None:
+        """Have the ledger know how much room there is now. Raises StoreFailed when nobody says."""
+        self.ledger.capacity = self.medium.capacity()
+
     def get(self, kind: Kind, task_id: str) -> Holding | None:
         """What is held of a task, or None."""
         return self._holdings.get((kind, task_id))
@@ -133,7 +172,8 @@ class Store:
             self.remove(holding, Reason.CHANGED)
             holding = None
         if holding is None:
-            account = self.ledger.open(f"{record.kind.name}/{record.id}")
+            account = self.ledger.open(_key(record))
+            account.pinned = record.persistent
             holding = Holding(self, ContentState(record), account)
             self._holdings[record.kind, record.id] = self._of_account[account] = holding
         holding.state.start(record)
@@ -156,6 +196,7 @@ class Store:
         Returns:
             What the evicted held, to be used again or discarded.
         """
+        self.look_at_room()
         try:
             victims = self.ledger.reserve(account, amount, besides)
         except OutOfSpace:
@@ -191,6 +232,8 @@ class Store:
         else:
             account = None
             needs = self.medium.needs(record.content_length or 0, abundant=self.ledger.abundant)
+        with contextlib.suppress(StoreFailed):
+            self.look_at_room()
         return self.ledger.could_reserve(account, self.lacks(record, numbers), needs)
 
     def holders(self) -> str:
@@ -226,14 +269,14 @@ class Store:
                 for content in self._evict([victim]):
                     content.close()  # at once: that is what it has to go for
 
-    def _evict(self, victims: Iterable[Account]) -> list[Content]:
+    def _evict(self, victims: Iterable[Account], reason: Reason = Reason.LRU) -> list[Content]:
         """Part with tasks whose accounts are closed; what they held."""
         evicted = []
         for victim in victims:
             holding = self._of_account[victim]
             if (content := holding.take_content()) is not None:
                 evicted.append(content)
-            self._forget(holding, Reason.LRU, freed=True)
+            self._forget(holding, reason, freed=True)
         return evicted
 
     def remove(self, holding: Holding, reason: Reason) -> None:
@@ -270,11 +313,24 @@ class Store:
             self.remove(holding, Reason.TTL)
         return len(dead)
 
+    def free(self, amount: int) -> int:
+        """Evict so that *amount* bytes are free, or as many as can be; how many tasks went."""
+        self.recall()
+        victims = self.ledger.eldest(amount)
+        self.medium.discard(self._evict(victims, Reason.DISK))
+        return len(victims)
+
     def close(self) -> None:
-        """Free everything. Leases end as their holders let go."""
-        for holding in self:
-            self.remove(holding, Reason.DELETED)
+        """The process ends: free what would not outlive it. Leases end as holders let go."""
+        if not self.journal.lasts:
+            for holding in self:
+                self.remove(holding, Reason.DELETED)
         self.journal.close()
+
+
+def _key(record: TaskRecord) -> str:
+    """What the ledger calls a task."""
+    return f"{record.kind.name}/{record.id}"
 
 
 def _cost(record: TaskRecord) -> int:

@@ -21,16 +21,16 @@ class Stores:
     """
 
     def __init__(self, by_medium: Mapping[Medium, Store], *, clock: Callable[[], float]) -> None:
-        self._by_medium = dict(by_medium)
+        self.by_medium = dict(by_medium)
         self.now = clock
 
     def __getitem__(self, kind: Kind) -> Store:
         """The store that a kind is in."""
-        return self._by_medium[policy_of(kind).medium]
+        return self.by_medium[policy_of(kind).medium]
 
     def all(self) -> list[Store]:
         """Each once."""
-        return list(self._by_medium.values())
+        return list(self.by_medium.values())
 
     def __iter__(self) -> Iterator[Holding]:
         """Every task that is held."""

@@ -1,25 +1,26 @@
 """Test kit, shipped so that those who extend pantala can use it too.
 
-announce        peers and hosts played by hand, against a scheduler
-bad_parent      a peer that a scheduler believes in, and that misbehaves
-cluster         a scheduler and daemons as real processes
-content         bytes, files, and patterns of any size that cost no memory
-faulty          one of our programs, whose background work is failed at random
-forks           starts of programs that are already imported
-handoff_daemon  the hand-off socket of a daemon, played from a script
-imports         what the modules of this package import
-inside          a scheduler and daemons inside this process
-origin          a real HTTP origin that counts, and misbehaves when told to
-origin_server   the server under it
-ports           ports that stay one's own while nobody listens
-program         our programs, running
-raw_http2       HTTP/2 frames made by hand
-seed            a seed played by hand, which a scheduler asks to fetch
-sinks           a place for a piece that is not memory, to hold receivers to the rules
-redis_server    a real Redis of a test's own
-soak            churn under such faults, and what must hold in the end
-sources         reading from sources to the end
-stage           a scheduler's world with a clock that is moved by hand
-store_contract  what every sort of content must do
-unharmed        whether daemons have survived what was done to them
+announce          peers and hosts played by hand, against a scheduler
+bad_parent        a peer that a scheduler believes in, and that misbehaves
+cluster           a scheduler and daemons as real processes
+content           bytes, files, and patterns of any size that cost no memory
+faulty            one of our programs, whose background work is failed at random
+forks             starts of programs that are already imported
+handoff_daemon    the hand-off socket of a daemon, played from a script
+imports           what the modules of this package import
+inside            a scheduler and daemons inside this process
+journal_contract  what every journal that outlives the process must do
+origin            a real HTTP origin that counts, and misbehaves when told to
+origin_server     the server under it
+ports             ports that stay one's own while nobody listens
+program           our programs, running
+raw_http2         HTTP/2 frames made by hand
+seed              a seed played by hand, which a scheduler asks to fetch
+sinks             a place for a piece that is not memory, to hold receivers to the rules
+redis_server      a real Redis of a test's own
+soak              churn under such faults, and what must hold in the end
+sources           reading from sources to the end
+stage             a scheduler's world with a clock that is moved by hand
+store_contract    what every sort of content must do
+unharmed          whether daemons have survived what was done to them
 """

@@ -5,6 +5,7 @@
 - :mod:`.callers`: everybody who waits for one task
 - :mod:`.room`: those who wait for room in memory, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
+- :mod:`.checking`: what is here is read once more before it is relied on
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.race`: those who bring one piece, two at most
 - :mod:`.fetching`: carries pieces from parents and the origin into their places

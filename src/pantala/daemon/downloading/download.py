@@ -128,6 +128,15 @@ class Download:
         """The origin may be asked on this caller's behalf."""
         return not self.request.only_peers
 
+    def wanted(self, total: int) -> ByteRange:
+        """The part that it asks for of a content of *total* bytes.
+
+        Raises:
+            RangeNotSatisfiable: The content has no such part.
+        """
+        wanted = _wanted_range(self.request, total)
+        return ByteRange(0, total) if wanted is None else wanted
+
     # -- for the flight ------------------------------------------------------------------------
 
     def begin(self, holding: Holding, *, others_wait: bool = False) -> None:

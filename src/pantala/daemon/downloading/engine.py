@@ -17,6 +17,7 @@ from pantala.errors import (
     FeatureOff,
     Forbidden,
     InvalidRequest,
+    TaskDeleted,
     Unavailable,
 )
 from pantala.model.ids import Identity, check_url, identify
@@ -32,6 +33,7 @@ from pantala.model.task import (
 from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
+from .checking import check
 from .download import Download, Event
 from .flight import Flight
 from .verifier import Verifier
@@ -95,10 +97,8 @@ class Engine:
             raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
         if request.priority == PRIORITY_FORBIDDEN:
             raise Forbidden("downloads of priority LEVEL1 are forbidden")
-        if not self._node.stores[request.kind].ledger.capacity:
-            raise FeatureOff(
-                f"{request.kind.name} tasks are switched off: storage.cacheCapacity is 0"
-            )
+        if off := self._node.stores[request.kind].medium.off:
+            raise FeatureOff(f"{request.kind.name} tasks are switched off: {off}")
         length = request.piece_length
         if length is not None and not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
             raise InvalidRequest(
@@ -166,6 +166,30 @@ class Engine:
 
     def begin(self, download: Download) -> None:
         """Join *download* to what is here, to a flight, or to a new one."""
+        kind = download.request.kind
+        holding = self._node.stores.get(kind, download.task_id)
+        if holding is not None and holding.pieces and self._node.stores[kind].medium.decays:
+            self._node.tasks.start(self._check_and_begin(download, holding), "check what is here")
+        else:
+            self._begin(download)
+
+    async def _check_and_begin(self, download: Download, holding: Holding) -> None:
+        """What turns out to be damaged is fetched again like what was never here."""
+        try:
+            await check(self._node, holding, download.wanted(holding.total))
+        except TaskDeleted:
+            pass  # then nothing is here
+        except DragonflyError as error:
+            download.fail(error)
+            return
+        except Exception as error:
+            logger.exception("check failed", task=holding.id)
+            download.fail(DragonflyError(f"download failed: {type(error).__name__}"))
+            return
+        if not download.closed:
+            self._begin(download)
+
+    def _begin(self, download: Download) -> None:
         key = download.request.kind, download.task_id
         flight, holding = self._flights.get(key), self._node.stores.get(*key)
         if (other := _another(download, flight, holding)) is not None:

@@ -298,8 +298,10 @@ class Flight:
         for piece in pieces_for(None, content_length=received, piece_length=length):
             claim = holding.claim(piece.number)
             try:
-                view = holding.content.readable(piece.offset, piece.length)
-                crc = await self._node.run(Checksum(view), self._node.helpers)
+                with contextlib.closing(
+                    holding.content.extent(piece.offset, piece.length)
+                ) as extent:
+                    crc = await self._node.run(Checksum(extent), self._node.helpers)
             except BaseException:  # cancelled, too: a claim must not outlive its receiver
                 claim.abandon()
                 raise

@@ -15,7 +15,7 @@ from pantala.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
 from pantala.model.units import byte_count
-from pantala.ports import Abort, Sink, Source, SourceBody, SourceRequest
+from pantala.ports import Abort, Extent, Sink, Source, SourceBody, SourceRequest
 
 from .reading import CHUNK, NO_VERSION, OutOfTurn, Reading, skip
 
@@ -363,12 +363,16 @@ class StreamFetch:
 class Checksum:
     """The CRC-32 of bytes that lie where they belong already."""
 
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
+    def __init__(self, extent: Extent) -> None:
+        self._extent = extent
 
     def abort(self) -> None:
         """It takes milliseconds: nothing to give up."""
 
     def run(self) -> int:
-        """Compute it."""
-        return crc32(self._view)
+        """Compute it. Raises Damaged when they cannot be read."""
+        crc = 0
+        for at in range(0, self._extent.length, CHUNK):
+            with self._extent.read(at, min(CHUNK, self._extent.length - at)) as part:
+                crc = crc32(part, crc)
+        return crc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -14,6 +14,7 @@ from pantala.daemon.node import Node
 from pantala.errors import DigestMismatch, DragonflyError
 from pantala.model.digest import Digest, hasher
 from pantala.model.ids import Identity
+from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -155,12 +156,13 @@ class Verifier:
         """Hash a whole content once for all who ask."""
         loop = asyncio.get_running_loop()
         state = hasher(algorithm)
-        with holding.lease():
-            total = holding.total
-            whole = holding.content.readable(0, total) if total else memoryview(b"")
+        total = holding.total
+
+        def take(at: int) -> None:
+            with extent.read(at, min(_HASH_STEP, total - at)) as part:
+                state.update(part)
+
+        with holding.lease(), closing(holding.extent(ByteRange(0, total))) as extent:
             for at in range(0, total, _HASH_STEP):
-                part = whole[at : at + _HASH_STEP]
-                await loop.run_in_executor(self._node.helpers, state.update, part)
-                part.release()
-            whole.release()
+                await loop.run_in_executor(self._node.helpers, take, at)
         return state.digest()

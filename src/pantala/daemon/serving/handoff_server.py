@@ -212,7 +212,7 @@ class HandoffServer:
                 else:
                     await _send_pieces(client, event)
             if not handed_out and not await _send_segment(client, download):
-                await _send_content(client, download)
+                await _send_content(self._node, client, download)
             await client.send({"event": "done"})
             await asyncio.shield(left)
 
@@ -271,14 +271,14 @@ async def _send_segment(client: _Client, download: Download) -> bool:
     return True
 
 
-async def _send_content(client: _Client, download: Download) -> None:
+async def _send_content(node: Node, client: _Client, download: Download) -> None:
     """The part itself, for a client without the segment."""
     if download.holding is None:
         return
     part = download.part
-    with download.holding.view(part) as whole:
+    with contextlib.closing(download.holding.extent(part)) as extent:
         for at in range(0, part.length, MAX_CONTENT):
-            with whole[at : at + MAX_CONTENT] as content:
+            with await node.read(extent, at, min(MAX_CONTENT, part.length - at)) as content:
                 head = {"event": "content", "offset": part.start + at, "inline": len(content)}
                 await client.send(head)
                 await client.send_raw(content)

@@ -14,6 +14,7 @@ from typing import Final
 
 from pantala.daemon.config import DownloadServer
 from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
+from pantala.ports import Extent
 
 _KEY: Final = "download.server.allowOutputPath"
 _STEP: Final = 8 << 20
@@ -51,12 +52,13 @@ def check_path(path: str, *, overwrite: bool) -> Path:
     return output
 
 
-def write(output: Path, content: memoryview, *, overwrite: bool) -> None:
+def write(output: Path, content: Extent, *, overwrite: bool) -> None:
     """Write *content* to *output*, which appears whole or not at all. Blocks.
 
     Raises:
         Forbidden, OutputExists: As :func:`check_path`; things may have changed.
         Unavailable: It cannot be written.
+        Damaged: The content cannot be read.
     """
     try:
         directory = os.open(output.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -70,8 +72,9 @@ def write(output: Path, content: memoryview, *, overwrite: bool) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o644, dir_fd=directory)
         try:
-            for at in range(0, len(content), _STEP):
-                _write_all(fd, content[at : at + _STEP])
+            for at in range(0, content.length, _STEP):
+                with content.read(at, min(_STEP, content.length - at)) as part:
+                    _write_all(fd, part)
         finally:
             os.close(fd)
         if overwrite:

@@ -97,10 +97,10 @@ class DownloadService(TaskMethods):
             return
         path = output.check_path(how.output_path, overwrite=how.overwrite)
         loop = asyncio.get_running_loop()
-        with holding.view(download.part) as view:
+        with contextlib.closing(holding.extent(download.part)) as extent:
             # Its thread must let go of the bytes before the lease ends.
             writing = loop.run_in_executor(
-                None, lambda: output.write(path, view, overwrite=how.overwrite)
+                None, lambda: output.write(path, extent, overwrite=how.overwrite)
             )
             try:
                 await asyncio.shield(writing)

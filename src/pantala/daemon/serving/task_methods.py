@@ -117,7 +117,7 @@ class TaskMethods:
                         yield response(**ids, **{dialect.started: first})
                     elif isinstance(event, Arrived):
                         for piece, traffic in event.pieces:
-                            arrived = _arrived(download, piece, traffic)
+                            arrived = await _arrived(self._node, download, piece, traffic)
                             yield response(**ids, download_piece_finished_response=arrived)
                 await self._after(download)
 
@@ -224,10 +224,12 @@ def _started(message: type[Any], event: Started, request: DownloadRequest) -> An
     )
 
 
-def _arrived(download: Download, piece: PieceRecord, traffic: Traffic) -> Any:
+async def _arrived(node: Node, download: Download, piece: PieceRecord, traffic: Traffic) -> Any:
     message = piece_message(piece, traffic=traffic)
     if download.delivery.need_piece_content and download.holding is not None:
         # The one copy on this way: into the message.
-        with download.holding.view(ByteRange(piece.offset, piece.length)) as view:
+        part = ByteRange(piece.offset, piece.length)
+        extent = download.holding.extent(part)
+        with contextlib.closing(extent), await node.read(extent, 0, piece.length) as view:
             message.content = bytes(view)
     return dfdaemon_pb2.DownloadPieceFinishedResponse(piece=message)

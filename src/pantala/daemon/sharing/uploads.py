@@ -10,12 +10,12 @@ from typing import Final
 
 from pantala.core.policy import KIND_OF_TAG
 from pantala.daemon.node import Node, take
-from pantala.errors import InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
+from pantala.errors import Damaged, InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
 from pantala.model.numbers import Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.net.piece_server import Upload
-from pantala.ports import Extent, MemoryExtent
+from pantala.ports import Extent
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
 
@@ -95,6 +95,7 @@ class NodeUploads:
         Raises:
             TaskNotFound, PieceNotFound, TaskDeleted: It is not here.
             TimedOut: It is still on its way.
+            Damaged: Raised inside the ``with``, it is here no longer.
         """
         holding = self.holding(kind, task_id)
         with holding.lease():
@@ -106,10 +107,13 @@ class NodeUploads:
             delivered = False
             try:
                 part = ByteRange(record.offset, record.length)
-                with contextlib.closing(MemoryExtent(holding.view(part))) as extent:
+                with contextlib.closing(holding.extent(part)) as extent:
                     yield record, extent
                 delivered = True
                 self._node.metrics.upload_traffic(record.length)
+            except Damaged as error:
+                self._node.drop(holding, number, error)
+                raise
             finally:
                 self._node.metrics.upload_finished()
                 if not holding.gone:

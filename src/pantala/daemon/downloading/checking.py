@@ -1,0 +1,63 @@
+"""What is here is read once more before somebody on this machine relies on it."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pantala.daemon.node import Node
+from pantala.errors import Damaged, DragonflyError
+from pantala.model.pieces import ByteRange
+from pantala.ports import Extent
+from pantala.storage.holding import Holding
+
+
+class _Check:
+    """Reads pieces, in a thread."""
+
+    def __init__(self, pieces: list[tuple[int, str, Extent]]) -> None:
+        self._pieces = pieces
+        self._given_up = False
+
+    def abort(self) -> None:
+        """Stop after the piece that is being read."""
+        self._given_up = True
+
+    def run(self) -> list[tuple[int, DragonflyError]]:
+        """Those that are not what they were."""
+        bad: list[tuple[int, DragonflyError]] = []
+        for number, digest, extent in self._pieces:
+            if self._given_up:
+                break
+            try:
+                extent.check(digest)
+            except Damaged as error:
+                bad.append((number, error))
+        return bad
+
+
+async def check(node: Node, holding: Holding, part: ByteRange) -> None:
+    """Drop those pieces within *part* that are not any more what was verified.
+
+    Raises:
+        TaskDeleted: The task was deleted.
+        Unavailable: The bytes cannot be reached.
+    """
+    pieces = [
+        piece
+        for piece in holding.pieces.values()
+        if piece.offset < part.end and part.start < piece.offset + piece.length
+    ]
+    with holding.lease(), contextlib.ExitStack() as stack:
+        extents = [
+            (
+                piece.number,
+                piece.digest,
+                stack.enter_context(
+                    contextlib.closing(holding.extent(ByteRange(piece.offset, piece.length)))
+                ),
+            )
+            for piece in pieces
+        ]
+        damaged = await node.run(_Check(extents), node.helpers)
+    for number, error in damaged:
+        node.drop(holding, number, error)
