@@ -85,7 +85,7 @@ def test_defaults() -> None:
     assert config.gc.policy.cache_task_ttl == 3600
     assert config.upload.server.port == 4000
     assert config.storage.server.tcp_port == 4005
-    assert config.storage.cache_overflow == "refuse"
+    assert config.storage.cache_overflow == "error"
     assert config.ignored == ()
     assert 0 < config.storage.cache_capacity <= psutil.virtual_memory().total // 4
 
@@ -167,7 +167,7 @@ gc: {interval: 900, policy: {cacheTaskTTL: 0s}}
         ("upload.client.key", "/key.pem", "TLS between daemons is not available yet"),
         ("scheduler.cert", "/cert.pem", "TLS between daemons is not available yet"),
         ("download.protocol", "quic", "only tcp is available in this version"),
-        ("storage.cacheOverflow", "task", "not available in this version: use refuse"),
+        ("storage.cacheOverflow", "disk", "'error' or 'task'"),
         ("storage.cacheCapacity", "-1", "is not a size"),
         ("storage.cacheCapacity", -1, "is not a size"),
         ("storage.cacheCapacity", True, "expected a size"),
@@ -237,14 +237,14 @@ def test_checked_values_that_are_right() -> None:
             "download.server.socketMode": "0600",
             "download.server.allowOutputPath": False,
             "download.protocol": "tcp",
-            "storage.cacheOverflow": "refuse",
+            "storage.cacheOverflow": "error",
             "scheduler.addrs": ["[::1]:8002"],
         },
     )
     assert config.download.server.socket_mode == 0o600
     assert config.download.server.allow_output_path is False
     assert config.download.protocol == "tcp"
-    assert config.storage.cache_overflow == "refuse"
+    assert config.storage.cache_overflow == "error"
     assert config.scheduler.addrs == ("[::1]:8002",)
 
 

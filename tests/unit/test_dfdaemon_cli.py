@@ -165,6 +165,7 @@ download:
   pieceStallTimeout: 9ms
   collectedPieceTimeout: 7ns
   concurrentPieceCount: 3
+  bypassSize: 5KiB
   cacheBypassSize: 4KiB
 upload:
   server: {requestRateLimit: 4, requestBufferSize: 5, ip: "::1", port: 0}
@@ -182,11 +183,13 @@ storage:
   dir: /data
   keep: true
   cacheCapacity: 1GiB
+  cacheOverflow: task
   cacheLockPages: true
   cachePinnedPercent: 7
 backend:
   maxRetries: 0
   enableCacheTemporaryRedirect: false
+  enableRevalidation: false
   cacheTemporaryRedirectTTL: 36500 days
   caCert: {authorities}
   insecureSkipVerify: true
@@ -207,7 +210,7 @@ metrics: {enable: false, server: {ip: 10.0.0.2, port: 9}}
 """
 
 #: What cannot be set to anything else, and what is not printed.
-FIXED = {"download.protocol", "storage.cacheOverflow", "backend.requestHeader"}
+FIXED = {"download.protocol", "backend.requestHeader"}
 
 
 def test_check_can_be_read_again(tmp_path: Path) -> None:

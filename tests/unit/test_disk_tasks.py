@@ -26,7 +26,7 @@ DATA = random.Random(9).randbytes(SIZE)
 @pytest.fixture(autouse=True)
 def _standard(monkeypatch: pytest.MonkeyPatch) -> None:
     """STANDARD tasks are served."""
-    row = Policy(medium=Medium.DISK, request_tag=0, from_source=True)
+    row = Policy(medium=Medium.DISK, request_tag=0, from_source=True, revalidates=False)
     monkeypatch.setitem(policy.POLICIES, Kind.STANDARD, row)
 
 

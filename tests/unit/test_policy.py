@@ -12,7 +12,15 @@ from pantala.wire.vortex import REQUESTS
 
 def test_the_rows() -> None:
     """No row more, no row less."""
-    assert {Kind.CACHE: Policy(Medium.MEMORY, request_tag=6, from_source=True)} == POLICIES
+    assert {
+        Kind.CACHE: Policy(
+            Medium.MEMORY,
+            request_tag=6,
+            from_source=True,
+            revalidates=False,
+            overflow=Kind.STANDARD,
+        )
+    } == POLICIES
 
 
 @pytest.mark.parametrize("kind", POLICIES)

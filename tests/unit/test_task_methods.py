@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.empty_pb2 import Empty
 
 from pantala.core.policy import POLICIES
 from pantala.daemon.app import Daemon
@@ -17,7 +18,7 @@ from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
 from pantala.rpc.transport import channel_options
 from pantala.testing import inside
 from pantala.testing.content import Pattern
-from pantala.testing.origin import Origin
+from pantala.testing.origin import Fault, Origin
 
 MIB = 1 << 20
 CONTENT = Pattern(9 * MIB, seed=3)
@@ -148,3 +149,38 @@ async def test_files_are_for_programs_on_the_machine(
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     await download(programs, wanted)
     assert (tmp_path / "out").read_bytes() == CONTENT.read(0, CONTENT.size)
+
+
+async def test_what_an_origin_says_of_a_url(programs: Any, children: Any, url: str) -> None:
+    """Length and headers, without a download; its refusal as it is."""
+    asked = dfdaemon_pb2.ListTaskEntriesRequest(task_id="t", url=url)
+    for stub in (programs, children):
+        told = await stub.ListTaskEntries(asked)
+        assert (told.content_length, told.status_code) == (CONTENT.size, 200)
+        assert told.response_header["ETag"] == CONTENT.etag
+        assert not told.entries
+    asked.url += "/none"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await programs.ListTaskEntries(asked)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "404" in str(caught.value.details())
+
+
+async def test_an_origin_that_says_nothing_in_time(programs: Any, url: str, origin: Origin) -> None:
+    """The caller's time is the limit."""
+    origin.fault("/f", Fault(delay=3600))
+    asked = dfdaemon_pb2.ListTaskEntriesRequest(url=url)
+    asked.timeout.FromMilliseconds(100)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await programs.ListTaskEntries(asked)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_host_is_forgotten(tmp_path: Path) -> None:
+    """By its schedulers, when a program asks for it."""
+    async with inside.scheduler() as scheduler, inside.daemon(tmp_path, port=scheduler.port) as one:
+        assert one.config.host_id in scheduler._world.hosts
+        target = f"unix:{one.config.download.server.socket_path}"
+        async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+            await dfdaemon_pb2_grpc.DfdaemonDownloadStub(channel).DeleteHost(Empty())
+        assert one.config.host_id not in scheduler._world.hosts

@@ -29,11 +29,16 @@ class Policy:
         medium: Which store holds content and metadata.
         request_tag: Vortex tag of a piece request; the answer's is the next one.
         from_source: The engine may fall back to the origin.
+        revalidates: What is here is compared with the origin when it is asked for again.
+        overflow: The kind as which a download is carried out for which there is no room, where
+            the operator wants that.
     """
 
     medium: Medium
     request_tag: int
     from_source: bool
+    revalidates: bool
+    overflow: Kind | None = None
 
 
 POLICIES: Final = {
@@ -41,6 +46,9 @@ POLICIES: Final = {
         medium=Medium.MEMORY,
         request_tag=6,
         from_source=True,
+        # Its identity is its id: whoever wants a changed content names it otherwise, or deletes it.
+        revalidates=False,
+        overflow=Kind.STANDARD,
     ),
 }
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pantala.model.headers import representation
 from pantala.model.ids import host_id
+from pantala.model.task import Kind
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for
 from pantala.settings import (
     Address,
@@ -97,12 +98,6 @@ def _only_tcp(protocol: str) -> str:
     return protocol
 
 
-def _only_refuse(overflow: str) -> str:
-    if overflow == "task":
-        raise ValueError("not available in this version: use refuse")
-    return overflow
-
-
 def _decides_no_content(headers: dict[str, str]) -> dict[str, str]:
     # It would be another content under the same id than on nodes that are set up otherwise.
     for name, _ in representation(headers):
@@ -170,7 +165,13 @@ class Download(Settings):
     piece_stall_timeout: Duration = 30.0
     collected_piece_timeout: Duration = 360.0
     concurrent_piece_count: Count = 8
+    bypass_size: Size = 4 << 20
     cache_bypass_size: Size = 0
+
+    @property
+    def bypass_sizes(self) -> Mapping[Kind, int]:
+        """Bytes up to which downloads of each kind go past the scheduler."""
+        return {Kind.STANDARD: self.bypass_size, Kind.CACHE: self.cache_bypass_size}
 
 
 class UploadServer(RequestLimits):
@@ -231,6 +232,7 @@ class Storage(Settings):
 
     Attributes:
         cache_capacity: Of the memory store; 0 switches cache tasks off.
+        cache_overflow: What becomes of a cache task for which there is no room.
         cache_pinned_percent: Of the capacity, what programs of one user may keep after their
             connections have ended and still be handed more.
     """
@@ -241,7 +243,7 @@ class Storage(Settings):
     cache_capacity: Annotated[Size, BeforeValidator(_capacity)] = Field(
         default_factory=auto_capacity
     )
-    cache_overflow: Annotated[Literal["refuse", "task"], AfterValidator(_only_refuse)] = "refuse"
+    cache_overflow: Literal["error", "task"] = "error"
     cache_lock_pages: Switch = False
     cache_pinned_percent: Annotated[int, Field(strict=True, ge=0, le=100)] = 12
 
@@ -254,6 +256,7 @@ class Backend(Settings):
     )
     max_retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 1
     enable_cache_temporary_redirect: Switch = True
+    enable_revalidation: Switch = True
     cache_temporary_redirect_ttl: Duration = 600.0
     ca_cert: _AbsolutePath | None = None
     insecure_skip_verify: Switch = False

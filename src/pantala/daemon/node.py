@@ -13,8 +13,10 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.bucket import Bucket
+from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError
 from pantala.model.ids import peer_id
+from pantala.model.task import Kind
 from pantala.net.piece_client import Connections
 from pantala.ports import Extent, MemoryExtent, ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
@@ -108,6 +110,10 @@ class Node:
         self.probers = probers
         #: Threads for what needs only this machine: checksums and the like.
         self.helpers = helpers
+
+    def revalidates(self, kind: Kind) -> bool:
+        """Contents of this kind are compared with their origins before they are given away."""
+        return policy_of(kind).revalidates and self.config.backend.enable_revalidation
 
     def new_peer_id(self) -> str:
         """A name for one attempt at one task."""

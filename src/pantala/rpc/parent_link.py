@@ -196,7 +196,7 @@ async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
 
 def _offer(answer: Any, parent: Candidate, at: float | None) -> Offer:
     port = optional(answer, "tcp_port")
-    ip = optional(answer, "ip") or ""
+    ip = answer.ip
     usable = port if ip and port and 0 < port < 65536 else None
     if usable is not None and not _is_at(parent.host.address, ip):
         raise RemoteProtocolError(

@@ -6,6 +6,8 @@
 - :mod:`.room`: those who wait for room in memory, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.checking`: what is here is read once more before it is relied on
+- :mod:`.describing`: what a content is, by the words of its origin and of the swarm
+- :mod:`.growing`: a content whose length shows at its end
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.race`: those who bring one piece, two at most
 - :mod:`.fetching`: carries pieces from parents and the origin into their places

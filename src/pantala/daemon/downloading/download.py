@@ -11,7 +11,7 @@ from pantala.errors import DragonflyError, InvalidRequest, TimedOut
 from pantala.model.digest import parse_digest
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
-from pantala.model.task import Delivery, DownloadRequest, PieceRecord, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.storage.holding import Holding
 from pantala.storage.leases import Lease
 
@@ -60,7 +60,20 @@ class Anew:
     """What came before is void: all of it comes again, from the beginning."""
 
 
-Event = Waiting | Growing | Started | Arrived | Anew
+@dataclass(frozen=True, slots=True)
+class Overflowed:
+    """There is no room for it as what it was asked for: it goes on as a task of another kind.
+
+    Attributes:
+        kind: Of the task; the download's names are that task's from here on.
+        why: What there was no room for, in words.
+    """
+
+    kind: Kind
+    why: str
+
+
+Event = Waiting | Growing | Started | Arrived | Anew | Overflowed
 
 
 class Download:
@@ -218,13 +231,23 @@ class Download:
 
     def begin_again(self) -> None:
         """What came of it belongs to no content that there is: let go of it."""
+        self._forget()
+        self._queue.put_nowait(Anew())
+
+    def overflow(self, request: DownloadRequest, identity: Identity, why: str) -> None:
+        """From here on it is a download of another task, of which it knows nothing yet."""
+        self._forget()
+        self.request = request
+        self.task_id, self.fingerprint = identity
+        self._queue.put_nowait(Overflowed(request.kind, why))
+
+    def _forget(self) -> None:
         self._drop_lease()
         self.holding, self.missing, self.over = None, set(), False
         self.came.clear()
         self.was_here = self._saw_it_grow = False
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._queue.put_nowait(Anew())
 
     def grown(self, received: int) -> None:
         """More of a content of unknown length is here."""

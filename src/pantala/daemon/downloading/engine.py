@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
-from pantala.core.policy import policy_of
+from pantala.core.policy import POLICIES, policy_of
 from pantala.daemon.metrics import TaskLabels
 from pantala.daemon.node import Node
 from pantala.errors import (
@@ -17,6 +18,7 @@ from pantala.errors import (
     FeatureOff,
     Forbidden,
     InvalidRequest,
+    OutOfSpace,
     TaskDeleted,
     Unavailable,
 )
@@ -137,10 +139,14 @@ class Engine:
         """
         if self._stopping:
             raise Unavailable("the daemon is stopping")
+        overflow = self._overflow_of(request, delivery)
+        if overflow is not None:  # nobody waits who need not
+            delivery = replace(delivery, patient=False)
         try:
             identity = self.identify(request)
             peer_id = self._node.new_peer_id()
-            download = Download(request, delivery, identity, peer_id, self._follow)
+            follow = partial(self._follow, overflow=overflow)
+            download = Download(request, delivery, identity, peer_id, follow)
         except DragonflyError as error:
             _log_refused(request, error)
             raise
@@ -200,7 +206,8 @@ class Engine:
             if not flight.join(download):
                 self._node.tasks.start(self._retry(download, flight), "join the next flight")
             return
-        if holding is not None and holding.complete:
+        asks = self._node.revalidates(download.request.kind) and download.may_use_source
+        if holding is not None and holding.complete and not asks:
             self._node.metrics.cache_hit()
             holding.touch()
             try:
@@ -240,11 +247,36 @@ class Engine:
             self._node.rooms.look()
             self._look_idle()
 
+    def _overflow_of(self, request: DownloadRequest, delivery: Delivery) -> Kind | None:
+        """The kind as which it is carried out if there is no room for it; None: it fails then.
+
+        Who has others to ask asks them.
+        """
+        wanted = self._node.config.storage.cache_overflow == "task"
+        row = POLICIES.get(request.kind)
+        return row.overflow if wanted and row and delivery.attended and delivery.patient else None
+
+    def _overflow(self, download: Download, kind: Kind, error: OutOfSpace) -> None:
+        """Carry it out as a task of another kind.
+
+        Raises:
+            DragonflyError: Not with this request.
+        """
+        flight = self._flights.get((download.request.kind, download.task_id))
+        if flight is not None:
+            flight.forget(download)
+        request = replace(download.request, kind=kind)
+        download.overflow(request, self.identify(request), str(error))
+        logger.info("overflow", task=download.task_id, kind=kind.name, why=str(error))
+        self.begin(download)
+
     def _look_idle(self) -> None:
         if not self.busy:
             self._idle.set()
 
-    async def _follow(self, download: Download) -> AsyncGenerator[Event, None]:
+    async def _follow(
+        self, download: Download, *, overflow: Kind | None
+    ) -> AsyncGenerator[Event, None]:
         """What happens to *download*, see :meth:`open`; its end is counted and logged."""
         request = download.request
         labels = TaskLabels(
@@ -257,8 +289,14 @@ class Engine:
         try:
             expected = False
             while not expected:
-                async for event in download.until_here():
-                    yield event
+                try:
+                    async for event in download.until_here():
+                        yield event
+                except OutOfSpace as error:
+                    if overflow is None or download.request.kind is overflow:
+                        raise
+                    self._overflow(download, overflow, error)
+                    continue
                 expected = download.digest is None or await self._verifier.is_expected(
                     download, download.digest
                 )

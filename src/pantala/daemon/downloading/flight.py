@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from pantala.daemon.node import Node, take
+from pantala.daemon.node import Node
 from pantala.errors import (
     DragonflyError,
     OutOfSpace,
@@ -26,19 +26,19 @@ from pantala.errors import (
     Unavailable,
 )
 from pantala.model.announce import Registration
-from pantala.model.digest import piece_digest
-from pantala.model.pieces import piece_count, piece_length_for, pieces_for
-from pantala.model.task import DownloadRequest, TaskRecord, Traffic
+from pantala.model.pieces import piece_count, piece_length_for
+from pantala.model.task import TaskRecord
 from pantala.model.urls import public_url
-from pantala.ports import KnownTask
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.storage.leases import Lease
 
 from .callers import Callers
+from .describing import is_still, told_piece_length
 from .download import Download
 from .driver import Driver
-from .origin import Checksum, Origin, StreamFetch
+from .growing import grow
+from .origin import Origin
 from .origins import Origins
 
 logger = structlog.get_logger(__name__)
@@ -75,6 +75,8 @@ class Flight:
         self._version = ""
         self._avoid: set[str] = set()
         self._holding: Holding | None = None
+        #: All of it was here before.
+        self._was_here = False
         self._lease: Lease | None = None
         self._driver: Driver | None = None
         #: It has let go of everything.
@@ -97,6 +99,10 @@ class Flight:
             self._admit(self._holding, download)
             self._driver.want()
         return True
+
+    def forget(self, download: Download) -> None:
+        """One is served otherwise."""
+        self._callers.remove(download)
 
     def left(self) -> None:
         """Some caller needs nothing more."""
@@ -159,8 +165,7 @@ class Flight:
     async def _fly(self) -> None:
         for left in reversed(range(_ATTEMPTS)):
             try:
-                holding = await self._describe_by_swarm() or await self._describe_by_origin()
-                await self._carry(holding)
+                await self._carry(await self._describe())
             except SourceChanged as error:
                 if not left or not self._callers.begin_again(error):
                     raise
@@ -215,25 +220,44 @@ class Flight:
 
     # -- what it is ----------------------------------------------------------------------------
 
-    async def _describe_by_swarm(self) -> Holding | None:
-        """The content as this node or the swarm knows it."""
+    async def _describe(self) -> Holding:
+        """The content, as whoever knows it says that it is.
+
+        Kinds that are compared with their origins: the origin first, so that what has changed
+        there is not given away for ever; if it does not answer, who has the content will do.
+        """
+        origin = await self._origins.ask() if self._node.revalidates(self._kind) else None
         known = self._node.stores.get(self._kind, self._task_id)
         if known is not None and known.record.content_length is not None:
-            return self._hold(replace(known.record, updated_at=self._node.stores.now()))
+            if origin is None or is_still(known.record, origin):
+                self._was_here = known.complete
+                return self._hold(replace(known.record, updated_at=self._node.stores.now()))
+            logger.info("changed at its origin", task=self._task_id, version=origin.version)
+            self._node.stores.remove(known, Reason.CHANGED)
+        if origin is not None:
+            return await self._describe_by(origin)
+        return await self._describe_by_swarm() or await self._describe_by_origin()
+
+    async def _describe_by_swarm(self) -> Holding | None:
+        """The content as the swarm knows it."""
         if self._request.need_back_to_source:
             return None
         told = await self._node.schedulers.stat(self._kind, self._task_id)
         if told is None:
             return None
-        return self._hold(self._record(told.content_length, _piece_length(told, self._request)))
+        return self._hold(self._record(told.content_length, told_piece_length(told, self._request)))
 
     async def _describe_by_origin(self) -> Holding:
-        """The content as the origin has it. If it is of unknown length, all of it."""
+        """The content as the origin has it."""
         try:
             origin = await self._origins.probe()
         except SourceFailed as error:
             logger.warning("origin failed", task=self._task_id, why=str(error))
             raise
+        return await self._describe_by(origin)
+
+    async def _describe_by(self, origin: Origin) -> Holding:
+        """The content as the origin has it. If it is of unknown length, all of it."""
         if origin.total is None:
             return await self._grow(origin)
         length = piece_length_for(origin.total, self._request.piece_length)
@@ -274,39 +298,7 @@ class Flight:
     async def _grow(self, origin: Origin) -> Holding:
         """Stream a content whose length shows at its end, then cut it into pieces."""
         holding = self._hold(self._record(None, None, origin))
-        holding.learn_version(origin.version)
-        loop = asyncio.get_running_loop()
-        body = origin.take_stream()
-        received = 0
-        try:
-            while True:
-                sink = await self._node.rooms[self._kind].extend(holding, self._callers)
-                with contextlib.closing(sink):
-                    await take(self._node.limiters.source, sink.length)
-                    job = StreamFetch(body, sink)
-                    count = await self._node.run_for(origin.url, job, self._node.readers)
-                received += count
-                self._node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
-                for download in self._callers.active():
-                    download.grown(received)
-                if count < sink.length:
-                    break
-        finally:
-            await loop.run_in_executor(self._node.helpers, body.close)
-        length = piece_length_for(received, self._request.piece_length)
-        holding.finish_growing(received, length)
-        for piece in pieces_for(None, content_length=received, piece_length=length):
-            claim = holding.claim(piece.number)
-            try:
-                with contextlib.closing(
-                    holding.content.extent(piece.offset, piece.length)
-                ) as extent:
-                    crc = await self._node.run(Checksum(extent), self._node.helpers)
-            except BaseException:  # cancelled, too: a claim must not outlive its receiver
-                claim.abandon()
-                raise
-            claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
-            await claim.kept()
+        await grow(self._node, holding, self._callers, origin, self._request.piece_length)
         return holding
 
     # -- getting it ----------------------------------------------------------------------------
@@ -335,8 +327,8 @@ class Flight:
         # Where nothing is missing, or nobody found room, there is nothing to talk about.
         if self._callers.active():
             told = await self._drive(holding)
-        # Others shall know of what is here, unless the talk has told it.
-        if not told and not holding.gone:
+        # Others shall know of what is here, unless they have been told, now or before.
+        if not (told or self._was_here or holding.gone):
             self._node.announcements.announce(holding)
 
     async def _drive(self, holding: Holding) -> bool:
@@ -364,12 +356,12 @@ class Flight:
     def _registration(self, holding: Holding) -> Registration | None:
         """How to introduce ourselves; None for content so small that it is not worth it."""
         total, config = holding.total, self._node.config
-        if 0 < total <= config.download.cache_bypass_size and self._callers.sponsor():
-            return None
         # On behalf of whoever may do most: the others' limits are kept here.
         request = self._callers.sponsor() or self._request
         # Of several parts the largest: to promise what nobody here wants would be a lie.
         part = max((d.part for d in self._callers.active()), key=lambda part: part.length)
+        if 0 < part.length <= config.download.bypass_sizes[self._kind] and self._callers.sponsor():
+            return None
         headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
         partial = part.length < total
         length = holding.record.piece_length or 1
@@ -383,14 +375,3 @@ class Flight:
             piece_count=piece_count(total, length),
             concurrent_piece_count=config.download.concurrent_piece_count,
         )
-
-
-def _piece_length(told: KnownTask, request: DownloadRequest) -> int:
-    """How the swarm cuts the content.
-
-    The first of several pieces shows it. Of a single one any length will do that makes it one.
-    """
-    if told.piece_count > 1 and told.first_piece:
-        return told.first_piece
-    length = piece_length_for(told.content_length, request.piece_length)
-    return max(length, told.content_length) if told.piece_count == 1 else length

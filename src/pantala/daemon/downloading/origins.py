@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
+
+import structlog
 
 from pantala.daemon.node import Node
 from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed
+from pantala.model.urls import public_url
 
 from .callers import Callers, Credentials, credentials
 from .origin import Origin, Probe
+
+logger = structlog.get_logger(__name__)
+
+
+#: Statuses by which a server says that it has too much to do, or did not understand in time.
+_NOT_NOW: Final = frozenset({408, 425, 429})
+
+
+def is_refusal(error: DragonflyError) -> bool:
+    """Whether an origin says that it has nothing for who asks; not that it cannot answer now."""
+    if not isinstance(error, SourceFailed):
+        return True
+    status = error.status_code
+    return status is not None and 400 <= status < 500 and status not in _NOT_NOW
 
 
 class Origins:
@@ -76,13 +94,33 @@ class Origins:
             SourceFailed: The last one was refused, too.
             NoProvider: Nobody may ask.
         """
+        origin = await self._ask(silence=False)
+        assert origin is not None  # noqa: S101  silence is a failure here
+        return origin
+
+    async def ask(self) -> Origin | None:
+        """The same, but None where no answer comes, or nobody may ask: there are others to ask.
+
+        Raises:
+            SourceFailed: It refused all on whose behalf it was asked, and nobody else is there.
+        """
+        return await self._ask(silence=True) if self._callers.sponsor() is not None else None
+
+    async def _ask(self, *, silence: bool) -> Origin | None:
         while True:
             origin = self.current()
             try:
                 await self._node.run_for(origin.url, Probe(origin), self._node.probers)
             except (SourceFailed, InvalidRequest) as error:
+                if silence and not is_refusal(error):
+                    logger.warning(
+                        "the origin does not answer", url=public_url(origin.url), why=str(error)
+                    )
+                    return None
                 self.failed(origin, error)
                 if self._callers.sponsor() is None:
+                    if silence and self._callers.active():
+                        return None
                     raise
             else:
                 return origin

@@ -4,5 +4,6 @@
 - :mod:`.handoff_request`: what they ask for there
 - :mod:`.services`: the gRPC services
 - :mod:`.task_methods`: their methods for tasks, once for all kinds
+- :mod:`.entries`: what an origin says of a URL
 - :mod:`.output`: writing a file on a gRPC caller's behalf
 """

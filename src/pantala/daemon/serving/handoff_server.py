@@ -19,7 +19,15 @@ import structlog
 from pantala import BUILD_VERSION
 from pantala.background import Loops
 from pantala.core.places import Places
-from pantala.daemon.downloading.download import Anew, Arrived, Download, Growing, Started, Waiting
+from pantala.daemon.downloading.download import (
+    Anew,
+    Arrived,
+    Download,
+    Growing,
+    Overflowed,
+    Started,
+    Waiting,
+)
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.node import Node
 from pantala.errors import (
@@ -205,6 +213,9 @@ class HandoffServer:
                     await client.send({"event": "growing", "bytes": event.received})
                 elif isinstance(event, Started):
                     handed_out = await self._start(client, download, event)
+                elif isinstance(event, Overflowed):
+                    said = f"{event.why}; it is kept as a {event.kind.name} task instead, on disk"
+                    await client.send({"event": "warning", "message": said})
                 elif isinstance(event, Anew):
                     handed_out = False
                     if delivery.again:  # whoever cannot begin again has not been told anything

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
+from google.protobuf.empty_pb2 import Empty
+
 from pantala import BUILD_VERSION
 from pantala.core.bucket import Bucket
 from pantala.core.shares import Shares
@@ -43,6 +45,9 @@ NODE_SERVICE: Final = "pantala.v1.Node"
 _STREAMS: Final = 256 << 20
 _STREAMS_OF_ONE: Final = 64 << 20
 _STREAM: Final = 16 << 10
+
+#: Seconds for a scheduler to hear that this host leaves.
+_GOODBYE_LIMIT: Final = 10.0
 
 #: Seconds between two words on how this host feels, as Dragonfly's daemon.
 _SYNC_INTERVAL: Final = 1.0
@@ -84,6 +89,15 @@ class DownloadService(TaskMethods):
     """``dfdaemon.v2.DfdaemonDownload``, for programs on this machine."""
 
     service = DOWNLOAD_SERVICE
+
+    def methods(self) -> dict[str, Any]:
+        """See the base class."""
+        return {**super().methods(), "DeleteHost": self._delete_host}
+
+    async def _delete_host(self, _: Any, __: Context) -> Empty:
+        """Have every scheduler forget this host, until it is announced again."""
+        await self._schedulers.delete_host(_GOODBYE_LIMIT)
+        return Empty()
 
     def _allow(self, how: Delivery) -> Delivery:
         if how.output_path is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from pantala.daemon.downloading.download import Arrived, Download, Started
+from pantala.daemon.downloading.download import Arrived, Download, Overflowed, Started
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.node import Node
 from pantala.errors import DragonflyError, TaskNotFound
@@ -31,6 +31,11 @@ from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
+
+from .entries import list_task_entries
+
+#: Trailing metadata of a download that was carried out as a task of another kind: which.
+STORED_AS_KEY: Final = "pantala-stored-as"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 #: A method of the contract; *context* is what gRPC knows of the call.
@@ -68,12 +73,13 @@ class TaskMethods:
 
     def methods(self) -> dict[str, Any]:
         """Those of them that the contract has for this service, by name."""
-        return {
+        methods: dict[str, Any] = {
             dialect.name(pattern): make(dialect)
             for dialect in self._dialects.values()
             for pattern, make in self._table().items()
             if dialect.method(pattern, self.service)
         }
+        return {**methods, "ListTaskEntries": self._list_task_entries}
 
     def _table(self) -> dict[str, Make]:
         """What makes the methods of each name."""
@@ -102,16 +108,16 @@ class TaskMethods:
         response = dialect.message("Download{}TaskResponse")
         started = dialect.message("Download{}TaskStartedResponse")
 
-        async def download_task(request: Any, _: Context) -> AsyncGenerator[Any, None]:
+        async def download_task(request: Any, context: Context) -> AsyncGenerator[Any, None]:
             message = dialect.wanted(request)
             content, how = download_request(dialect.kind, message), self._allow(delivery(message))
             async with self._engine.open(content, how) as download:
-                ids = {
-                    "host_id": self._node.host_id,
-                    "task_id": download.task_id,
-                    "peer_id": download.peer_id,
-                }
                 async for event in download:
+                    ids = {
+                        "host_id": self._node.host_id,
+                        "task_id": download.task_id,
+                        "peer_id": download.peer_id,
+                    }
                     if isinstance(event, Started):
                         first = _started(started, event, content)
                         yield response(**ids, **{dialect.started: first})
@@ -119,6 +125,9 @@ class TaskMethods:
                         for piece, traffic in event.pieces:
                             arrived = await _arrived(self._node, download, piece, traffic)
                             yield response(**ids, download_piece_finished_response=arrived)
+                    elif isinstance(event, Overflowed):
+                        stored_as = DAEMON_DIALECTS[event.kind].name("{}Task")
+                        context.set_trailing_metadata(((STORED_AS_KEY, stored_as.lower()),))
                 await self._after(download)
 
         return download_task
@@ -190,6 +199,9 @@ class TaskMethods:
                 return Empty()
 
         return delete_local_task
+
+    async def _list_task_entries(self, request: Any, _: Context) -> Any:
+        return await list_task_entries(self._node, request)
 
     # -- parts of them -------------------------------------------------------------------------
 

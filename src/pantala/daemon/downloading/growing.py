@@ -1,0 +1,67 @@
+"""A content whose length shows at its end: streamed from its origin, then cut into pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from pantala.daemon.node import Node, take
+from pantala.model.digest import piece_digest
+from pantala.model.pieces import piece_length_for, pieces_for
+from pantala.model.task import Traffic
+from pantala.storage.holding import Holding
+
+from .callers import Callers
+from .origin import Checksum, Origin, StreamFetch
+
+
+async def grow(
+    node: Node, holding: Holding, callers: Callers, origin: Origin, piece_length: int | None
+) -> None:
+    """Read all that *origin*'s open answer brings into *holding*, and publish its pieces.
+
+    Args:
+        node: For threads, limits and room.
+        holding: Of which nothing is known yet.
+        callers: Are told how much is here.
+        origin: Probed just now.
+        piece_length: That was asked for; None: what its length makes it.
+
+    Raises:
+        SourceFailed: The answer broke off.
+        OutOfSpace: There is no room, and nobody waits for some.
+    """
+    holding.learn_version(origin.version)
+    received = await _stream(node, holding, callers, origin)
+    length = piece_length_for(received, piece_length)
+    holding.finish_growing(received, length)
+    for piece in pieces_for(None, content_length=received, piece_length=length):
+        claim = holding.claim(piece.number)
+        try:
+            with contextlib.closing(holding.content.extent(piece.offset, piece.length)) as extent:
+                crc = await node.run(Checksum(extent), node.helpers)
+        except BaseException:  # cancelled, too: a claim must not outlive its receiver
+            claim.abandon()
+            raise
+        claim.publish(piece_digest(crc), parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+        await claim.kept()
+
+
+async def _stream(node: Node, holding: Holding, callers: Callers, origin: Origin) -> int:
+    """Receive it; how many bytes that were."""
+    body = origin.take_stream()
+    received = 0
+    try:
+        while True:
+            sink = await node.rooms[holding.kind].extend(holding, callers)
+            with contextlib.closing(sink):
+                await take(node.limiters.source, sink.length)
+                count = await node.run_for(origin.url, StreamFetch(body, sink), node.readers)
+            received += count
+            node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
+            for download in callers.active():
+                download.grown(received)
+            if count < sink.length:
+                return received
+    finally:
+        await asyncio.get_running_loop().run_in_executor(node.helpers, body.close)
