@@ -6,14 +6,14 @@ Read ARCHITECTURE.md for the map. Layers, imports only downward:
     daemon  scheduler                       assembly
     storage  net  sources  rpc              adapters; they do not know each other
     settings  background  logs  paths  pb   what several of the above share
-    yaml_file                               files that settings are read from
+    yaml_file  files                        files that settings are read from, or that share bytes
     ports                                   interfaces
     core  wire  model  errors               pure: nothing here waits, or asks the time
 
 Of the modules at the top, :mod:`.settings` says what configuration files may hold, which
 :mod:`.yaml_file` reads, :mod:`.background` runs what goes on beside the requests, :mod:`.logs` sets
-logging up, :mod:`.paths` says where a daemon's sockets lie, and :mod:`.pb` is the contract,
-generated.
+logging up, :mod:`.paths` says where a daemon's sockets lie, :mod:`.files` has ways for files to
+share their bytes, and :mod:`.pb` is the contract, generated.
 :mod:`.testing` is for those who test; nothing else imports it.
 """
 

@@ -30,6 +30,7 @@ DAEMON = [
     "look what was handed out is back",
     "read the list of schedulers",
     "serve those who wait for room in memory",
+    "serve those who wait for room on disk",
     "tell health",
     "watch a scheduler",
 ]

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from pantala.core import policy
-from pantala.core.policy import Medium, Policy
 from pantala.daemon.app import Daemon
 from pantala.errors import ConfigError, Damaged
 from pantala.model.task import Kind
@@ -21,13 +19,6 @@ from pantala.testing.origin import Fault, Origin
 MIB = 1 << 20
 SIZE = 9 * MIB
 DATA = random.Random(9).randbytes(SIZE)
-
-
-@pytest.fixture(autouse=True)
-def _standard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """STANDARD tasks are served."""
-    row = Policy(medium=Medium.DISK, request_tag=0, from_source=True, revalidates=False)
-    monkeypatch.setitem(policy.POLICIES, Kind.STANDARD, row)
 
 
 @pytest.fixture

@@ -556,8 +556,8 @@ async def test_requests_that_make_no_sense(lone: Daemon, origin: Origin, url: st
     ):
         with pytest.raises(InvalidRequest, match=expected):
             await get(lone, **({"url": url} | wishes))
-    with pytest.raises(FeatureOff, match="STANDARD tasks are not served"):
-        lone.engine.identify(DownloadRequest(kind=Kind.STANDARD, url=url))
+    with pytest.raises(FeatureOff, match="PERSISTENT tasks are not served"):
+        lone.engine.identify(DownloadRequest(kind=Kind.PERSISTENT, url=url))
     assert origin.count() == 0
     assert not lone.engine.busy
 

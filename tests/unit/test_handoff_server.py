@@ -224,7 +224,7 @@ def test_other_kinds() -> None:
         ({"op": "download"}, "INVALID_ARGUMENT", "'url'"),
         ({"op": "download", "url": "u", "x": 1}, "INVALID_ARGUMENT", "'x'"),
         ({"op": "download", "url": "gopher://x"}, "INVALID_ARGUMENT", "gopher"),
-        ({"op": "download", "url": "u", "kind": "STANDARD"}, "FAILED_PRECONDITION", "CACHE"),
+        ({"op": "download", "url": "u", "kind": "PERSISTENT"}, "FAILED_PRECONDITION", "CACHE"),
     ],
 )
 async def test_a_refusal(daemon: Daemon, message: object, code: str, text: str) -> None:

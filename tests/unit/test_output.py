@@ -139,8 +139,8 @@ def test_a_file_system_where_files_have_names(
 def test_a_file_that_cannot_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user learns of it, and nothing is left."""
 
-    def refuse(_src: str, _dst: str, *, src_dir_fd: int) -> None:
-        raise OSError(28, f"No space left on device {src_dir_fd}")
+    def refuse(_src: str, _dst: str, **where: int | None) -> None:
+        raise OSError(28, f"No space left on device {where}")
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(Unavailable, match="No space left"):

@@ -13,13 +13,14 @@ from pantala.wire.vortex import REQUESTS
 def test_the_rows() -> None:
     """No row more, no row less."""
     assert {
+        Kind.STANDARD: Policy(Medium.DISK, request_tag=0, from_source=True, revalidates=True),
         Kind.CACHE: Policy(
             Medium.MEMORY,
             request_tag=6,
             from_source=True,
             revalidates=False,
             overflow=Kind.STANDARD,
-        )
+        ),
     } == POLICIES
 
 

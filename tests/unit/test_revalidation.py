@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pantala.core.policy import POLICIES
 from pantala.daemon.app import Daemon
 from pantala.errors import SourceFailed
 from pantala.model.task import Kind, Traffic
@@ -40,12 +38,8 @@ def url(origin: Origin) -> str:
 
 
 @pytest.fixture
-async def daemon(
-    tmp_path: Path, stack: AsyncExitStack, url: str, monkeypatch: pytest.MonkeyPatch
-) -> Daemon:
+async def daemon(tmp_path: Path, stack: AsyncExitStack, url: str) -> Daemon:
     """It has had the content, of a kind whose contents are compared."""
-    row = replace(POLICIES[Kind.CACHE], revalidates=True)
-    monkeypatch.setitem(POLICIES, Kind.STANDARD, row)
     daemon = await stack.enter_async_context(inside.daemon(tmp_path))
     await get(daemon, url)
     return daemon
@@ -150,12 +144,8 @@ async def test_no_validator(daemon: Daemon, origin: Origin) -> None:
     assert await get(daemon, origin.url("/u")) == (OLD, SIZE)
 
 
-async def test_switched_off(
-    tmp_path: Path, stack: AsyncExitStack, origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_switched_off(tmp_path: Path, stack: AsyncExitStack, origin: Origin) -> None:
     """What is here is taken for right."""
-    row = replace(POLICIES[Kind.CACHE], revalidates=True)
-    monkeypatch.setitem(POLICIES, Kind.STANDARD, row)
     origin.put("/f", OLD)
     daemon = await stack.enter_async_context(
         inside.daemon(tmp_path, backend__enableRevalidation=False)

@@ -1,7 +1,9 @@
-"""daemon/serving/task_methods.py: a second kind as rows only, over real gRPC."""
+"""daemon/serving/task_methods.py: the methods of STANDARD tasks, over real gRPC."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,10 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-from pantala.core.policy import POLICIES
 from pantala.daemon.app import Daemon
+from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc
-from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
 from pantala.rpc.transport import channel_options
 from pantala.testing import inside
 from pantala.testing.content import Pattern
@@ -22,14 +23,6 @@ from pantala.testing.origin import Fault, Origin
 
 MIB = 1 << 20
 CONTENT = Pattern(9 * MIB, seed=3)
-
-ROW = DaemonDialect(
-    kind=Kind.STANDARD,
-    word="",
-    started="download_task_started_response",
-    numbers="interested_piece_numbers",
-    download="download",
-)
 
 
 @pytest.fixture
@@ -40,10 +33,8 @@ def url(origin: Origin) -> str:
 
 
 @pytest.fixture
-async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Daemon]:
-    """It serves STANDARD tasks as it does those of memory."""
-    monkeypatch.setitem(POLICIES, Kind.STANDARD, POLICIES[Kind.CACHE])
-    monkeypatch.setitem(DAEMON_DIALECTS, Kind.STANDARD, ROW)
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    """It may write files for its callers."""
     async with inside.daemon(tmp_path, download__server__allowOutputPath=True) as daemon:
         yield daemon
 
@@ -184,3 +175,54 @@ async def test_a_host_is_forgotten(tmp_path: Path) -> None:
         async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
             await dfdaemon_pb2_grpc.DfdaemonDownloadStub(channel).DeleteHost(Empty())
         assert one.config.host_id not in scheduler._world.hosts
+
+
+@pytest.mark.parametrize("there", [None, "another", "the same"])
+async def test_a_hard_link(
+    daemon: Daemon, programs: Any, url: str, tmp_path: Path, there: str | None
+) -> None:
+    """The file is the stored one, whatever was there before; nothing else is left."""
+    directory = tmp_path / "outputs"
+    directory.mkdir()
+    out = directory / "out"
+    wanted = request(url, output_path=str(out), force_hard_link=True, overwrite=True)
+    if there == "another":
+        out.write_bytes(b"another")
+    if there == "the same":
+        await download(programs, wanted)
+    await download(programs, wanted)
+    (stored,) = (p for p in (daemon.config.storage.dir / "content").rglob("*") if p.is_file())
+    assert out.stat().st_ino == stored.stat().st_ino
+    assert out.read_bytes() == CONTENT.read(0, CONTENT.size)
+    assert [path.name for path in directory.iterdir()] == ["out"]
+
+
+async def test_an_output_is_not_written_through(
+    daemon: Daemon, programs: Any, url: str, origin: Origin, tmp_path: Path
+) -> None:
+    """A hard link of what is stored is replaced, and what is stored stays as it is."""
+    out = tmp_path / "out"
+    await download(programs, request(url, output_path=str(out), force_hard_link=True))
+    origin.put("/g", b"another")
+    await download(programs, request(origin.url("/g"), output_path=str(out), overwrite=True))
+    assert out.read_bytes() == b"another"
+    first, *_ = await download(programs, request(url))
+    assert first.download_task_started_response.is_finished
+    held = daemon.stores.get(Kind.STANDARD, first.task_id)
+    assert held is not None
+    assert bytes(held.view(ByteRange(0, CONTENT.size))) == CONTENT.read(0, CONTENT.size)
+
+
+async def test_no_hard_link_to_be_had(programs: Any, url: str, tmp_path: Path) -> None:
+    """Of a part, or on another file system."""
+    part = common_pb2.Range(start=5 * MIB, length=10)
+    wanted = request(url, output_path=str(tmp_path / "a"), force_hard_link=True, range=part)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await download(programs, wanted)
+    assert "no file of its own to link" in str(caught.value.details())
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        wanted = request(url, output_path=f"{elsewhere}/a", force_hard_link=True)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await download(programs, wanted)
+        assert "another file system than the daemon's store" in str(caught.value.details())
+        assert not os.listdir(elsewhere)  # noqa: PTH208  a directory in memory

@@ -15,8 +15,12 @@ from pantala.testing.origin import Origin
 
 @pytest.fixture(params=[Kind.STANDARD, Kind.CACHE], ids=lambda kind: kind.name.lower())
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    """The kind of task that peers which are played by hand speak of; each in turn."""
+    """The kind of task that a test is about, each in turn.
+
+    It is what dfget downloads, and what peers which are played by hand speak of.
+    """
     monkeypatch.setattr(Swarm, "kind", request.param)
+    monkeypatch.setattr(Cluster, "kind", request.param)
     found: Kind = request.param
     return found
 

@@ -12,20 +12,18 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from errno import EACCES, EBADF, ENOENT, EPERM, EXDEV
+from errno import EBADF
 from types import TracebackType
 from typing import Protocol, Self
 
 from pantala.errors import InvalidRequest, OutputExists, Unavailable
+from pantala.files import link_open_file, reflink, why_no_link
 
 # So much of the output's own name stays in the temporary one, which may have 255 bytes.
 _NAME_KEPT = 200
 
 # Linux alone has it, and there not every file system. 0: no file without a name.
 _NAMELESS = getattr(os, "O_TMPFILE", 0)
-
-# Linux's ioctl to share blocks, which Python names only from 3.12 on.
-_FICLONE = 0x40049409
 
 
 class Output(Protocol):
@@ -201,17 +199,18 @@ class FileOutput:
             return True
         # Not by default a hard link: whoever writes into the output would write into what the
         # daemon gives to others.
-        return _reflink(fd, self._fd)
+        return reflink(fd, self._fd)
 
     def _link(self, fd: int) -> None:
         """Be another name of the file *fd*, under the temporary name until it is committed."""
         assert self._temporary is not None  # noqa: S101  it is entered
         _remove(self._temporary)
         try:
-            os.link(f"/proc/self/fd/{fd}", self._temporary, src_dir_fd=fd)
+            link_open_file(fd, self._temporary)
         except OSError as error:
             raise Unavailable(
-                f"cannot make {self._name} a hard link: {_why_no_link(error)}"
+                f"cannot make {self._name} a hard link: {why_no_link(error)}; "
+                "without --force-hard-link it is a copy"
             ) from error
         self._named = True
 
@@ -233,9 +232,7 @@ class FileOutput:
         try:
             try:
                 if not self._named:
-                    # Only with a directory's descriptor does Python follow the link in /proc;
-                    # an absolute path makes nothing of it.
-                    os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd)
+                    link_open_file(fd, temporary)
             finally:
                 os.close(fd)  # a quota, or a server of files, may refuse only now
             if self._overwrite:
@@ -336,30 +333,6 @@ def _open_nameless(directory: str) -> int:
         return os.open(directory, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     except OSError:
         return -1  # if the directory is at fault, creating a name in it will say so
-
-
-def _reflink(source: int, target: int) -> bool:
-    """Have *target* share the blocks of *source* until either is written; whether it does."""
-    import fcntl  # noqa: PLC0415  not for contents in memory
-
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:  # another file system, or one that cannot
-        return False
-    return True
-
-
-def _why_no_link(error: OSError) -> str:
-    if error.errno == EXDEV:
-        return "it is on another file system than the daemon's store"
-    if error.errno in (EPERM, EACCES):
-        return (
-            "the system lets nobody link another user's file: run dfget as the daemon's user, "
-            "or leave out --force-hard-link"
-        )
-    if error.errno == ENOENT:
-        return "what the daemon has is no file, or was deleted meanwhile"
-    return error.strerror or str(error)
 
 
 def _cannot_write(name: str, error: OSError) -> Unavailable:

@@ -42,6 +42,12 @@ class Policy:
 
 
 POLICIES: Final = {
+    Kind.STANDARD: Policy(
+        medium=Medium.DISK,
+        request_tag=0,
+        from_source=True,
+        revalidates=True,
+    ),
     Kind.CACHE: Policy(
         medium=Medium.MEMORY,
         request_tag=6,

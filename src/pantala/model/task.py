@@ -84,6 +84,7 @@ class Delivery:
         need_piece_content: The bytes of each piece go with the news of it.
         output_path: Where the daemon is to write it.
         overwrite: A file that is there may be replaced.
+        force_hard_link: What is at the output path must be the stored file itself.
         early: The caller reads the bytes where they lie, before all are here (docs/handoff.md).
         again: The caller can let go of all that it was given, and take it anew.
         attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
@@ -95,6 +96,7 @@ class Delivery:
     need_piece_content: bool = False
     output_path: str | None = None
     overwrite: bool = False
+    force_hard_link: bool = False
     early: bool = False
     again: bool = False
     attended: bool = True

@@ -153,6 +153,8 @@ def delivery(message: Any) -> Delivery:
         need_piece_content=message.need_piece_content,
         output_path=optional(message, "output_path"),
         overwrite=message.overwrite,
+        # Of those that keep content in files alone.
+        force_hard_link=getattr(message, "force_hard_link", False),
     )
 
 

@@ -75,6 +75,13 @@ class DaemonDialect:
 _POOL: Final = descriptor_pool.Default()
 
 DAEMON_DIALECTS: Final = {
+    Kind.STANDARD: DaemonDialect(
+        kind=Kind.STANDARD,
+        word="",
+        started="download_task_started_response",
+        numbers="interested_piece_numbers",
+        download="download",
+    ),
     Kind.CACHE: DaemonDialect(
         kind=Kind.CACHE,
         word="Cache",

@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 
 import grpc
 
+from pantala.model.task import Kind
 from pantala.pb import scheduler_pb2_grpc
 
 from . import forks, ports
@@ -70,7 +71,10 @@ class Cluster:
         capacity: Of daemons' memory stores unless they are given another.
         wrapper: A module, and its arguments, that runs our programs instead of Python itself.
         scheduler_port: Of the scheduler started last; 0: of none.
+        kind: Of task that ``dfget`` is to download.
     """
+
+    kind = Kind.CACHE
 
     def __init__(self, directory: Path, *, forks: bool = False) -> None:
         self.directory = directory
@@ -161,16 +165,18 @@ class Cluster:
         # A machine has one daemon of a host id, and may run several clusters.
         flags += ["--hostname", f"{name}.{self.directory.name}"]
         flags += ["--cache-capacity", capacity or self.capacity]
+        flags += ["--data-dir", str(self.directory / f"{name}.data")]
         for port in ("upload", "storage", "metrics", "health"):
             flags += [f"--{port}-port", "0"]
         if seed:
             flags.append("--seed")
         if scheduler and self.scheduler_port:
             flags += ["--scheduler", f"127.0.0.1:{self.scheduler_port}"]
-        if config is not None:
-            path = self.directory / f"{name}.yaml"
-            path.write_text(json.dumps(config))  # JSON is YAML
-            flags += ["--config", str(path)]
+        path = self.directory / f"{name}.yaml"
+        # Small contents are to be shared, too.
+        download = {"bypassSize": 0, **(config or {}).get("download", {})}
+        path.write_text(json.dumps({**(config or {}), "download": download}))  # JSON is YAML
+        flags += ["--config", str(path)]
         program = self.start("pantala.cli.dfdaemon", *flags, *arguments, name=name, env=env)
         node = Node(program.process, program.log_path, socket=socket)
         self._programs[-1] = node
@@ -186,20 +192,22 @@ class Cluster:
         return nodes
 
     def get(self, node: Node, url: str, *arguments: str, output: Path | None = None) -> Got:
-        """Run ``dfget --cache`` to its end."""
+        """Run ``dfget`` to its end."""
         return self.finish(*self.begin(node, url, *arguments, output=output))
 
     def get_on_all(self, nodes: Sequence[Node], url: str, *arguments: str) -> list[Got]:
-        """Run ``dfget --cache`` on several nodes at the same moment."""
+        """Run ``dfget`` on several nodes at the same moment."""
         begun = [self.begin(node, url, *arguments) for node in nodes]
         return [self.finish(*each) for each in begun]
 
     def begin(
         self, node: Node, url: str, *arguments: str, output: Path | None = None
     ) -> tuple[Process, Path]:
-        """Start a ``dfget --cache``, to be given to :meth:`finish`."""
+        """Start a ``dfget``, to be given to :meth:`finish`."""
         path = output or self.directory / f"out.{self._next()}"
-        arguments = ("--cache", url, "-O", str(path), "-e", str(node.socket), "--json", *arguments)
+        arguments = (url, "-O", str(path), "-e", str(node.socket), "--json", *arguments)
+        if self.kind is Kind.CACHE:
+            arguments = ("--cache", *arguments)
         # Files without a name, so that a directory has nothing but what dfget leaves there.
         out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  _end closes them
         start = forks.fork if self.forks else forks.execute

@@ -64,6 +64,7 @@ async def daemon(
             "host.ip": "127.0.0.1",
             "download.server.socketPath": str(directory / f"{name}.sock"),
             "storage.cacheCapacity": "64MiB",
+            "storage.dir": str(directory / f"{name}.data"),
             "upload.server.port": 0,
             "storage.server.tcpPort": 0,
             "metrics.enable": False,

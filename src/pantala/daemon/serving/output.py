@@ -14,6 +14,7 @@ from typing import Final
 
 from pantala.daemon.config import DownloadServer
 from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
+from pantala.files import link_open_file, reflink, why_no_link
 from pantala.ports import Extent
 
 _KEY: Final = "download.server.allowOutputPath"
@@ -52,8 +53,22 @@ def check_path(path: str, *, overwrite: bool) -> Path:
     return output
 
 
-def write(output: Path, content: Extent, *, overwrite: bool) -> None:
+def write(
+    output: Path,
+    content: Extent,
+    *,
+    overwrite: bool,
+    file: int | None = None,
+    hard_link: bool = False,
+) -> None:
     """Write *content* to *output*, which appears whole or not at all. Blocks.
+
+    Args:
+        output: Where.
+        content: What.
+        overwrite: It may replace another file.
+        file: A descriptor of a file that is *content* and nothing else, if there is one.
+        hard_link: It must be another name of *file*.
 
     Raises:
         Forbidden, OutputExists: As :func:`check_path`; things may have changed.
@@ -69,14 +84,10 @@ def write(output: Path, content: Extent, *, overwrite: bool) -> None:
         # Where the descriptor leads is where the path led just now, without symlinks.
         if Path(f"/proc/self/fd/{directory}").readlink() != output.parent:
             raise Forbidden(f"a symlink is on the way to {output}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o644, dir_fd=directory)
-        try:
-            for at in range(0, content.length, _STEP):
-                with content.read(at, min(_STEP, content.length - at)) as part:
-                    _write_all(fd, part)
-        finally:
-            os.close(fd)
+        if hard_link:
+            _link(output, file, temporary, directory)
+        else:
+            _copy(content, file, temporary, directory)
         if overwrite:
             os.rename(temporary, output.name, src_dir_fd=directory, dst_dir_fd=directory)
         else:
@@ -89,6 +100,28 @@ def write(output: Path, content: Extent, *, overwrite: bool) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         os.close(directory)
+
+
+def _link(output: Path, file: int | None, name: str, directory: int) -> None:
+    if file is None:
+        raise Unavailable(f"cannot make {output} a hard link: there is no file of its own to link")
+    try:
+        link_open_file(file, name, directory)
+    except OSError as error:
+        raise Unavailable(f"cannot make {output} a hard link: {why_no_link(error)}") from error
+
+
+def _copy(content: Extent, file: int | None, name: str, directory: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o644, dir_fd=directory)
+    try:
+        if file is not None and reflink(file, fd):
+            return
+        for at in range(0, content.length, _STEP):
+            with content.read(at, min(_STEP, content.length - at)) as part:
+                _write_all(fd, part)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, view: memoryview) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
@@ -25,6 +27,7 @@ from pantala.errors import Busy, Forbidden, InvalidRequest
 from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
+from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, Kind
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.convert import piece_message, timestamp
@@ -110,17 +113,23 @@ class DownloadService(TaskMethods):
         if how.output_path is None or holding is None:
             return
         path = output.check_path(how.output_path, overwrite=how.overwrite)
-        loop = asyncio.get_running_loop()
+        whole = download.part == ByteRange(0, holding.total)
+        in_file = self._node.stores[holding.kind].medium.decays
+        file = holding.handout() if whole and in_file else None
+        write = partial(
+            output.write, path, file=file, overwrite=how.overwrite, hard_link=how.force_hard_link
+        )
         with contextlib.closing(holding.extent(download.part)) as extent:
             # Its thread must let go of the bytes before the lease ends.
-            writing = loop.run_in_executor(
-                None, lambda: output.write(path, extent, overwrite=how.overwrite)
-            )
+            writing = asyncio.get_running_loop().run_in_executor(None, write, extent)
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:
                 await asyncio.wait((writing,))
                 raise
+            finally:
+                if file is not None:
+                    os.close(file)
 
 
 class UploadService(TaskMethods):
