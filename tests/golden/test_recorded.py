@@ -37,6 +37,7 @@ from pantala.pb import (
     dfdaemon_pb2,
     scheduler_pb2,
 )
+from pantala.rpc.convert import delivery, download_request
 from pantala.rpc.dialects import DIALECTS
 from pantala.wire.vortex import TO_SERVER, FrameDecoder, PieceContent, PieceRequest, to_client
 
@@ -190,6 +191,22 @@ def test_what_stock_daemons_say() -> None:
         *(SourceStarted, SourcePieceFinished, SourcePieceFinished, SourceFinished)
     ]
     assert rest[7].piece.digest == "crc32:470832757"
+
+
+DOWNLOADS = [call for call in RPCS if call.values[0]["method"].endswith("/DownloadTask")]
+
+
+@pytest.mark.parametrize("call", DOWNLOADS)
+def test_what_a_daemon_is_asked_as_values(call: dict[str, Any]) -> None:
+    """What is wanted, written again, and how its caller wants it: together they are all of it."""
+    cls, data, _ = messages(call)[0]
+    message: Any = cls.FromString(data)
+    wanted = download_request(Kind.STANDARD, message.download)
+    how = delivery(message.download)
+    again = STANDARD.encode_download(wanted)
+    again.download.output_path = how.output_path
+    again.download.timeout.FromSeconds(round(how.timeout or 0))
+    assert again == message
 
 
 @pytest.mark.parametrize("call", VORTEX)

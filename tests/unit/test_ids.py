@@ -448,3 +448,45 @@ def test_credentials_have_a_name_that_does_not_give_them_away() -> None:
     assert len({*names, ""}) == 7
     assert "secret" not in str(names)
     assert credentials_id("http://h/y", (), {"authorization": "secret"}) == names[4]
+
+
+BLOB = "https://registry.example.com:5000/v2/library/busybox/blobs/sha256:" + "a1" * 32
+
+
+@pytest.mark.parametrize("url", [BLOB, BLOB + "?ns=docker.io"])
+def test_a_blob_of_an_image_is_its_digest(url: str) -> None:
+    """Wherever it comes from, if the caller says so; but not for what it is not."""
+    elsewhere = url.replace("registry", "mirror")
+    assert task_id(Kind.STANDARD, url, blob_digest=True, tag="x") == "a1" * 32
+    assert identify(Kind.STANDARD, url, blob_digest=True) == identify(
+        Kind.STANDARD, elsewhere, blob_digest=True, application="y"
+    )
+    assert task_id(Kind.STANDARD, url) != "a1" * 32
+    assert task_id(Kind.STANDARD, url, blob_digest=True, content="c") == task_id(
+        Kind.STANDARD, url, content="c"
+    )
+    manifest = url.replace("/blobs/", "/manifests/")
+    assert task_id(Kind.STANDARD, manifest, blob_digest=True) == task_id(Kind.STANDARD, manifest)
+
+
+@pytest.mark.parametrize(
+    ("digest", "why"),
+    [
+        ("sha512:" + "a" * 128, "only a sha256 digest makes a task's id"),
+        ("crc32:1", "only a sha256 digest makes a task's id"),
+        ("sha256:short", "digest"),
+    ],
+)
+def test_a_blob_whose_digest_makes_no_id(digest: str, why: str) -> None:
+    """Pieces are asked for by 64 digits."""
+    with pytest.raises(InvalidRequest, match=why):
+        identify(Kind.STANDARD, f"http://r/v2/n/blobs/{digest}", blob_digest=True)
+
+
+def test_credentials_of_special_origins() -> None:
+    """They, too, are one caller's own."""
+    keys = [{"object_storage": {"access_key_id": name}} for name in ("a", "b")]
+    names = [credentials_id("s3://b/f", (), {}, access) for access in (*keys, keys[0], {})]
+    assert len(set(names)) == 3
+    assert names[0] == names[2]
+    assert names[3] == ""

@@ -26,6 +26,7 @@ from ada_url import URL
 from pantala.errors import InvalidRequest
 from pantala.model.urls import fault_of
 
+from .digest import parse_digest
 from .filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from .headers import representation
 from .task import Kind
@@ -50,6 +51,7 @@ __all__ = [
 _DOMAIN: Final = "pantala identity 1"
 
 _TASK_ID: Final = re.compile(r"[0-9a-f]{64}")
+_BLOB: Final = re.compile(r"://.+/v2/.+/blobs/([^?]+)")
 _NO_HOST: Final = re.compile(r"\s*https?:/*(/{3}|$|[?#])", re.IGNORECASE)
 
 
@@ -126,6 +128,7 @@ def identify(
     filtered_query_params: Collection[str] = (),
     revision: str | None = None,
     content: str | None = None,
+    blob_digest: bool = False,
     request_header: Mapping[str, str] | None = None,
 ) -> Identity:
     """The identity of a task that comes to be by download.
@@ -141,11 +144,12 @@ def identify(
         filtered_query_params: Names of query parameters to leave out.
         revision: Of a model hub's URL.
         content: Stands for all of the above but *kind*, if given.
+        blob_digest: Where the URL is that of an image's blob, the digest in it stands for all.
         request_header: The caller's. What negotiates a representation is part of the identity,
             though not of the contract's ids, see :func:`~pantala.model.headers.representation`.
 
     Raises:
-        InvalidRequest: *url* cannot be parsed, or a text is none.
+        InvalidRequest: *url* cannot be parsed, or its digest makes no id, or a text is none.
     """
     given = _Fields(
         kind,
@@ -160,6 +164,8 @@ def identify(
     try:
         if content is not None:
             return _BY_CONTENT.get(kind, _contract_by_content)(given, content)
+        if blob_digest and (blob := _BLOB.search(url)):
+            return _contract_by_blob(given, blob[1])
         return _BY_URL.get(kind, _contract_by_url)(given)
     except UnicodeEncodeError:
         raise InvalidRequest("URL, tag, application and the like must be UTF-8") from None
@@ -185,6 +191,16 @@ def _contract_by_url(given: _Fields) -> Identity:
 def _contract_by_content(given: _Fields, content: str) -> Identity:
     fingerprint = _fingerprint("contract content", given.kind.name, content, headers=given.headers)
     return Identity(_hash(content), fingerprint)
+
+
+def _contract_by_blob(given: _Fields, text: str) -> Identity:
+    digest = parse_digest(text)
+    if digest.algorithm != "sha256":
+        raise InvalidRequest(
+            f"blob {text[:100]}: only a sha256 digest makes a task's id, which has 64 digits"
+        )
+    fingerprint = _fingerprint("contract blob", given.kind.name, text, headers=given.headers)
+    return Identity(digest.encoded, fingerprint)
 
 
 def _ours_by_url(given: _Fields) -> Identity:
@@ -316,11 +332,16 @@ def _parsed(url: str) -> URL:
         ) from None
 
 
-def credentials_id(url: str, filtered: Collection[str], headers: Mapping[str, str]) -> str:
+def credentials_id(
+    url: str,
+    filtered: Collection[str],
+    headers: Mapping[str, str],
+    access: Mapping[str, Mapping[str, object]] | None = None,
+) -> str:
     """A name for what one caller asks an origin with and others may not; ``""``: with nothing.
 
-    That is user and password, the query parameters that are no part of the content's identity, and
-    headers, but for a range. The name does not give them away.
+    That is user and password, the query parameters that are no part of the content's identity,
+    headers, but for a range, and what special origins want. The name does not give them away.
 
     Raises:
         InvalidRequest: *url* cannot be parsed.
@@ -329,9 +350,10 @@ def credentials_id(url: str, filtered: Collection[str], headers: Mapping[str, st
     query = parse_qsl(parsed.search.removeprefix("?"), keep_blank_values=True, errors="replace")
     own = [(key, value) for key, value in query if key in filtered]
     sent = sorted((k.lower(), v) for k, v in headers.items() if k.lower() != "range")
-    if not (parsed.username or parsed.password or own or sent):
+    told = [(name, sorted(values.items())) for name, values in sorted((access or {}).items())]
+    if not (parsed.username or parsed.password or own or sent or told):
         return ""
-    return _hash(repr((parsed.username, parsed.password, own, sent)))
+    return _hash(repr((parsed.username, parsed.password, own, sent, told)))
 
 
 def normalise_url(url: str, filtered: Collection[str] = ()) -> str:

@@ -69,6 +69,12 @@ class DownloadRequest:
     access: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def revision(self) -> str | None:
+        """Of what is wanted from a model hub; None: from none, or whichever is the latest."""
+        hubs = (self.access.get(name, {}) for name in ("hugging_face", "model_scope"))
+        return next((str(hub["revision"]) for hub in hubs if hub.get("revision")), None)
+
+    @property
     def only_peers(self) -> bool:
         """The origin must not be asked on its behalf, whoever says that it should."""
         return self.disable_back_to_source or self.priority == PRIORITY_ONLY_PEERS

@@ -187,7 +187,9 @@ class World:
         if known is not None:
             known.machine.fire(PeerEvent.REGISTER_NORMAL)  # refused: it is past that
         wish, registration = registration.request, registration.public()
-        credentials = credentials_id(wish.url, wish.filtered_query_params, wish.request_header)
+        credentials = credentials_id(
+            wish.url, wish.filtered_query_params, wish.request_header, wish.access
+        )
         self.room.check_peer(host.account, registration)
         task = self._task_for(registration, now)
         peer = self._new_peer(host, task, registration, credentials, now)

@@ -115,7 +115,9 @@ class Engine:
             application=request.application,
             piece_length=length,
             filtered_query_params=request.filtered_query_params,
+            revision=request.revision,
             content=request.content_for_calculating_task_id,
+            blob_digest=request.enable_task_id_based_blob_digest,
             request_header=request.request_header,
         )
 
