@@ -15,7 +15,7 @@ import pytest
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pantala.daemon.downloading.fetching import Fetcher
 from pantala.daemon.downloading.origin import Origin
-from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, TaskNotFound
+from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, StoreFailed, TaskNotFound
 from pantala.model.announce import Candidate, HostFacts
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, PieceRecord, TaskRecord
@@ -25,6 +25,7 @@ from pantala.rpc.service import add_service, sends_headers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.testing import inside
+from pantala.testing.sinks import NarrowSink
 
 TASK = "a" * 64
 PIECE = 100
@@ -316,3 +317,22 @@ async def test_an_origin_that_nobody_may_ask_any_more(fetcher: Fetcher, owner: O
     """Those who could have just left."""
     await fetcher.fetch(Fetch(1, None))
     assert owner.events == [Lost(1)]
+
+
+async def test_a_store_that_fails(
+    fetcher: Fetcher, owner: Owner, parent: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the flight, and nobody is blamed."""
+    parent.offers = [whole(1)]
+    parent.error = TaskNotFound(TASK)
+    await follow(fetcher)
+    parent.error = None
+    owner.events.clear()
+    claim = owner.holding.claim(1)
+    claim.sink = NarrowSink(PIECE, 10, room=50)
+    monkeypatch.setattr(owner.holding, "claim", lambda _number: claim)
+    with pytest.raises(StoreFailed, match="no space left"):
+        await fetcher.fetch(Fetch(1, "p"))
+    assert not owner.events
+    assert not owner.pieces
+    assert claim.over.is_set()
