@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -98,6 +99,15 @@ def test_it_is_ended(how: Any) -> None:
     assert process.wait(PATIENCE) == -signal.SIGTERM
     assert process.poll() == process.returncode == -signal.SIGTERM
     process.kill()
+
+
+@pytest.mark.usefixtures("place")
+def test_it_is_waited_for_by_any_descriptor() -> None:
+    """Also by one whose number ``select`` does not take."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(Path(os.devnull).open("rb"))
+        assert _start(fork, "found", "4").wait(PATIENCE) == 4
 
 
 @pytest.mark.usefixtures("place")

@@ -51,6 +51,8 @@ class Forked:
     def __init__(self, parent: ForkServer, pid: int, args: Sequence[str]) -> None:
         self._parent = parent
         self._fd = os.pidfd_open(pid)
+        self._end = select.poll()  # takes any descriptor: tests open thousands
+        self._end.register(self._fd, select.POLLIN)
         self._lock = threading.Lock()
         self.pid = pid
         self.args = args
@@ -85,7 +87,7 @@ class Forked:
 
     def _look(self, patience: float) -> int | None:
         with self._lock:
-            if self.returncode is None and select.select([self._fd], [], [], patience)[0]:
+            if self.returncode is None and self._end.poll(round(patience * 1000)):
                 self.returncode = self._parent.reap(self.pid)
                 os.close(self._fd)
             return self.returncode

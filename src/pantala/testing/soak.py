@@ -358,9 +358,17 @@ class Soak:
                 self.wrong.append(f"the scheduler does not know {unknown()}")
         for node in self.nodes:
             try:
-                until(partial(_is_healthy, node), "healthy")
+                until(partial(self._is_well, node), "healthy")
             except TimeoutError:
                 self.wrong.append(f"{node.log_path.name} is not healthy: {_troubles(node)}")
+
+    def _is_well(self, node: Node) -> bool:
+        """It is healthy; if not, it is given cause for a turn of what waits for news."""
+        if not _troubles(node):
+            return True
+        self._download(node, self._paths[0], prefetch=False)
+        self._delete(node, Random(self._seed))
+        return False
 
     def _look_at_logs(self, programs: list[Program]) -> None:
         for program in programs:
@@ -432,10 +440,6 @@ def _is_known(stub: Any, task_id: str) -> bool:
             return False
         raise
     return bool(task.has_available_peer)
-
-
-def _is_healthy(node: Node) -> bool:
-    return not _troubles(node)
 
 
 def _troubles(node: Node) -> str:
