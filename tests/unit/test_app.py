@@ -36,6 +36,7 @@ DAEMON = [
 ]
 SCHEDULER = [
     "keep room for callers",
+    "replicas",
     "sweep of hosts",
     "sweep of peers",
     "sweep of tasks",

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantala.core.sched.records import PeerRow, TaskRow
-from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, obstacle, plan
+from pantala.core.sched.replicas import (
+    NO_SOURCE,
+    Attempts,
+    Count,
+    Plan,
+    Presence,
+    count,
+    obstacle,
+    plan,
+)
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.model.announce import HostFacts
@@ -145,7 +154,7 @@ def test_nothing_to_fetch_from() -> None:
     """All who have it are away for a moment: it would fail."""
     done = planned([row("a")], [host("b"), host("c")])
     assert (done.fetch, done.short) == ((), 1)
-    assert done.unfit == Counter({"there is no copy to fetch from": 1})
+    assert done.unfit == Counter({NO_SOURCE: 0})
 
 
 def test_who_is_away_for_a_moment_still_counts() -> None:
@@ -233,7 +242,7 @@ def test_a_plan(rows: list[PeerRow], hosts: list[HostFacts], wanted: int, chance
     assert not set(asked) & {r.host_id for r in rows if r.state is not FAILED}
     assert all(r.state is HELD and not r.persistent for r in done.keep)
     assert len(kept) + len(asked) + done.short == counted.missing(task)
-    if done.short and "there is no copy to fetch from" not in done.unfit:
+    if done.short and NO_SOURCE not in done.unfit:
         taken = {r.host_id for r in rows if r.state is not FAILED} | set(asked)
         assert all(obstacle(task, each, RULE) for each in hosts if each.id not in taken)
 

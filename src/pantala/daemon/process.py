@@ -74,7 +74,7 @@ async def _own_scheduler(
     path = Path(scheduler_path_for(str(config.download.server.socket_path)))
     right = SocketPath(path, setting="download.server.socketPath")
     stack.callback(right.release)
-    scheduler = Scheduler(load(None), path=path, on_lost=on_lost)
+    scheduler = Scheduler(load(None, {"database.sqlite.path": None}), path=path, on_lost=on_lost)
     with private():
         await scheduler.start()
     stack.push_async_callback(scheduler.stop, 0.0)

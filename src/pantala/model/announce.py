@@ -137,7 +137,7 @@ class Registration:
         request = self.request
         shown = DownloadRequest(
             kind=request.kind,
-            url=public_url(request.url),
+            url=public_url(request.url) if request.url else "",  # of what was imported
             range=request.range,
             tag=request.tag,
             application=request.application,

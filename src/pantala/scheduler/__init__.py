@@ -7,6 +7,9 @@
 - :mod:`.sessions`: the talks with peers that download
 - :mod:`.waiters`: peers that wait for news of a task
 - :mod:`.seeds`: asking seeds to fetch
+- :mod:`.imports`: tasks that are imported
+- :mod:`.replication`: keeping up how many hosts have one
+- :mod:`.hosts`: calling a host
 - :mod:`.records`: what outlives a scheduler
 - :mod:`.dialects`: the names by which the contract calls each kind of task
 - :mod:`.convert`: messages to values, and back

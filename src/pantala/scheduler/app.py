@@ -31,7 +31,11 @@ from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
 from .config import SchedulerConfig
+from .imports import Imports
 from .metrics import CONTENT_TYPE, Metrics
+from .records.sqlite import SqliteRecords
+from .records.store import RecordStore
+from .replication import Replication
 from .seeds import SeedCaller
 from .service import SERVICE, Service
 from .sessions import Sessions
@@ -83,6 +87,16 @@ class Scheduler:
         self._server = Supervised(
             "the scheduler's gRPC server", self._begin, on_lost, target=self._target
         )
+        self._records = _records(config)
+        self._replication = Replication(
+            self._world,
+            self._records,
+            self._tasks,
+            self._metrics,
+            Random(),  # noqa: S311  to spread load; there is nothing to guess
+            timeout=config.seed_peer.task_download_timeout,
+            interval=config.scheduler.gc.replica_interval,
+        )
         self._service = self._make_service()
         self._port = 0
         self._metrics_port: int | None = None
@@ -104,6 +118,7 @@ class Scheduler:
             ConfigError: The port is taken.
         """
         async with self._exit:
+            self._exit.push_async_callback(self._records.close)
             self._exit.push_async_callback(self._tasks.cancel)
             self._exit.push_async_callback(self._loops.close)
             self._exit.push_async_callback(self._server.stop, None)
@@ -155,8 +170,11 @@ class Scheduler:
     def _make_service(self) -> Service:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
-        sessions = Sessions(self._world, self._waiters, seeds, self._metrics, chance)
-        return Service(self._world, sessions, secrets.token_hex(8))
+        imports = Imports(self._world, self._records, self._replication, self._tasks)
+        sessions = Sessions(
+            self._world, self._waiters, seeds, self._metrics, chance, imports=imports
+        )
+        return Service(self._world, sessions, imports, secrets.token_hex(8))
 
     async def _begin(self) -> grpc.aio.Server:
         server = new_server(self._connections)
@@ -210,7 +228,28 @@ class Scheduler:
             (gc.task_gc_interval, lambda: sweep_tasks(world, time.monotonic()), "sweep of tasks"),
         ):
             self._loops.every(interval, work, name)
+        replication = self._replication
+        self._loops.keep(replication.turn, "replicas", rest=replication.rest)
         self._loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
+
+
+def _records(config: SchedulerConfig) -> RecordStore:
+    """The place that has what outlives the scheduler, not opened yet."""
+    redis = config.database.redis
+    if not redis.addrs:
+        return SqliteRecords(config.database.sqlite.path)
+    from .records.redis import RedisRecords, Server  # noqa: PLC0415  slow, and few need it
+
+    host, _, port = redis.addrs[0].rpartition(":")
+    server = Server(
+        host.removeprefix("[").removesuffix("]"),
+        int(port),
+        username=redis.username or None,
+        password=redis.password.get_secret_value() or None,
+        pool_size=redis.pool_size,
+        pool_timeout=redis.pool_timeout,
+    )
+    return RedisRecords(server, config.manager.scheduler_cluster_id)
 
 
 def _connections() -> int:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from pantala.core.sched.rules import Limits
 from pantala.logs import LEVELS
 from pantala.settings import (
+    Address,
     Catalogue,
     Count,
     Duration,
@@ -69,6 +70,8 @@ class Gc(Settings):
     task_gc_interval: Duration = Field(default=1800.0, alias="taskGCInterval")
     host_gc_interval: Duration = Field(default=60.0, alias="hostGCInterval")
     host_ttl: Duration = 3600.0
+    replica_interval: Duration = 60.0
+    replica_grace: Duration = 600.0
 
 
 class Scheduling(Settings):
@@ -102,7 +105,7 @@ class Scheduling(Settings):
 
 
 class SeedPeer(Settings):
-    """Asking seeds to fetch."""
+    """Asking seeds to fetch, and other hosts to keep replicas."""
 
     task_download_timeout: Duration = 10 * 3600.0
 
@@ -114,6 +117,49 @@ class MetricsSettings(Settings):
     addr: Annotated[str, AfterValidator(_metrics_address)] = ":8000"
 
 
+class Redis(Settings):
+    """A Redis that has what is known of imported tasks, for all schedulers that share it.
+
+    Attributes:
+        addrs: One ``host:port``; none: SQLite has it.
+        pool_size: Connections at most.
+        pool_timeout: How long a call waits for one.
+    """
+
+    addrs: Annotated[tuple[Address, ...], Field(max_length=1)] = ()
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    pool_size: Count = 20
+    pool_timeout: Duration = 10.0
+
+
+class Sqlite(Settings):
+    """A file that has what is known of imported tasks, for this scheduler alone.
+
+    Attributes:
+        path: It comes to be with the first of them. None: nothing can be imported.
+    """
+
+    path: Path | None = Path("/var/lib/dragonfly/scheduler.db")
+
+
+class Database(Settings):
+    """What outlives a scheduler."""
+
+    redis: Redis = Field(default_factory=Redis)
+    sqlite: Sqlite = Field(default_factory=Sqlite)
+
+
+class Manager(Settings):
+    """Of Dragonfly's manager only this is of use here.
+
+    Attributes:
+        scheduler_cluster_id: Schedulers with the same number share what they have in Redis.
+    """
+
+    scheduler_cluster_id: Count = Field(default=1, alias="schedulerClusterID")
+
+
 class SchedulerConfig(Root):
     """All settings of a scheduler. Made by :func:`load`."""
 
@@ -121,6 +167,8 @@ class SchedulerConfig(Root):
     scheduler: Scheduling = Field(default_factory=Scheduling)
     seed_peer: SeedPeer = Field(default_factory=SeedPeer)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    database: Database = Field(default_factory=Database)
+    manager: Manager = Field(default_factory=Manager)
 
     def limits(self) -> Limits:
         """As the core wants them."""
@@ -137,6 +185,7 @@ class SchedulerConfig(Root):
             peer_ttl=gc.peer_ttl,
             host_ttl=gc.host_ttl,
             task_ttl=gc.task_gc_interval,
+            replica_grace=gc.replica_grace,
             kept=scheduling.state_limit,
             kept_each=scheduling.state_limit_per_address,
         )
@@ -149,12 +198,10 @@ _IGNORED: Final = {
     "tracing": "protocol endpoint path service-name headers",
     "server": "advertisePort cacheDir dataDir host logDir logMaxSize logMaxAge logMaxBackups"
     " pluginDir workHome",
-    "database.redis": "addrs masterName username password sentinelUsername sentinelPassword"
-    " poolSize poolTimeout brokerDB backendDB",
-    "database.redis.tls": "caCert cert key insecureSkipVerify",
+    "database.redis": "brokerDB backendDB",
     "dynConfig": "refreshInterval",
     "host": "idc location",
-    "manager": "addr schedulerClusterID",
+    "manager": "addr",
     "manager.keepAlive": "interval",
     "manager.tls": "caCert cert key",
     "job": "enable globalWorkerNum schedulerWorkerNum localWorkerNum redis",
@@ -165,11 +212,21 @@ _IGNORED: Final = {
 _NO_TLS: Final = "TLS is not available yet: remove this key"
 
 #: To go on without what these ask for would be worse than to stop.
-_REFUSED: Final = {
-    f"{section}.tls.{name}": _NO_TLS
-    for section in ("server", "seedPeer", "peer")
-    for name in ("caCert", "cert", "key")
-}
+_REFUSED: Final = (
+    {
+        f"{section}.tls.{name}": _NO_TLS
+        for section in ("server", "seedPeer", "peer")
+        for name in ("caCert", "cert", "key")
+    }
+    | {
+        f"database.redis.tls.{name}": _NO_TLS
+        for name in ("caCert", "cert", "key", "insecureSkipVerify")
+    }
+    | {
+        f"database.redis.{name}": "Redis Sentinel is not supported: name the master in addrs"
+        for name in ("masterName", "sentinelUsername", "sentinelPassword")
+    }
+)
 
 CATALOGUE: Final = Catalogue(
     SchedulerConfig,

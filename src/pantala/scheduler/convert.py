@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pantala.core.sched.entities import Peer, Task
+from pantala.core.sched.records import PeerRow, TaskRow
+from pantala.core.sched.replicas import Count
 from pantala.errors import InvalidRequest
 from pantala.model.announce import Candidate, HostFacts, Registration
 from pantala.model.digest import parse_digest
@@ -14,7 +16,7 @@ from pantala.model.task import PRIORITIES
 from pantala.model.units import byte_count
 from pantala.pb import common_pb2, scheduler_pb2
 from pantala.rpc.codec import write_candidate
-from pantala.rpc.convert import duration, seconds, timestamp
+from pantala.rpc.convert import duration, optional, seconds, timestamp
 
 from .dialects import Side
 
@@ -28,6 +30,12 @@ _MAX_REGISTERED: Final = 64 * 1024
 _MAX_KEPT: Final = 16 * 1024
 #: Pieces are numbered in 32 bits on the wire.
 _MAX_PIECES: Final = 2**32 - 1
+#: Replicas that may be wanted of an imported task.
+_MAX_REPLICAS: Final = 1000
+#: Seconds that an imported task may live, at least and at most, as in Dragonfly: 5 minutes, 7 days.
+_TTL: Final = (300, 7 * 86400)
+#: Characters kept of what a host says of its failure.
+_MAX_DESCRIPTION: Final = 500
 #: Parts of an announcement that are sent when they have changed.
 _MAY_BE_LEFT_OUT: Final = ("cpu", "memory", "network", "disk", "build")
 
@@ -90,19 +98,20 @@ def host_facts(
     )
 
 
-def check_registration(message: Any, said: Registration) -> None:
+def check_registration(message: Any, said: Registration, *, imported: bool = False) -> None:
     """Judge a peer's first words.
 
     Args:
         message: As they came.
         said: What they mean.
+        imported: The task was imported: it comes from no URL.
 
     Raises:
         InvalidRequest: Something that is needed is missing or makes no sense.
     """
     _check_size(message, "a registration", _MAX_REGISTERED)
     request = said.request
-    if not request.url:
+    if not request.url and not imported:
         raise InvalidRequest("url: must not be empty")
     if request.priority not in PRIORITIES:
         raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
@@ -117,7 +126,8 @@ def check_registration(message: Any, said: Registration) -> None:
     check_id(said.host_id, "host id")
     check_task_id(said.task_id)
     check_id(said.peer_id, "peer id")
-    check_url(request.url)
+    if request.url:
+        check_url(request.url)
     if request.range is not None and not request.range.length:
         raise InvalidRequest("range: its length must not be 0")
     if said.size > _MAX_KEPT:
@@ -125,6 +135,109 @@ def check_registration(message: Any, said: Registration) -> None:
             f"url, tag, application, ids and filtered parameters of {byte_count(said.size)}: want "
             f"at most {_MAX_KEPT}"
         )
+
+
+def import_rows(side: Side, request: Any, now: float) -> tuple[TaskRow, PeerRow]:
+    """The rows of a task that a host is about to import, and of its peer.
+
+    Args:
+        side: The kind's.
+        request: What the host says.
+        now: Unix time.
+
+    Raises:
+        InvalidRequest: Something that is needed is missing or makes no sense.
+    """
+    _check_size(request, "an import", _MAX_REGISTERED)
+    length, piece_length = request.content_length, request.piece_length
+    _check_piece_length("piece_length", piece_length or -1)
+    if not 1 <= request.persistent_replica_count <= _MAX_REPLICAS:
+        raise InvalidRequest(
+            f"persistent_replica_count {request.persistent_replica_count}: want 1 to "
+            f"{_MAX_REPLICAS}"
+        )
+    if request.piece_count != -(-length // piece_length):
+        raise InvalidRequest(
+            f"piece_count {request.piece_count}: {length} bytes in pieces of {piece_length} are "
+            f"{-(-length // piece_length)}"
+        )
+    ttl, (shortest, longest) = seconds(request.ttl), _TTL
+    if not shortest <= ttl <= longest:
+        raise InvalidRequest(f"ttl {ttl:g} s: want {shortest} to {longest}")
+    task = TaskRow(
+        kind=side.kind,
+        id=check_task_id(request.task_id),
+        replicas=request.persistent_replica_count,
+        content_length=length,
+        piece_length=piece_length,
+        ttl=ttl,
+        created_at=now,
+        updated_at=now,
+        tag=optional(request, "tag") or None,
+        application=optional(request, "application") or None,
+    )
+    peer = PeerRow(
+        kind=side.kind,
+        id=check_id(request.peer_id, "peer id"),
+        task_id=task.id,
+        host_id=check_id(request.host_id, "host id"),
+        persistent=True,
+        created_at=now,
+        updated_at=now,
+    )
+    return task, peer
+
+
+def recorded_task(side: Side, row: TaskRow, counted: Count) -> Any:
+    """An imported task, and how many copies of it there are."""
+    return side.task(
+        id=row.id,
+        persistent_replica_count=row.replicas,
+        current_persistent_replica_count=counted.kept,
+        current_replica_count=counted.held,
+        tag=row.tag,
+        application=row.application,
+        piece_length=row.piece_length,
+        content_length=row.content_length,
+        piece_count=row.piece_count,
+        state=row.state.value,
+        ttl=duration(row.ttl),
+        created_at=timestamp(row.created_at),
+        updated_at=timestamp(row.updated_at),
+    )
+
+
+def recorded_peer(side: Side, row: PeerRow, task: Any, host: HostFacts | None) -> Any:
+    """A peer of an imported task.
+
+    Args:
+        side: The kind's.
+        row: The peer.
+        task: Its task's description.
+        host: Its host; None: it is not here.
+    """
+    facts = HostFacts(row.host_id, "", "", 0) if host is None else host
+    message = side.peer()
+    write_candidate(
+        message,
+        Candidate(
+            peer_id=row.id,
+            host=facts,
+            state=row.state.value,
+            concurrent_piece_count=row.concurrent_pieces,
+        ),
+    )
+    message.persistent = row.persistent
+    message.cost.CopyFrom(duration(row.cost))
+    message.task.CopyFrom(task)
+    message.created_at.CopyFrom(timestamp(row.created_at))
+    message.updated_at.CopyFrom(timestamp(row.updated_at))
+    return message
+
+
+def cut(description: str) -> str:
+    """As much of what somebody says as is kept."""
+    return description[:_MAX_DESCRIPTION]
 
 
 def peer_message(side: Side, peer: Peer, clock_offset: float) -> Any:

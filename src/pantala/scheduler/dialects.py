@@ -10,8 +10,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pantala.model.task import Kind
-from pantala.pb import common_pb2
+from pantala.pb import common_pb2, dfdaemon_pb2
 from pantala.rpc.dialects import DIALECTS, Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class ImportNames:
+    """What else there is of a kind whose tasks are imported.
+
+    Attributes:
+        started, finished, failed: The scheduler's methods for a host that imports a content.
+        keep: A daemon's method, and its request, by which its copy becomes a replica.
+        drop: Likewise, by which it deletes its copy.
+    """
+
+    started: str
+    finished: str
+    failed: str
+    keep: tuple[str, type[Any]]
+    drop: tuple[str, type[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +41,8 @@ class Side:
         peer: Message that describes a peer; its fields *task* and *host* the rest.
         task: Message that describes a task.
         stat_peer, delete_peer: The scheduler's methods for a peer.
-        download: The method by which a seed is asked to fetch.
+        download: The method by which a seed is asked to fetch, or a host to keep a replica.
+        imports: None: tasks of this kind are not imported.
     """
 
     kind: Kind
@@ -34,6 +52,7 @@ class Side:
     stat_peer: str
     delete_peer: str
     download: str
+    imports: ImportNames | None = None
 
 
 SIDES: Final = {
@@ -54,5 +73,21 @@ SIDES: Final = {
         stat_peer="StatCachePeer",
         delete_peer="DeleteCachePeer",
         download="DownloadCacheTask",
+    ),
+    Kind.PERSISTENT_CACHE: Side(
+        kind=Kind.PERSISTENT_CACHE,
+        talk=DIALECTS[Kind.PERSISTENT_CACHE],
+        peer=common_pb2.PersistentCachePeer,
+        task=common_pb2.PersistentCacheTask,
+        stat_peer="StatPersistentCachePeer",
+        delete_peer="DeletePersistentCachePeer",
+        download="DownloadPersistentCacheTask",
+        imports=ImportNames(
+            started="UploadPersistentCacheTaskStarted",
+            finished="UploadPersistentCacheTaskFinished",
+            failed="UploadPersistentCacheTaskFailed",
+            keep=("UpdatePersistentCacheTask", dfdaemon_pb2.UpdatePersistentCacheTaskRequest),
+            drop=("DeletePersistentCacheTask", dfdaemon_pb2.DeletePersistentCacheTaskRequest),
+        ),
     ),
 }

@@ -7,7 +7,9 @@ dashboards work: kinds of task are told apart by ``task_type``.
 from __future__ import annotations
 
 import platform
+import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Any, Final
 
 from prometheus_client import (
@@ -25,7 +27,7 @@ from pantala.errors import NotFound
 from pantala.model.task import PieceRecord, Traffic
 from pantala.pb import common_pb2
 
-from .dialects import SIDES
+from .dialects import SIDES, Side
 
 #: Of what :meth:`Metrics.render` gives.
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -45,16 +47,34 @@ _PEER_EVENTS: Final = (
     "download_peer_back_to_source_finished_failure",
 )
 
-#: The family that counts each method's calls. Kinds of task share them.
+_DOWNLOADED: Final = [side for side in SIDES.values() if side.imports is None]
+
+
+def _methods_of_imported(side: Side) -> Iterator[str]:
+    names = side.imports
+    if names is not None:
+        yield from (names.started, names.finished, names.failed)
+        yield from (side.talk.announce, side.stat_peer, side.delete_peer)
+        yield from (side.talk.stat[0], side.talk.delete[0])
+
+
+def _snake(name: str) -> str:
+    """``StatPeer`` as ``stat_peer``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+#: The family that counts each method's calls. Kinds of task share them, but for those that are
+#: imported.
 _METHODS: Final = {
     "AnnounceHost": "announce_host",
     "ListHosts": "list_hosts",
     "DeleteHost": "leave_host",
-    **{side.talk.announce: "announce_peer" for side in SIDES.values()},
-    **{side.stat_peer: "stat_peer" for side in SIDES.values()},
-    **{side.delete_peer: "leave_peer" for side in SIDES.values()},
-    **{side.talk.stat[0]: "stat_task" for side in SIDES.values()},
-    **{side.talk.delete[0]: "leave_task" for side in SIDES.values()},
+    **{side.talk.announce: "announce_peer" for side in _DOWNLOADED},
+    **{side.stat_peer: "stat_peer" for side in _DOWNLOADED},
+    **{side.delete_peer: "leave_peer" for side in _DOWNLOADED},
+    **{side.talk.stat[0]: "stat_task" for side in _DOWNLOADED},
+    **{side.talk.delete[0]: "leave_task" for side in _DOWNLOADED},
+    **{name: _snake(name) for side in SIDES.values() for name in _methods_of_imported(side)},
 }
 
 #: What is no failure, by method. A daemon that starts says goodbye for its life before, of which
@@ -118,7 +138,24 @@ class Metrics:
             ("loop",),
             registry=self.registry,
         )
+        self._replicas_missing = Gauge(
+            f"{_PREFIX}replicas_missing",
+            "Replicas of imported tasks that nobody has and nobody is about to get.",
+            registry=self.registry,
+        )
+        self._replications = self._counter("replication")
+        self._replication_failures = self._counter("replication_failure")
         self._version()
+
+    def replicas_missing(self, number: int) -> None:
+        """So many replicas there are too few."""
+        self._replicas_missing.set(number)
+
+    def replicated(self, *, failed: bool) -> None:
+        """A host was asked for a replica, and has one, or not."""
+        self._replications.inc()
+        if failed:
+            self._replication_failures.inc()
 
     def loop_failed(self, name: str) -> None:
         """A turn of a background loop went wrong. *name* is one of a fixed few."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import grpc
-import grpc.aio
 import structlog
 
 from pantala.background import Tasks
@@ -16,20 +13,11 @@ from pantala.core.sched.entities import Host, Task, Trigger
 from pantala.core.sched.world import World
 from pantala.errors import Blame, DragonflyError, SourceFailed, Unavailable
 from pantala.model.task import DownloadRequest
-from pantala.pb import dfdaemon_pb2_grpc
-from pantala.rpc.status import from_rpc_error
-from pantala.rpc.transport import channel_options
 
 from .dialects import Side
+from .hosts import ask
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-#: Seconds until the first word of a seed of ours, which it says at once; children wait meanwhile.
-#: A stock one asks the origin first, and has as long as it may take to register.
-_HELLO_LIMIT: Final = 3.0
-
-#: Seconds between two pings: children wait for a seed as long as it lives.
-_KEEPALIVE: Final = 10.0
 
 #: Seconds for which a seed that could not be reached is not asked, unless it announces itself.
 _REST: Final = 60.0
@@ -83,20 +71,12 @@ class SeedCaller:
 
     async def _download(self, side: Side, seed: Host, request: DownloadRequest) -> None:
         """Let *seed* download, and stay until it has finished. Raises DragonflyError."""
-        message = side.talk.codec.encode_download(request)
-        target = seed.facts.address
-        hello = _HELLO_LIMIT if seed.facts.is_ours else self._world.limits.seed_start
-        # Ours let themselves be pinged as often as that, and stock daemons count no pings.
-        options = channel_options(target, keepalive=_KEEPALIVE)
-        async with grpc.aio.insecure_channel(target, options) as channel:
-            stub: Any = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
-            try:
-                call = getattr(stub, side.download)(message, timeout=self._timeout)
-                async with asyncio.timeout(hello):
-                    await call.initial_metadata()
-                async for _ in call:
-                    pass
-            except TimeoutError:
-                raise Unavailable(f"seed {seed.id}: silent for {hello:g} s") from None
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error, f"seed {seed.id}") from error
+        await ask(
+            seed.facts,
+            side.download,
+            side.talk.codec.encode_download(request),
+            timeout=self._timeout,
+            # A stock one asks the origin first, and has as long as it may take to register.
+            stock_hello=self._world.limits.seed_start,
+            what="seed",
+        )

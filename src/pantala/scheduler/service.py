@@ -23,7 +23,8 @@ from pantala.pb import common_pb2, scheduler_pb2
 
 from . import convert
 from .callers import caller_of
-from .dialects import SIDES, Side
+from .dialects import SIDES, ImportNames, Side
+from .imports import Imports
 from .sessions import Sessions
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -52,12 +53,14 @@ class Service:
     Args:
         world: What is known.
         sessions: Answer the announce talks.
+        imports: Answers what is said of imported tasks.
         epoch: New at each start of a scheduler, see :data:`EPOCH_KEY`.
     """
 
-    def __init__(self, world: World, sessions: Sessions, epoch: str) -> None:
+    def __init__(self, world: World, sessions: Sessions, imports: Imports, epoch: str) -> None:
         self._world = world
         self._sessions = sessions
+        self._imports = imports
         self._epoch = epoch
         # Values here are monotonic; messages want unix time.
         self._clock_offset = time.time() - time.monotonic()
@@ -71,6 +74,9 @@ class Service:
         }
         for side in SIDES.values():
             methods[side.talk.announce] = self._announce(side)
+            if side.imports is not None:
+                methods |= self._imported(side, side.imports)
+                continue
             methods[side.stat_peer] = self._stat_peer(side)
             methods[side.delete_peer] = self._delete_peer(side)
             methods[side.talk.stat[0]] = self._stat_task(side)
@@ -131,6 +137,45 @@ class Service:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
         return announce
+
+    def _imported(self, side: Side, names: ImportNames) -> dict[str, Any]:
+        """All methods of a kind whose tasks are imported, but for the announce talk."""
+        imports = self._imports
+
+        async def started(request: Any, context: _Context) -> Empty:
+            await imports.started(side, request, caller_of(context))
+            return Empty()
+
+        async def finished(request: Any, context: _Context) -> Any:
+            return await imports.finished(side, request, caller_of(context))
+
+        async def failed(request: Any, context: _Context) -> Empty:
+            await imports.failed(side, request, caller_of(context))
+            return Empty()
+
+        async def stat_peer(request: Any, _: _Context) -> Any:
+            return await imports.stat_peer(side, request)
+
+        async def stat_task(request: Any, _: _Context) -> Any:
+            return await imports.stat_task(side, request.task_id)
+
+        async def delete_peer(request: Any, context: _Context) -> Empty:
+            await imports.delete_peer(side, names, request, caller_of(context))
+            return Empty()
+
+        async def delete_task(request: Any, context: _Context) -> Empty:
+            await imports.delete_task(side, names, request, caller_of(context))
+            return Empty()
+
+        return {
+            names.started: started,
+            names.finished: finished,
+            names.failed: failed,
+            side.stat_peer: stat_peer,
+            side.delete_peer: delete_peer,
+            side.talk.stat[0]: stat_task,
+            side.talk.delete[0]: delete_task,
+        }
 
     def _stat_peer(self, side: Side) -> _Unary:
         async def stat_peer(request: Any, _: _Context) -> Any:

@@ -17,7 +17,7 @@ from pantala.core.sched.choose import (
     check_priority,
     decide,
 )
-from pantala.core.sched.entities import Caller, Peer
+from pantala.core.sched.entities import OVER, Caller, Peer
 from pantala.core.sched.owners import owned
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.states import PeerState
@@ -29,6 +29,7 @@ from pantala.model.task import DownloadRequest
 
 from . import convert
 from .dialects import Side
+from .imports import Imports
 from .metrics import Metrics
 from .seeds import SeedCaller
 from .waiters import Waiters
@@ -48,16 +49,25 @@ class Sessions:
         seeds: Called when the world says so.
         metrics: Told of everything.
         chance: For samples of parents.
+        imports: Has what is known of tasks that were imported. None: there are none.
     """
 
     def __init__(
-        self, world: World, waiters: Waiters, seeds: SeedCaller, metrics: Metrics, chance: Random
+        self,
+        world: World,
+        waiters: Waiters,
+        seeds: SeedCaller,
+        metrics: Metrics,
+        chance: Random,
+        *,
+        imports: Imports | None = None,
     ) -> None:
         self.world = world
         self.waiters = waiters
         self.seeds = seeds
         self.metrics = metrics
         self.chance = chance
+        self.imports = imports
 
     async def announce(
         self, side: Side, caller: Caller, requests: AsyncIterator[Any]
@@ -90,6 +100,8 @@ class Session:
         self._side = side
         self._codec = side.talk.codec
         self._caller = caller
+        #: None: tasks of this kind are not imported.
+        self._imports = None if side.imports is None else sessions.imports
         self._peer: Peer | None = None
         #: What it wants, with all that it asks the origin with: a seed may fetch with that.
         self._request: DownloadRequest  # of those that have registered, and so of `_known`
@@ -107,7 +119,7 @@ class Session:
         said = self._codec.decode(message)
         answer: Answer | None
         if isinstance(said, Registration):
-            convert.check_registration(message, said)
+            convert.check_registration(message, said, imported=self._imports is not None)
             answer = await self._register(said)
         else:
             answer = await self._hear(message.peer_id, said)
@@ -116,8 +128,11 @@ class Session:
     def close(self) -> None:
         """The stream has ended."""
         if self._peer is not None:
+            ended = self._peer.state not in OVER
             self._world.fail(self._peer, time.monotonic())
             self._world.end_talk(self._peer)
+            if ended and self._imports is not None:
+                self._imports.keep_later(self._peer)
 
     def _known(self, peer_id: str) -> Peer:
         """The peer of this stream, if *peer_id* names it and it has not been deleted."""
@@ -131,12 +146,16 @@ class Session:
         if self._peer is not None:
             raise InvalidRequest("a stream is one download: its peer has registered already")
         owned(self._world, said.host_id, self._caller)
+        if self._imports is not None:
+            await self._imports.prepare((said.kind, said.task_id))
         peer = self._world.register(said, time.monotonic())
         self._peer, self._request = peer, said.request
         self._world.begin_talk(peer)
         self._all.metrics.peer_event("register_peer", peer)
         if said.metadata_only:
             return announce.MetadataOnly()
+        if self._imports is not None:
+            await self._imports.keep(peer)
         if peer.state is PeerState.RECEIVED_EMPTY:
             return announce.EmptyTask()
         return await self._schedule(peer)
@@ -179,9 +198,13 @@ class Session:
         elif isinstance(said, announce.Reschedule):
             for parent in said.parents:
                 self._world.block(peer, parent)
+            if self._imports is not None:
+                await self._imports.prepare(peer.task.key)
             return await self._schedule(peer)
         else:
             self._hear_of_download(peer, said, time.monotonic())
+            if self._imports is not None and self.is_over:
+                await self._imports.keep(peer)
         return None
 
     def _hear_of_piece(self, peer: Peer, said: announce.PieceReport, now: float) -> None:
@@ -192,6 +215,9 @@ class Session:
                 metrics.piece_finished(peer, piece)
             case announce.PieceFailed(parent_id=parent_id):
                 self._world.piece_failed(peer, parent_id, now)
+                parent = peer.task.peers.get(parent_id)
+                if self._imports is not None and parent is not None and parent.distrusted:
+                    self._imports.lost(parent)
                 metrics.piece_failed(peer, from_source=False)
             case announce.SourcePieceFailed(status_code=status):  # pragma: no branch  the last one
                 self._origin_status = status

@@ -10,6 +10,7 @@ handoff_daemon    the hand-off socket of a daemon, played from a script
 imports           what the modules of this package import
 inside            a scheduler and daemons inside this process
 journal_contract  what every journal that outlives the process must do
+keeper            a daemon that imports contents and keeps replicas
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it
 ports             ports that stay one's own while nobody listens

@@ -192,7 +192,8 @@ def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
         return Wait(now + _LOOK_AGAIN)
     if priority == PRIORITY_ONLY_PEERS:
         raise NotFound(f"task {task.id}: priority LEVEL2 allows only peers, and none has it")
-    if priority != _NO_SEED and not peer.host.facts.is_seed and not peer.has_asked_seed:
+    may_ask = task.rules.from_source and priority != _NO_SEED and not peer.has_asked_seed
+    if may_ask and not peer.host.facts.is_seed:
         seeds = _free_seeds(world, task, now)
         if seeds and task.trigger is None:
             task.trigger = Trigger(seeds[0].id, now)

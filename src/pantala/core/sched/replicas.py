@@ -27,6 +27,9 @@ from .states import PeerState, TaskState
 #: each time, up to the last.
 _BACKOFF: Final = (5.0, 640.0)
 
+#: Why no host fetches at all: all that have it are away.
+NO_SOURCE: Final = "no host that has a copy is here"
+
 
 class Presence:
     """When the hosts that have copies were last heard of.
@@ -45,9 +48,19 @@ class Presence:
         self._away: set[str] = set()
 
     def look(self, holders: Collection[str], here: Mapping[str, float], now: float) -> None:
-        """Take in which hosts are here, and when each was heard of; *holders* have copies."""
-        self._heard = {host: here.get(host, self._heard.get(host, now)) for host in holders}
-        self._away = {host for host in holders if host not in here}
+        """Take in which of the *holders*, who have copies, are here, and when each was heard of."""
+        for host in holders:
+            if host in here:
+                self._heard[host] = here[host]
+                self._away.discard(host)
+            else:
+                self._heard.setdefault(host, now)
+                self._away.add(host)
+
+    def keep_only(self, holders: Collection[str]) -> None:
+        """Forget all others."""
+        self._heard = {host: at for host, at in self._heard.items() if host in holders}
+        self._away &= self._heard.keys()
 
     def away(self, host_id: str) -> bool:
         """Whether it cannot be asked for its copies now."""
@@ -155,7 +168,8 @@ class Plan:
         keep: Spare copies that shall be replicas from now on.
         fetch: Hosts that shall get a replica each.
         short: Replicas for which there is no host.
-        unfit: Why other hosts were not taken, and how many of them for each reason.
+        unfit: Why other hosts were not taken, and how many of them for each reason; or
+            :data:`NO_SOURCE`.
     """
 
     keep: tuple[PeerRow, ...] = ()
@@ -204,7 +218,7 @@ def plan(
     keep = tuple(spare.values())[:missing]
     missing -= len(keep)
     if not any(row.host_id in facts for row in (*counted.replicas, *counted.spare)):
-        reasons["there is no copy to fetch from"] += 1
+        reasons[NO_SOURCE] = 0
         return Plan(keep, (), missing, reasons)
     taken = replicas | _hosts(
         row for row in rows if row.state is PeerState.SUCCEEDED or _comes(row, fresh)

@@ -9,7 +9,16 @@ from typing import Final
 from pantala.core.fsm import Table
 from pantala.model.task import Kind
 
-from .states import PEER, TASK, PeerEvent, PeerState, TaskEvent, TaskState
+from .states import (
+    IMPORTED_PEER,
+    IMPORTED_TASK,
+    PEER,
+    TASK,
+    PeerEvent,
+    PeerState,
+    TaskEvent,
+    TaskState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,9 @@ class Rules:
         tasks: The life of its tasks.
         peers: The life of its peers.
         from_source: A peer may be told to ask the origin.
+        imported: A task comes to be by an import, is recorded (:mod:`.records`) and kept by as
+            many hosts as were wanted. Else it comes to be when somebody wants it, and all that is
+            known of it is what peers tell.
         ours_only: A seed is asked for it only if it announced itself as pantala: a stock
             daemon ends itself at a cache request.
         weights: Of the evaluation of parents.
@@ -38,6 +50,7 @@ class Rules:
     tasks: Table[TaskState, TaskEvent]
     peers: Table[PeerState, PeerEvent]
     from_source: bool
+    imported: bool
     ours_only: bool
     weights: Weights
 
@@ -46,9 +59,19 @@ _WEIGHTS: Final = Weights(load=0.6, idc=0.2, location=0.1, host_type=0.1)
 
 RULES: Final[Mapping[Kind, Rules]] = {
     Kind.STANDARD: Rules(
-        tasks=TASK, peers=PEER, from_source=True, ours_only=False, weights=_WEIGHTS
+        tasks=TASK, peers=PEER, from_source=True, imported=False, ours_only=False, weights=_WEIGHTS
     ),
-    Kind.CACHE: Rules(tasks=TASK, peers=PEER, from_source=True, ours_only=True, weights=_WEIGHTS),
+    Kind.PERSISTENT_CACHE: Rules(
+        tasks=IMPORTED_TASK,
+        peers=IMPORTED_PEER,
+        from_source=False,
+        imported=True,
+        ours_only=False,
+        weights=_WEIGHTS,
+    ),
+    Kind.CACHE: Rules(
+        tasks=TASK, peers=PEER, from_source=True, imported=False, ours_only=True, weights=_WEIGHTS
+    ),
 }
 
 
@@ -79,6 +102,8 @@ class Limits:
         task_ttl: A task without peers is forgotten after this.
         idle_tasks: So many of them are kept at most: there is nothing to them but the memory that
             an origin, or the seeds, failed.
+        replica_grace: Copies of imported tasks on a host that is not here, and was not heard of for
+            so long, are lost. Twice as long as daemons take to announce themselves again.
         kept: Bytes that may be kept of all hosts and their peers, 480,000 tasks with one each.
         kept_each: Likewise of hosts that were met at one address, 120,000.
     """
@@ -101,6 +126,7 @@ class Limits:
     host_ttl: float = 3600.0
     task_ttl: float = 1800.0
     idle_tasks: int = 16384
+    replica_grace: float = 600.0
     kept: int = 4 << 30
     kept_each: int = 1 << 30
 

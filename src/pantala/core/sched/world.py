@@ -6,7 +6,7 @@ Each method takes one event, moves what has to move, and keeps the collections o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from pantala.core.fsm import Machine
@@ -19,7 +19,7 @@ from pantala.errors import (
 )
 from pantala.model.announce import HostFacts, Registration
 from pantala.model.ids import credentials_id
-from pantala.model.task import Kind
+from pantala.model.task import DownloadRequest, Kind
 
 from .blame import blame_origin, blame_parent, block
 from .costs import Costs
@@ -34,6 +34,7 @@ from .entities import (
     Task,
     TaskKey,
 )
+from .records import PeerRow, TaskRow
 from .room import Room
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
@@ -158,6 +159,48 @@ class World:
         del self.tasks[task.key]
         self.room.task_left(task.key)
 
+    # Imported tasks
+
+    def place(self, row: TaskRow, rows: Iterable[PeerRow], read_at: float, now: float) -> None:
+        """An imported task that is whole is as its rows say: who has a copy, can be a parent.
+
+        Copies whose rows are gone are gone, too, and those whose host is not here are not taken in.
+
+        Args:
+            row: The task.
+            rows: Of its peers.
+            read_at: When the rows were asked for; what has happened since is not in them.
+            now: When.
+        """
+        task = self.tasks.get(row.key)
+        if task is None:
+            task = self._new_task(_recorded(row, "", ""), now)
+            task.machine = Machine(f"task {row.id}", task.rules.tasks, row.state)
+        task.shape, task.updated_at = Shape(row.content_length, row.piece_length), now
+        known = {each.id: each for each in rows}
+        for peer in list(task.peers.values()):
+            over = peer.state is PeerState.SUCCEEDED and peer.updated_at < read_at
+            if over and peer.id not in known:
+                self.remove_peer(peer)
+        for each in known.values():
+            host = self.hosts.get(each.host_id)
+            if host is not None and each.state is PeerState.SUCCEEDED and each.id not in task.peers:
+                peer = self._new_peer(host, task, _recorded(row, each.host_id, each.id), "", now)
+                peer.machine.fire(PeerEvent.REGISTER_NORMAL)
+                self._fire(peer, PeerEvent.SUCCEED, now)
+
+    def fail_holder(self, peer: Peer, now: float) -> None:
+        """A peer that had content has it no more."""
+        if peer.state is PeerState.SUCCEEDED:
+            self._fire(peer, PeerEvent.FAIL, now)
+
+    def forget(self, key: TaskKey) -> None:
+        """An imported task is over, and so are its peers."""
+        task = self.tasks.get(key)
+        if task is not None:
+            for peer in list(task.peers.values()):
+                self.remove_peer(peer)
+
     # Peers
 
     def peer(self, key: PeerKey) -> Peer:
@@ -185,10 +228,13 @@ class World:
         host = self.host(registration.host_id)
         known = self.peers.get((registration.kind, registration.peer_id))
         if known is not None:
-            known.machine.fire(PeerEvent.REGISTER_NORMAL)  # refused: it is past that
+            known.machine.fire(PeerEvent.REGISTER_NORMAL)  # mostly refused: it is past that
+            self.remove_peer(known)
         wish, registration = registration.request, registration.public()
-        credentials = credentials_id(
-            wish.url, wish.filtered_query_params, wish.request_header, wish.access
+        credentials = (
+            credentials_id(wish.url, wish.filtered_query_params, wish.request_header, wish.access)
+            if wish.url
+            else ""
         )
         self.room.check_peer(host.account, registration)
         task = self._task_for(registration, now)
@@ -335,16 +381,22 @@ class World:
         """The task of a registration, created or brought up to date."""
         task = self.tasks.get((registration.kind, registration.task_id))
         if task is None:
+            if self._rules_of(registration.kind).imported:
+                raise TaskNotFound(registration.task_id)
             return self._new_task(registration, now)
-        if not task.holders:
+        if not task.holders and not task.rules.imported:
             task.shape = _UNKNOWN.told(registration)
         task.registration, task.updated_at = registration, now
         return task
 
-    def _new_task(self, registration: Registration, now: float) -> Task:
-        rules = self._rules.get(registration.kind)
+    def _rules_of(self, kind: Kind) -> Rules:
+        rules = self._rules.get(kind)
         if rules is None:
-            raise InvalidRequest(f"{registration.kind.name} tasks are not served here")
+            raise InvalidRequest(f"{kind.name} tasks are not served here")
+        return rules
+
+    def _new_task(self, registration: Registration, now: float) -> Task:
+        rules = self._rules_of(registration.kind)
         task = Task(
             kind=registration.kind,
             id=registration.task_id,
@@ -383,7 +435,12 @@ class World:
         return peer
 
     def _keep_running(self, task: Task) -> None:
-        """Something is going on; but what is held has been downloaded, whoever joins."""
+        """Something is going on; but what is held has been downloaded, whoever joins.
+
+        Nor does it move a task that was imported.
+        """
+        if task.rules.imported:
+            return
         held = task.state is TaskState.SUCCEEDED and bool(task.holders)
         if task.state is not TaskState.RUNNING and not held:
             task.machine.fire(TaskEvent.DOWNLOAD)
@@ -440,7 +497,10 @@ class World:
         """One peer, which has just finished, speaks for what its host had before, too.
 
         Of a host that read a thousand parts there would be a thousand peers to choose from.
+        Imported tasks are not read in parts, and each of their peers has a row of its own.
         """
+        if peer.task.rules.imported:
+            return
         for other in list(peer.host.peers[peer.task.key].values()):
             idle = other.state is PeerState.SUCCEEDED and not other.children
             if other is not peer and idle and peer.absorb(other):
@@ -454,3 +514,9 @@ def _holds(peer: Peer) -> bool:
     if peer.state is PeerState.RUNNING:
         return peer.host.facts.is_seed or bool(peer.parents)
     return peer.state in (PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)
+
+
+def _recorded(row: TaskRow, host_id: str, peer_id: str) -> Registration:
+    """What a peer would say that registers for a task that is known by its row."""
+    wanted = DownloadRequest(kind=row.kind, url="", tag=row.tag, application=row.application)
+    return Registration(host_id=host_id, task_id=row.id, peer_id=peer_id, request=wanted)

@@ -260,15 +260,28 @@ class RedisRecords:
 
     async def _ask(self, call: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         """What Redis answers to *call*. Raises Unavailable."""
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101  a coroutine that runs is a task's
         try:
             async with asyncio.timeout(self._limit):
-                return await call(*args, **kwargs)
+                answer = await call(*args, **kwargs)
         except (RedisError, OSError, TimeoutError) as error:
+            _heed(me)
+            # When one connection has broken, Redis has mostly been started anew: none is good.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
             said = str(error) or f"no answer within {self._limit:g} s"
             raise Unavailable(
                 f"records of imported tasks: Redis at {self._server.address}: {said}; nothing is "
                 "lost, try again when it is back"
             ) from error
+        _heed(me)
+        return answer
+
+
+def _heed(me: asyncio.Task[Any]) -> None:
+    """End here if *me* was cancelled: the library takes that for a connection that broke."""
+    if me.cancelling():
+        raise asyncio.CancelledError
 
 
 def _flat(fields: dict[str, str | bytes]) -> list[str | bytes]:

@@ -1,0 +1,64 @@
+"""Calling a host: what a scheduler asks of daemons."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from pantala.errors import Unavailable
+from pantala.model.announce import HostFacts
+from pantala.pb import dfdaemon_pb2_grpc
+from pantala.rpc.status import from_rpc_error
+from pantala.rpc.transport import channel_options
+
+#: Seconds until the first word of a host of ours, which it says at once.
+_HELLO_LIMIT: Final = 3.0
+
+#: Seconds between two pings: whoever waits for a host waits as long as it lives. Ours let them be
+#: as frequent as that, and stock daemons count none.
+_KEEPALIVE: Final = 10.0
+
+
+async def ask(
+    host: HostFacts,
+    method: str,
+    request: Any,
+    *,
+    timeout: float,  # noqa: ASYNC109  grpc's
+    stock_hello: float,
+    what: str = "host",
+) -> Any:
+    """What a host answers, of a stream the last message; it has carried out what was asked.
+
+    Args:
+        host: Whom.
+        method: Of its service for others.
+        request: What.
+        timeout: Seconds for all of it.
+        stock_hello: Seconds until the first word of a stock daemon, which does something first.
+        what: It is to us, for messages.
+
+    Raises:
+        DragonflyError: It refused, could not be reached, or was silent for too long.
+    """
+    hello = _HELLO_LIMIT if host.is_ours else stock_hello
+    options = channel_options(host.address, keepalive=_KEEPALIVE)
+    async with grpc.aio.insecure_channel(host.address, options) as channel:
+        stub = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+        answer = None
+        try:
+            call = getattr(stub, method)(request, timeout=timeout)
+            if not hasattr(call, "__aiter__"):
+                return await call
+            async with asyncio.timeout(hello):
+                await call.initial_metadata()
+            async for answer in call:  # noqa: B007  the last one counts
+                pass
+        except TimeoutError:
+            raise Unavailable(f"{what} {host.id}: silent for {hello:g} s") from None
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, f"{what} {host.id}") from error
+        return answer

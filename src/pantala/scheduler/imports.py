@@ -1,0 +1,242 @@
+"""Imported tasks: what hosts say of them, and the rows that come of it.
+
+The rows are the truth, here and at other schedulers; the world has a copy of those of a task while
+somebody downloads it. So it is brought up to date before each decision, and what happens in it is
+written down before it is answered.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from pantala.background import Tasks
+from pantala.core.sched.entities import Caller, Peer, TaskKey
+from pantala.core.sched.owners import owned
+from pantala.core.sched.records import ON_THE_WAY, PeerRow, TaskRow, begin_import
+from pantala.core.sched.states import PeerEvent, PeerState, TaskEvent, TaskState
+from pantala.core.sched.world import World
+from pantala.errors import (
+    DragonflyError,
+    NoProvider,
+    NotFound,
+    NotYours,
+    TaskExists,
+    TaskNotFound,
+)
+from pantala.model.ids import check_task_id
+from pantala.model.task import Kind
+
+from . import convert
+from .dialects import ImportNames, Side
+from .records.store import RecordStore
+from .replication import Replication
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Imports:
+    """Everything that hosts and peers tell of imported tasks.
+
+    Args:
+        world: Has the hosts, and the peers that download.
+        store: Has the rows.
+        replication: Woken when there may be too few copies.
+        tasks: Where rows are written that nobody waits for.
+    """
+
+    def __init__(
+        self, world: World, store: RecordStore, replication: Replication, tasks: Tasks
+    ) -> None:
+        self._world = world
+        self._store = store
+        self._replication = replication
+        self._tasks = tasks
+        # Times in the world are monotonic; rows have unix time.
+        self._clock_offset = time.time() - time.monotonic()
+
+    # What a host says that imports a content
+
+    async def started(self, side: Side, request: Any, caller: Caller) -> None:
+        """It begins.
+
+        Raises:
+            TaskExists: The task is here, or another host imports it now.
+        """
+        host = owned(self._world, request.host_id, caller)
+        wanted, uploader = convert.import_rows(side, request, time.time())
+        known = await self._store.task(wanted.key)
+        rows = [] if known is None else await self._store.peers(wanted.key)
+        if await self._store.peer(side.kind, uploader.id) is not None:
+            raise TaskExists(f"peer {uploader.id} is known here already; choose another id")
+        earlier = next((row for row in rows if row.state is PeerState.UPLOADING), None)
+        begun = begin_import(known, earlier, wanted, host.id)
+        if not await self._store.put_task(begun, was=None if known is None else known.state):
+            raise TaskExists(f"task {begun.id}: another host has just begun to import it")
+        for row in rows:  # of the import before
+            await self._store.remove_peer(row)
+        self._replication.import_begun(uploader, host.life)
+        await self._store.put_peer(uploader.moved(PeerEvent.UPLOAD, begun.updated_at))
+        logger.info("import", task=begun.id, host=host.id, replicas=begun.replicas)
+
+    async def finished(self, side: Side, request: Any, caller: Caller) -> Any:
+        """It has all of it. Said twice, it is answered twice.
+
+        Returns:
+            The task's description.
+        """
+        task, peer = await self._uploader(side, request, caller)
+        now = time.time()
+        if peer.state is PeerState.UPLOADING and task.state is TaskState.UPLOADING:
+            peer = peer.moved(PeerEvent.SUCCEED, now)
+            await self._store.put_peer(peer)
+        if peer.state is PeerState.SUCCEEDED and task.state is TaskState.UPLOADING:
+            done = task.moved(TaskEvent.SUCCEED, now)
+            if await self._store.put_task(done, was=TaskState.UPLOADING):
+                task = done
+                logger.info("imported", task=task.id, host=peer.host_id)
+        if (peer.state, task.state) != (PeerState.SUCCEEDED, TaskState.SUCCEEDED):
+            raise NotFound(
+                f"peer {peer.id} ({peer.state.value}) does not import task {task.id} "
+                f"({task.state.value}); begin anew"
+            )
+        self._replication.wake()
+        return await self._described(side, task)
+
+    async def failed(self, side: Side, request: Any, caller: Caller) -> None:
+        """It gives up; the task has failed, and may be imported anew."""
+        task, peer = await self._uploader(side, request, caller)
+        now = time.time()
+        if peer.state is PeerState.UPLOADING:
+            await self._store.put_peer(peer.moved(PeerEvent.FAIL, now))
+            if task.state is TaskState.UPLOADING:
+                failed = task.moved(TaskEvent.FAIL, now)
+                await self._store.put_task(failed, was=TaskState.UPLOADING)
+            why = convert.cut(request.description)
+            logger.info("import failed", task=task.id, host=peer.host_id, why=why)
+
+    async def _uploader(self, side: Side, request: Any, caller: Caller) -> tuple[TaskRow, PeerRow]:
+        owned(self._world, request.host_id, caller)
+        peer = await self._peer(side, request)
+        if peer.host_id != request.host_id:
+            raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
+        return await self._task(peer.task_key), peer
+
+    # Questions, and deleting
+
+    async def stat_task(self, side: Side, task_id: str) -> Any:
+        """A task's description. Raises TaskNotFound."""
+        return await self._described(side, await self._task((side.kind, check_task_id(task_id))))
+
+    async def stat_peer(self, side: Side, request: Any) -> Any:
+        """A peer's description. Raises NotFound."""
+        peer = await self._peer(side, request)
+        known = self._world.peers.get((peer.kind, peer.id))
+        if known is not None and peer.state in ON_THE_WAY:  # the row tells only how it began
+            peer = replace(peer, state=known.state)
+        host = self._world.hosts.get(peer.host_id)
+        described = await self._described(side, await self._task(peer.task_key))
+        return convert.recorded_peer(side, peer, described, None if host is None else host.facts)
+
+    async def delete_peer(
+        self, side: Side, names: ImportNames, request: Any, caller: Caller
+    ) -> None:
+        """A host gives its copy up. If it was a replica, another host gets one."""
+        owned(self._world, request.host_id, caller)
+        peer = await self._peer(side, request)
+        if peer.host_id != request.host_id:
+            raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
+        await self._store.remove_peer(peer)
+        known = self._world.peers.get((peer.kind, peer.id))
+        if known is not None:
+            self._world.remove_peer(known)
+        await self._replication.drop(names, [peer])
+        self._replication.gave_up(peer)
+
+    async def delete_task(
+        self, side: Side, names: ImportNames, request: Any, caller: Caller
+    ) -> None:
+        """Everywhere: all hosts that have a copy are told to delete it."""
+        owned(self._world, request.host_id, caller)
+        key = (side.kind, check_task_id(request.task_id))
+        rows = await self._store.peers(key)
+        await self._store.remove_task(key)
+        self._world.forget(key)
+        await self._replication.drop(names, rows)
+        logger.info("deleted", task=key[1], host=request.host_id)
+
+    # What goes on in the world
+
+    async def prepare(self, key: TaskKey) -> None:
+        """Let the world know who has copies of a task that somebody wants.
+
+        Raises:
+            TaskNotFound: There is no such task.
+            NoProvider: It has not been imported whole.
+        """
+        asked_at = time.monotonic()
+        task = await self._task(key)
+        if task.state is not TaskState.SUCCEEDED:
+            raise NoProvider(f"task {task.id} is not here whole: its import is {task.state.value}")
+        rows = await self._store.peers(key)
+        self._world.place(task, rows, asked_at, time.monotonic())
+
+    async def keep(self, peer: Peer) -> None:
+        """Write down where *peer* has got to.
+
+        Raises:
+            TaskNotFound: Its task was deleted, or has ended.
+        """
+        if not await self._store.put_peer(self._row(peer)):
+            self._world.forget(peer.task.key)
+            raise TaskNotFound(peer.task.id)
+
+    def keep_later(self, peer: Peer) -> None:
+        """Likewise, as soon as may be: nobody is there any more who could be told."""
+        self._tasks.start(self._keep_quietly(peer), f"row of {peer.id}")
+
+    def lost(self, peer: Peer) -> None:
+        """A holder has failed so many that it cannot have the content any more."""
+        self._world.fail_holder(peer, time.monotonic())
+        logger.warning("a copy is lost: others get nothing of it", peer=peer.id, host=peer.host.id)
+        self.keep_later(peer)
+
+    async def _keep_quietly(self, peer: Peer) -> None:
+        try:
+            await self.keep(peer)
+        except DragonflyError as error:
+            logger.info("not written down", peer=peer.id, why=str(error))
+        self._replication.wake()
+
+    def _row(self, peer: Peer) -> PeerRow:
+        return PeerRow(
+            *(peer.task.kind, peer.id, peer.task.id, peer.host.id),
+            persistent=peer.registration.persistent,
+            created_at=peer.created_at + self._clock_offset,
+            updated_at=time.time(),
+            state=peer.state,
+            cost=peer.cost or 0.0,
+            concurrent_pieces=peer.concurrent_pieces,
+        )
+
+    async def _task(self, key: TaskKey) -> TaskRow:
+        task = await self._store.task(key)
+        if task is None:
+            raise TaskNotFound(key[1])
+        return task
+
+    async def _peer(self, side: Side, request: Any) -> PeerRow:
+        kind: Kind = side.kind
+        peer = await self._store.peer(kind, request.peer_id)
+        if peer is None or peer.task_id != check_task_id(request.task_id):
+            raise NotFound(
+                f"peer {request.peer_id} is not known here as one of task {request.task_id}"
+            )
+        return peer
+
+    async def _described(self, side: Side, task: TaskRow) -> Any:
+        rows = await self._store.peers(task.key)
+        return convert.recorded_task(side, task, self._replication.counted(rows))

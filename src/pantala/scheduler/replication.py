@@ -1,0 +1,399 @@
+"""Seeing to it that as many hosts keep an imported task as shall.
+
+Whenever there may be too few copies, :meth:`Replication.turn` looks at all rows, and starts what
+:mod:`pantala.core.sched.replicas` plans for each task that lacks some: hosts are asked to keep what
+they have, or to fetch. What comes of it shows in the rows; the next turn goes by them, and by
+nothing else, so whatever was lost on the way is found and done again. Of several schedulers that
+share their rows, one does it for a task at a time: who has its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
+from typing import Any, Final
+
+import structlog
+
+from pantala.background import Tasks
+from pantala.core.sched.entities import OVER, TaskKey
+from pantala.core.sched.records import ON_THE_WAY, PeerRow, TaskRow
+from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, obstacle, plan
+from pantala.core.sched.rules import RULES
+from pantala.core.sched.states import PeerEvent, PeerState, TaskEvent, TaskState
+from pantala.core.sched.world import World
+from pantala.errors import DragonflyError, FeatureOff, NotFound, Unavailable
+from pantala.model.announce import HostFacts
+
+from .dialects import SIDES, ImportNames, Side
+from .hosts import ask
+from .metrics import Metrics
+from .records.store import RecordStore
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+#: Tasks that are worked at at once: when a host is lost, all that it held is fetched again, and
+#: those that fetch are to do something else, too.
+_AT_ONCE: Final = 16
+
+#: Seconds that a lease lasts, and after which it is taken anew.
+_LEASE: Final = 60.0
+_RENEW: Final = 20.0
+
+#: Seconds for a host to do what moves no bytes.
+_QUICK: Final = 10.0
+
+#: Seconds that whoever deletes a task waits for the hosts that have it; they are told in any case.
+_DROP_PATIENCE: Final = 5.0
+#: Of them at once.
+_DROPS_AT_ONCE: Final = 32
+
+#: Seconds that rows of attempts that failed are kept, for those who ask how it went.
+_REMEMBER_FAILED: Final = 600.0
+
+#: Seconds for which a row of somebody on the way is believed at least. Who has his stream renews it
+#: at each turn; if that scheduler is gone, nobody does.
+_NEWS: Final = 5.0
+
+#: Seconds between the two rows that an import begins with, at most.
+_IMPORT_GAP: Final = 60.0
+
+#: The kinds of task that are kept.
+_SIDES: Final = {
+    side.kind: (side, side.imports) for side in SIDES.values() if side.imports is not None
+}
+
+
+class Replication:
+    """Keeps the numbers of copies up.
+
+    Args:
+        world: Knows which hosts are here.
+        store: Has the rows.
+        tasks: Where hosts are called.
+        metrics: Told how it went.
+        chance: Which of several hosts.
+        timeout: Seconds that a host may take to fetch a task.
+        interval: Seconds after which a turn is due, if nobody wants one before.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        store: RecordStore,
+        tasks: Tasks,
+        metrics: Metrics,
+        chance: Random,
+        *,
+        timeout: float,
+        interval: float,
+    ) -> None:
+        self._world = world
+        self._store = store
+        self._tasks = tasks
+        self._metrics = metrics
+        self._chance = chance
+        self._timeout = timeout
+        self._interval = interval
+        self._presence = Presence(world.limits.replica_grace)
+        self._attempts = Attempts()
+        self._wanted = asyncio.Event()
+        #: Tasks that are worked at here.
+        self._busy: set[TaskKey] = set()
+        #: Those of which has been told that there are too few hosts for them.
+        self._short: set[TaskKey] = set()
+        #: Which life of a host an import was seen in.
+        self._lives: dict[tuple[TaskKey, str], int] = {}
+        self._trouble = ""
+        self._drops = asyncio.Semaphore(_DROPS_AT_ONCE)
+
+    def wake(self) -> None:
+        """There may be too few copies of something."""
+        self._wanted.set()
+
+    async def rest(self) -> None:
+        """Return when a turn is due."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._interval):
+                await self._wanted.wait()
+
+    async def turn(self) -> None:
+        """Look at all tasks, and start what is to be done. No error if their rows are away."""
+        self._wanted.clear()
+        try:
+            for side, names in _SIDES.values():
+                await self._look_at_all(side, names)
+        except (Unavailable, FeatureOff) as error:
+            if not self._trouble:
+                logger.warning("records of imported tasks cannot be had", why=str(error))
+            self._trouble = str(error)
+        else:
+            if self._trouble:
+                logger.info("records of imported tasks are there again")
+            self._trouble = ""
+
+    def counted(self, rows: Sequence[PeerRow]) -> Count:
+        """The copies of a task, by the rows of its peers."""
+        hosts = self._world.hosts
+        holders = {row.host_id for row in rows}
+        here = {name: hosts[name].heard_at for name in holders if name in hosts}
+        now = time.monotonic()
+        self._presence.look(holders, here, now)
+        return count(rows, self._presence, now, fresh=self._fresh())
+
+    def import_begun(self, row: PeerRow, life: int) -> None:
+        """A host has begun to import, in this life of its."""
+        self._lives[row.task_key, row.id] = life
+
+    def gave_up(self, row: PeerRow) -> None:
+        """A host does not want its copy any more, and is not the first to be asked for another."""
+        self._attempts.failed(row.task_key, row.host_id, time.monotonic())
+        self.wake()
+
+    async def drop(self, names: ImportNames, rows: Iterable[PeerRow]) -> None:
+        """Tell the hosts of *rows* to delete what they have, and wait for a moment."""
+        calls = [
+            self._tasks.start(self._drop(names, row), f"drop {row.task_id}")
+            for row in rows
+            if row.host_id in self._world.hosts
+        ]
+        if calls:
+            await asyncio.wait(calls, timeout=_DROP_PATIENCE)
+
+    async def _drop(self, names: ImportNames, row: PeerRow) -> None:
+        method, request = names.drop
+        async with self._drops:
+            host = self._world.hosts.get(row.host_id)
+            if host is None:
+                return
+            try:
+                await self._ask(host.facts, method, request(task_id=row.task_id), _QUICK)
+            except DragonflyError as error:
+                logger.warning(
+                    "a copy was not deleted", task=row.task_id, host=row.host_id, why=str(error)
+                )
+
+    async def _look_at_all(self, side: Side, names: ImportNames) -> None:
+        seen = set(self._lives)
+        tasks = await self._store.tasks(side.kind)
+        holders: set[str] = set()
+        imports: set[tuple[TaskKey, str]] = set()
+        missing = 0
+        for task in tasks:
+            rows = await self._store.peers(task.key)
+            holders |= {row.host_id for row in rows}
+            rows = await self._tidy(rows)
+            if task.state is TaskState.UPLOADING:
+                imports |= await self._look_at_import(task, rows)
+            lacking = self.counted(rows).missing(task)
+            if task.state is TaskState.SUCCEEDED:
+                missing += lacking
+                if not lacking:
+                    self._short.discard(task.key)
+                elif task.key not in self._busy and len(self._busy) < _AT_ONCE:
+                    self._begin(side, names, task, rows)
+        known = {task.key for task in tasks}
+        self._presence.keep_only(holders)
+        self._attempts.keep_only(known)
+        self._short &= known
+        self._lives = {
+            key: life
+            for key, life in self._lives.items()
+            if key in imports or key not in seen  # begun since the rows were read
+        }
+        self._metrics.replicas_missing(missing)
+        for key in [key for key in self._world.tasks if key[0] is side.kind and key not in known]:
+            self._world.forget(key)
+
+    async def _tidy(self, rows: Sequence[PeerRow]) -> list[PeerRow]:
+        """Bring rows up to what is known here; return those that are left."""
+        left = []
+        old = time.time() - _REMEMBER_FAILED
+        for row in rows:
+            peer = self._world.peers.get((row.kind, row.id))
+            if row.state is PeerState.FAILED and row.updated_at < old:
+                await self._store.remove_peer(row)
+            elif (
+                peer is not None
+                and peer.state is PeerState.SUCCEEDED
+                and row.state not in (PeerState.SUCCEEDED, PeerState.FAILED)
+            ):
+                # It finished here while its row could not be written.
+                done = replace(row, state=PeerState.SUCCEEDED, cost=peer.cost or 0.0)
+                await self._store.put_peer(done)
+                left.append(done)
+            elif peer is not None and peer.state not in OVER and self._is_stale(row):
+                row = replace(row, updated_at=time.time())  # noqa: PLW2901  it is on the way still
+                await self._store.put_peer(row)
+                left.append(row)
+            else:
+                left.append(row)
+        return left
+
+    async def _look_at_import(
+        self, task: TaskRow, rows: Sequence[PeerRow]
+    ) -> set[tuple[TaskKey, str]]:
+        """End an import whose host is gone, or was started anew. Returns what is under way."""
+        self.counted(rows)
+        uploaders = [row for row in rows if row.state is PeerState.UPLOADING]
+        alive = set()
+        for row in uploaders:
+            host = self._world.hosts.get(row.host_id)
+            key = (task.key, row.id)
+            gone = self._presence.lost(row.host_id, time.monotonic())
+            if host is not None:
+                gone = self._lives.setdefault(key, host.life) != host.life
+            if not gone:
+                alive.add(key)
+        fresh = time.time() - task.updated_at < _IMPORT_GAP
+        if alive or (not uploaders and fresh):
+            return alive
+        now = time.time()
+        if await self._store.put_task(task.moved(TaskEvent.FAIL, now), was=TaskState.UPLOADING):
+            for row in uploaders:
+                await self._store.put_peer(row.moved(PeerEvent.FAIL, now))
+            logger.warning(
+                "import came to nothing: its host is gone, or was started anew",
+                task=task.id,
+                host=[row.host_id for row in uploaders],
+            )
+        return set()
+
+    def _plan(self, side: Side, task: TaskRow, rows: Sequence[PeerRow]) -> Plan:
+        now, rules = time.monotonic(), RULES[side.kind]
+
+        def unfit(host: HostFacts) -> str | None:
+            if self._attempts.rests(task.key, host.id, now):
+                return "failed a moment ago"
+            return obstacle(task, host, rules)
+
+        counted = self.counted(rows)
+        hosts = [host.facts for host in self._world.hosts.values()]
+        return plan(
+            task, rows, counted, hosts, unfit=unfit, chance=self._chance, fresh=self._fresh()
+        )
+
+    def _is_stale(self, row: PeerRow) -> bool:
+        return row.state in ON_THE_WAY and row.updated_at < time.time() - max(self._interval, 1.0)
+
+    def _fresh(self) -> float:
+        """Since when somebody on the way must have given news; see :meth:`_tidy`."""
+        return time.time() - max(3 * self._interval, _NEWS)
+
+    def _tell(self, task: TaskRow, planned: Plan) -> None:
+        """Say once that there are not enough hosts for a task, and why."""
+        if not planned.short:
+            self._short.discard(task.key)
+        elif task.key not in self._short:
+            self._short.add(task.key)
+            found = planned.unfit.most_common()
+            reasons = [f"{number} {why}" if number else why for why, number in found]
+            logger.warning(
+                "too few hosts for all replicas",
+                task=task.id,
+                wanted=task.replicas,
+                missing=planned.short,
+                hosts=reasons or ["there are no others"],
+            )
+
+    def _begin(
+        self, side: Side, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
+    ) -> None:
+        """Start what can be done for a task that lacks copies."""
+        planned = self._plan(side, task, rows)
+        self._tell(task, planned)
+        if planned.keep or planned.fetch:
+            self._busy.add(task.key)
+            self._tasks.start(self._restore(side, names, task.key), f"replicas of {task.id}")
+
+    async def _restore(self, side: Side, names: ImportNames, key: TaskKey) -> None:
+        """Carry out plans for a task until nothing more can be done."""
+        lease = f"replicas:{key[1]}"
+        try:
+            if await self._store.lease(lease, _LEASE):
+                try:
+                    while await self._carry_out(side, names, key, lease):
+                        pass
+                finally:
+                    await self._store.release(lease)
+        except (Unavailable, FeatureOff) as error:
+            logger.info("replicas are left as they are", task=key[1], why=str(error))
+        finally:
+            if len(self._busy) >= _AT_ONCE:
+                self.wake()  # others wait for their turn
+            self._busy.discard(key)
+
+    async def _carry_out(self, side: Side, names: ImportNames, key: TaskKey, lease: str) -> bool:
+        """One plan, whatever comes of it. Returns whether there was anything to do."""
+        task = await self._store.task(key)
+        if task is None:
+            return False
+        rows = await self._store.peers(key)
+        planned = self._plan(side, task, rows)
+        calls = [
+            *((row.host_id, self._keep(names, row)) for row in planned.keep),
+            *((host.id, self._fetch(side, task, host)) for host in planned.fetch),
+        ]
+        work = {self._tasks.start(self._attempt(key, *call), "replica") for call in calls}
+        pending: set[asyncio.Task[None]] = work
+        while pending:
+            _, pending = await asyncio.wait(pending, timeout=_RENEW)
+            await self._store.lease(lease, _LEASE)
+        return bool(work)
+
+    async def _attempt(self, key: TaskKey, host_id: str, call: Coroutine[Any, Any, None]) -> None:
+        """Await *call*, by which a host gets a replica, and remember how it went."""
+        began = time.monotonic()
+        try:
+            await call
+        except DragonflyError as error:
+            self._attempts.failed(key, host_id, time.monotonic())
+            self._metrics.replicated(failed=True)
+            logger.warning("no replica", task=key[1], host=host_id, why=str(error))
+        else:
+            self._attempts.succeeded(key, host_id)
+            self._metrics.replicated(failed=False)
+            seconds = round(time.monotonic() - began, 3)
+            logger.info("replica", task=key[1], host=host_id, seconds=seconds)
+
+    async def _keep(self, names: ImportNames, row: PeerRow) -> None:
+        """Let a host keep the copy that it has."""
+        method, request = names.keep
+        facts = self._world.host(row.host_id).facts
+        try:
+            await self._ask(facts, method, request(task_id=row.task_id, persistent=True), _QUICK)
+        except NotFound:
+            await self._store.put_peer(row.moved(PeerEvent.FAIL, time.time()))
+            raise
+        await self._store.put_peer(replace(row, persistent=True, updated_at=time.time()))
+
+    async def _fetch(self, side: Side, task: TaskRow, host: HostFacts) -> None:
+        """Let a host fetch a replica. While it does, it registers as any peer."""
+        request = side.talk.codec.download(
+            task_id=task.id, persistent=True, tag=task.tag, application=task.application
+        )
+        answer = await self._ask(host, side.download, request, self._timeout)
+        rows = [row for row in await self._store.peers(task.key) if row.host_id == host.id]
+        if any(row.persistent and row.state is PeerState.SUCCEEDED for row in rows):
+            return
+        if answer is None or not answer.peer_id:
+            raise NotFound(f"host {host.id} says that it is done, and has no copy")
+        # It had all of it, so that there was nothing to tell us.
+        now = time.time()
+        await self._store.put_peer(
+            PeerRow(
+                *(task.kind, answer.peer_id, task.id, host.id),
+                persistent=True,
+                created_at=now,
+                updated_at=now,
+                state=PeerState.SUCCEEDED,
+            )
+        )
+
+    async def _ask(self, host: HostFacts, method: str, request: Any, limit: float) -> Any:
+        hello = self._world.limits.seed_start
+        return await ask(host, method, request, timeout=limit, stock_hello=hello)

@@ -1,0 +1,186 @@
+"""Several schedulers that share a Redis; and Redis gone, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from pantala.scheduler.app import Scheduler
+from pantala.testing.announce import refusal, until
+from pantala.testing.inside import scheduler
+from pantala.testing.keeper import Keeper, parents_of
+from pantala.testing.redis_server import RedisServer
+from pantala.testing.stage import task_id
+
+#: So that a test need not wait.
+QUICK: dict[str, Any] = {
+    "scheduler__gc__hostGCInterval": "100ms",
+    "scheduler__gc__replicaInterval": "100ms",
+    "scheduler__gc__replicaGrace": "500ms",
+}
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """Of the test alone, with a password."""
+    with RedisServer(tmp_path, "--requirepass", "sesame") as running:
+        yield running
+
+
+@asynccontextmanager
+async def sharing(redis: RedisServer, **settings: Any) -> AsyncIterator[Scheduler]:
+    """A scheduler that has its rows in *redis*."""
+    where = {"database__redis__addrs": [redis.address], "database__redis__password": "sesame"}
+    async with scheduler(**(where | QUICK | settings)) as made:
+        yield made
+
+
+async def until_kept(asker: Keeper, task: str, number: int, scheduler: int = 0) -> None:
+    """So many hosts keep a task, says one of the schedulers; Redis may need a moment to load."""
+
+    async def kept() -> bool:
+        try:
+            said = await asker.stat(task, scheduler=scheduler)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(said.current_persistent_replica_count == number)
+
+    await until(kept)
+
+
+async def test_what_one_knows_the_other_knows(redis: RedisServer) -> None:
+    """A task that was imported at one is fetched, counted and deleted at the other."""
+    async with AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(sharing(redis)) for _ in range(2)]
+        ports = [one.port, two.port]
+        a, b, c = [await stack.enter_async_context(Keeper(name, ports)) for name in "abc"]
+        begun = await a.begins("t", replicas=1)
+        exists = grpc.StatusCode.ALREADY_EXISTS
+        assert await refusal(b.begins("t", scheduler=1)) is exists
+        await a.ends("t", begun, scheduler=1)
+        talk, answer = await b.registers("t", scheduler=1)
+        assert parents_of(answer) == {begun}
+        talk.cancel()
+        held = await c.fetches("t", scheduler=0)
+        talk, answer = await b.registers("t", scheduler=1)
+        assert parents_of(answer) == {begun, held}
+        talk.cancel()
+        await c.delete("t")
+        assert await refusal(a.stat("t", scheduler=1)) is grpc.StatusCode.NOT_FOUND
+        assert await refusal(b.fetches("t", scheduler=1)) is grpc.StatusCode.NOT_FOUND
+
+
+async def test_two_schedulers_fetch_a_replica_once(redis: RedisServer) -> None:
+    """Both see that one is missing; one works at it."""
+    async with AsyncExitStack() as stack:
+        made = [await stack.enter_async_context(sharing(redis)) for _ in range(3)]
+        ports = [each.port for each in made]
+        keepers = [
+            await stack.enter_async_context(Keeper(name, ports, interval=0.2)) for name in "abcdef"
+        ]
+        for number in range(5):
+            await keepers[0].imports(f"t{number}", replicas=2, scheduler=number % 3)
+        for number in range(5):
+            await until_kept(keepers[0], f"t{number}", 2, scheduler=(number + 1) % 3)
+        await asyncio.sleep(0.5)
+        asked = sorted(task for keeper in keepers for what, task in keeper.asked)
+        assert asked == sorted(task_id(f"t{number}") for number in range(5))
+
+        lost = max(keepers[1:], key=lambda keeper: len(keeper.held))
+        had = set(lost.held)
+        await lost.kill()
+        for number in range(5):
+            await until_replaced(keepers[0], f"t{number}", lost, keepers)
+        await asyncio.sleep(0.5)
+        later = sorted(t for k in keepers if k is not lost for what, t in k.asked if t in had)
+        assert len(later) == len(had), "each of them was fetched once, by one other"
+
+
+async def until_replaced(asker: Keeper, task: str, lost: Keeper, keepers: list[Keeper]) -> None:
+    """Two of those that are alive keep a task."""
+
+    async def replaced() -> bool:
+        living = [keeper for keeper in keepers if keeper is not lost]
+        return sum(task_id(task) in keeper.held for keeper in living) == 2
+
+    await until(replaced)
+    await until_kept(asker, task, 2)
+
+
+async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -> None:
+    """Another one sees to it, as soon as nobody else can be doing so."""
+    async with AsyncExitStack() as stack:
+        one = sharing(redis)
+        two = await stack.enter_async_context(sharing(redis))
+        first = await one.__aenter__()
+        ports = [first.port, two.port]
+        a, b, c = [
+            await stack.enter_async_context(Keeper(name, ports, interval=0.2)) for name in "abc"
+        ]
+        for keeper in (b, c):
+            keeper.release.clear()
+        await a.imports("t", replicas=2, scheduler=0)
+
+        async def asked() -> bool:
+            return bool(b.asked or c.asked)
+
+        await until(asked)
+        await one.__aexit__(None, None, None)
+        for keeper in (b, c):
+            keeper.talks_to = 1
+            keeper.release.set()
+        await until_kept(a, "t", 2, scheduler=1)
+
+
+async def test_redis_gone_and_back(redis: RedisServer) -> None:
+    """A refusal in words meanwhile, at once; other kinds notice nothing; then all goes on."""
+    async with AsyncExitStack() as stack:
+        made = await stack.enter_async_context(sharing(redis))
+        a, b, c = [await stack.enter_async_context(Keeper(name, [made.port])) for name in "abc"]
+        await a.imports("t", replicas=2)
+        await until_kept(a, "t", 2)
+        begun = await a.begins("u", replicas=1)
+        child = c if b.held else b
+        talk, _ = await child.registers("t")
+        await talk.say("download_persistent_cache_peer_started_request")
+        redis.kill()
+
+        unavailable = grpc.StatusCode.UNAVAILABLE
+        for call in (a.stat("t"), a.ends("u", begun), a.begins("v"), b.fetches("t"), a.delete("t")):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async with asyncio.timeout(10):
+                    await call
+            assert caught.value.code() is unavailable
+            assert f"Redis at {redis.address}" in (caught.value.details() or "")
+            assert "try again when it is back" in (caught.value.details() or "")
+        await talk.say("download_persistent_cache_peer_finished_request")
+        assert await refusal(talk.ended()) is unavailable
+        await a.announce()
+        await asyncio.sleep(1.0)  # turns go by
+        assert made._loops.failing() == []
+
+        redis.start()
+        await until_kept(a, "t", 2)
+        assert (await a.ends("u", begun)).state == "Succeeded"
+
+        async def written_down() -> bool:
+            return bool((await a.stat("t")).current_replica_count == 3)
+
+        await until(written_down)
+
+
+async def test_a_scheduler_starts_without_redis(redis: RedisServer) -> None:
+    """And has it as soon as it is there."""
+    redis.kill()
+    async with AsyncExitStack() as stack:
+        made = await stack.enter_async_context(sharing(redis))
+        a = await stack.enter_async_context(Keeper("a", [made.port]))
+        assert await refusal(a.begins("t")) is grpc.StatusCode.UNAVAILABLE
+        redis.start()
+        assert (await a.imports("t", replicas=1)).state == "Succeeded"
