@@ -124,6 +124,21 @@ def by_id(rows: list[PeerRow]) -> dict[str, PeerRow]:
     return {row.id: row for row in rows}
 
 
+async def walked(store: RecordStore, kind: Kind = KIND) -> dict[str, list[PeerRow]]:
+    """All tasks, each once, with their peers."""
+    found: dict[str, list[PeerRow]] = {}
+    async for page in store.walk(kind):
+        for task, peers in page:
+            assert task.id not in found
+            found[task.id] = sorted(peers, key=lambda row: row.id)
+    return found
+
+
+async def tasks_of(store: RecordStore) -> list[TaskRow]:
+    """All tasks."""
+    return [task async for page in store.walk(KIND) for task, _ in page]
+
+
 class TestContract:
     """What holds wherever rows are kept."""
 
@@ -131,7 +146,7 @@ class TestContract:
         """Asking for it is no error, nor is removing it."""
         await store.open()
         assert await store.task((KIND, "t1")) is None
-        assert await store.tasks(KIND) == []
+        assert await tasks_of(store) == []
         assert await store.peer(KIND, "p1") is None
         assert await store.peers((KIND, "t1")) == []
         await store.remove_task((KIND, "t1"))
@@ -143,7 +158,7 @@ class TestContract:
         for row in rows:
             assert await store.put_peer(row)
         assert await store.task(task.key) == task
-        assert await store.tasks(KIND) == [task]
+        assert await tasks_of(store) == [task]
         assert await store.peer(KIND, "p2") == rows[1]
         assert by_id(await store.peers(task.key)) == by_id(rows)
 
@@ -218,10 +233,16 @@ class TestContract:
         assert await store.peers(task.key) == [row]
 
     async def test_many(self, store: RecordStore, task: TaskRow) -> None:
-        """None is left out, none comes twice."""
+        """None is left out, none comes twice, each has its own peers."""
         tasks = [replace(task, id=f"t{n}") for n in range(450)]
         await asyncio.gather(*(store.put_task(each, was=None) for each in tasks))
-        assert sorted(row.id for row in await store.tasks(KIND)) == sorted(t.id for t in tasks)
+        some = tasks[::9]
+        rows = [peer(each, f"p{n} of {each.id}") for each in some for n in range(3)]
+        await asyncio.gather(*map(store.put_peer, rows))
+        found = await walked(store)
+        assert set(found) == {each.id for each in tasks}
+        for each in tasks:
+            assert found[each.id] == [row for row in rows if row.task_id == each.id]
 
 
 @pytest.fixture
@@ -253,7 +274,7 @@ class TestSqlite:
         assert await with_end.peers(task.key) == []
         assert await with_end.peer(KIND, "p1") is None
         assert not await with_end.put_peer(peer(task))
-        assert await with_end.tasks(KIND) == []
+        assert await tasks_of(with_end) == []
         assert await with_end.put_task(replace(task, created_at=clock.now), was=None)
         assert await with_end.peers(task.key) == []
         await with_end.close()
@@ -279,7 +300,7 @@ class TestSqlite:
         second = SqliteRecords(path, clock)
         await second.open()
         assert await second.put_task(task, was=None)
-        assert await second.tasks(KIND) == [task]
+        assert await tasks_of(second) == [task]
         await second.close()
         (aside,) = path.parent.glob("records.db.damaged-*")
         assert aside.read_bytes() == content
@@ -448,7 +469,7 @@ class TestRedis:
             "s",
             *(2, 10485760, 4194304, 3600.0, at, at + 5, TaskState.SUCCEEDED, None, "app"),
         )
-        assert await shared.tasks(KIND) == [wanted]
+        assert await tasks_of(shared) == [wanted]
         (row,) = await shared.peers((KIND, "s"))
         assert (row.id, row.host_id, row.persistent, row.state, row.cost) == (
             *("sp", "h", True, PeerState.SUCCEEDED, 0.001),
@@ -461,9 +482,9 @@ class TestRedis:
         await shared.put_task(task, was=None)
         client.hset(f"{P}persistent-cache-tasks:t1", "state", "Dancing")
         assert await shared.task(task.key) is None
-        assert await shared.tasks(KIND) == []
+        assert await tasks_of(shared) == []
         client.hset(f"{P}persistent-cache-tasks:half", "id", "half")
-        assert await shared.tasks(KIND) == []
+        assert await tasks_of(shared) == []
 
     async def test_a_task_ends(
         self, client: redis.Redis, shared: RedisRecords, clock: Clock, task: TaskRow
@@ -484,7 +505,7 @@ class TestRedis:
         assert client.ping()
         other = RedisRecords(Server("127.0.0.1", server.port), 77)
         await shared.put_task(task, was=None)
-        assert await other.tasks(KIND) == []
+        assert await tasks_of(other) == []
         await other.close()
 
     async def test_one_does_it(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
 from typing import Any, Final
@@ -178,25 +178,21 @@ class Replication:
                 )
 
     async def _look_at_all(self, side: Side, names: ImportNames) -> None:
-        seen = set(self._lives)
-        tasks = await self._store.tasks(side.kind)
+        began, seen = time.monotonic(), set(self._lives)
+        known: set[TaskKey] = set()
         holders: set[str] = set()
         imports: set[tuple[TaskKey, str]] = set()
         missing = 0
-        for task in tasks:
-            rows = await self._store.peers(task.key)
-            holders |= {row.host_id for row in rows}
-            rows = await self._tidy(rows)
-            if task.state is TaskState.UPLOADING:
-                imports |= await self._look_at_import(task, rows)
-            lacking = self.counted(rows).missing(task)
-            if task.state is TaskState.SUCCEEDED:
-                missing += lacking
-                if not lacking:
-                    self._short.discard(task.key)
-                elif task.key not in self._busy and len(self._busy) < _AT_ONCE:
-                    self._begin(side, names, task, rows)
-        known = {task.key for task in tasks}
+        async with aclosing(self._store.walk(side.kind)) as pages:
+            async for page in pages:
+                for task, found in page:
+                    known.add(task.key)
+                    holders |= {row.host_id for row in found}
+                    rows = await self._tidy(found)
+                    if task.state is TaskState.UPLOADING:
+                        imports |= await self._look_at_import(task, rows)
+                    elif task.state is TaskState.SUCCEEDED:
+                        missing += self._look_at(side, names, task, rows)
         self._presence.keep_only(holders)
         self._attempts.keep_only(known)
         self._short &= known
@@ -206,8 +202,21 @@ class Replication:
             if key in imports or key not in seen  # begun since the rows were read
         }
         self._metrics.replicas_missing(missing)
-        for key in [key for key in self._world.tasks if key[0] is side.kind and key not in known]:
-            self._world.forget(key)
+        for placed in list(self._world.tasks.values()):
+            is_old = placed.kind is side.kind and placed.updated_at < began
+            if is_old and placed.key not in known:
+                self._world.forget(placed.key)
+
+    def _look_at(
+        self, side: Side, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
+    ) -> int:
+        """How many replicas a task lacks; what can be done for it is started."""
+        missing = self.counted(rows).missing(task)
+        if not missing:
+            self._short.discard(task.key)
+        elif task.key not in self._busy and len(self._busy) < _AT_ONCE:
+            self._begin(side, names, task, rows)
+        return missing
 
     async def _tidy(self, rows: Sequence[PeerRow]) -> list[PeerRow]:
         """Bring rows up to what is known here; return those that are left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,14 +22,12 @@ from pantala.errors import Unavailable
 from pantala.model.task import Kind
 
 from .layout import Keys, peer_fields, peer_row, task_fields, task_row
+from .store import PAGE, TaskAndPeers
 
 #: Seconds until a call is given up: a Redis that takes as long is as good as gone.
 _LIMIT: Final = 5.0
 #: Likewise until a connection is there.
 _CONNECT: Final = 2.0
-
-#: Keys that are asked for in one go.
-_BATCH: Final = 200
 
 # A script is carried out as one, and nothing comes between. Keys and fields are those of .layout.
 
@@ -150,13 +148,16 @@ class RedisRecords:
         (row,) = await self._task_rows(kind, [task_id])
         return row
 
-    async def tasks(self, kind: Kind) -> list[TaskRow]:
+    async def walk(self, kind: Kind) -> AsyncGenerator[list[TaskAndPeers], None]:
         """See :class:`.store.RecordStore`."""
         prefix = self._keys(kind).tasks
         keys = await self._ask(self._scan, f"{_literal(prefix)}*")
-        found = {key.decode().removeprefix(prefix) for key in keys}
-        rows = await self._task_rows(kind, sorted(found))
-        return [row for row in rows if row is not None]
+        found = sorted({key.decode().removeprefix(prefix) for key in keys})
+        for at in range(0, len(found), PAGE):
+            rows = await self._task_rows(kind, found[at : at + PAGE])
+            tasks = [row for row in rows if row is not None]
+            peers = await self._peers_of(kind, [task.id for task in tasks])
+            yield list(zip(tasks, peers, strict=True))
 
     async def peer(self, kind: Kind, peer_id: str) -> PeerRow | None:
         """See :class:`.store.RecordStore`."""
@@ -166,9 +167,8 @@ class RedisRecords:
     async def peers(self, key: TaskKey) -> list[PeerRow]:
         """See :class:`.store.RecordStore`."""
         kind, task_id = key
-        members = await self._ask(self._redis.smembers, self._keys(kind).peers(task_id))
-        rows = await self._peer_rows(kind, sorted(member.decode() for member in members))
-        return [row for row in rows if row is not None and row.task_id == task_id]
+        (rows,) = await self._peers_of(kind, [task_id])
+        return rows
 
     async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
         """See :class:`.store.RecordStore`."""
@@ -233,23 +233,36 @@ class RedisRecords:
 
     async def _task_rows(self, kind: Kind, ids: list[str]) -> list[TaskRow | None]:
         keys = self._keys(kind)
-        return [task_row(kind, found) for found in await self._hashes(map(keys.task, ids))]
+        return [task_row(kind, found) for found in await self._many("hgetall", map(keys.task, ids))]
 
     async def _peer_rows(self, kind: Kind, ids: list[str]) -> list[PeerRow | None]:
         keys = self._keys(kind)
-        return [peer_row(kind, found) for found in await self._hashes(map(keys.peer, ids))]
+        return [peer_row(kind, found) for found in await self._many("hgetall", map(keys.peer, ids))]
+
+    async def _peers_of(self, kind: Kind, tasks: list[str]) -> list[list[PeerRow]]:
+        """The peers of each task."""
+        keys = self._keys(kind)
+        members = await self._many("smembers", map(keys.peers, tasks))
+        ids = sorted({member.decode() for each in members for member in each})
+        rows = await self._peer_rows(kind, ids)
+        found: dict[str, list[PeerRow]] = {task: [] for task in tasks}
+        for row in rows:
+            if row is not None and row.task_id in found:
+                found[row.task_id].append(row)
+        return list(found.values())
 
     async def _scan(self, pattern: str) -> list[bytes]:
         """Keys of hashes. Pages are large: there may be millions of others."""
         pages = self._redis.scan_iter(match=pattern, count=10_000, _type="HASH")
         return [key async for key in pages]
 
-    async def _hashes(self, keys: Iterable[str]) -> list[Any]:
+    async def _many(self, command: str, keys: Iterable[str]) -> list[Any]:
+        """The answers to one command for each key."""
         wanted, found = list(keys), []
-        for at in range(0, len(wanted), _BATCH):
+        for at in range(0, len(wanted), PAGE):
             async with self._pipeline(transaction=False) as pipeline:
-                for key in wanted[at : at + _BATCH]:
-                    pipeline.hgetall(key)
+                for key in wanted[at : at + PAGE]:
+                    getattr(pipeline, command)(key)
                 found += await self._ask(pipeline.execute)
         return found
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,6 +18,8 @@ from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.errors import FeatureOff, Unavailable
 from pantala.model.task import Kind
+
+from .store import PAGE, TaskAndPeers
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -95,14 +98,13 @@ class SqliteRecords:
         rows = await self._read(wanted, *key, self._clock())
         return _task(rows[0]) if rows else None
 
-    async def tasks(self, kind: Kind) -> list[TaskRow]:
-        """See :class:`.store.RecordStore`. Those that have ended go at this moment."""
-
-        def listed(db: sqlite3.Connection) -> list[Any]:
-            db.execute("DELETE FROM task WHERE expires_at <= ?", (self._clock(),))
-            return db.execute(f"SELECT {_TASK} FROM task WHERE kind = ?", (kind,)).fetchall()  # noqa: S608  names of ours
-
-        return [_task(row) for row in await self._run(listed)]
+    async def walk(self, kind: Kind) -> AsyncGenerator[list[TaskAndPeers], None]:
+        """See :class:`.store.RecordStore`. Tasks that have ended go at this moment."""
+        await self._read("DELETE FROM task WHERE expires_at <= ?", self._clock())
+        last = ""
+        while page := await self._run(functools.partial(_page, kind=kind, after=last)):
+            yield page
+            last = page[-1][0].id
 
     async def peer(self, kind: Kind, peer_id: str) -> PeerRow | None:
         """See :class:`.store.RecordStore`."""
@@ -287,6 +289,23 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
         )
+
+
+def _page(db: sqlite3.Connection, *, kind: Kind, after: str) -> list[TaskAndPeers]:
+    """Tasks whose ids come after that one, and their peers."""
+    found = db.execute(
+        f"SELECT {_TASK} FROM task WHERE kind = ? AND id > ? ORDER BY id LIMIT {PAGE}",  # noqa: S608  names of ours
+        (kind, after),
+    ).fetchall()
+    tasks = {task.id: (task, list[PeerRow]()) for task in map(_task, found)}
+    if tasks:
+        rows = db.execute(
+            f"SELECT {_PEER} FROM peer WHERE kind = ? AND task_id > ? AND task_id <= ?",  # noqa: S608  names of ours
+            (kind, after, max(tasks)),
+        )
+        for row in map(_peer, rows):
+            tasks[row.task_id][1].append(row)
+    return list(tasks.values())
 
 
 def _marks(names: list[str]) -> str:

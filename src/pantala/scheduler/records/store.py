@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import AsyncGenerator
+from typing import Final, Protocol
 
 from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import TaskState
 from pantala.model.task import Kind
+
+#: A task, and the rows of its peers.
+TaskAndPeers = tuple[TaskRow, list[PeerRow]]
+
+#: Tasks in a page.
+PAGE: Final = 200
 
 
 class RecordStore(Protocol):
@@ -29,8 +36,8 @@ class RecordStore(Protocol):
     async def task(self, key: TaskKey) -> TaskRow | None:
         """The task of that kind and id, if it is there."""
 
-    async def tasks(self, kind: Kind) -> list[TaskRow]:
-        """All tasks of a kind, in no order."""
+    def walk(self, kind: Kind) -> AsyncGenerator[list[TaskAndPeers], None]:
+        """All tasks of a kind, each with its peers, in no order; a page at a time."""
 
     async def peer(self, kind: Kind, peer_id: str) -> PeerRow | None:
         """The peer of that kind and id, if it is there."""
