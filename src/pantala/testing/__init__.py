@@ -11,6 +11,7 @@ imports           what the modules of this package import
 inside            a scheduler and daemons inside this process
 journal_contract  what every journal that outlives the process must do
 keeper            a daemon that imports contents and keeps replicas
+kills             a daemon that is killed in the midst of its work, and what must hold then
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it
 ports             ports that stay one's own while nobody listens
