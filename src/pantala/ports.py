@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pantala.model.announce import Answer, Candidate, Registration, Report
+from pantala.model.announce import Answer, Candidate, Report
 from pantala.model.task import Kind
 
 
@@ -298,16 +298,6 @@ class SchedulerLink(Protocol):
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """What the swarm knows; None when no usable holder lives, or no scheduler answers."""
-
-    def talk(self, registration: Registration) -> Conversation:
-        """A talk that opens with a registration for a download.
-
-        Raises:
-            SchedulerLost: No scheduler is available.
-        """
-
-    async def introduce(self, task_id: str) -> None:
-        """Announce this host again, now: the scheduler of a task does not know it."""
 
 
 # -- parents -----------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from pantala.daemon.app import Daemon
 from pantala.errors import Busy
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
-from pantala.rpc.scheduler_link import Scheduler as Link
 from pantala.scheduler.app import Scheduler
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -136,15 +135,16 @@ async def test_a_scheduler_that_is_slow_once(
     origin.fault("/f", Fault(rate=8 << 20))
     async with asyncio.TaskGroup() as tasks:
         fetching = tasks.create_task(fetch(daemon, origin.url("/f")))
-        await until(lambda: any(h.pieces for h in daemon.stores[Kind.CACHE] if h.id != leaves))
-        (link,) = daemon.schedulers
-        link.available = False  # as after an answer that came too late
+        await until(lambda: any(h.pieces for h in daemon.stores if h.id != leaves))
+        (address,) = daemon.schedulers.addresses
+        daemon.beliefs.lost(address)  # as after an answer that came too late
         holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, leaves)
         assert holding is not None
         daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
-        await until(lambda: bool(link.left))
+        await daemon.announcer.settle(Kind.CACHE, leaves)
+        assert holders(scheduler) == {leaves}
         await daemon.announcer.announce_host()
-        assert holders(scheduler) == set()
+        await until(lambda: holders(scheduler) == set())
         assert [p.state for p in scheduler._world.peers.values()] == [PeerState.BACK_TO_SOURCE]
     await until(lambda: holders(scheduler) == {fetching.result()})
 
@@ -161,33 +161,25 @@ async def test_a_scheduler_that_refuses(
     (link,) = daemon.schedulers
     tell = link.delete_task
 
+    refused = 0
+
     async def refuse(*_: object) -> None:
+        nonlocal refused
+        refused += 1
         raise Busy("too many requests")
 
     monkeypatch.setattr(link, "delete_task", refuse)
     holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, leaves)
     assert holding is not None
     daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
-    await until(lambda: bool(link.left))
+    await daemon.announcer.settle(Kind.CACHE, leaves)
+    assert refused == 1
     await daemon.announcer.announce_host()
-    assert (list(link.left), holders(scheduler)) == ([(Kind.CACHE, leaves)], {leaves})
+    await daemon.announcer.settle(Kind.CACHE, leaves)
+    assert (refused, holders(scheduler)) == (2, {leaves})
     monkeypatch.setattr(link, "delete_task", tell)
     await daemon.announcer.announce_host()
-    assert (list(link.left), holders(scheduler)) == ([], set())
-
-
-def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is forgotten."""
-    monkeypatch.setattr("pantala.rpc.scheduler_link._MAX_LEFT", 2)
-
-    async def play() -> None:
-        link = Link("127.0.0.1:1", "secret", lambda: None)
-        for name in "abac":
-            link.note_left(Kind.CACHE, name)
-        assert list(link.left) == [(Kind.CACHE, "b"), (Kind.CACHE, "c")]
-        await link.close()
-
-    asyncio.run(play())
+    await until(lambda: holders(scheduler) == set())
 
 
 async def test_a_task_that_cannot_be_told_keeps_no_other_untold(
@@ -201,10 +193,10 @@ async def test_a_task_that_cannot_be_told_keeps_no_other_untold(
 
     honest = daemon.announcer._tell_held
 
-    async def tell(holding: Holding) -> None:
+    async def tell(holding: Holding, address: str) -> None:
         if holding.id in sick:
             raise ValueError("Invalid IPv6 URL")
-        await honest(holding)
+        await honest(holding, address)
 
     monkeypatch.setattr(daemon.announcer, "_tell_held", tell)
     held = []

@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty as Nothing
 
+from pantala.core.beliefs import Beliefs
 from pantala.core.ring import HashRing
 from pantala.daemon.downloading.driver import source_piece_failed
 from pantala.errors import (
@@ -185,11 +186,11 @@ async def address(script: Script, stack: AsyncExitStack) -> str:
 @pytest.fixture
 async def schedulers(address: str, stack: AsyncExitStack) -> Schedulers:
     """It has been announced to."""
-    schedulers = Schedulers("h", schedule_timeout=20.0)
+    schedulers = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
     stack.push_async_callback(schedulers.close)
     await schedulers.set_addresses([address])
-    for scheduler in schedulers:
-        await scheduler.announce(common_pb2.Host(id="h"), 60.0)
+    for one in schedulers.addresses:
+        await schedulers.greet(one, common_pb2.Host(id="h"), 60.0)
     return schedulers
 
 
@@ -205,8 +206,8 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def announce(schedulers: Schedulers) -> bool:
     """Announce to the one there is; whether it may not know what we hold."""
-    (scheduler,) = schedulers
-    return await scheduler.announce(common_pb2.Host(id="h"), 60.0)
+    (address,) = schedulers.addresses
+    return await schedulers.greet(address, common_pb2.Host(id="h"), 60.0)
 
 
 async def test_the_first_time(schedulers: Schedulers, script: Script) -> None:
@@ -215,8 +216,8 @@ async def test_the_first_time(schedulers: Schedulers, script: Script) -> None:
     assert [method for method, _ in script.heard] == ["DeleteHost", "AnnounceHost", "AnnounceHost"]
     first = script.heard[1][1]
     assert (first.host.id, first.interval.seconds) == ("h", 60)
-    assert [s.available for s in schedulers] == [True]
-    assert repr(next(iter(schedulers))).endswith("available>")
+    scheduler = schedulers.pick(TASK)
+    assert repr(scheduler) == f"<Scheduler {next(iter(schedulers.addresses))}>"
 
 
 async def test_a_scheduler_that_was_started_anew(schedulers: Schedulers, script: Script) -> None:
@@ -233,16 +234,11 @@ async def test_a_stock_scheduler(schedulers: Schedulers, script: Script) -> None
     await announce(schedulers)
     assert not await announce(schedulers)
     (scheduler,) = schedulers
-    scheduler.available = False
+    script.error = Unavailable("for a moment")
+    with pytest.raises(Unavailable):
+        await scheduler.delete_task("h", Kind.CACHE, TASK)
+    script.error = None
     assert await announce(schedulers)
-
-
-async def test_news_that_it_has_not_heard(schedulers: Schedulers) -> None:
-    """Then all is told anew, once."""
-    (scheduler,) = schedulers
-    scheduler.behind = True
-    assert await announce(schedulers)
-    assert not await announce(schedulers)
 
 
 async def test_a_scheduler_that_refuses(schedulers: Schedulers, script: Script) -> None:
@@ -267,7 +263,7 @@ async def test_a_scheduler_with_too_much_to_do(
 async def test_a_scheduler_that_goes_away(stack: AsyncExitStack, script: Script) -> None:
     """It is noticed without a call; when it is back, it is used again."""
     trouble = asyncio.Event()
-    schedulers = Schedulers("h", schedule_timeout=20.0)
+    schedulers = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
     schedulers.on_trouble = trouble.set
     stack.push_async_callback(schedulers.close)
     async with serving(script) as address:
@@ -307,12 +303,12 @@ async def test_which_scheduler(stack: AsyncExitStack, script: Script) -> None:
     """The same for each task, of those that are there; the list may change."""
     other = Script()
     addresses = [await stack.enter_async_context(serving(each)) for each in (script, other)]
-    schedulers = Schedulers("h", schedule_timeout=20.0)
+    schedulers = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
     stack.push_async_callback(schedulers.close)
     await schedulers.set_addresses(addresses)
     assert (len(schedulers), schedulers.pick(TASK)) == (2, None)
-    for scheduler in schedulers:
-        await scheduler.announce(common_pb2.Host(id="h"), 60.0)
+    for address in schedulers.addresses:
+        await schedulers.greet(address, common_pb2.Host(id="h"), 60.0)
     tasks = [hashlib.sha256(bytes([n])).hexdigest() for n in range(50)]
     ring = HashRing(addresses)
 
@@ -391,22 +387,29 @@ async def test_a_scheduler_that_does_not_know(
 
 
 async def test_deleting(schedulers: Schedulers, script: Script) -> None:
-    """Our host holds it no longer; without a scheduler there is nobody to tell."""
-    await schedulers.delete_task(Kind.CACHE, TASK)
+    """A host holds it no longer."""
+    (scheduler,) = schedulers
+    await scheduler.delete_task("h", Kind.CACHE, TASK)
     method, request = script.heard[-1]
     assert (method, request.host_id, request.task_id) == ("DeleteCacheTask", "h", TASK)
     script.error = DragonflyError("as it was told to")
     with pytest.raises(DragonflyError, match="as it was told to"):
-        await schedulers.delete_task(Kind.CACHE, TASK)
-    nobody = Schedulers("h", schedule_timeout=20.0)
-    await nobody.delete_task(Kind.CACHE, TASK)
+        await scheduler.delete_task("h", Kind.CACHE, TASK)
+
+
+async def test_without_a_scheduler() -> None:
+    """There is nobody to ask, and nobody to tell."""
+    nobody = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
     assert await nobody.stat(Kind.CACHE, TASK) is None
+    assert not await nobody.greet("10.0.0.1:8002", common_pb2.Host(id="h"), 60.0)
+    with pytest.raises(SchedulerLost, match="no scheduler is available"):
+        nobody.talk(REGISTRATION)
 
 
 async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Script) -> None:
     """By one secret, which is another at each start of a daemon and part of no message."""
     await schedulers.stat(Kind.CACHE, TASK)
-    await schedulers.delete_task(Kind.CACHE, TASK)
+    await next(iter(schedulers)).delete_task("h", Kind.CACHE, TASK)
     script.talk = answering(
         Response(empty_cache_task_response=scheduler_pb2.EmptyCacheTaskResponse())
     )
@@ -422,25 +425,11 @@ async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Scrip
     assert set(others) == {secret}
     assert len(secret) >= 32
     assert not any(secret in str(message) for _, message in script.heard)
-    other = Schedulers("h", schedule_timeout=20.0)
+    other = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
     await other.set_addresses([next(iter(schedulers)).address])
     await announce(other)
     await other.close()
     assert script.secrets[-1][1] != secret
-
-
-async def test_introducing() -> None:
-    """As whoever announces has it."""
-    called: list[None] = []
-
-    async def announce() -> None:
-        called.append(None)
-
-    schedulers = Schedulers("h", schedule_timeout=20.0)
-    await schedulers.introduce(TASK)
-    schedulers.on_unknown = announce
-    await schedulers.introduce(TASK)
-    assert len(called) == 1
 
 
 # -- talks ---------------------------------------------------------------------------------------
@@ -665,7 +654,7 @@ async def test_a_scheduler_that_thinks_too_long(
     address: str, stack: AsyncExitStack, script: Script
 ) -> None:
     """There is an end to patience."""
-    schedulers = Schedulers("h", schedule_timeout=0.1)
+    schedulers = Schedulers("h", Beliefs(60.0), schedule_timeout=0.1)
     stack.push_async_callback(schedulers.close)
     await schedulers.set_addresses([address])
     await announce(schedulers)

@@ -10,6 +10,7 @@
 - :mod:`.bucket`: token bucket
 - :mod:`.shares`: a share for each of those who ask, of what there is for all
 - :mod:`.places`: who may have how many connections and threads
+- :mod:`.beliefs`: what schedulers believe of this host, and what they must hear
 - :mod:`.ring`: which scheduler for which task, which seed
 - :mod:`.fsm`: state machines written as tables
 - :mod:`.sched`: the scheduler's world and choices

@@ -14,7 +14,8 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from pantala.background import Loops
+from pantala.background import Loops, Tasks
+from pantala.core.beliefs import Beliefs
 from pantala.errors import ConfigError
 from pantala.model.task import Kind
 from pantala.net.endpoints import health_endpoint, metrics_endpoint
@@ -37,7 +38,7 @@ from .host.sockets import HostName, SocketPath, private
 from .host.storage import NodeStorage
 from .host.threads import Threads
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
-from .node import Node
+from .node import Node, new_peer_id
 from .serving.handoff_server import HandoffServer
 from .serving.services import (
     NODE_SERVICE,
@@ -99,16 +100,32 @@ class Daemon:
         self._doors = doors(shares.connections)
         self._storage = NodeStorage(config, shares, self._threads.disposer)
         self.stores = self._storage.stores
+        self.beliefs = Beliefs(config.scheduler.announce_interval)
         self.schedulers = Schedulers(
             config.host_id,
+            self.beliefs,
             schedule_timeout=config.scheduler.schedule_timeout,
             loops=self.loops,
+        )
+        self._tasks = Tasks()
+        self.announcer = Announcer(
+            self.schedulers,
+            self.beliefs,
+            self.stores,
+            tasks=self._tasks,
+            host_id=config.host_id,
+            host=self._host,
+            new_peer_id=functools.partial(new_peer_id, config),
+            interval=config.scheduler.announce_interval,
+            concurrent_piece_count=config.download.concurrent_piece_count,
         )
         self._parents = GrpcParents(config.host_id)
         self.node = Node(
             config,
             stores=self.stores,
             schedulers=self.schedulers,
+            announcements=self.announcer,
+            tasks=self._tasks,
             parents=self._parents,
             sources=sources(config.backend, self.metrics),
             metrics=self.metrics,
@@ -118,16 +135,6 @@ class Daemon:
             helpers=self._threads.helpers,
         )
         self.engine = Engine(self.node)
-        self.announcer = Announcer(
-            self.schedulers,
-            self.stores,
-            host_id=config.host_id,
-            host=self._host,
-            new_peer_id=self.node.new_peer_id,
-            interval=config.scheduler.announce_interval,
-            concurrent_piece_count=config.download.concurrent_piece_count,
-        )
-        self.node.announcements = self.announcer
         self.uploads = NodeUploads(self.node)
         self.pieces = PieceServer(
             self.uploads,
@@ -273,7 +280,7 @@ class Daemon:
     async def _meet_schedulers(self, stack: contextlib.AsyncExitStack) -> None:
         stack.push_async_callback(self._parents.close)
         stack.push_async_callback(self.schedulers.close)
-        stack.push_async_callback(self.node.tasks.cancel)
+        stack.push_async_callback(self._tasks.cancel)
         stack.callback(self.node.connections.close)
         stack.push_async_callback(self.loops.close)
         for store in self.stores.all():
@@ -281,6 +288,8 @@ class Daemon:
         await self._dynconfig.start()
         self._changed.clear()
         await self.schedulers.set_addresses(self._dynconfig.current())
+        for holding in self.stores:  # what an earlier process has left on the disk
+            self.announcer.announce(holding)
         self._begin_loops()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HELLO_LIMIT):

@@ -15,10 +15,11 @@ from pantala.background import Tasks
 from pantala.core.bucket import Bucket
 from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError
+from pantala.model.announce import Registration
 from pantala.model.ids import peer_id
 from pantala.model.task import Kind
 from pantala.net.piece_client import Connections
-from pantala.ports import Extent, MemoryExtent, ParentLink, SchedulerLink
+from pantala.ports import Conversation, Extent, MemoryExtent, ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
 from pantala.storage.holding import Holding
 from pantala.storage.stores import Stores
@@ -66,11 +67,27 @@ class Announcements(Protocol):
     async def announce_now(self, holding: Holding) -> None:
         """Say it, and return when it was heard, or could not be said."""
 
+    async def settle(self, kind: Kind, task_id: str) -> None:
+        """Return when what is to be told of a task was heard, or could not be said."""
+
+    def talk(self, registration: Registration) -> Conversation:
+        """Open the stream of a download to the scheduler of its task.
+
+        It ends with :meth:`heard`, if all was told on it, else with :meth:`announce`.
+
+        Raises:
+            SchedulerLost: No scheduler is available.
+        """
+
+    def heard(self, holding: Holding) -> None:
+        """What of a task is here was said on the stream that :meth:`talk` opened last."""
+
+    async def introduce(self, task_id: str) -> None:
+        """Announce this host again, now: the scheduler of a task does not know it."""
+
 
 class Node:
     """What flights, uploads and front ends work with."""
-
-    announcements: Announcements
 
     def __init__(
         self,
@@ -78,6 +95,8 @@ class Node:
         *,
         stores: Stores,
         schedulers: SchedulerLink,
+        announcements: Announcements,
+        tasks: Tasks,
         parents: ParentLink,
         sources: Registry,
         metrics: Metrics,
@@ -90,6 +109,7 @@ class Node:
         self.host_id = config.host_id
         self.stores = stores
         self.schedulers = schedulers
+        self.announcements = announcements
         self.parents = parents
         self.sources = sources
         self.metrics = metrics
@@ -99,8 +119,8 @@ class Node:
         #: Those who wait for room.
         self.rooms = Rooms(stores)
         self.spare = Spare()
-        self.tasks = Tasks()
-        self.weights = Weights(parents, self.tasks)
+        self.tasks = tasks
+        self.weights = Weights(parents, tasks)
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
         #: Threads that receive pieces from parents; each is bound by the piece's time limits.
         self.workers = workers
@@ -117,8 +137,7 @@ class Node:
 
     def new_peer_id(self) -> str:
         """A name for one attempt at one task."""
-        host = self.config.host
-        return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=self.config.seed_peer.enable)
+        return new_peer_id(self.config)
 
     def drop(self, holding: Holding, number: int, error: DragonflyError) -> None:
         """A piece is not any more what was verified: it is here no more, and others are told."""
@@ -158,6 +177,12 @@ class Node:
         """The same in one of *threads*, when it is the turn of those who ask the host of *url*."""
         async with threads.turn(url):
             return await self.run(job, threads.pool)
+
+
+def new_peer_id(config: DaemonConfig) -> str:
+    """A name for one attempt of this node at one task."""
+    host = config.host
+    return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=config.seed_peer.enable)
 
 
 async def _certainly(future: asyncio.Future[Any]) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import secrets
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -15,7 +13,7 @@ import grpc.aio
 import structlog
 
 from pantala.background import Loops
-from pantala.core.ring import HashRing
+from pantala.core.beliefs import Beliefs
 from pantala.errors import (
     Busy,
     DragonflyError,
@@ -46,23 +44,6 @@ SECRET_KEY: Final = "pantala-secret"  # noqa: S105  a name
 
 _UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
 _STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
-_MAX_LEFT: Final = 4096  # tasks; of one that is forgotten here, children are told by us
-
-
-async def _nothing() -> None:
-    """Nobody announces."""
-
-
-@functools.lru_cache(maxsize=16)
-def _ring(addresses: frozenset[str]) -> HashRing:
-    return HashRing(addresses)
-
-
-def owner(task_id: str, addresses: frozenset[str]) -> str | None:
-    """Which of the schedulers at *addresses* a task belongs to; None when there are none."""
-    if len(addresses) <= 1:  # that of a personal daemon has no place in a ring: it is no ip:port
-        return next(iter(addresses), None)
-    return _ring(addresses).pick(task_id)
 
 
 class Scheduler:
@@ -71,30 +52,22 @@ class Scheduler:
     Args:
         address: Where it is.
         secret: By which it knows that it is us who call.
-        on_lost: Called when it turns out to be away, however that shows.
+        on_lost: Called with *address* whenever it turns out to be away, however that shows.
     """
 
-    def __init__(self, address: str, secret: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, address: str, secret: str, on_lost: Callable[[str], object]) -> None:
         self.address = address
         #: Goes with every call.
         self.metadata: Final = ((SECRET_KEY, secret),)
         self._on_lost = on_lost
-        #: It has answered the last announcement, so this host is known to it.
-        self.available = False
         #: What it called itself at the last announcement; None for a stock one.
         self.epoch: str | None = None
-        #: While it was away, something was told that it has not heard.
-        self.behind = False
-        #: Tasks of which it may believe that we hold them, because it was not told otherwise.
-        self.left: OrderedDict[tuple[Kind, str], None] = OrderedDict()
-        self._met = False
         self._closed = False
-        self._announced_at = float("-inf")
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
 
     def __repr__(self) -> str:
-        return f"<Scheduler {self.address} {'available' if self.available else 'away'}>"
+        return f"<Scheduler {self.address}>"
 
     def error(self, error: grpc.aio.AioRpcError) -> DragonflyError:
         """The error of ours that a failed call stands for.
@@ -102,41 +75,18 @@ class Scheduler:
         A scheduler that is away is not asked again before it has answered an announcement.
         """
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            self._is_away()
+            self._on_lost(self.address)
         mine = status.from_rpc_error(error, f"scheduler {self.address}")
         if type(mine) is NotFound and self.epoch is None:
             # A stock scheduler does not say what it has not found. It may be us.
             return HostUnknown(str(mine))
         return mine
 
-    async def announce(self, host: common_pb2.Host, interval: float) -> bool:
-        """Tell it who we are; whether it may not know what we hold.
-
-        Raises:
-            DragonflyError: It did not take it.
-        """
-        if not self._met:
-            # Whatever it remembers of this host is from before we were started.
-            await self.leave(host.id)
-            self._met = True
+    async def announce(self, host: common_pb2.Host, interval: float) -> None:
+        """Tell it who we are. Raises DragonflyError if it did not take it."""
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
-        try:
-            trailing = await while_busy(lambda: self._announce(message), limit=_UNARY_LIMIT)
-        except Busy:
-            raise  # it is there
-        except DragonflyError:
-            self.available = False
-            raise
-        epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
-        now = asyncio.get_running_loop().time()
-        # A host that was silent for twice the interval is forgotten, and what it holds with it.
-        forgotten = now - self._announced_at >= 2 * interval
-        # A stock scheduler has no epoch: any break may have been a restart.
-        restarted = epoch != self.epoch or (epoch is None and not self.available)
-        is_new = restarted or forgotten or self.behind
-        self.epoch, self.available, self._announced_at = epoch, True, now
-        self.behind = False
-        return is_new
+        trailing = await while_busy(lambda: self._announce(message), limit=_UNARY_LIMIT)
+        self.epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
 
     async def _announce(self, message: scheduler_pb2.AnnounceHostRequest) -> Any:
         """Announce once; the trailing metadata."""
@@ -151,14 +101,8 @@ class Scheduler:
             message = scheduler_pb2.DeleteHostRequest(host_id=host_id)
             await self.call("DeleteHost", message, limit)
 
-    def note_left(self, kind: Kind, task_id: str) -> None:
-        """It is to be told, when it listens again, that we hold a task no longer."""
-        self.left[kind, task_id] = None
-        if len(self.left) > _MAX_LEFT:
-            self.left.popitem(last=False)
-
     async def delete_task(self, host_id: str, kind: Kind, task_id: str) -> None:
-        """Say that a host holds a task no longer. Raises DragonflyError."""
+        """Say that a host holds a task no longer. Raises DragonflyError if it did not take it."""
         method, request = dialect_of(kind).delete
         await self.call(method, request(host_id=host_id, task_id=task_id))
 
@@ -199,11 +143,6 @@ class Scheduler:
                 raise
             raise SchedulerLost(f"scheduler {self.address} is not ours any longer") from None
 
-    def _is_away(self) -> None:
-        if self.available:
-            self.available = False
-            self._on_lost()
-
     async def watch(self) -> None:
         """Notice that the connection broke, long before the next announcement would.
 
@@ -212,7 +151,7 @@ class Scheduler:
         """
         state = self._channel.get_state()
         if state is not grpc.ChannelConnectivity.READY:
-            self._is_away()
+            self._on_lost(self.address)
         await self._channel.wait_for_state_change(state)
 
     async def close(self) -> None:
@@ -226,13 +165,20 @@ class Schedulers:
 
     Args:
         host_id: Ours.
+        beliefs: Who of them is there, and what each has been told.
         schedule_timeout: Seconds that a scheduler may think at most.
         loops: Where the watches on connections run. None: on their own.
     """
 
     def __init__(
-        self, host_id: str, *, schedule_timeout: float, loops: Loops | None = None
+        self,
+        host_id: str,
+        beliefs: Beliefs,
+        *,
+        schedule_timeout: float,
+        loops: Loops | None = None,
     ) -> None:
+        self._beliefs = beliefs
         self._loops = loops or Loops()
         self._host_id = host_id
         self._schedule_timeout = schedule_timeout
@@ -241,8 +187,6 @@ class Schedulers:
         self._watches: dict[str, asyncio.Task[None]] = {}
         #: Called when a scheduler went away: it is to be announced to until it is back.
         self.on_trouble: Callable[[], None] = lambda: None
-        #: Announces this host to all schedulers; see :meth:`introduce`.
-        self.on_unknown: Callable[[], Awaitable[None]] = _nothing
 
     def __iter__(self) -> Iterator[Scheduler]:
         return iter(list(self._all.values()))
@@ -253,6 +197,7 @@ class Schedulers:
     async def set_addresses(self, addresses: Iterable[str]) -> None:
         """Talk to these from now on. New ones are used once they have been announced to."""
         wanted = set(addresses)
+        self._beliefs.listed(wanted)
         for address in wanted - self._all.keys():
             scheduler = self._all[address] = Scheduler(address, self._secret, self._lost)
             self._watches[address] = self._loops.keep(scheduler.watch, "watch a scheduler")
@@ -263,8 +208,9 @@ class Schedulers:
                 await asyncio.gather(watching, return_exceptions=True)
             await self._all.pop(address).close()
 
-    def _lost(self) -> None:
-        self.on_trouble()
+    def _lost(self, address: str) -> None:
+        if self._beliefs.lost(address):
+            self.on_trouble()
 
     async def close(self) -> None:
         """Close all channels."""
@@ -275,15 +221,36 @@ class Schedulers:
         """All that we talk to, whether they answer or not."""
         return frozenset(self._all)
 
-    @property
-    def available(self) -> frozenset[str]:
-        """Addresses of those that answer."""
-        return frozenset(s.address for s in self._all.values() if s.available)
+    def get(self, address: str) -> Scheduler | None:
+        """The scheduler at *address*, if it is one of ours."""
+        return self._all.get(address)
 
     def pick(self, task_id: str) -> Scheduler | None:
-        """The scheduler of a task, among those that are available."""
-        address = owner(task_id, self.available)
+        """The scheduler of a task, among those that answer."""
+        address = self._beliefs.owner(task_id)
         return None if address is None else self._all[address]
+
+    async def greet(self, address: str, host: common_pb2.Host, interval: float) -> bool:
+        """Announce this host to one scheduler; whether it may not know what it was told before.
+
+        Raises:
+            DragonflyError: It did not take it.
+        """
+        scheduler, greeting = self._all.get(address), self._beliefs.greeting(address)
+        if scheduler is None or greeting is None:  # the list has changed
+            return False
+        try:
+            if greeting.afresh:
+                # Whatever it remembers of this host is from before we were started.
+                await scheduler.leave(host.id)
+            await scheduler.announce(host, interval)
+        except Busy:
+            raise  # it is there
+        except DragonflyError:
+            self._beliefs.lost(address)
+            raise
+        now = asyncio.get_running_loop().time()
+        return self._beliefs.announced(greeting, scheduler.epoch, now)
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
@@ -320,12 +287,6 @@ class Schedulers:
             self.on_trouble()
             return None
 
-    async def delete_task(self, kind: Kind, task_id: str) -> None:
-        """Say that this host holds a task no longer. Raises DragonflyError."""
-        scheduler = self.pick(task_id)
-        if scheduler is not None:
-            await scheduler.delete_task(self._host_id, kind, task_id)
-
     async def delete_host(self, limit: float) -> None:
         """Say goodbye to every scheduler that knows us."""
 
@@ -333,21 +294,20 @@ class Schedulers:
             with contextlib.suppress(DragonflyError):
                 await scheduler.leave(self._host_id, limit)
 
-        await asyncio.gather(*(goodbye(s) for s in self if s.available))
+        await asyncio.gather(*(goodbye(self._all[a]) for a in self._beliefs.available))
 
-    def talk(self, registration: Registration) -> AnnounceStream:
-        """See :class:`~pantala.ports.SchedulerLink`."""
-        at_home = owner(registration.task_id, frozenset(self._all))
-        if at_home is not None and not self._all[at_home].available:
-            self._all[at_home].behind = True  # it does not hear this; when it is back, it shall
-        scheduler = self.pick(registration.task_id)
+    def talk(self, registration: Registration, address: str | None = None) -> AnnounceStream:
+        """A stream that opens with a registration.
+
+        Args:
+            registration: For what.
+            address: To whom. None: to the scheduler of the task.
+
+        Raises:
+            SchedulerLost: No scheduler is available.
+        """
+        at = self._beliefs.owner(registration.task_id) if address is None else address
+        scheduler = None if at is None else self._all.get(at)
         if scheduler is None:
             raise SchedulerLost("no scheduler is available")
         return AnnounceStream(scheduler, registration, self._schedule_timeout)
-
-    async def introduce(self, task_id: str) -> None:
-        """See :class:`~pantala.ports.SchedulerLink`."""
-        scheduler = self.pick(task_id)
-        if scheduler is not None:  # it has forgotten what this host holds, too
-            scheduler.behind = True
-        await self.on_unknown()

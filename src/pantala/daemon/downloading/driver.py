@@ -298,11 +298,10 @@ class Driver:
                 await self._talk_patiently(registration)
             except HostUnknown:
                 # It has been started anew since we announced ourselves.
-                await schedulers.introduce(self.holding.id)
-                if not self.over:
-                    await self._talk_patiently(registration)
-                elif not self.holding.gone:
-                    self._node.announcements.announce(self.holding)
+                await self._node.announcements.introduce(self.holding.id)
+                if self.over:
+                    raise
+                await self._talk_patiently(registration)
         except SourceFailed as error:
             # The origin has failed so many others that the scheduler sends nobody there.
             self._trouble = error
@@ -310,7 +309,9 @@ class Driver:
             if not self.over:
                 self.want()
         except DragonflyError as error:
-            if not self.over:
+            if self.over:
+                self._repeat()
+            else:
                 if schedulers:  # a daemon that has none at all has lost none
                     logger.info("scheduler lost", task=self.holding.id, why=str(error))
                     if isinstance(error, Unavailable):
@@ -319,6 +320,11 @@ class Driver:
         finally:
             self._talk = None
             self.on(t.SchedulerLost())  # whatever ended the talk, the download must go on
+
+    def _repeat(self) -> None:
+        """What was said last may not have been heard."""
+        if self.told_finished and not self.holding.gone:
+            self._node.announcements.announce(self.holding)
 
     async def _reappear(self, registration: Registration) -> None:
         """Have a scheduler that is there again know that the content is on its way to this node.
@@ -331,12 +337,12 @@ class Driver:
             await asyncio.sleep(_LOOK_AGAIN)
             words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
             with contextlib.suppress(DragonflyError):  # it is away still, or again
-                talk = self._node.schedulers.talk(words)
+                talk = self._node.announcements.talk(words)
                 await talk.run(functools.partial(_say_it_comes, talk))
 
     async def _talk_patiently(self, registration: Registration) -> None:
         """Talk as soon as the scheduler has time for it: the origin has no more of that."""
-        talk = self._node.schedulers.talk
+        talk = self._node.announcements.talk
         await while_busy(lambda: self._talk_once(talk(registration)), needless=lambda: self.over)
 
     async def _talk_once(self, talk: Conversation) -> None:

@@ -325,10 +325,13 @@ class Flight:
             self._admit(holding, download)
         told = False
         # Where nothing is missing, or nobody found room, there is nothing to talk about.
-        if self._callers.active():
+        driven = bool(self._callers.active())
+        if driven:
             told = await self._drive(holding)
-        # Others shall know of what is here, unless they have been told, now or before.
-        if not (told or self._was_here or holding.gone):
+        # Others shall know of what is here, unless they have been told before.
+        if told:
+            self._node.announcements.heard(holding)
+        elif not holding.gone and (driven or not self._was_here):
             self._node.announcements.announce(holding)
 
     async def _drive(self, holding: Holding) -> bool:

@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from pantala.daemon.downloading.download import Arrived, Download, Overflowed, Started
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.node import Node
-from pantala.errors import DragonflyError, TaskNotFound
+from pantala.errors import TaskNotFound
 from pantala.model.ids import check_task_id
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, PieceRecord, Traffic
@@ -183,8 +183,7 @@ class TaskMethods:
                 holding = self._held(dialect, request.task_id)
                 self._node.stores.remove(holding, Reason.DELETED)
                 # Whoever asks the scheduler after this is answered that it is gone.
-                with contextlib.suppress(DragonflyError):
-                    await self._schedulers.delete_task(dialect.kind, holding.id)
+                await self._node.announcements.settle(dialect.kind, holding.id)
                 return Empty()
 
         return delete_task

@@ -1,22 +1,37 @@
-"""Tells the schedulers who we are, what we hold, and what we hold no longer."""
+"""Tells the schedulers who we are, what we hold, and what we hold no longer.
+
+What must be said is decided by :mod:`pantala.core.beliefs`; this carries it out, with two loops.
+One announces this host, to all schedulers in a round: at the interval that the settings say, and
+soon again while one does not answer. When a round is over, tasks are shared out anew among those
+that answered. The other tells what is to be told of tasks, some to each scheduler at once, as soon
+as there is anything. What a scheduler does not take is tried again after the next announcement that
+it takes, and not sooner: it is away, or has too much to do.
+
+That a task is held is told on an announce stream of its own, by registering as a peer that has got
+it from the origin: the contract has no better word for it. So a task is told as one stream, or as
+one for each part when only parts are here. A download tells on its own stream what it brings; that
+stream is opened through here, so that nothing else is said of its task meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
-from pantala.errors import DragonflyError, NotFound
+from pantala.background import Tasks
+from pantala.core.beliefs import Beliefs, TaskKey, Tell
+from pantala.errors import DragonflyError, HostUnknown, NotFound, SchedulerLost
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
 from pantala.ports import Conversation
-from pantala.rpc.scheduler_link import Scheduler, Schedulers, owner
+from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.storage.stores import Stores
@@ -29,16 +44,18 @@ _RETRY: Final = (0.5, 15.0)
 #: Parts of one task that are spoken of, the longest first.
 _MAX_PARTS: Final = 16
 
-#: Tasks announced or withdrawn at once. A full cache may have thousands to speak of.
+#: Tasks that one scheduler is told of at once. A full cache may have thousands to speak of.
 _AT_ONCE: Final = 16
 
 
 class Announcer:
-    """See the module.
+    """Carries out what :class:`~pantala.core.beliefs.Beliefs` decides.
 
     Args:
         schedulers: Whom to tell.
+        beliefs: What they have been told.
         stores: What we hold.
+        tasks: Where what is being told is under way.
         host_id: Our id.
         host: Who we are, now.
         new_peer_id: A fresh name for an attempt.
@@ -49,8 +66,10 @@ class Announcer:
     def __init__(
         self,
         schedulers: Schedulers,
+        beliefs: Beliefs,
         stores: Stores,
         *,
+        tasks: Tasks,
         host_id: str,
         host: Callable[[], common_pb2.Host],
         new_peer_id: Callable[[], str],
@@ -58,28 +77,24 @@ class Announcer:
         concurrent_piece_count: int,
     ) -> None:
         self._schedulers = schedulers
+        self._beliefs = beliefs
         self._stores = stores
+        self._tasks = tasks
         self._host_id = host_id
         self._host = host
         self._new_peer_id = new_peer_id
         self._interval = interval
         self._concurrent_piece_count = concurrent_piece_count
-        #: Schedulers that do not know what is held here.
-        self._unaware: set[str] = set()
-        #: Those among which the tasks were shared out when last they were spoken of.
-        self._known_to: frozenset[str] = frozenset()
         #: Every scheduler has been tried once.
         self.first_round = asyncio.Event()
         self._soon = asyncio.Event()
         self._pause = _RETRY[0]
         self._round = asyncio.Lock()
-        #: Tasks to speak of, in the order of what happened; True: held, False: no longer.
-        self._news: OrderedDict[tuple[Kind, str], bool] = OrderedDict()
         self._has_news = asyncio.Event()
-        #: News that a bug, or this machine's trouble, kept from being told.
-        self._untold: dict[tuple[Kind, str], bool] = {}
+        self._telling: dict[Tell, asyncio.Task[None]] = {}
+        #: What a bug, or this machine's trouble, has just kept from being told.
+        self._wrong: list[Exception] = []
         schedulers.on_trouble = self._soon.set
-        schedulers.on_unknown = self.announce_host
 
     # -- who we are ----------------------------------------------------------------------------
 
@@ -87,34 +102,32 @@ class Announcer:
         """Announce this host to every scheduler, now. Failures are logged."""
         async with self._round:
             host = self._host()
-            await asyncio.gather(*(self._announce_to(s, host) for s in self._schedulers))
-            self._announce_where_unknown()
-            untold, self._untold = self._untold, {}
-            for key, held in untold.items():
-                if key not in self._news:
-                    self._note(*key, held=held)
+            addresses = self._schedulers.addresses
+            await asyncio.gather(*(self._announce_to(address, host) for address in addresses))
+            self._share_out()
 
-    async def _announce_to(self, scheduler: Scheduler, host: common_pb2.Host) -> None:
+    async def introduce(self, task_id: str) -> None:
+        """Announce this host again, now: the scheduler of a task does not know it."""
+        address = self._beliefs.owner(task_id)
+        if address is not None:
+            self._beliefs.forgot(address)
+            async with self._round:
+                if self._beliefs.is_stranger_to(address):  # nobody else was quicker
+                    await self._announce_to(address, self._host())
+                    self._share_out()
+
+    async def _announce_to(self, address: str, host: common_pb2.Host) -> None:
         try:
-            is_new = await scheduler.announce(host, self._interval)
+            is_new = await self._schedulers.greet(address, host, self._interval)
         except DragonflyError as error:
             logger.warning("scheduler does not answer", error=str(error))
             return
-        await self._tell_left(scheduler)
         if is_new:
-            logger.info("announced", scheduler=scheduler.address)
-            self._unaware.add(scheduler.address)
+            logger.info("announced", scheduler=address)
 
-    def _announce_where_unknown(self) -> None:
-        """Speak of all that is held to schedulers that do not know, or that inherit others'."""
-        available = self._schedulers.available
-        if not available:
-            return
-        for holding in self._stores:
-            mine = owner(holding.id, available)
-            if mine in self._unaware or mine != owner(holding.id, self._known_to):
-                self.announce(holding)
-        self._unaware, self._known_to = set(), available
+    def _share_out(self) -> None:
+        self._beliefs.settle()
+        self._has_news.set()
 
     async def announce_round(self) -> None:
         """Announce this host, as is to be repeated for ever; :meth:`rest` says when."""
@@ -125,7 +138,7 @@ class Announcer:
 
     async def rest(self) -> None:
         """Until the next round: soon while somebody does not answer."""
-        if all(s.available for s in self._schedulers):
+        if self._beliefs.available == self._schedulers.addresses:
             self._pause, wait = _RETRY[0], self._interval
         else:
             wait, self._pause = self._pause, min(self._pause * 2, _RETRY[1])
@@ -142,90 +155,103 @@ class Announcer:
 
     def announce(self, holding: Holding) -> None:
         """Say what of a task is here, soon."""
-        self._note(holding.kind, holding.id, held=True)
+        self._beliefs.holds((holding.kind, holding.id))
+        self._has_news.set()
 
     async def announce_now(self, holding: Holding) -> None:
         """Say it, and return when it was heard, or could not be said."""
-        await self._tell(holding.kind, holding.id, held=True)
+        self.announce(holding)
+        await self.settle(holding.kind, holding.id)
+
+    async def settle(self, kind: Kind, task_id: str) -> None:
+        """Return when what is to be told of a task was heard, or could not be said."""
+        key = kind, task_id
+        self._begin(only=key)
+        if telling := [task for tell, task in self._telling.items() if tell.key == key]:
+            await asyncio.wait(telling)
+
+    def heard(self, holding: Holding) -> None:
+        """What of a task is here was said on the stream that :meth:`talk` opened last."""
+        self._beliefs.knows((holding.kind, holding.id))
+        self._has_news.set()
 
     def withdraw(self, holding: Holding, reason: Reason) -> None:
         """Say that a task is here no longer, soon."""
         logger.info("task left", task=holding.id, kind=holding.kind.name, reason=reason.value)
-        self._note(holding.kind, holding.id, held=False)
-
-    def _note(self, kind: Kind, task_id: str, *, held: bool) -> None:
-        self._news.pop((kind, task_id), None)
-        self._news[kind, task_id] = held
+        self._beliefs.drops((holding.kind, holding.id))
         self._has_news.set()
 
-    async def tell_news(self) -> None:
-        """Tell some of what was noted, as soon as there is any.
+    def talk(self, registration: Registration) -> Conversation:
+        """Open the stream of a download to the scheduler of its task.
+
+        It ends with :meth:`heard`, if all was told on it, else with :meth:`announce`.
 
         Raises:
-            Exception: What went wrong with one of them, once all were tried. It is told with the
-                next round of announcing.
+            SchedulerLost: No scheduler is available.
+        """
+        stream = self._schedulers.talk(registration)
+        address = self._beliefs.owner(registration.task_id)
+        assert address is not None  # noqa: S101  there is a stream
+        self._beliefs.spoke(address, (registration.request.kind, registration.task_id))
+        return stream
+
+    async def tell_news(self) -> None:
+        """Begin to tell what is to be told, as soon as there is anything.
+
+        Raises:
+            Exception: What went wrong with one that was begun before. It is told again after the
+                next announcement, and keeps no other untold.
         """
         await self._has_news.wait()
-        batch: list[tuple[tuple[Kind, str], bool]] = []
-        while self._news and len(batch) < _AT_ONCE:
-            batch.append(self._news.popitem(last=False))
-        if not self._news:
-            self._has_news.clear()
-        telling = (self._tell(*key, held=held) for key, held in batch)
-        outcomes = await asyncio.gather(*telling, return_exceptions=True)
-        # One task that cannot be told, for whatever reason, must not keep others untold.
-        wrong = [(item, o) for item, o in zip(batch, outcomes, strict=True) if o is not None]
-        for (key, held), _ in wrong:
-            self._untold[key] = held
+        self._has_news.clear()
+        self._begin()
+        wrong, self._wrong = self._wrong, []
         if wrong:
-            raise wrong[0][1]
+            raise wrong[0]
 
-    async def _tell(self, kind: Kind, task_id: str, *, held: bool) -> None:
-        # What counts is what is true now: it may have come or gone again since.
-        holding = self._stores.get(kind, task_id)
-        scheduler = self._schedulers.pick(task_id)
-        if not held and holding is None:
-            for other in self._schedulers:
-                if not other.available:
-                    other.note_left(kind, task_id)
+    def _begin(self, only: TaskKey | None = None) -> None:
+        for tell in self._beliefs.take(_AT_ONCE, only):
+            self._telling[tell] = self._tasks.start(self._carry_out(tell), "tell a scheduler")
+
+    async def _carry_out(self, tell: Tell) -> None:
+        outcome = self._beliefs.untold
         try:
-            if held and self._schedulers and holding is not None:
-                await self._tell_held(holding)
-            elif not held and holding is None:
-                await self._schedulers.delete_task(kind, task_id)
+            await self._tell(tell)
+            outcome = self._beliefs.told
         except DragonflyError as error:
-            logger.info("could not tell what is held", task=task_id, error=str(error))
-            if scheduler is not None:  # it did not take it: all of it again, next time
-                scheduler.behind = True
-                if not held:
-                    scheduler.note_left(kind, task_id)
+            if isinstance(error, HostUnknown):
+                self._beliefs.forgot(tell.address)
+            logger.info("could not tell what is held", task=tell.key[1], error=str(error))
+        except Exception as error:  # noqa: BLE001  the loop that began it raises it
+            self._wrong.append(error)
+        finally:
+            outcome(tell)
+            self._telling.pop(tell, None)
+            self._has_news.set()
 
-    async def _tell_left(self, scheduler: Scheduler) -> None:
-        """Tell one that listens again what it has missed of what left."""
-        while scheduler.left:
-            (kind, task_id), _ = scheduler.left.popitem(last=False)
-            if self._stores.get(kind, task_id) is not None:
-                continue
-            try:
+    async def _tell(self, tell: Tell) -> None:
+        kind, task_id = tell.key
+        holding = self._stores.get(kind, task_id)
+        if tell.version is not None:
+            if holding is not None:  # else it has just left, and that is told next
+                await self._tell_held(holding, tell.address)
+        elif (scheduler := self._schedulers.get(tell.address)) is None:
+            raise SchedulerLost(f"scheduler {tell.address} is not ours any longer")
+        else:
+            with contextlib.suppress(NotFound):
                 await scheduler.delete_task(self._host_id, kind, task_id)
-            except NotFound:
-                continue
-            except DragonflyError as error:
-                logger.info("could not tell what left", task=task_id, error=str(error))
-                scheduler.note_left(kind, task_id)
-                return
 
-    async def _tell_held(self, holding: Holding) -> None:
+    async def _tell_held(self, holding: Holding, address: str) -> None:
         """Register as one who fetched what is here from the origin; that makes us a parent."""
         if holding.complete:
-            await self._tell_part(holding, None)
+            await self._tell_part(holding, None, address)
             return
         parts = sorted(holding.parts(), key=lambda part: part.length, reverse=True)
         for part in parts[:_MAX_PARTS]:
             if not holding.gone:
-                await self._tell_part(holding, part)
+                await self._tell_part(holding, part, address)
 
-    async def _tell_part(self, holding: Holding, part: ByteRange | None) -> None:
+    async def _tell_part(self, holding: Holding, part: ByteRange | None, address: str) -> None:
         record = holding.record
         registration = Registration(
             host_id=self._host_id,
@@ -244,7 +270,7 @@ class Announcer:
             piece_count=record.piece_count or 0,
             concurrent_piece_count=self._concurrent_piece_count,
         )
-        talk = self._schedulers.talk(registration)
+        talk = self._schedulers.talk(registration, address)
         await talk.run(lambda answer: _say_we_have_it(talk, answer))
 
 

@@ -1,0 +1,322 @@
+"""core/beliefs.py: whatever happens in whatever order, schedulers end up believing what is true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pantala.core import beliefs as module
+from pantala.core.beliefs import Beliefs, Greeting, TaskKey, Tell
+from pantala.model.task import Kind
+
+INTERVAL = 60.0
+ADDRESSES = tuple(f"10.0.0.{n}:8002" for n in range(2))
+#: The first belongs to the second scheduler while both are there, the others to the first.
+KEYS: tuple[TaskKey, ...] = tuple((Kind.CACHE, f"{n:x}" * 64) for n in range(3))
+
+#: Of a task that is here: which copy it is, and how much of it there is.
+Amount = tuple[int, int]
+
+
+@dataclass
+class Played:
+    """A scheduler: what it remembers of this host.
+
+    Attributes:
+        stock: It tells no epoch.
+        life: Another at each start.
+        copies: What it believes of tasks.
+    """
+
+    stock: bool
+    life: int = 0
+    reachable: bool = True
+    knows_host: bool = False
+    copies: dict[TaskKey, set[Amount]] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> str | None:
+        """What it calls itself."""
+        return None if self.stock else str(self.life)
+
+    def forget(self) -> None:
+        """Everything."""
+        self.knows_host = False
+        self.copies.clear()
+
+
+@dataclass
+class Stream:
+    """Of a download, which has a scheduler believe something once its words arrive."""
+
+    address: str
+    life: int
+    arrived: bool = False
+
+
+class Play:
+    """One host and two schedulers, over a network where everything happens.
+
+    Args:
+        stock: Which of the schedulers are stock ones.
+    """
+
+    def __init__(self, *, stock: tuple[bool, bool] = (False, False)) -> None:
+        self.now = 1000.0
+        self.beliefs = Beliefs(INTERVAL)
+        self.schedulers = {a: Played(s) for a, s in zip(ADDRESSES, stock, strict=True)}
+        for played in self.schedulers.values():  # of an earlier life of this host
+            played.knows_host = True
+            played.copies[KEYS[0]] = {(-1, -1)}
+        self.here: dict[TaskKey, Amount] = {}
+        self.copy = 0
+        self.tells: list[tuple[Tell, Amount | None]] = []
+        self.streams: dict[TaskKey, Stream] = {}
+        #: Announcements that have arrived, and what each scheduler called itself then.
+        self.greetings: list[tuple[Greeting, str | None]] = []
+        self.beliefs.listed(ADDRESSES)
+        self.goes_well()
+
+    # -- what is here
+
+    def holds(self, key: TaskKey) -> None:
+        """More of a task is here, without a stream."""
+        if key not in self.streams:
+            self._more(key)
+            self.beliefs.holds(key)
+
+    def _more(self, key: TaskKey) -> None:
+        if key not in self.here:
+            self.copy += 1
+            self.here[key] = self.copy, 0
+        copy, amount = self.here[key]
+        self.here[key] = copy, amount + 1
+
+    def drops(self, key: TaskKey) -> None:
+        """A task leaves; what its stream has told remains told."""
+        self.here.pop(key, None)
+        self.streams.pop(key, None)
+        self.beliefs.drops(key)
+
+    def opens(self, key: TaskKey) -> None:
+        """A download opens a stream."""
+        address = self.beliefs.owner(key[1])
+        if address is not None and key not in self.streams:
+            self._more(key)
+            self.streams[key] = Stream(address, self.schedulers[address].life)
+            self.beliefs.spoke(address, key)
+
+    def arrives(self, key: TaskKey) -> None:
+        """What is said on a stream is heard, or the stream breaks off."""
+        stream = self.streams.get(key)
+        if stream is not None:
+            played = self.schedulers[stream.address]
+            if played.reachable and played.life == stream.life and played.knows_host:
+                played.copies.setdefault(key, set()).add(self.here[key])
+                stream.arrived = True
+            else:
+                self._ends(key, heard=False)
+
+    def ends(self, key: TaskKey) -> None:
+        """A stream ends, as it should if all was heard."""
+        stream = self.streams.get(key)
+        if stream is not None:
+            played = self.schedulers[stream.address]
+            alive = played.reachable and played.life == stream.life
+            self._ends(key, heard=alive and stream.arrived)
+
+    def _ends(self, key: TaskKey, *, heard: bool) -> None:
+        del self.streams[key]
+        (self.beliefs.knows if heard else self.beliefs.holds)(key)
+
+    # -- what is said
+
+    def says(self, _key: TaskKey) -> None:
+        """Something is begun to be told."""
+        self.tells += [(tell, self.here.get(tell.key)) for tell in self.beliefs.take(2)]
+
+    def is_heard(self, _key: TaskKey) -> None:
+        """The oldest of it is heard and answered."""
+        if self.tells:
+            self._hear(*self.tells.pop(0), answered=True)
+
+    def is_heard_unanswered(self, _key: TaskKey) -> None:
+        """The newest of it is heard, and the answer is lost."""
+        if self.tells:
+            self._hear(*self.tells.pop(), answered=False)
+
+    def is_unheard(self, _key: TaskKey) -> None:
+        """The oldest of it is lost."""
+        if self.tells:
+            self.beliefs.untold(self.tells.pop(0)[0])
+
+    def _hear(self, tell: Tell, what: Amount | None, *, answered: bool) -> None:
+        played = self.schedulers[tell.address]
+        if not played.reachable:
+            self.beliefs.untold(tell)
+            self.beliefs.lost(tell.address)
+        elif not played.knows_host:
+            self.beliefs.untold(tell)
+            self.beliefs.forgot(tell.address)
+        else:
+            if tell.version is None:
+                played.copies.pop(tell.key, None)
+            elif what is not None:
+                played.copies.setdefault(tell.key, set()).add(what)
+            (self.beliefs.told if answered else self.beliefs.untold)(tell)
+
+    def _says_all(self) -> int:
+        said = 0
+        while tells := self.beliefs.take(2):
+            for tell in tells:
+                self._hear(tell, self.here.get(tell.key), answered=True)
+            said += len(tells)
+            assert said < 100, "it never ends"
+        return said
+
+    # -- announcing
+
+    def greets(self, address: str) -> None:
+        """The host is announced, as far as the scheduler."""
+        if any(greeting.address == address for greeting, _ in self.greetings):
+            return  # one at a time
+        greeting = self.beliefs.greeting(address)
+        played = self.schedulers[address]
+        if greeting is None:
+            return
+        if not played.reachable:
+            self.beliefs.lost(address)
+            return
+        if greeting.afresh:
+            played.forget()
+        played.knows_host = True
+        self.greetings.append((greeting, played.epoch))
+
+    def is_greeted(self, _address: str) -> None:
+        """The oldest announcement is answered."""
+        if self.greetings:
+            greeting, epoch = self.greetings.pop(0)
+            self.beliefs.announced(greeting, epoch, self.now)
+
+    def is_greeted_in_vain(self, _address: str) -> None:
+        """Its answer is lost."""
+        if self.greetings:
+            self.beliefs.lost(self.greetings.pop(0)[0].address)
+
+    def settles(self, _address: str) -> None:
+        """All have been tried."""
+        self.beliefs.settle()
+
+    def goes_well(self, _address: str = "") -> int:
+        """A round in which nothing goes wrong that need not; how much was said in it."""
+        for tell, what in self.tells:
+            self._hear(tell, what, answered=True)
+        self.tells.clear()
+        for address in sorted(self.beliefs.addresses):
+            self.greets(address)
+        while self.greetings:
+            self.is_greeted("")
+        self.beliefs.settle()
+        return self._says_all()
+
+    # -- what happens to schedulers
+
+    def is_slow(self, address: str) -> None:
+        """It is taken for lost for a moment."""
+        self.beliefs.lost(address)
+
+    def is_cut_off_or_back(self, address: str) -> None:
+        """Nobody notices, yet."""
+        played = self.schedulers[address]
+        played.reachable = not played.reachable
+
+    def is_restarted(self, address: str) -> None:
+        """Of a stock one, nothing but the broken connection tells."""
+        played = self.schedulers[address]
+        played.life += 1
+        played.forget()
+        if played.stock:
+            self.beliefs.lost(address)
+
+    def time_passes(self, _address: str) -> None:
+        """So much that hosts are forgotten that were not heard."""
+        self.now += 3 * INTERVAL
+        for played in self.schedulers.values():
+            played.forget()
+
+    def is_listed_or_not(self, address: str) -> None:
+        """The list of schedulers changes; with its channel, all that one was told ends."""
+        for heard in [heard for heard in self.tells if heard[0].address == address]:
+            self.tells.remove(heard)
+            self._hear(*heard, answered=False)
+        self.greetings = [item for item in self.greetings if item[0].address != address]
+        for key in [k for k, s in self.streams.items() if s.address == address]:
+            self._ends(key, heard=False)
+        self.beliefs.listed(self.beliefs.addresses ^ {address})
+
+    # -- in the end
+
+    def check(self) -> None:
+        """Once everything goes well, little is said, and what is believed is true."""
+        for played in self.schedulers.values():
+            played.reachable = True
+        for key in list(self.streams):
+            self._ends(key, heard=False)
+        rounds = [self.goes_well() for _ in range(3)]
+        assert rounds[-1] == 0, rounds
+        for address in self.beliefs.addresses:
+            for key in KEYS:
+                believed = self.schedulers[address].copies.get(key, set())
+                here = self.here.get(key)
+                if here is not None and self.beliefs.owner(key[1]) == address:
+                    assert here in believed
+                assert {copy for copy, _ in believed} <= ({here[0]} if here else set())
+
+
+def _steps(names: str, subjects: tuple[object, ...]) -> list[Callable[[Play], object]]:
+    def step(name: str, subject: object) -> Callable[[Play], object]:
+        return lambda play: getattr(play, name)(subject)
+
+    return [step(name, subject) for name in names.split() for subject in subjects]
+
+
+STEPS = [
+    *_steps("holds drops opens arrives ends", KEYS),
+    *_steps("says says is_heard is_heard is_heard_unanswered is_unheard", KEYS[:1]),
+    *_steps("greets settles is_slow is_cut_off_or_back is_restarted is_listed_or_not", ADDRESSES),
+    *_steps("is_greeted is_greeted_in_vain goes_well time_passes", ADDRESSES[:1]),
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    stock=st.tuples(st.booleans(), st.booleans()),
+    steps=st.lists(st.sampled_from(range(len(STEPS))), min_size=5, max_size=40),
+)
+def test_schedulers_end_up_believing_what_is_true(
+    stock: tuple[bool, bool], steps: list[int]
+) -> None:
+    """Whatever was lost, restarted, forgotten, or crossed on the way."""
+    play = Play(stock=stock)
+    for step in steps:
+        STEPS[step](play)
+    play.check()
+
+
+def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond that it is to forget this host, and is told anew what is here."""
+    monkeypatch.setattr(module, "MAX_UNHEARD", 0)
+    play = Play()
+    for key in KEYS:
+        play.holds(key)
+    play.goes_well()
+    for key in KEYS[1:]:
+        play.is_slow(ADDRESSES[0])
+        play.drops(key)
+    greeting = play.beliefs.greeting(ADDRESSES[0])
+    assert greeting == Greeting(ADDRESSES[0], afresh=True)
+    play.check()
