@@ -21,13 +21,13 @@ import pytest
 
 from pantala.errors import ParentLost
 from pantala.model.pieces import Piece
-from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.net.piece_client import Address, Connections, PieceFetch, TimeLimits
 from pantala.net.piece_server import PieceServer, Upload
 from pantala.ports import MemoryExtent, MemorySink
 from pantala.wire.vortex import TO_SERVER, FrameDecoder, PieceContent, PieceRequest, to_client
 
 PATIENCE = 20.0
-LIMITS = Limits(request=PATIENCE, stall=PATIENCE, piece=PATIENCE)
+LIMITS = TimeLimits(request=PATIENCE, stall=PATIENCE, piece=PATIENCE)
 
 
 class Talk(NamedTuple):

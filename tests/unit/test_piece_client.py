@@ -24,7 +24,7 @@ from pantala.errors import (
 )
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
-from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.net.piece_client import Address, Connections, PieceFetch, TimeLimits
 from pantala.ports import MemorySink
 from pantala.testing.sinks import NarrowSink
 from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, PieceContent, PieceRequest, Tag
@@ -40,9 +40,9 @@ CONTENT = PieceContent(
 )  # fmt: skip
 ANSWER = CONTENT.encode() + DATA
 
-PATIENT = Limits(request=20, stall=20, piece=20)
+PATIENT = TimeLimits(request=20, stall=20, piece=20)
 #: Long enough for whoever does what he should, short enough to wait for.
-HASTY = Limits(request=0.3, stall=0.2, piece=20)
+HASTY = TimeLimits(request=0.3, stall=0.2, piece=20)
 
 Script = Callable[[socket.socket], None]
 
@@ -155,7 +155,7 @@ def fetch_from(
     parent: Parent,
     connections: Connections,
     into: memoryview,
-    limits: Limits = PATIENT,
+    limits: TimeLimits = PATIENT,
     piece: Piece = PIECE,
 ) -> PieceFetch:
     """A fetch that has not begun."""
@@ -408,7 +408,7 @@ def test_a_stall_is_as_long_as_it_says(
     connections: Connections, into: memoryview, begun: int, expected: str
 ) -> None:
     """A part that a call had received before its time was up is no progress after that."""
-    limits = Limits(request=60, stall=2, piece=60)
+    limits = TimeLimits(request=60, stall=2, piece=60)
     before = time.monotonic()
     with Parent(saying(ANSWER[:begun])) as parent, pytest.raises(ParentLost, match=expected):
         fetch_from(parent, connections, into, limits).run()
@@ -437,7 +437,7 @@ def test_a_parent_that_is_fast_enough_but_not_for_ever(
 ) -> None:
     """Above the least rate, and beyond the limit of a piece."""
     steps = [ANSWER[at : at + 20_000] for at in range(0, len(ANSWER), 20_000)]
-    limits = Limits(request=20, stall=0.2, piece=0.5)
+    limits = TimeLimits(request=20, stall=0.2, piece=0.5)
     with (
         Parent(saying(*steps, pause=0.05)) as parent,
         pytest.raises(ParentLost, match="too slow, given up after"),

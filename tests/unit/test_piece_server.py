@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 from pantala.errors import ConfigError, InvalidRequest, NotFound, PieceNotFound, VortexCode
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
-from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.net.piece_client import Address, Connections, PieceFetch, TimeLimits
 from pantala.net.piece_server import PieceServer, Upload
 from pantala.ports import Extent, MemoryExtent, MemorySink
 from pantala.storage.files import FileExtent
@@ -43,7 +43,7 @@ from pantala.wire.vortex import (
 TASK = "6298e02aa713cc55fe7cd31c9d050691e5c0ee4866e012e0a897613b2d42ca82"
 SMALL = b"test content"
 LARGE = random.Random(1).randbytes(20 << 20)
-LIMITS = Limits(request=20, stall=20, piece=20)
+LIMITS = TimeLimits(request=20, stall=20, piece=20)
 
 
 class Shelf:

@@ -1,4 +1,4 @@
-"""core/sched/sample.py: members in random order."""
+"""core/sample.py: members in random order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pantala.core.sched.sample import SampleSet
+from pantala.core.sample import SampleSet
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))))
@@ -24,6 +24,7 @@ def test_it_is_a_set(steps: list[tuple[bool, int]]) -> None:
         assert len(sample) == len(model)
         assert all((n in sample) == (n in model) for n in range(10))
         assert sorted(sample.shuffled(Random(0))) == sorted(model)
+        assert not model or sample.choice(Random(0)) in model
 
 
 def test_all_orders_are_as_likely() -> None:

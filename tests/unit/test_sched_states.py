@@ -25,12 +25,10 @@ TASK_ROWS = """
     Leave              Pending Running Succeeded Failed   Leave
 """
 
-RECEIVED = "ReceivedEmpty ReceivedTiny ReceivedSmall ReceivedNormal"
+RECEIVED = "ReceivedEmpty ReceivedNormal"
 
 PEER_ROWS = f"""
     RegisterEmpty         Pending                                             ReceivedEmpty
-    RegisterTiny          Pending                                             ReceivedTiny
-    RegisterSmall         Pending                                             ReceivedSmall
     RegisterNormal        Pending                                             ReceivedNormal
     Download              {RECEIVED}                                          Running
     DownloadBackToSource  {RECEIVED} Running                                  BackToSource

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from pantala.core.pace import Look
-from pantala.core.parents import Bag
 from pantala.core.transfer import (
     MAX_TWICE,
     Closed,
@@ -721,19 +720,6 @@ def test_the_same_events_give_the_same_commands() -> None:
         stories.append(story)
 
     assert stories[0] == stories[1]
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))), st.randoms(use_true_random=False))
-def test_a_bag_is_a_set(story: list[tuple[bool, int]], rng: random.Random) -> None:
-    """From which any item can be had."""
-    bag, model = Bag(), set[int]()
-    for add, item in story:
-        (bag.add if add else bag.discard)(item)
-        (model.add if add else model.discard)(item)
-        assert sorted(bag) == sorted(model)
-        assert len(bag) == len(model)
-        assert (item in bag) == (item in model)
-        assert not model or bag.choice(rng) in model
 
 
 # -- whatever happens ----------------------------------------------------------------------------

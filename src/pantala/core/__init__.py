@@ -8,6 +8,7 @@
 - :mod:`.ledger`: whose bytes fill a store, who must go, who must not
 - :mod:`.reclaim`: which tasks have outlived their time
 - :mod:`.bucket`: token bucket
+- :mod:`.sample`: a set that gives its members at random
 - :mod:`.shares`: a share for each of those who ask, of what there is for all
 - :mod:`.places`: who may have how many connections and threads
 - :mod:`.beliefs`: what schedulers believe of this host, and what they must hear

@@ -49,7 +49,8 @@ from pantala.model.announce import (
 from pantala.model.task import PieceRecord
 
 from .pace import Look, is_slow, is_stuck
-from .parents import Bag, Parent, choose
+from .parents import Parent, choose
+from .sample import SampleSet
 
 #: Seconds in which a parent may bring a piece that has been asked for none: worth one try.
 UNTRIED: Final = 1.0
@@ -246,7 +247,7 @@ class Transfer:
     #: Per piece, the parents that offered it and are not bad.
     offers: dict[int, list[str]] = field(default_factory=dict)
     #: Wanted, not in flight, offered by somebody who is not quiet.
-    ready: Bag = field(default_factory=Bag)
+    ready: SampleSet[int] = field(default_factory=SampleSet)
     #: Wanted, not in flight, offered by nobody else; in the order in which they became so.
     unoffered: dict[int, None] = field(default_factory=dict)
     #: Pieces were given up, so that what the peer registered for may not all be here.

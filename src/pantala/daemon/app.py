@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from pantala.background import Loops, Tasks
 from pantala.core.beliefs import Beliefs
 from pantala.errors import ConfigError
+from pantala.model.addresses import host_port
 from pantala.model.task import Kind
 from pantala.net.endpoints import health_endpoint, metrics_endpoint
 from pantala.net.piece_server import SENDERS, PieceServer
@@ -244,7 +245,7 @@ class Daemon:
         server = new_server(self._doors.peers)
         upload = config.upload.server
         # Built anew, it is where it was.
-        at = _address(upload.ip, self.ports.get("upload", upload.port))
+        at = host_port(upload.ip, self.ports.get("upload", upload.port))
         self.ports["upload"] = bind(server, at, setting="upload.server.port")
         self._facts = self._facts or HostFacts(config, self.ports["upload"])
         service = UploadService(
@@ -379,10 +380,6 @@ class Daemon:
         await self.pieces.stop(grace)
         await self._exit.aclose()
         logger.info("stopped")
-
-
-def _address(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _add_health_and_reflection(

@@ -1,6 +1,7 @@
 """Values: frozen, compared by content, no I/O.
 
 - :mod:`.ids`: how host, peer and task ids are made and checked
+- :mod:`.addresses`: addresses as text
 - :mod:`.digest`: ``crc32:…`` and ``sha256:…`` as values
 - :mod:`.pieces`: piece length, which pieces cover a range
 - :mod:`.numbers`: sets of piece numbers

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from .addresses import host_port
 from .pieces import ByteRange
 from .task import DownloadRequest, Kind, PieceRecord
 from .urls import public_url
@@ -80,7 +81,7 @@ class HostFacts:
     @property
     def address(self) -> str:
         """Where to call it, as gRPC wants it."""
-        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+        return host_port(self.ip, self.port)
 
     @property
     def weight(self) -> float:

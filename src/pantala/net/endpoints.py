@@ -14,6 +14,7 @@ from typing import Final
 
 from pantala.core.places import Places, owner_of
 from pantala.errors import CannotListen
+from pantala.model.addresses import host_port
 
 #: Bytes of a request's head. Monitors send a few hundred; a browser's cookies fit.
 _MAX_HEAD: Final = 16 << 10
@@ -68,13 +69,12 @@ class Endpoint:
         try:
             self._server = await asyncio.start_server(self._serve, ip, port, limit=_MAX_HEAD)
         except (OSError, ValueError) as exc:  # a ValueError: the host can be no name at all
-            host = f"[{ip}]" if ":" in ip else ip
             number = exc.errno if isinstance(exc, OSError) else -1
             # The words of asyncio, if it has a number for them, would name the address again.
             why = os.strerror(number) if number and number > 0 else str(exc)
             section, colon, _ = self._key.partition(":")
             raise CannotListen(
-                f"{host}:{port}",
+                host_port(ip, port),
                 why,
                 number,
                 ip_key=section if colon else f"{section}.ip",

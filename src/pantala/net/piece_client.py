@@ -58,7 +58,7 @@ class Address(NamedTuple):
     port: int
 
 
-class Limits(NamedTuple):
+class TimeLimits(NamedTuple):
     """How long to wait for a parent, seconds.
 
     Attributes:
@@ -163,7 +163,7 @@ class PieceFetch:
         piece: Piece,
         into: Sink,
         *,
-        limits: Limits,
+        limits: TimeLimits,
         not_after: float | None = None,
     ) -> None:
         self._connections = connections

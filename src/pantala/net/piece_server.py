@@ -29,6 +29,7 @@ from pantala.errors import (
     DragonflyError,
     RemoteProtocolError,
 )
+from pantala.model.addresses import host_port
 from pantala.ports import Extent, MemoryExtent
 from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, FrameDecoder, PieceContent
 from pantala.wire.vortex import PieceRequest as Request
@@ -154,9 +155,8 @@ class PieceServer:
             sock.listen(BACKLOG)
         except OSError as error:
             sock.close()
-            host = f"[{ip}]" if family is socket.AF_INET6 else ip
             raise CannotListen(
-                f"{host}:{port}",
+                host_port(ip, port),
                 error.strerror or str(error),
                 error.errno,
                 ip_key="storage.server.ip",

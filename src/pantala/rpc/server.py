@@ -18,6 +18,7 @@ import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # its stubs leave it out
 
 from pantala.background import Tasks
+from pantala.model.addresses import host_port
 
 from .transport import channel_options, server_options
 
@@ -198,7 +199,7 @@ class Supervised:
 def asking_at(ip: str, port: int) -> str:
     """Where a server that listens on *ip* answers this machine, as gRPC wants it."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
-    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
+    return host_port(reached, port)
 
 
 async def _check(target: str) -> None:

@@ -23,6 +23,7 @@ from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.world import World
 from pantala.errors import Busy, Unavailable
+from pantala.model.addresses import host_port
 from pantala.net.endpoints import metrics_endpoint
 from pantala.net.sockets import raise_limit
 from pantala.rpc.crowd import Crowd
@@ -157,9 +158,8 @@ class Scheduler:
             bind(server, f"unix:{self._path}")
             return
         ip = self._config.server.listen_ip
-        host = f"[{ip}]" if ":" in ip else ip
         # Built anew, it is where it was.
-        address = f"{host}:{self._port or self._config.server.port}"
+        address = host_port(ip, self._port or self._config.server.port)
         self._port = bind(server, address, ip_setting="server.listenIP")
 
     def _target(self) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pantala.core.sample import Chance
 from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
@@ -26,7 +27,6 @@ from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
 from .entities import AT_WORK, OVER, Host, Peer, Task, Trigger
 from .evaluate import evaluate
 from .rules import Limits
-from .sample import Chance
 from .states import PeerState
 from .world import World
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pantala.core.fsm import Machine
+from pantala.core.sample import SampleSet
 from pantala.model.announce import HostFacts, Registration
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
 
 from .costs import Costs
 from .rules import Rules
-from .sample import SampleSet
 from .shape import Shape
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
 from .votes import Votes

@@ -3,7 +3,7 @@
     score = 0.6 load + 0.2 idc + 0.1 location + 0.1 host type          0 to 1, more is better
     load  = 0.5 peak + 0.3 duration + 0.2 concurrency
 
-The outer weights are the kind's (:class:`.rules.Weights`).
+The outer weights are the kind's (:class:`.rules.ScoreWeights`).
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pantala.core.sample import Chance
 from pantala.model.announce import HostFacts
 
 from .entities import TaskKey
 from .records import ON_THE_WAY, PeerRow, TaskRow
 from .rules import Rules
-from .sample import Chance
 from .states import PeerState, TaskState
 
 #: Seconds until a host that could not take a copy of a task is asked for it again; doubled for

@@ -22,7 +22,7 @@ from .states import (
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class ScoreWeights:
     """How much each quality of a parent counts; they sum to 1."""
 
     load: float
@@ -52,10 +52,10 @@ class Rules:
     from_source: bool
     imported: bool
     ours_only: bool
-    weights: Weights
+    weights: ScoreWeights
 
 
-_WEIGHTS: Final = Weights(load=0.6, idc=0.2, location=0.1, host_type=0.1)
+_WEIGHTS: Final = ScoreWeights(load=0.6, idc=0.2, location=0.1, host_type=0.1)
 
 RULES: Final[Mapping[Kind, Rules]] = {
     Kind.STANDARD: Rules(

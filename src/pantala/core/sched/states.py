@@ -44,8 +44,6 @@ class PeerState(StrEnum):
 
     PENDING = "Pending"
     RECEIVED_EMPTY = "ReceivedEmpty"
-    RECEIVED_TINY = "ReceivedTiny"
-    RECEIVED_SMALL = "ReceivedSmall"
     RECEIVED_NORMAL = "ReceivedNormal"
     RUNNING = "Running"
     BACK_TO_SOURCE = "BackToSource"
@@ -59,8 +57,6 @@ class PeerEvent(StrEnum):
     """What happens to a peer."""
 
     REGISTER_EMPTY = "RegisterEmpty"
-    REGISTER_TINY = "RegisterTiny"
-    REGISTER_SMALL = "RegisterSmall"
     REGISTER_NORMAL = "RegisterNormal"
     DOWNLOAD = "Download"
     DOWNLOAD_BACK_TO_SOURCE = "DownloadBackToSource"
@@ -92,15 +88,11 @@ _RECEIVED: Final = {
 PEER: Final[Table[PeerState, PeerEvent]] = {
     _P.PENDING: {
         _PE.REGISTER_EMPTY: _P.RECEIVED_EMPTY,
-        _PE.REGISTER_TINY: _P.RECEIVED_TINY,
-        _PE.REGISTER_SMALL: _P.RECEIVED_SMALL,
         _PE.REGISTER_NORMAL: _P.RECEIVED_NORMAL,
         _PE.FAIL: _P.FAILED,
         _PE.LEAVE: _P.LEAVE,
     },
     _P.RECEIVED_EMPTY: _RECEIVED,
-    _P.RECEIVED_TINY: _RECEIVED,
-    _P.RECEIVED_SMALL: _RECEIVED,
     _P.RECEIVED_NORMAL: _RECEIVED,
     _P.RUNNING: {_PE.DOWNLOAD_BACK_TO_SOURCE: _P.BACK_TO_SOURCE, **_ENDS},
     _P.BACK_TO_SOURCE: _ENDS,

@@ -27,7 +27,7 @@ from pantala.errors import (
 )
 from pantala.model.announce import Candidate
 from pantala.model.task import READING, PieceRecord, Traffic
-from pantala.net.piece_client import Address, Limits, PieceFetch
+from pantala.net.piece_client import Address, PieceFetch, TimeLimits
 from pantala.ports import Copy, MemorySink, Offer
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
@@ -118,7 +118,7 @@ class Fetcher:
         #: What is received from parents now; True for the second fetch of a piece.
         self._jobs: dict[tuple[int, bool], tuple[str, PieceFetch]] = {}
         download = node.config.download
-        self._limits = Limits(
+        self._limits = TimeLimits(
             request=download.piece_timeout, stall=download.piece_stall_timeout, piece=PIECE_LIMIT
         )
 

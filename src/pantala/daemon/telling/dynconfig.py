@@ -19,6 +19,7 @@ from pydantic import Field
 from pantala.background import Loops
 from pantala.daemon.config import DaemonConfig
 from pantala.errors import ConfigError
+from pantala.model.addresses import host_port
 from pantala.settings import (
     Address,
     Catalogue,
@@ -181,5 +182,5 @@ def _addresses(answers: Sequence[tuple[Any, ...]], port: int) -> tuple[str, ...]
         found = {answer[4][0] for answer in answers if answer[0] == family}
         if found:
             bare = (str(ipaddress.ip_address(ip.partition("%")[0])) for ip in found)
-            return tuple(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in bare)
+            return tuple(host_port(ip, port) for ip in bare)
     return ()

@@ -19,6 +19,7 @@ from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import TaskState
 from pantala.errors import Unavailable
+from pantala.model.addresses import host_port
 from pantala.model.task import Kind
 
 from .layout import Keys, peer_fields, peer_row, task_fields, task_row
@@ -86,7 +87,7 @@ class Server:
     @property
     def address(self) -> str:
         """For messages."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
 
 class RedisRecords:

@@ -49,6 +49,10 @@ class SampleSet(Generic[T]):
             self._members[place] = last
             self._places[last] = place
 
+    def choice(self, chance: Chance) -> T:
+        """Any member, each as likely as any other. Raises ValueError if there is none."""
+        return self._members[chance.randrange(len(self._members))]
+
     def shuffled(self, chance: Chance) -> Iterator[T]:
         """All members, each order as likely as any other. Do not change the set meanwhile."""
         # Fisher and Yates, except that swaps are noted beside the list: only what is drawn costs.
