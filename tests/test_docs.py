@@ -16,6 +16,8 @@ from pantala.scheduler.config import CATALOGUE
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "pantala"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+#: Of ``dfctl``: a kind, and what is done with tasks of it.
+COMMANDS = {"task", "cache-task", "persistent-cache-task", "ls", "stat", "rm"}
 PROGRAMS = ("dfget", "dfdaemon", "dfscheduler", "dfctl")
 
 #: ``daemon/app.py`` and its like, between backticks.
@@ -105,7 +107,7 @@ def flags_of(document: str) -> list[tuple[tuple[str, ...], str]]:
     """Each flag that a document gives to a program, after the program and its command."""
     found: list[tuple[tuple[str, ...], str]] = []
     for program, rest in COMMAND.findall(document.replace("\\\n", " ")):
-        below = [word for word in rest.split()[:2] if word in {"cache-task", "ls", "stat", "rm"}]
+        below = [word for word in rest.split()[:2] if word in COMMANDS]
         found += (((program, *below), flag) for flag in FLAG.findall(rest))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pantala import BUILD_VERSION
-from pantala.cli import dfctl
+from pantala.cli import _daemon, dfctl
 from pantala.model.pieces import pieces_for
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
 
@@ -125,10 +126,10 @@ def _served(path: Path, *, ours: bool = True) -> Iterator[_Daemon]:
 
 
 def _run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        dfctl.app(list(arguments), prog_name="dfctl")
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
+    try:
+        return dfctl.run(arguments, os.environ)
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 @pytest.fixture
@@ -284,7 +285,7 @@ def test_an_endpoint_that_is_empty(
     with _served(endpoint):
         assert _run("cache-task", "ls", "-e", empty) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "'--endpoint'" in line
+    assert "--endpoint" in line
     assert f"{empty!r}: want the path of a socket" in line
     assert "[" not in line  # no Python
     assert _run("cache-task", "ls", "--help") == 0
@@ -363,7 +364,7 @@ def test_a_socket_of_another_program(
     answer: bytes,
 ) -> None:
     """Said in words, and what to do; not what gRPC thinks of its frames."""
-    monkeypatch.setattr(dfctl, "_SHORT", 0.5)
+    monkeypatch.setattr(_daemon, "SHORT", 0.5)
     with _foreign(endpoint, answer):
         assert _run("cache-task", "ls") == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -376,7 +377,7 @@ def test_the_personal_daemon_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no other was named and the machine has none."""
-    monkeypatch.setattr(dfctl, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setattr(_daemon, "DEFAULT_SOCKET", str(tmp_path / "none.sock"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "pantala").mkdir()
     with _served(tmp_path / "pantala" / "dfdaemon.sock"):

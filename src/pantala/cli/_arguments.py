@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pantala import BUILD_VERSION
@@ -13,15 +13,11 @@ from pantala.model.headers import NOT_THE_CALLERS
 from pantala.model.urls import fault_of
 from pantala.paths import DEFAULT_SOCKET
 
-from ._handoff import socket_path
+from . import _flags as flags
 
 _TIMEOUT: Final = 2 * 3600.0
-_MAX_TIMEOUT: Final = 7 * 86400.0
 _MAX_CRC: Final = 2**32 - 1
 _MAX_DIGITS: Final = 20  # of a number in a range, as in model/pieces.py, which is slow to import
-
-_FALSE: Final = frozenset({"0", "false", "no", "off", "n", "f"})
-_TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 _EPILOG: Final = """\
 examples:
@@ -72,9 +68,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     """
     parser = _parser({name: value for name, value in environ.items() if value})
     options = parser.parse_args(argv, namespace=Options())
-    for name, value in list(vars(options).items()):
-        if isinstance(value, _Variable):
-            setattr(options, name, value.read(parser))
+    flags.read_variables(parser, options)
     try:
         options.request_header = _headers(options.headers or [])
     except ValueError as error:
@@ -154,20 +148,22 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     """Flags that say what is wanted, and what its identity is."""
-    add = _Adder(parser, environ)
+    add = flags.Flags(parser, environ, "DFGET_")
     add.switch("--cache", "a CacheTask: daemons keep it in memory, never on a disk")
     add.value(
         "--digest", type=_digest, meta="ALG:VALUE", help="sha256:HEX, sha512:HEX or crc32:DECIMAL"
     )
     add.value("--range", type=_range, meta="A-B", help="bytes A to B; A-: from A; -N: the last N")
     add.switch("--prefetch", "with --range: let the daemon fetch the rest afterwards", env=False)
-    add.value("--tag", env="TAG", type=_text, help="part of the content's identity")
-    add.value("--application", env="APPLICATION", type=_text, help="part of the content's identity")
-    add.value("--piece-length", env="PIECE_LENGTH", type=_piece_length, help="4MiB to 64MiB")
+    add.value("--tag", env="TAG", type=flags.text, help="part of the content's identity")
+    add.value(
+        "--application", env="APPLICATION", type=flags.text, help="part of the content's identity"
+    )
+    add.value("--piece-length", env="PIECE_LENGTH", type=flags.piece_length, help="4MiB to 64MiB")
     parser.add_argument(
         "--filtered-query-param",
         dest="filtered_query_params",
-        type=_text,
+        type=flags.text,
         action="append",
         metavar="NAME",
         help="query parameter that is no part of the identity, repeatable; by default those "
@@ -176,7 +172,7 @@ def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value(
         "--content-for-calculating-task-id",
         env="CONTENT_FOR_CALCULATING_TASK_ID",
-        type=_text,
+        type=flags.text,
         meta="TEXT",
         help="identity of the content, in place of URL, tag and the like",
     )
@@ -192,11 +188,11 @@ def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
 
 def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     """Flags that say how to go about it."""
-    add = _Adder(parser, environ)
+    add = flags.Flags(parser, environ, "DFGET_")
     parser.add_argument(
         "-O",
         "--output",
-        type=_output,
+        type=flags.output,
         required=True,
         metavar="FILE",
         help="where to put it; - is stdout",
@@ -208,67 +204,15 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value(
         "-p", "--priority", env="PRIORITY", type=_priority, default=6, help="0 to 6, default 6"
     )
-    add.value("--timeout", env="TIMEOUT", type=_timeout, default=_TIMEOUT, help="default 2h")
+    add.value("--timeout", env="TIMEOUT", type=flags.duration, default=_TIMEOUT, help="default 2h")
     add.switch("--disable-back-to-source", "never ask the origin, only peers")
-    add.value(
-        "-e",
-        "--endpoint",
-        env="DFDAEMON_ENDPOINT" if "DFGET_DFDAEMON_ENDPOINT" in environ else "ENDPOINT",
-        type=_endpoint,
-        meta="SOCKET",
-        help=f"the daemon's gRPC socket, default {DEFAULT_SOCKET}",
-    )
+    add.endpoint(DEFAULT_SOCKET)
     add.switch("--no-progress", "draw no progress")
     add.switch("--json", "print the result, or the error, as one JSON object", env=False)
     # Scripts for Dragonfly's dfget set these. There is nothing to log on this side.
     add.value("-l", "--log-level", env="LOG_LEVEL", help="accepted; the daemon has the log")
     add.switch("--console", "accepted; the daemon has the log")
     parser.add_argument("-V", "--version", action="version", version=f"dfget {BUILD_VERSION}")
-
-
-class _Variable:
-    """What the environment gives for a flag; looked at only where that is absent."""
-
-    def __init__(self, name: str, text: str, type: Callable[[str], object]) -> None:
-        self._name = name
-        self._text = text
-        self._type = type
-
-    def read(self, parser: argparse.ArgumentParser) -> object:
-        """The value; one that makes no sense is wrong usage."""
-        try:
-            return self._type(self._text)
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"{self._name}: {error}")
-
-
-class _Adder:
-    """Adds flags whose defaults may come from the environment."""
-
-    def __init__(self, parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
-        self._parser = parser
-        self._environ = environ
-
-    def value(
-        self,
-        *flags: str,
-        help: str,
-        env: str | None = None,
-        type: Callable[[str], object] = str,
-        default: object = None,
-        meta: str | None = None,
-    ) -> None:
-        name = f"DFGET_{env}"
-        if env and name in self._environ:
-            default = _Variable(name, self._environ[name], type)
-        self._parser.add_argument(*flags, type=type, default=default, metavar=meta, help=help)
-
-    def switch(self, flag: str, help: str, *, env: bool = True) -> None:
-        name = "DFGET_" + flag.removeprefix("--").replace("-", "_").upper()
-        text = self._environ.get(name, "0").lower() if env else "0"
-        if text not in _FALSE | _TRUE:
-            self._parser.error(f"{name}: want true or false, not {text!r}")
-        self._parser.add_argument(flag, action="store_true", default=text in _TRUE, help=help)
 
 
 def _url(text: str) -> str:
@@ -281,17 +225,6 @@ def _url(text: str) -> str:
     if fault := fault_of(text):
         raise argparse.ArgumentTypeError(f"{fault}: want a URL such as https://host/file")
     return text
-
-
-def _text(text: str) -> str:
-    if not _is_utf8(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: want UTF-8")
-    return text
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether *text* was UTF-8 when it was given to us: Python keeps other bytes as surrogates."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _digest(text: str) -> str:
@@ -307,12 +240,6 @@ def _digest(text: str) -> str:
     return text
 
 
-def _output(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("'': want a file's name, or - for stdout")
-    return text
-
-
 def _range(text: str) -> str:
     first, dash, last = text.partition("-")
     if max(len(first), len(last)) > _MAX_DIGITS:
@@ -325,45 +252,10 @@ def _range(text: str) -> str:
     return text
 
 
-def _piece_length(text: str) -> int:
-    from pantala.model.pieces import (  # noqa: PLC0415  few give it, all would pay
-        MAX_PIECE_LENGTH,
-        MIN_PIECE_LENGTH,
-    )
-    from pantala.model.units import parse_size  # noqa: PLC0415  few give it, all would pay
-
-    try:
-        length = parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
-        raise argparse.ArgumentTypeError(f"{text!r}: want 4MiB to 64MiB")
-    return length
-
-
-def _timeout(text: str) -> float:
-    from pantala.model.units import parse_duration  # noqa: PLC0415  few give it, all would pay
-
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if not 0 < seconds <= _MAX_TIMEOUT:
-        raise argparse.ArgumentTypeError(f"{text!r}: want more than 0 and at most 7days")
-    return seconds
-
-
 def _priority(text: str) -> int:
     if text not in set("0123456"):
         raise argparse.ArgumentTypeError(f"{text!r}: want 0 to 6")
     return int(text)
-
-
-def _endpoint(text: str) -> str:
-    try:
-        return socket_path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _headers(entries: Sequence[str]) -> dict[str, str]:
@@ -380,7 +272,7 @@ def _headers(entries: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"header {position} has no proper name before its colon")
         if any(mark in value for mark in "\r\n\0"):
             raise ValueError(f"header {name} has a line break in its value")
-        if not _is_utf8(value):
+        if not flags.is_utf8(value):
             raise ValueError(f"header {name} has a value that is not UTF-8")
         if name.lower() in NOT_THE_CALLERS - {"range"}:
             raise ValueError(f"header {name} is not sent on to origins: leave it out")

@@ -1,0 +1,166 @@
+"""What flags of several programs have in common: their types, and the environment behind them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ._handoff import socket_path
+
+_MAX_TIMEOUT: Final = 7 * 86400.0
+
+_FALSE: Final = frozenset({"0", "false", "no", "off", "n", "f"})
+_TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
+
+
+class _Variable:
+    """What the environment gives for a flag; looked at only where that is absent."""
+
+    def __init__(self, name: str, text: str, type: Callable[[str], object]) -> None:
+        self._name = name
+        self._text = text
+        self._type = type
+
+    def read(self, parser: argparse.ArgumentParser) -> object:
+        """The value; one that makes no sense is wrong usage."""
+        try:
+            return self._type(self._text)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{self._name}: {error}")
+
+
+class Flags:
+    """Adds flags whose defaults may come from the environment. A flag beats a variable.
+
+    Args:
+        parser: To which they are added.
+        environ: Environment variables.
+        prefix: Of the variables: ``"DFGET_"``.
+    """
+
+    def __init__(
+        self, parser: argparse.ArgumentParser, environ: Mapping[str, str], prefix: str
+    ) -> None:
+        self._parser = parser
+        self._environ = environ
+        self._prefix = prefix
+
+    def value(
+        self,
+        *flags: str,
+        help: str,
+        env: str | None = None,
+        type: Callable[[str], object] = str,
+        default: object = None,
+        meta: str | None = None,
+        required: bool = False,
+    ) -> None:
+        """A flag with a value; *env* is its variable's name without the prefix."""
+        name = f"{self._prefix}{env}"
+        if env and name in self._environ:
+            default, required = _Variable(name, self._environ[name], type), False
+        self._parser.add_argument(
+            *flags, type=type, default=default, metavar=meta, help=help, required=required
+        )
+
+    def switch(self, flag: str, help: str, *, env: bool = True) -> None:
+        """A flag without a value."""
+        name = self._prefix + flag.removeprefix("--").replace("-", "_").upper()
+        words = self._environ.get(name, "0").lower() if env else "0"
+        if words not in _FALSE | _TRUE:
+            self._parser.error(f"{name}: want true or false, not {words!r}")
+        self._parser.add_argument(flag, action="store_true", default=words in _TRUE, help=help)
+
+    def endpoint(self, default: str) -> None:
+        """``--endpoint``, and its two variables."""
+        self.value(
+            "-e",
+            "--endpoint",
+            env=(
+                "DFDAEMON_ENDPOINT"
+                if f"{self._prefix}DFDAEMON_ENDPOINT" in self._environ
+                else "ENDPOINT"
+            ),
+            type=endpoint,
+            meta="SOCKET",
+            help=f"the daemon's gRPC socket, default {default}",
+        )
+
+
+def read_variables(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Put the values of variables into *options* where no flag was given."""
+    for name, value in list(vars(options).items()):
+        if isinstance(value, _Variable):
+            setattr(options, name, value.read(parser))
+
+
+def text(text: str) -> str:
+    """Text that can be sent."""
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: want UTF-8")
+    return text
+
+
+def is_utf8(text: str) -> bool:
+    """Whether *text* was UTF-8 when it was given to us: Python keeps other bytes as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def output(text: str) -> str:
+    """A file's name, or - for stdout."""
+    if not text:
+        raise argparse.ArgumentTypeError("'': want a file's name, or - for stdout")
+    return text
+
+
+def piece_length(text: str) -> int:
+    """Bytes of a piece, as the contract allows them."""
+    from pantala.model.pieces import (  # noqa: PLC0415  few give it, all would pay
+        MAX_PIECE_LENGTH,
+        MIN_PIECE_LENGTH,
+    )
+    from pantala.model.units import parse_size  # noqa: PLC0415  few give it, all would pay
+
+    try:
+        length = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
+        raise argparse.ArgumentTypeError(f"{text!r}: want 4MiB to 64MiB")
+    return length
+
+
+def duration(text: str) -> float:
+    """Seconds, above 0."""
+    from pantala.model.units import parse_duration  # noqa: PLC0415  few give it, all would pay
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"{text!r}: want more than 0 and at most 7days")
+    return seconds
+
+
+def endpoint(text: str) -> str:
+    """The path of a socket."""
+    try:
+        return socket_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def task_id(text: str) -> str:
+    """A task's id."""
+    # As model/ids.py has it, which takes 25 ms to import; a test compares them.
+    if len(text) != _ID_LENGTH or not set(text) <= _HEX:
+        raise argparse.ArgumentTypeError(
+            f"task id {text[:150]!r}: want {_ID_LENGTH} lower-case hexadecimal digits"
+        )
+    return text
+
+
+_ID_LENGTH: Final = 64
+_HEX: Final = frozenset("0123456789abcdef")

@@ -1,0 +1,208 @@
+"""Tasks as people and programs read them: rows of JSON, and tables of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pantala.model.units import format_size
+from pantala.model.urls import public_url
+
+from ._text import one_line
+
+#: A task, as ``--json`` prints it: numbers are bytes, times are RFC 3339 or null.
+Row = Mapping[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+
+_URL_SHOWN: Final = 40
+
+#: What a scheduler's word on a task can hold. Request headers are left out: they may hold secrets.
+_STAT_FIELDS: Final = (
+    *("id", "url", "tag", "application", "digest", "state"),
+    *("piece_length", "content_length", "piece_count", "peer_count", "has_available_peer"),
+    *("persistent_replica_count", "current_persistent_replica_count", "current_replica_count"),
+    *("ttl", "created_at", "updated_at"),
+)
+
+
+def node_row(task: Any, type_name: str) -> Row:
+    """A task that a daemon of ours holds.
+
+    A piece is never longer than the content, whatever was asked for: of a single piece
+    :func:`stat_row` could not tell more. Without a piece there is no length.
+    """
+    return {
+        "id": task.id,
+        "type": type_name,
+        "url": public_url(task.url),
+        "tag": _optional(task, "tag"),
+        "application": _optional(task, "application"),
+        "piece_length": min(task.piece_length, task.content_length) or None,
+        "content_length": task.content_length,
+        "piece_count": task.piece_count,
+        "finished_piece_count": task.finished_piece_count,
+        "reserved_bytes": task.reserved_bytes,
+        "lease_count": task.lease_count,
+        "uploaded_count": task.uploaded_count,
+        **{name: _optional(task, name) for name in ("created_at", "finished_at")},
+        **{name: _optional(task, name) for name in ("failed_at", "updated_at")},
+    }
+
+
+def local_row(task: Any, type_name: str) -> Row:
+    """A task that a stock daemon holds, which tells less."""
+    return {
+        "id": task.task_id,
+        "type": type_name,
+        "piece_length": _optional(task, "piece_length"),
+        "content_length": _optional(task, "content_length"),
+        "uploaded_count": task.uploaded_count,
+        **{name: _optional(task, name) for name in ("created_at", "finished_at")},
+        **{name: _optional(task, name) for name in ("failed_at", "updated_at")},
+    }
+
+
+def stat_row(task: Any) -> Row:
+    """What is known of a task, whatever its kind: that much of it as its message has."""
+    known = task.DESCRIPTOR.fields_by_name
+    row = {name: _optional(task, name) for name in _STAT_FIELDS if name in known}
+    if "url" in row:
+        row["url"] = public_url(task.url)
+    if "piece_length" not in known:
+        row["piece_length"] = _piece_length(task)
+    elif not task.piece_count:
+        row["piece_length"] = None
+    return {name: row[name] for name in _STAT_FIELDS if name in row}
+
+
+def _optional(task: Any, name: str) -> Any:
+    """A field's value; None where it may be absent and is."""
+    field = task.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence and not task.HasField(name):
+        return None
+    value = getattr(task, name)
+    if field.message_type is None:
+        return value
+    if field.message_type.full_name == "google.protobuf.Duration":
+        return value.ToNanoseconds() / 1e9
+    return value.ToDatetime(UTC).isoformat(timespec="seconds")
+
+
+def _piece_length(task: Any) -> int | None:
+    """Bytes in every piece but the last; None if *task* lists no piece to tell it from."""
+    if not task.pieces:
+        return None
+    # It may be the last, which is shorter: where it begins tells how long those before it are.
+    piece = task.pieces[0]
+    return int(piece.offset // piece.number if piece.number else piece.length)
+
+
+# -- for people --------------------------------------------------------------------------------
+
+
+def _time(text: str | None) -> str:
+    """In the time of this place."""
+    return "-" if text is None else f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _url(url: str) -> str:
+    return url if len(url) <= _URL_SHOWN else f"{url[:12]}…{url[13 - _URL_SHOWN :]}"
+
+
+def _plainly(value: object) -> str:
+    return "-" if value in {None, ""} else one_line(str(value))
+
+
+def _size(size: int | None) -> str:
+    return "-" if size is None else format_size(size)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    parts = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    rest, text = round(seconds), []
+    for unit, letter in parts:
+        count, rest = divmod(rest, unit)
+        if count:
+            text.append(f"{count}{letter}")
+    return " ".join(text) or "0s"
+
+
+#: Of a list; those of which no row says anything are left out.
+LS_COLUMNS: Final[Sequence[Column]] = (
+    ("ID", lambda row: str(row["id"])),
+    ("URL", lambda row: _url(_plainly(row.get("url")))),
+    ("PIECE LENGTH", lambda row: _size(row["piece_length"])),
+    ("CONTENT LENGTH", lambda row: _size(row["content_length"])),
+    (
+        "PIECES",
+        lambda row: (
+            f"{row['finished_piece_count']}/{row['piece_count']}" if "piece_count" in row else "-"
+        ),
+    ),
+    ("CREATED", lambda row: _time(row["created_at"])),
+    ("FINISHED", lambda row: _time(row["finished_at"])),
+    ("FAILED", lambda row: _time(row["failed_at"])),
+    ("UPDATED", lambda row: _time(row["updated_at"])),
+    ("LEASES", lambda row: _plainly(row.get("lease_count"))),
+)
+
+#: How a fact of :func:`stat_row` is called, and shown.
+_FACTS: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
+    "id": ("ID", str),
+    "url": ("URL", _plainly),
+    "tag": ("TAG", _plainly),
+    "application": ("APPLICATION", _plainly),
+    "digest": ("DIGEST", _plainly),
+    "state": ("STATE", _plainly),
+    "piece_length": ("PIECE LENGTH", _size),
+    "content_length": ("CONTENT LENGTH", _size),
+    "piece_count": ("PIECES", str),
+    "peer_count": ("PEERS", str),
+    "has_available_peer": ("AVAILABLE", lambda has: "yes" if has else "no"),
+    "persistent_replica_count": ("PERSISTENT REPLICA COUNT", str),
+    "current_persistent_replica_count": ("CURRENT PERSISTENT REPLICAS", str),
+    "current_replica_count": ("CURRENT REPLICAS", str),
+    "ttl": ("TTL", _duration),
+    "created_at": ("CREATED", _time),
+    "updated_at": ("UPDATED", _time),
+}
+
+
+def stat_lines(row: Row) -> str:
+    """What :func:`stat_row` gave, a fact a line."""
+    return table([[_FACTS[name][0], _FACTS[name][1](value)] for name, value in row.items()])
+
+
+def ls_lines(rows: Sequence[Row]) -> str:
+    """A line for each of *rows*, under a head."""
+    return table(
+        [[name for name, _ in LS_COLUMNS], *([show(row) for _, show in LS_COLUMNS] for row in rows)]
+    )
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """*lines* with their cells below each other.
+
+    A line is a line, however long: an id that is cut in two cannot be copied, on a terminal as
+    little as by the programs that cut lines up.
+    """
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
+        )
+        for line in lines
+    )
+    return "".join(f"{line.rstrip()}\n" for line in padded)
+
+
+def _width(text: str) -> int:
+    """Columns that *text* takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
