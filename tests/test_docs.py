@@ -16,9 +16,9 @@ from pantala.scheduler.config import CATALOGUE
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "pantala"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-#: Of ``dfctl``: a kind, and what is done with tasks of it.
-COMMANDS = {"task", "cache-task", "persistent-cache-task", "ls", "stat", "rm"}
-PROGRAMS = ("dfget", "dfdaemon", "dfscheduler", "dfctl")
+#: Of ``dfctl``: a kind, and what is done with tasks of it; of ``dfcache``: that alone.
+COMMANDS = {"import", "export", "task", "cache-task", "persistent-cache-task", "ls", "stat", "rm"}
+PROGRAMS = ("dfget", "dfcache", "dfdaemon", "dfscheduler", "dfctl")
 
 #: ``daemon/app.py`` and its like, between backticks.
 MODULE = re.compile(r"`([a-z_]+/[a-z_/]+\.py|[a-z_]+\.py)`")
@@ -96,7 +96,7 @@ def test_ci_runs_the_readmes_line_for_the_tests() -> None:
 
 
 def test_every_program_is_installed_and_helps() -> None:
-    """The four of the package's metadata, each under its own name."""
+    """All of the package's metadata, each under its own name."""
     scripts = tomllib.loads(text("pyproject.toml"))["project"]["scripts"]
     assert scripts == {name: f"pantala.cli.{name}:main" for name in PROGRAMS}
     for name in PROGRAMS:

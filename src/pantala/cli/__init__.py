@@ -1,6 +1,7 @@
 """The programs.
 
 - :mod:`.dfget`: fetch one URL; starts in the time of a bare interpreter or two
+- :mod:`.dfcache`: import a file into the cluster, export it again
 - :mod:`.dfctl`: look at a daemon's tasks and remove them
 - :mod:`.dfdaemon`: run the daemon of a machine
 - :mod:`.dfscheduler`: run a scheduler
@@ -12,6 +13,7 @@ What all of them share:
 - :mod:`._process`: standard streams that are there, and take any text
 - :mod:`._rows`: tasks as rows of JSON, and tables of them
 - :mod:`._settings`: settings as ``--check`` prints them
+- :mod:`._signals`: signals, and time that is up, as exceptions
 - :mod:`._text`: errors and flags fit for a terminal
 
 What ``dfget`` is made of; each imports as little as it can:

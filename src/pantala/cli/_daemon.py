@@ -6,7 +6,7 @@ something to ask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Self, cast
 
@@ -91,8 +91,16 @@ class Daemon:
         """The same of ``pantala.v1.Node``, which a daemon of ours has."""
         return self._ask(_NODE, method, fields)
 
-    def wait(self, method: str, tick: Callable[[], None], *, timeout: float, **fields: Any) -> Any:
-        """Call a unary method that takes its time; *tick* is called ten times a second meanwhile.
+    def wait(
+        self, method: str, fields: Mapping[str, Any], tick: Callable[[], None], *, timeout: float
+    ) -> Any:
+        """Call a unary method that takes its time; its answer.
+
+        Args:
+            method: Its name.
+            fields: Of the request.
+            tick: Called ten times a second meanwhile.
+            timeout: Seconds.
 
         Raises:
             DragonflyError: What the daemon answered, or that it did not within *timeout* seconds.
@@ -111,7 +119,9 @@ class Daemon:
             call.cancel()
 
     @contextmanager
-    def stream(self, method: str, *, timeout: float, **fields: Any) -> Iterator[Iterator[Any]]:
+    def stream(
+        self, method: str, fields: Mapping[str, Any], *, timeout: float
+    ) -> Iterator[Iterator[Any]]:
         """Call a method that answers with a stream of messages, to be read inside the ``with``.
 
         Raises:
@@ -132,7 +142,7 @@ class Daemon:
         finally:
             call.cancel()
 
-    def _ask(self, service: ServiceDescriptor, method: str, fields: dict[str, Any]) -> Any:
+    def _ask(self, service: ServiceDescriptor, method: str, fields: Mapping[str, Any]) -> Any:
         request = _request(service.methods_by_name[method], fields)
         try:
             return self._unary(service, method)(request, timeout=LONG)
@@ -165,7 +175,7 @@ def _path(method: MethodDescriptor) -> str:
     return f"/{method.containing_service.full_name}/{method.name}"
 
 
-def _request(method: MethodDescriptor, fields: dict[str, Any]) -> Any:
+def _request(method: MethodDescriptor, fields: Mapping[str, Any]) -> Any:
     """The message, of those fields that are given."""
     given = {name: value for name, value in fields.items() if value is not None}
     return GetMessageClass(method.input_type)(**given)

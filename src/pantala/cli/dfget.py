@@ -13,9 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pantala.errors import DragonflyError, SourceFailed, TimedOut, Unavailable
@@ -28,20 +26,11 @@ from ._handoff import Connection, connect, connect_if_there
 from ._output import Output, output_for
 from ._process import OutputLost, program
 from ._progress import Progress
+from ._signals import Stopped, ended_by_signals
 from ._text import one_line
 
 # The daemon's own word about a timeout says more than ours; leave it the time to come.
 _GRACE: Final = 1.0
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stopped(BaseException):
-    """A signal asks to end; what is unfinished is to be cleaned up on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def main() -> int:
@@ -58,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     """Do what the arguments *argv* say; return the exit status, see ``--help``."""
     options = parse(argv, os.environ)
     try:
-        with _ended_by_signals(options.timeout + 2 * _GRACE):
+        with ended_by_signals(options.timeout + 2 * _GRACE):
             result = _fetch(options)
             if options.json:
                 _print_json(result)
@@ -137,38 +126,6 @@ def _connect(endpoint: str | None, progress: Progress) -> Connection:
             f"no daemon is running; started a personal one (pid {pid}, quits after 5 minutes idle)"
         )
     return connection
-
-
-@contextmanager
-def _ended_by_signals(seconds: float) -> Iterator[None]:
-    """Turn signals into :class:`Stopped`, and after *seconds* whatever goes on into TimedOut.
-
-    The alarm is the end of waits that have none of their own: a pipe that nobody reads, a
-    file system that does not answer.
-    """
-    before = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGALRM)}
-    for number in _SIGNALS:
-        if before[number] is not signal.SIG_IGN:  # nohup wants it to stay ignored
-            signal.signal(number, _stop)
-    signal.signal(signal.SIGALRM, _time_out)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.setitimer(signal.ITIMER_REAL, *timer)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # an impatient second one would cut the cleanup short
-    raise Stopped(number)
-
-
-def _time_out(_number: int, _frame: FrameType | None) -> None:
-    raise TimedOut("gave up after the time that --timeout allows")
 
 
 def _fail(options: Options, message: str, code: str, error: BaseException) -> int:

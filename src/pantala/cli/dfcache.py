@@ -1,0 +1,399 @@
+"""``dfcache``: import a file into the cluster, where so many hosts keep it, and export it again.
+
+The daemon of this machine reads what is imported, and writes what is exported, unless its content
+is to come through the socket. Dragonfly's own daemon can be asked as well as ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pantala import BUILD_VERSION
+from pantala.errors import DragonflyError, InvalidRequest, SourceFailed, Unavailable
+from pantala.paths import DEFAULT_SOCKET
+
+from . import _flags as flags
+from ._process import OutputLost, program
+from ._progress import Progress
+from ._signals import Stopped, ended_by_signals
+from ._text import one_line
+
+if TYPE_CHECKING:
+    from ._daemon import Daemon
+    from ._output import Output
+
+#: The daemon's own word about a timeout says more than ours; leave it the time to come.
+_GRACE: Final = 1.0
+
+#: Seconds until a daemon that cannot be asked is given up.
+_STAT_LIMIT: Final = 30.0
+
+#: Seconds that an imported content may be kept, at least and at most: 5 minutes to 7 days.
+_TTL: Final = (300.0, 7 * 86400.0)
+
+_MAX_REPLICAS: Final = 1000
+
+_EPILOG: Final = """\
+examples:
+  dfcache import model.bin --persistent-replica-count 3 --ttl 24h
+  dfcache export ID -O model.bin
+  dfcache stat ID
+
+Most flags have a variable: dfcache import --tag has DFCACHE_IMPORT_TAG. A flag beats it; an empty
+one counts as unset. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+class Options(argparse.Namespace):
+    """What the user wants. The attributes are the flags of each command's ``--help``."""
+
+    command: str
+    path: str
+    id: str
+    content_for_calculating_task_id: str | None
+    persistent_replica_count: int
+    piece_length: int | None
+    application: str | None
+    tag: str | None
+    ttl: float
+    timeout: float
+    transfer_from_dfdaemon: bool
+    overwrite: bool
+    force_hard_link: bool
+    output: str
+    digest: str | None
+    endpoint: str | None
+    no_progress: bool
+    json: bool
+
+
+def main() -> int:
+    """The program: :func:`run` with this process's arguments."""
+    with program("dfcache"):
+        return run(sys.argv[1:], os.environ)
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
+    options = _parse(argv, {name: value for name, value in environ.items() if value})
+    from ._daemon import Daemon  # noqa: PLC0415  gRPC: wrong usage need not wait for it
+
+    shown = not (options.no_progress or options.json) and sys.stderr.isatty()
+    progress = Progress(sys.stderr, shown=shown)
+    try:
+        with ended_by_signals(options.timeout + 2 * _GRACE):
+            try:
+                with Daemon.at(options.endpoint) as daemon:
+                    result = _COMMANDS[options.command](daemon, options, progress)
+            finally:
+                progress.clear()
+            if options.json:
+                _print_json(result)
+    except DragonflyError as error:
+        return _fail(options, str(error), error.code.name, error)
+    except OSError as error:
+        return _fail(options, str(error), "INTERNAL", error)
+    except Stopped as stop:
+        _fail(options, f"stopped by {signal.Signals(stop.number).name}", "CANCELLED", stop)
+        return 128 + stop.number
+    return 0
+
+
+# -- commands ----------------------------------------------------------------------------------
+
+
+def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
+    from . import _rows  # noqa: PLC0415  it compiles patterns
+
+    if options.content_for_calculating_task_id is None:
+        progress.say("the content's id is its hash, which takes a while for a large file")
+    wanted = {
+        "content_for_calculating_task_id": options.content_for_calculating_task_id,
+        "path": options.path,
+        "persistent_replica_count": options.persistent_replica_count,
+        "tag": options.tag,
+        "application": options.application,
+        "piece_length": options.piece_length,
+        "ttl": _duration(options.ttl),
+        "timeout": _duration(options.timeout),
+    }
+    limit = options.timeout + _GRACE
+    task = daemon.wait("UploadPersistentCacheTask", wanted, progress.tick, timeout=limit)
+    if not options.json:
+        progress.clear()
+        sys.stdout.write(f"{task.id}\n")
+    return _rows.stat_row(task)
+
+
+def _stat(daemon: Daemon, options: Options, _progress: Progress) -> Mapping[str, Any]:
+    from . import _rows  # noqa: PLC0415  it compiles patterns
+
+    row = _rows.stat_row(daemon.ask("StatPersistentCacheTask", task_id=options.id))
+    if not options.json:
+        sys.stdout.write(_rows.stat_lines(row))
+    return row
+
+
+def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
+    from ._output import output_for  # noqa: PLC0415  only here
+
+    wanted: dict[str, Any] = {
+        "task_id": options.id,
+        "tag": options.tag,
+        "application": options.application,
+        "digest": options.digest,
+        "timeout": _duration(options.timeout),
+    }
+    if options.transfer_from_dfdaemon:
+        with output_for(options.output, overwrite=options.overwrite) as output:
+            length = _receive(
+                daemon, options, progress, {**wanted, "need_piece_content": True}, output
+            )
+            output.commit()
+    else:
+        path = str(Path(options.output).absolute())
+        wanted |= {
+            "output_path": path,
+            "overwrite": options.overwrite,
+            "force_hard_link": options.force_hard_link,
+        }
+        length = _receive(daemon, options, progress, wanted, None)
+    progress.done()
+    return {
+        "task_id": options.id,
+        "output": options.output,
+        "content_length": length,
+        "seconds": round(progress.seconds, 6),
+        "digest_verified": options.digest is not None,
+    }
+
+
+def _receive(
+    daemon: Daemon,
+    options: Options,
+    progress: Progress,
+    wanted: Mapping[str, Any],
+    output: Output | None,
+) -> int:
+    """Have a task downloaded, and write its pieces to *output*, if there is one; its length.
+
+    Raises:
+        Unavailable: Less came than there should be.
+    """
+    total, received = None, dict.fromkeys(("peers", "cache"), 0)
+    limit = options.timeout + _GRACE
+    with daemon.stream("DownloadPersistentCacheTask", wanted, timeout=limit) as messages:
+        for message in messages:
+            match message.WhichOneof("response"):
+                case "download_persistent_cache_task_started_response":
+                    started = message.download_persistent_cache_task_started_response
+                    total = int(started.content_length)
+                    progress.started(total)
+                case "download_piece_finished_response":
+                    piece = message.download_piece_finished_response.piece
+                    if output is not None:
+                        output.write(int(piece.offset), memoryview(piece.content))
+                    local = piece.traffic_type == _LOCAL_PEER
+                    received["cache" if local else "peers"] += int(piece.length)
+                    progress.moved(received)
+    if total is None or sum(received.values()) != total:
+        whole = "unknown" if total is None else f"{total} bytes"
+        raise Unavailable(
+            f"the download of task {options.id} ended early: {sum(received.values())} bytes came, "
+            f"of {whole}"
+        )
+    return total
+
+
+#: ``common.v2.TrafficType``
+_LOCAL_PEER: Final = 2
+
+_COMMANDS: Final[Mapping[str, Callable[[Daemon, Options, Progress], Mapping[str, Any]]]] = {
+    "import": _import,
+    "export": _export,
+    "stat": _stat,
+}
+
+
+def _duration(seconds: float) -> Any:
+    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415  gRPC has imported it
+
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+# -- the command line --------------------------------------------------------------------------
+
+
+def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="dfcache",
+        description="Keep files in the cluster: import them, and export them again.",
+        epilog=_EPILOG,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"dfcache {BUILD_VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {
+        name: commands.add_parser(
+            name, help=about, description=f"{about.capitalize()}.", formatter_class=_formatter
+        )
+        for name, about in (
+            ("import", "import a file of this machine into the cluster; prints the task's id"),
+            ("export", "write a task's content to a file"),
+            ("stat", "show what the cluster knows of a task"),
+        )
+    }
+    for name, below in parsers.items():
+        _add(name, below, flags.Flags(below, environ, f"DFCACHE_{name.upper()}_"))
+    options = parser.parse_args(argv, namespace=Options())
+    below = parsers[options.command]
+    flags.read_variables(below, options)
+    if options.command == "export":
+        _check_export(below, options)
+    if options.command == "import":
+        try:
+            options.path = _readable(options.path)
+        except InvalidRequest as error:
+            below.error(str(error))
+    return options
+
+
+def _add(command: str, parser: argparse.ArgumentParser, add: flags.Flags) -> None:
+    if command == "import":
+        parser.add_argument("path", metavar="PATH", type=flags.text, help="the file")
+        add.value(
+            "--content-for-calculating-task-id",
+            env="CONTENT_FOR_CALCULATING_TASK_ID",
+            type=flags.text,
+            meta="TEXT",
+            help="identity of the content, in place of its hash",
+        )
+        add.value(
+            "--persistent-replica-count",
+            env="PERSISTENT_REPLICA_COUNT",
+            type=_replicas,
+            default=2,
+            meta="N",
+            help="hosts that shall keep it as long as it lives, default 2",
+        )
+        add.value(
+            "--piece-length",
+            env="PIECE_LENGTH",
+            type=flags.piece_length,
+            meta="SIZE",
+            help="4MiB to 64MiB",
+        )
+        add.value(
+            "--ttl", env="TTL", type=_ttl, default=3600.0, meta="TIME", help="5m to 7d, default 1h"
+        )
+    else:
+        parser.add_argument("id", metavar="ID", type=flags.task_id, help="the task")
+    if command == "export":
+        _add_export(add)
+    if command == "stat":
+        parser.set_defaults(no_progress=True, timeout=_STAT_LIMIT)
+    else:
+        for flag, name in (("--application", "APPLICATION"), ("--tag", "TAG")):
+            add.value(
+                flag, env=name, type=flags.text, meta="TEXT", help="of the content's identity"
+            )
+        times = {"import": (1800.0, "30m"), "export": (7200.0, "2h")}
+        default, shown = times[command]
+        add.value(
+            "--timeout",
+            env="TIMEOUT",
+            type=flags.duration,
+            default=default,
+            meta="TIME",
+            help=f"default {shown}",
+        )
+        add.switch("--no-progress", "draw no progress")
+    add.endpoint(f"{DEFAULT_SOCKET}, or the personal daemon's")
+    add.switch("--json", "print the result, or the error, as one JSON object", env=False)
+    # Scripts for Dragonfly's dfcache set these. There is nothing to log on this side.
+    add.value("-l", "--log-level", env="LOG_LEVEL", help="accepted; the daemon has the log")
+    add.switch("--console", "accepted; the daemon has the log")
+
+
+def _add_export(add: flags.Flags) -> None:
+    add.value(
+        "-O",
+        "--output",
+        env="OUTPUT",
+        type=flags.output,
+        required=True,
+        meta="FILE",
+        help="where to put it; - is stdout",
+    )
+    add.switch(
+        "--transfer-from-dfdaemon",
+        "the content comes through the socket, and dfcache writes the file itself",
+    )
+    add.switch("--overwrite", "replace an existing file")
+    add.switch("--force-hard-link", "the file must be a hard link of the daemon's, or it fails")
+    add.value("--digest", env="DIGEST", type=flags.text, meta="ALG:VALUE", help="of the content")
+
+
+def _check_export(parser: argparse.ArgumentParser, options: Options) -> None:
+    if options.output == "-":
+        if options.json:
+            parser.error("--json and -O - both want stdout")
+        options.transfer_from_dfdaemon = True  # a daemon writes files only
+    if options.force_hard_link and options.transfer_from_dfdaemon:
+        parser.error("--force-hard-link: content from the socket is no link of the daemon's file")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, width=90)
+
+
+def _replicas(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text[:9]) <= _MAX_REPLICAS:
+        raise argparse.ArgumentTypeError(f"{text[:50]!r}: want 1 to {_MAX_REPLICAS}")
+    return int(text)
+
+
+def _ttl(text: str) -> float:
+    seconds = flags.duration(text)
+    if not _TTL[0] <= seconds <= _TTL[1]:
+        raise argparse.ArgumentTypeError(f"{text!r}: want 5m to 7d")
+    return seconds
+
+
+def _readable(text: str) -> str:
+    """The absolute path of a file. Raises InvalidRequest if there is none."""
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise InvalidRequest(f"{text}: {'is no file' if path.exists() else 'no such file'}")
+    return str(path)
+
+
+# -- the end -----------------------------------------------------------------------------------
+
+
+def _fail(options: Options, message: str, code: str, error: BaseException) -> int:
+    message = one_line(message)
+    sys.stderr.write(f"dfcache: {message}\n")
+    if options.json and not isinstance(error, OutputLost):
+        status_code = error.status_code if isinstance(error, SourceFailed) else None
+        _print_json({"error": {"code": code, "message": message, "status_code": status_code}})
+    return 1
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
