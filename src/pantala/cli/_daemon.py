@@ -70,10 +70,14 @@ class Daemon:
         else:
             self.is_ours = info.version.startswith("pantala/")
 
-    def need_ours(self) -> None:
-        """Raises FeatureOff if the daemon is not pantala."""
+    def need_ours(self, why: str) -> None:
+        """Raises FeatureOff, with *why*, if the daemon is not pantala."""
         if not self.is_ours:
-            raise FeatureOff(f"{self._who} is not pantala: a cache RPC would kill it")
+            raise FeatureOff(f"{self._who} is not pantala: {why}")
+
+    def has(self, method: str) -> bool:
+        """Whether the contract has a method of that name for programs."""
+        return method in _DOWNLOAD.methods_by_name
 
     def ask(self, method: str, **fields: Any) -> Any:
         """Call a unary method of the contract's ``DfdaemonDownload``; its answer.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pantala import BUILD_VERSION
-from pantala.errors import DragonflyError
+from pantala.errors import DragonflyError, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
 from ._flags import endpoint, task_id
@@ -32,6 +32,7 @@ examples:
   dfctl cache-task ls            what this machine's daemon holds in memory
   dfctl cache-task stat ID       what the cluster knows of a task
   dfctl cache-task rm ID ID      give the memory back
+  dfctl cache-task rm --swarm ID on every host: the next download reads the origin anew
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
@@ -72,6 +73,7 @@ class _Options(argparse.Namespace):
     command: str
     id: str
     ids: list[str]
+    swarm: bool
     endpoint: str | None
     json: bool
 
@@ -98,7 +100,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         with Daemon.at(options.endpoint) as daemon:
             if kind.ours:
-                daemon.need_ours()
+                daemon.need_ours("a cache RPC would kill it")
             return _COMMANDS[options.command](daemon, kind, options)
     except DragonflyError as error:
         message = _report(error)
@@ -127,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
         stat.add_argument("id", metavar="ID", type=task_id)
         rm = _command(commands, "rm", "remove tasks; one that fails does not keep the others")
         rm.add_argument("ids", metavar="ID", type=task_id, nargs="+")
+        rm.add_argument(
+            "--swarm",
+            action="store_true",
+            help="on all hosts that the task's scheduler knows of, not on this one alone",
+        )
     return parser
 
 
@@ -192,18 +199,44 @@ def _stat(daemon: Daemon, kind: _Kind, options: _Options) -> int:
 def _rm(daemon: Daemon, kind: _Kind, options: _Options) -> int:
     removed: list[str] = []
     failed: dict[str, str] = {}
+    hosts: dict[str, list[str]] = {}
     for one in options.ids:
         try:
-            daemon.ask(f"Delete{kind.word}Task", task_id=one)
+            hosts[one] = _remove(daemon, kind, one, swarm=options.swarm)
         except DragonflyError as error:
             failed[one] = _report(error)
         else:
             removed.append(one)
             if not options.json:
-                sys.stdout.write(f"removed {one}\n")
+                count = len(hosts[one])
+                where = f" from {count} host{'s' * (count != 1)}" if options.swarm else ""
+                sys.stdout.write(f"removed {one}{where}\n")
     if options.json:
-        _print_json({"removed": removed, "failed": failed})
+        _print_json(
+            {"removed": removed, "failed": failed} | ({"hosts": hosts} if options.swarm else {})
+        )
     return 1 if failed else 0
+
+
+def _remove(daemon: Daemon, kind: _Kind, task: str, *, swarm: bool) -> list[str]:
+    """Have a task deleted; the hosts where it was, as far as they are told.
+
+    Raises:
+        Unavailable: Some of them may hold it still.
+    """
+    method = f"Delete{kind.word}Task"
+    if not swarm and daemon.has(method):
+        daemon.ask(method, task_id=task)
+        return []
+    daemon.need_ours(f"it cannot delete {kind.type} tasks" + " in a swarm" * swarm)
+    answer = daemon.ask_node("DeleteTask", type=kind.type, task_id=task, swarm=swarm)
+    if answer.failed:
+        why = "; ".join(f"{host}: {text}" for host, text in sorted(answer.failed.items()))
+        raise Unavailable(
+            f"task {task}: removed from {len(answer.host_ids)} hosts, not from {len(answer.failed)}"
+            f" ({why})"
+        )
+    return list(answer.host_ids)
 
 
 _COMMANDS: Final[Mapping[str, Callable[[Daemon, _Kind, _Options], int]]] = {

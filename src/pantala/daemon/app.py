@@ -315,7 +315,9 @@ class Daemon:
         server = new_server(self._doors.programs)
         methods = DownloadService(self.node, self.engine, self.schedulers).methods()
         add_service(server, DOWNLOAD_SERVICE, SimpleNamespace(**methods), admit=self._admit_local)
-        add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
+        add_service(
+            server, NODE_SERVICE, NodeService(self.node, self.schedulers), admit=self._admit_local
+        )
         _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
         with private():
             bind(server, f"unix:{path.path}", setting="download.server.socketPath")

@@ -44,6 +44,11 @@ class NodeStub(object):
                 request_serializer=pantala_dot_pb_dot_node__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_node__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
+        self.DeleteTask = channel.unary_unary(
+                '/pantala.v1.Node/DeleteTask',
+                request_serializer=pantala_dot_pb_dot_node__pb2.DeleteTaskRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer(object):
@@ -61,6 +66,12 @@ class NodeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +84,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ListTasks,
                     request_deserializer=pantala_dot_pb_dot_node__pb2.ListTasksRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_node__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'DeleteTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTask,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.DeleteTaskRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +145,108 @@ class Node(object):
             '/pantala.v1.Node/ListTasks',
             pantala_dot_pb_dot_node__pb2.ListTasksRequest.SerializeToString,
             pantala_dot_pb_dot_node__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Node/DeleteTask',
+            pantala_dot_pb_dot_node__pb2.DeleteTaskRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SwarmStub(object):
+    """A scheduler's: what concerns all hosts of a task.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.DeleteTask = channel.unary_unary(
+                '/pantala.v1.Swarm/DeleteTask',
+                request_serializer=pantala_dot_pb_dot_node__pb2.DeleteFromSwarmRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
+                _registered_method=True)
+
+
+class SwarmServicer(object):
+    """A scheduler's: what concerns all hosts of a task.
+    """
+
+    def DeleteTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SwarmServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'DeleteTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTask,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.DeleteFromSwarmRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pantala.v1.Swarm', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pantala.v1.Swarm', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Swarm(object):
+    """A scheduler's: what concerns all hosts of a task.
+    """
+
+    @staticmethod
+    def DeleteTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Swarm/DeleteTask',
+            pantala_dot_pb_dot_node__pb2.DeleteFromSwarmRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

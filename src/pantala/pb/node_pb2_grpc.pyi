@@ -36,12 +36,14 @@ class NodeStub:
     def __new__(cls, channel: _aio.Channel) -> NodeAsyncStub: ...
     Info: _grpc.UnaryUnaryMultiCallable[_node_pb2.InfoRequest, _node_pb2.InfoResponse]
     ListTasks: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListTasksRequest, _node_pb2.ListTasksResponse]
+    DeleteTask: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteTaskRequest, _node_pb2.DeleteTaskResponse]
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Info: _aio.UnaryUnaryMultiCallable[_node_pb2.InfoRequest, _node_pb2.InfoResponse]  # type: ignore[assignment]
     ListTasks: _aio.UnaryUnaryMultiCallable[_node_pb2.ListTasksRequest, _node_pb2.ListTasksResponse]  # type: ignore[assignment]
+    DeleteTask: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteTaskRequest, _node_pb2.DeleteTaskResponse]  # type: ignore[assignment]
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -58,4 +60,39 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ListTasksResponse, _abc.Awaitable[_node_pb2.ListTasksResponse]]: ...
 
+    @_abc_1.abstractmethod
+    def DeleteTask(
+        self,
+        request: _node_pb2.DeleteTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.DeleteTaskResponse, _abc.Awaitable[_node_pb2.DeleteTaskResponse]]: ...
+
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class SwarmStub:
+    """A scheduler's: what concerns all hosts of a task."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SwarmAsyncStub: ...
+    DeleteTask: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteFromSwarmRequest, _node_pb2.DeleteTaskResponse]
+
+@_typing.type_check_only
+class SwarmAsyncStub(SwarmStub):
+    """A scheduler's: what concerns all hosts of a task."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    DeleteTask: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteFromSwarmRequest, _node_pb2.DeleteTaskResponse]  # type: ignore[assignment]
+
+class SwarmServicer(metaclass=_abc_1.ABCMeta):
+    """A scheduler's: what concerns all hosts of a task."""
+
+    @_abc_1.abstractmethod
+    def DeleteTask(
+        self,
+        request: _node_pb2.DeleteFromSwarmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.DeleteTaskResponse, _abc.Awaitable[_node_pb2.DeleteTaskResponse]]: ...
+
+def add_SwarmServicer_to_server(servicer: SwarmServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

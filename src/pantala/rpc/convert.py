@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, cast
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pantala.errors import InvalidRequest
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
 from pantala.pb import common_pb2
@@ -69,6 +70,15 @@ def _fields(message: Any) -> Mapping[str, bool]:
 @functools.lru_cache(maxsize=256)  # of the classes of messages
 def _fields_of(descriptor: Any) -> Mapping[str, bool]:
     return {field.name: field.has_presence for field in descriptor.fields}
+
+
+def kind_of(number: int) -> Kind:
+    """The kind of that number. Raises InvalidRequest if there is none."""
+    try:
+        return Kind(number)
+    except ValueError:
+        known = ", ".join(common_pb2.TaskType.keys())
+        raise InvalidRequest(f"no kind of task is number {number}: want one of {known}") from None
 
 
 def duration(seconds: float) -> Duration:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -23,7 +23,13 @@ from pantala.errors import (
 )
 from pantala.model.announce import Registration
 from pantala.model.task import Kind
-from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.pb import (
+    common_pb2,
+    node_pb2,
+    node_pb2_grpc,
+    scheduler_pb2,
+    scheduler_pb2_grpc,
+)
 from pantala.ports import KnownTask
 
 from . import status
@@ -43,6 +49,7 @@ EPOCH_KEY: Final = "pantala-epoch"
 SECRET_KEY: Final = "pantala-secret"  # noqa: S105  a name
 
 _UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
+_SWARM_LIMIT: Final = 25.0  # a scheduler gives itself 20 s to tell all hosts
 _STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
 
 
@@ -65,6 +72,7 @@ class Scheduler:
         self._closed = False
         self._channel = grpc.aio.insecure_channel(address, channel_options(address))
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
+        self._swarm: Any = node_pb2_grpc.SwarmStub(self._channel)
 
     def __repr__(self) -> str:
         return f"<Scheduler {self.address}>"
@@ -105,6 +113,15 @@ class Scheduler:
         """Say that a host holds a task no longer. Raises DragonflyError if it did not take it."""
         method, request = dialect_of(kind).delete
         await self.call(method, request(host_id=host_id, task_id=task_id))
+
+    async def delete_from_swarm(self, host_id: str, kind: Kind, task_id: str) -> Any:
+        """Have it tell all other hosts to delete a task; its answer. Raises DragonflyError."""
+        message = node_pb2.DeleteFromSwarmRequest(host_id=host_id, task_id=task_id)
+        message.type = cast("common_pb2.TaskType.ValueType", kind.value)
+        with self.speaking():
+            return await self._swarm.DeleteTask(
+                message, timeout=_SWARM_LIMIT, metadata=self.metadata
+            )
 
     async def call(
         self,

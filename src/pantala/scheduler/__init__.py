@@ -10,6 +10,7 @@
 - :mod:`.imports`: tasks that are imported
 - :mod:`.replication`: keeping up how many hosts have one
 - :mod:`.hosts`: calling a host
+- :mod:`.swarm`: what concerns all hosts of a task
 - :mod:`.records`: what outlives a scheduler
 - :mod:`.dialects`: the names by which the contract calls each kind of task
 - :mod:`.convert`: messages to values, and back

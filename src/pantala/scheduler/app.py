@@ -31,6 +31,7 @@ from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
+from . import swarm
 from .config import SchedulerConfig
 from .imports import Imports
 from .metrics import CONTENT_TYPE, Metrics
@@ -180,9 +181,10 @@ class Scheduler:
         server = new_server(self._connections)
         methods = self._service.methods()
         add_service(server, SERVICE, methods, admit=self._admit, observe=self._metrics.observe)
+        add_service(server, swarm.SERVICE, swarm.Swarm(self._world), admit=self._admit)
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(server, (SERVICE,))
+        add_reflection(server, (SERVICE, swarm.SERVICE))
         self._bind(server)
         await server.start()
         if self._path is not None:

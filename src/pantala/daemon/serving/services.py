@@ -23,19 +23,28 @@ from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.host.hostinfo import HostFacts
 from pantala.daemon.node import Node, take
 from pantala.daemon.sharing.uploads import NodeUploads
-from pantala.errors import Busy, Forbidden, InvalidRequest
+from pantala.errors import (
+    Busy,
+    Forbidden,
+    HostUnknown,
+    InvalidRequest,
+    NotFound,
+    SchedulerLost,
+    TaskNotFound,
+)
 from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, Kind
 from pantala.pb import common_pb2, node_pb2
-from pantala.rpc.convert import piece_message, timestamp
+from pantala.rpc.convert import kind_of, piece_message, timestamp
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE, DaemonDialect
 from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 
 from . import output
 from .task_methods import Context, Make, Stream, TaskMethods, Unary
@@ -244,8 +253,9 @@ class UploadService(TaskMethods):
 class NodeService:
     """``pantala.v1.Node``: what the contract cannot say."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, schedulers: Schedulers) -> None:
         self._node = node
+        self._schedulers = schedulers
 
     async def Info(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
         """See node.proto."""
@@ -264,6 +274,33 @@ class NodeService:
             capacity_bytes=figures.capacity,
             used_bytes=figures.used,
         )
+
+    async def DeleteTask(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
+        """See node.proto."""
+        kind, task_id = kind_of(request.type), check_task_id(request.task_id)
+        answer = node_pb2.DeleteTaskResponse()
+        if request.swarm:
+            # First the others: while it is here, the scheduler knows of the task.
+            with contextlib.suppress(NotFound):
+                answer = await self._delete_elsewhere(kind, task_id)
+        holding = self._node.stores.get(kind, task_id)
+        if holding is not None:
+            self._node.stores.remove(holding, Reason.DELETED)
+            await self._node.announcements.settle(kind, task_id)
+            answer.host_ids.append(self._node.host_id)
+        if not answer.host_ids and not answer.failed:
+            raise TaskNotFound(task_id)
+        return answer
+
+    async def _delete_elsewhere(self, kind: Kind, task_id: str) -> Any:
+        scheduler = self._schedulers.pick(task_id)
+        if scheduler is None:
+            raise SchedulerLost("no scheduler is available that knows who else holds the task")
+        try:
+            return await scheduler.delete_from_swarm(self._node.host_id, kind, task_id)
+        except HostUnknown:  # it has been started anew since we announced ourselves
+            await self._node.announcements.introduce(task_id)
+            return await scheduler.delete_from_swarm(self._node.host_id, kind, task_id)
 
 
 def _listed(holding: Holding) -> node_pb2.NodeTask:
