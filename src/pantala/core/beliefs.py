@@ -283,8 +283,7 @@ class Beliefs:
         scheduler = self._all.get(address)
         if scheduler is not None:
             believed = scheduler.told.get(key)
-            knew = believed == self._here.get(key) and key not in scheduler.underway
-            self._spoken[key] = address, knew
+            self._spoken[key] = address, believed == self._here.get(key)
             scheduler.believe(key, _STALE if believed == _STALE else _UNSURE)
 
     def holds(self, key: TaskKey) -> None:
