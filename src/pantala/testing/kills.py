@@ -23,7 +23,7 @@ from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError
 from pantala.model.pieces import piece_at, piece_length_for
 from pantala.model.task import Kind
-from pantala.net.piece_client import Address, Connections, Limits, PieceFetch
+from pantala.net.piece_client import Address, Connections, TimeLimits, PieceFetch
 from pantala.ports import MemorySink
 from pantala.rpc.daemon_dialects import daemon_dialect
 from pantala.wire.vortex import PieceRequest, Tag
@@ -47,7 +47,7 @@ _AGAIN: Final = 0.25
 #: Pieces of a content that are looked at when the daemon is back.
 _LOOKS: Final = 3
 
-_LIMITS: Final = Limits(request=PATIENCE, stall=PATIENCE, piece=PATIENCE)
+_LIMITS: Final = TimeLimits(request=PATIENCE, stall=PATIENCE, piece=PATIENCE)
 
 
 @dataclass
