@@ -33,6 +33,7 @@ from pantala.rpc.transport import bind
 
 from . import swarm
 from .config import SchedulerConfig
+from .copies import Copies
 from .imports import Imports
 from .metrics import CONTENT_TYPE, Metrics
 from .records.sqlite import SqliteRecords
@@ -90,13 +91,15 @@ class Scheduler:
             "the scheduler's gRPC server", self._begin, on_lost, target=self._target
         )
         self._records = _records(config)
+        timeout = config.seed_peer.task_download_timeout
+        self._copies = Copies(self._world, self._records, self._tasks, timeout)
         self._replication = Replication(
             self._world,
             self._records,
-            self._tasks,
-            self._metrics,
-            Random(),  # noqa: S311  to spread load; there is nothing to guess
-            timeout=config.seed_peer.task_download_timeout,
+            self._copies,
+            tasks=self._tasks,
+            metrics=self._metrics,
+            chance=Random(),  # noqa: S311  to spread load; there is nothing to guess
             interval=config.scheduler.gc.replica_interval,
         )
         self._service = self._make_service()
@@ -171,7 +174,7 @@ class Scheduler:
     def _make_service(self) -> Service:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
-        imports = Imports(self._world, self._records, self._replication, self._tasks)
+        imports = Imports(self._world, self._records, self._replication, self._copies, self._tasks)
         sessions = Sessions(
             self._world, self._waiters, seeds, self._metrics, chance, imports=imports
         )

@@ -31,6 +31,7 @@ from pantala.model.ids import check_task_id
 from pantala.model.task import Kind
 
 from . import convert
+from .copies import Copies
 from .dialects import ImportNames, Side
 from .records.store import RecordStore
 from .replication import Replication
@@ -45,15 +46,22 @@ class Imports:
         world: Has the hosts, and the peers that download.
         store: Has the rows.
         replication: Woken when there may be too few copies.
+        copies: Tells hosts to delete what they have.
         tasks: Where rows are written that nobody waits for.
     """
 
     def __init__(
-        self, world: World, store: RecordStore, replication: Replication, tasks: Tasks
+        self,
+        world: World,
+        store: RecordStore,
+        replication: Replication,
+        copies: Copies,
+        tasks: Tasks,
     ) -> None:
         self._world = world
         self._store = store
         self._replication = replication
+        self._copies = copies
         self._tasks = tasks
         # Times in the world are monotonic; rows have unix time.
         self._clock_offset = time.time() - time.monotonic()
@@ -153,7 +161,7 @@ class Imports:
         known = self._world.peers.get((peer.kind, peer.id))
         if known is not None:
             self._world.remove_peer(known)
-        await self._replication.drop(names, [peer])
+        await self._copies.drop(names, [peer])
         self._replication.gave_up(peer)
 
     async def delete_task(
@@ -165,7 +173,7 @@ class Imports:
         rows = await self._store.peers(key)
         await self._store.remove_task(key)
         self._world.forget(key)
-        await self._replication.drop(names, rows)
+        await self._copies.drop(names, rows)
         logger.info("deleted", task=key[1], host=request.host_id)
 
     # What goes on in the world

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
@@ -26,11 +26,11 @@ from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, 
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.states import PeerEvent, PeerState, TaskEvent, TaskState
 from pantala.core.sched.world import World
-from pantala.errors import DragonflyError, FeatureOff, NotFound, Unavailable
+from pantala.errors import DragonflyError, FeatureOff, Unavailable
 from pantala.model.announce import HostFacts
 
+from .copies import Copies
 from .dialects import SIDES, ImportNames, Side
-from .hosts import ask
 from .metrics import Metrics
 from .records.store import RecordStore
 
@@ -43,14 +43,6 @@ _AT_ONCE: Final = 16
 #: Seconds that a lease lasts, and after which it is taken anew.
 _LEASE: Final = 60.0
 _RENEW: Final = 20.0
-
-#: Seconds for a host to do what moves no bytes.
-_QUICK: Final = 10.0
-
-#: Seconds that whoever deletes a task waits for the hosts that have it; they are told in any case.
-_DROP_PATIENCE: Final = 5.0
-#: Of them at once.
-_DROPS_AT_ONCE: Final = 32
 
 #: Seconds that rows of attempts that failed are kept, for those who ask how it went.
 _REMEMBER_FAILED: Final = 600.0
@@ -74,10 +66,10 @@ class Replication:
     Args:
         world: Knows which hosts are here.
         store: Has the rows.
-        tasks: Where hosts are called.
+        copies: Asks hosts.
+        tasks: Where they are asked.
         metrics: Told how it went.
         chance: Which of several hosts.
-        timeout: Seconds that a host may take to fetch a task.
         interval: Seconds after which a turn is due, if nobody wants one before.
     """
 
@@ -85,19 +77,19 @@ class Replication:
         self,
         world: World,
         store: RecordStore,
+        copies: Copies,
+        *,
         tasks: Tasks,
         metrics: Metrics,
         chance: Random,
-        *,
-        timeout: float,
         interval: float,
     ) -> None:
         self._world = world
         self._store = store
+        self._copies = copies
         self._tasks = tasks
         self._metrics = metrics
         self._chance = chance
-        self._timeout = timeout
         self._interval = interval
         self._presence = Presence(world.limits.replica_grace)
         self._attempts = Attempts()
@@ -109,7 +101,6 @@ class Replication:
         #: Which life of a host an import was seen in.
         self._lives: dict[tuple[TaskKey, str], int] = {}
         self._trouble = ""
-        self._drops = asyncio.Semaphore(_DROPS_AT_ONCE)
 
     def wake(self) -> None:
         """There may be too few copies of something."""
@@ -153,29 +144,6 @@ class Replication:
         """A host does not want its copy any more, and is not the first to be asked for another."""
         self._attempts.failed(row.task_key, row.host_id, time.monotonic())
         self.wake()
-
-    async def drop(self, names: ImportNames, rows: Iterable[PeerRow]) -> None:
-        """Tell the hosts of *rows* to delete what they have, and wait for a moment."""
-        calls = [
-            self._tasks.start(self._drop(names, row), f"drop {row.task_id}")
-            for row in rows
-            if row.host_id in self._world.hosts
-        ]
-        if calls:
-            await asyncio.wait(calls, timeout=_DROP_PATIENCE)
-
-    async def _drop(self, names: ImportNames, row: PeerRow) -> None:
-        method, request = names.drop
-        async with self._drops:
-            host = self._world.hosts.get(row.host_id)
-            if host is None:
-                return
-            try:
-                await self._ask(host.facts, method, request(task_id=row.task_id), _QUICK)
-            except DragonflyError as error:
-                logger.warning(
-                    "a copy was not deleted", task=row.task_id, host=row.host_id, why=str(error)
-                )
 
     async def _look_at_all(self, side: Side, names: ImportNames) -> None:
         began, seen = time.monotonic(), set(self._lives)
@@ -344,8 +312,8 @@ class Replication:
         rows = await self._store.peers(key)
         planned = self._plan(side, task, rows)
         calls = [
-            *((row.host_id, self._keep(names, row)) for row in planned.keep),
-            *((host.id, self._fetch(side, task, host)) for host in planned.fetch),
+            *((row.host_id, self._copies.keep(names, row)) for row in planned.keep),
+            *((host.id, self._copies.fetch(side, task, host)) for host in planned.fetch),
         ]
         work = {self._tasks.start(self._attempt(key, *call), "replica") for call in calls}
         pending: set[asyncio.Task[None]] = work
@@ -368,41 +336,3 @@ class Replication:
             self._metrics.replicated(failed=False)
             seconds = round(time.monotonic() - began, 3)
             logger.info("replica", task=key[1], host=host_id, seconds=seconds)
-
-    async def _keep(self, names: ImportNames, row: PeerRow) -> None:
-        """Let a host keep the copy that it has."""
-        method, request = names.keep
-        facts = self._world.host(row.host_id).facts
-        try:
-            await self._ask(facts, method, request(task_id=row.task_id, persistent=True), _QUICK)
-        except NotFound:
-            await self._store.put_peer(row.moved(PeerEvent.FAIL, time.time()))
-            raise
-        await self._store.put_peer(replace(row, persistent=True, updated_at=time.time()))
-
-    async def _fetch(self, side: Side, task: TaskRow, host: HostFacts) -> None:
-        """Let a host fetch a replica. While it does, it registers as any peer."""
-        request = side.talk.codec.download(
-            task_id=task.id, persistent=True, tag=task.tag, application=task.application
-        )
-        answer = await self._ask(host, side.download, request, self._timeout)
-        rows = [row for row in await self._store.peers(task.key) if row.host_id == host.id]
-        if any(row.persistent and row.state is PeerState.SUCCEEDED for row in rows):
-            return
-        if answer is None or not answer.peer_id:
-            raise NotFound(f"host {host.id} says that it is done, and has no copy")
-        # It had all of it, so that there was nothing to tell us.
-        now = time.time()
-        await self._store.put_peer(
-            PeerRow(
-                *(task.kind, answer.peer_id, task.id, host.id),
-                persistent=True,
-                created_at=now,
-                updated_at=now,
-                state=PeerState.SUCCEEDED,
-            )
-        )
-
-    async def _ask(self, host: HostFacts, method: str, request: Any, limit: float) -> Any:
-        hello = self._world.limits.seed_start
-        return await ask(host, method, request, timeout=limit, stock_hello=hello)

@@ -23,7 +23,7 @@ from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError
 from pantala.model.pieces import piece_at, piece_length_for
 from pantala.model.task import Kind
-from pantala.net.piece_client import Address, Connections, TimeLimits, PieceFetch
+from pantala.net.piece_client import Address, Connections, PieceFetch, TimeLimits
 from pantala.ports import MemorySink
 from pantala.rpc.daemon_dialects import daemon_dialect
 from pantala.wire.vortex import PieceRequest, Tag
