@@ -8,11 +8,14 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import precondition, rule
 
 from pantala.core.reclaim import Space, Watermarks
 from pantala.errors import ConfigError, Damaged, OutOfSpace, PieceNotFound, StoreFailed, TaskDeleted
@@ -29,6 +32,10 @@ from pantala.storage.medium import Content
 from pantala.storage.sqlite_journal import SqliteJournal
 from pantala.storage.store import Store
 from pantala.testing.store_contract import ContentContract
+from pantala.testing.store_machine import PIECE, StoreMachine
+from pantala.testing.store_pieces import PiecesContract
+from pantala.testing.store_room import RoomContract
+from pantala.testing.stores import Watched, on_disk
 
 MIB = 1 << 20
 KIND = Kind.STANDARD
@@ -470,3 +477,75 @@ async def test_no_descriptor_stays_open(here: Disk) -> None:
             claim.abandon()
             del claim
     assert opened() == before
+
+
+# -- as any store --------------------------------------------------------------------------------
+
+
+class _OnDisk:
+    """A store of 64 MiB, empty in the end."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Watched]:
+        """See the class."""
+        store = on_disk(tmp_path)
+        yield store
+        store.empty()
+        assert (store.ledger.used, store.ledger.records, len(store)) == (0, 0, 0)
+        medium = store.medium
+        assert isinstance(medium, DiskMedium)
+        assert medium.allocated == 0
+        assert not [path for path in (tmp_path / "content").rglob("*") if path.is_file()]
+        store.close()
+        medium.directory.close()
+
+
+class TestPiecesOnDisk(_OnDisk, PiecesContract):
+    """The contract."""
+
+
+class TestRoomOnDisk(_OnDisk, RoomContract):
+    """The contract."""
+
+
+class DiskMachine(StoreMachine):
+    """Processes follow one another."""
+
+    def make(self, capacity: int) -> Watched:
+        self.path = tempfile.TemporaryDirectory()
+        return on_disk(Path(self.path.name), capacity)
+
+    @property
+    def directory(self) -> DataDirectory:
+        """Where it lies."""
+        medium = self.store.medium
+        assert isinstance(medium, DiskMedium)
+        return medium.directory
+
+    def allocated(self, holding: Holding) -> int:
+        return self.directory.file_of(holding.kind, holding.id).stat().st_blocks * 512
+
+    def gives_back(self, holding: Holding) -> bool:
+        del holding  # whoever has a descriptor does not mind
+        return True
+
+    @precondition(lambda self: not self.leases)
+    @rule()
+    def restart(self) -> None:
+        """Of what was here the next process finds everything, and nothing else."""
+        before = {h.id: dict(h.pieces) for h in self.store if h.pieces}
+        self.store.close()
+        self.directory.close()
+        self.store = on_disk(Path(self.path.name), 10 * PIECE)
+        assert {h.id: dict(h.pieces) for h in self.store} == before
+        self.reserved = {holding: set(holding.pieces) for holding in self.store}
+
+    def teardown(self) -> None:
+        directory = self.directory
+        super().teardown()
+        directory.close()
+        self.path.cleanup()
+
+
+TestDiskMachine = DiskMachine.TestCase
+TestDiskMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

@@ -200,6 +200,10 @@ class DiskGrowing:
         content.cut(length)
         return content
 
+    def hide(self) -> None:
+        if self._content is not None:
+            self._content.hide()
+
     def retire(self) -> None:
         if self._content is not None:
             self._content.retire()

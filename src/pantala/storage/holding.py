@@ -317,7 +317,7 @@ class Holding(Known):
             ledger.give_up(self.account, besides)
             if length:
                 self._content = growing.finish(length, besides)
-            growing.close()
+            self._home.medium.discard([growing])
         known = replace(self.record, content_length=length, piece_length=piece_length)
         self._home.open(replace(known, updated_at=self.now()))
         self.state.reserve(range(known.piece_count or 0))
@@ -359,8 +359,10 @@ class Holding(Known):
         self._claims.notify(None)
         if freed:
             self._free()
-        elif self._content is not None:
-            self._content.hide()
+        else:
+            for room in (self._content, self._growing):
+                if room is not None:
+                    room.hide()
         if self.on_gone is not None:
             self.on_gone()
 

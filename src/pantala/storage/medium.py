@@ -13,6 +13,9 @@ from pantala.ports import Extent, Sink
 class Room(Protocol):
     """What takes room in a medium."""
 
+    def hide(self) -> None:
+        """Its task was deleted, and another of that name may come, while it is still used."""
+
     def retire(self) -> None:
         """Give up what is scarce at once; :meth:`close` frees the rest, which takes longer."""
 
@@ -52,9 +55,6 @@ class Content(Room, Protocol):
 
     def rest(self) -> None:
         """Nobody uses it just now: let go of what can be had again in a moment."""
-
-    def hide(self) -> None:
-        """Its task was deleted, and another of that name may come, while it is still used."""
 
 
 class Growing(Room, Protocol):

@@ -285,6 +285,9 @@ class Growing:
                 os.close(fd)
             return small
 
+    def hide(self) -> None:
+        pass
+
     def retire(self) -> None:
         """Nothing can be given up before :meth:`close`."""
 

@@ -24,5 +24,9 @@ soak              churn under such faults, and what must hold in the end
 sources           reading from sources to the end
 stage             a scheduler's world with a clock that is moved by hand
 store_contract    what every sort of content must do
+store_machine     any store in the hands of hypothesis
+store_pieces      what every store must do with pieces
+store_room        what every store must do with room
+stores            stores whose clock is set by hand
 unharmed          whether daemons have survived what was done to them
 """
