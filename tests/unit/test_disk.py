@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -400,6 +403,31 @@ async def test_what_others_write_counts(tmp_path: Path) -> None:
     await here.fill("t", 8 * MIB)
     assert abs(here.store.medium.capacity() - before) < 1 << 30
     here.close()
+
+
+async def test_what_is_being_freed_counts_as_free(tmp_path: Path) -> None:
+    """Else more would go than needs to: blocks are free some time after their task has gone."""
+    later: list[Callable[[], None]] = []
+
+    class Slow(Executor):
+        def submit(self, fn: Callable[..., Any], /, *_: Any, **__: Any) -> Any:
+            later.append(fn)
+
+    directory = DataDirectory(tmp_path, keep=False)
+    directory.open()
+    medium = DiskMedium(directory, executor=Slow())
+    before = medium.space().left
+    content = medium.create(record("t", 64 * MIB), medium.needs(1, abundant=True))
+    with contextlib.closing(content.sink(0, 64 * MIB)) as sink:
+        fill(sink, b"?")
+    assert medium.space().left <= before - 60 * MIB
+    medium.discard([content])
+    del sink
+    assert medium.space().left >= before - 4 * MIB
+    for close in later:
+        close()
+    assert abs(medium.space().left - before) <= 4 * MIB
+    directory.close()
 
 
 async def test_pinned_tasks_stay(here: Disk) -> None:

@@ -136,8 +136,17 @@ def test_mere_use_is_not_written_each_time(tmp_path: Path) -> None:
     journal.close()
     again = make(tmp_path)
     ((record, _),) = again.load()
-    assert record.updated_at == 340.0
+    assert (record.updated_at, record.uploaded_count) == (399.0, 299)
     again.close()
+
+
+def test_no_piece_is_written_after_the_end(tmp_path: Path) -> None:
+    """Nobody waits for it in vain."""
+    journal = empty(tmp_path)
+    journal.close()
+    answers: list[DragonflyError | None] = []
+    journal.piece(RECORD, piece(0), answers.append)
+    assert isinstance(answers[0], StoreFailed)
 
 
 def test_what_can_never_be_written_holds_nobody_up(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -105,6 +106,8 @@ class DiskContent:
         self._open = file
         #: What the disk has set blocks aside for: lengths by offset.
         self._blocks: dict[int, int] = {}
+        #: Bytes of blocks that are to be given back with the last descriptor.
+        self._freeing = 0
 
     def _file(self) -> _OpenFile:
         if self._open is None:
@@ -159,12 +162,17 @@ class DiskContent:
 
     def retire(self) -> None:
         self.hide()
-        self._medium.allocated -= sum(self._blocks.values())
+        amount = sum(self._blocks.values())
         self._blocks.clear()
+        self._medium.allocated -= amount
+        self._medium.free_soon(amount)
+        self._freeing += amount
 
     def close(self) -> None:
         # With the last descriptor of a file without a name its blocks are free.
         self._open = None
+        amount, self._freeing = self._freeing, 0
+        self._medium.free_soon(-amount)
 
     def cut(self, length: int) -> None:
         """Make it *length* bytes long, what is behind that goes."""
@@ -236,7 +244,15 @@ class DiskMedium:
         self._limit = limit
         #: Bytes for which the disk has set blocks aside, for all contents.
         self.allocated = 0
+        #: Bytes of deleted contents of which the disk does not know yet that they are free.
+        self._freeing = 0
+        self._lock = threading.Lock()
         self._restored: set[Path] = set()
+
+    def free_soon(self, amount: int) -> None:
+        """So many bytes will be free in a moment, or, if negative, are now. From any thread."""
+        with self._lock:
+            self._freeing += amount
 
     def space(self) -> Space:
         """What the disk has in all, and what is left of it.
@@ -250,7 +266,8 @@ class DiskMedium:
             return Space(self._limit, max(0, self._limit - self.allocated))
         with _failures_named(f"cannot use storage.dir {self.directory.path}"):
             found = os.statvfs(self.directory.content)
-        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+        left = found.f_bavail * found.f_frsize + self._freeing
+        return Space(found.f_blocks * found.f_frsize, left)
 
     def capacity(self) -> int:
         return self.space().left + self.allocated

@@ -43,7 +43,7 @@ class Journal(Protocol):
         """Nothing of a task is here any more. Nothing happens when it is unknown."""
 
     def close(self) -> None:
-        """Write what is left to be written. Blocks."""
+        """Write what is left to be written. Blocks. From here on no piece is written."""
 
 
 class NullJournal:

@@ -97,6 +97,9 @@ class SqliteJournal:
         self._deliver = deliver
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._noted: dict[tuple[Kind, str], TaskRecord] = {}
+        #: What says no more than that a task was used, and need not be written at once.
+        self._used: dict[tuple[Kind, str], TaskRecord] = {}
+        self._closed = False
         #: Why what happened lately is not written yet; None: it is.
         self.trouble: str | None = None
         self._thread: threading.Thread | None = None
@@ -168,11 +171,16 @@ class SqliteJournal:
         key = record.kind, record.id
         old = self._noted.get(key)
         if old is not None and _is_mere_use(old, record):
+            self._used[key] = record
             return
         self._noted[key] = record
+        self._used.pop(key, None)
         self._queue.put(_Entry(((_PUT_TASK, _row(record)),)))
 
     def piece(self, record: TaskRecord, piece: PieceRecord, written: Written) -> None:
+        if self._closed:
+            written(StoreFailed("the daemon is stopping"))
+            return
         values = tuple(getattr(piece, name) for name in _PIECE)
         self._queue.put(_Entry(((_PUT_PIECE, (record.kind, record.id, *values)),), written))
 
@@ -181,8 +189,9 @@ class SqliteJournal:
         self._queue.put(_Entry(((sql, (kind, task_id, number)),)))
 
     def deleted(self, kind: Kind, task_id: str) -> None:
-        self._noted.pop((kind, task_id), None)
         key = kind, task_id
+        self._noted.pop(key, None)
+        self._used.pop(key, None)
         self._queue.put(
             _Entry(
                 (
@@ -193,6 +202,9 @@ class SqliteJournal:
         )
 
     def close(self) -> None:
+        self._closed = True
+        for record in self._used.values():
+            self._queue.put(_Entry(((_PUT_TASK, _row(record)),)))
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join()

@@ -130,11 +130,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everybody goes, and nothing is left."""
-        self.store.empty()
-        for _, lease in self.leases:
-            lease.end()
-        assert (self.store.ledger.used, self.store.ledger.leased) == (0, 0)
-        self.store.close()
+        try:
+            self.store.empty()
+            for _, lease in self.leases:
+                lease.end()
+            assert (self.store.ledger.used, self.store.ledger.leased) == (0, 0)
+        finally:
+            self.store.close()
 
     @invariant()
     def sums_are_right(self) -> None:
