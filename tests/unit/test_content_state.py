@@ -238,9 +238,12 @@ def test_what_is_not_known_yet() -> None:
 
 def test_content_of_no_bytes() -> None:
     """It is finished when that is known."""
-    state = ContentState(replace(RECORD, content_length=0))
+    state = ContentState(replace(RECORD, content_length=None))
     state.start(replace(RECORD, content_length=0, updated_at=120.0))
     assert (state.complete, state.record.finished_at) == (True, 120.0)
+    # Also by the next process, to which the last may not have told it.
+    state = ContentState(replace(RECORD, content_length=0))
+    assert (state.complete, state.record.finished_at) == (True, 100.0)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class Claim:
         self._claims = claims
         self._since = claims.now()
         self._failure: DragonflyError | None = None
+        self._published = False
         self.piece = piece
         self.sink = sink
         #: Set when the claim has ended, one way or the other.
@@ -39,6 +40,7 @@ class Claim:
             TaskDeleted: The task was deleted meanwhile; nobody will see the piece.
         """
         self.sink.close()
+        self._published = True
         now = self._claims.now()
         record = PieceRecord(
             number=self.piece.number,
@@ -67,9 +69,10 @@ class Claim:
             raise self._failure
 
     def abandon(self) -> None:
-        """The bytes are not here, or wrong."""
-        self.sink.close()
-        self._claims.abandon(self)
+        """The bytes are not here, or wrong. Nothing happens once it was published."""
+        if not self._published:
+            self.sink.close()
+            self._claims.abandon(self)
 
     def end(self, failure: DragonflyError | None = None) -> None:
         """Tell everybody who waits that it is over."""

@@ -16,6 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -268,15 +269,10 @@ class SqliteJournal:
             raise
 
     def _tell(self, entries: list[_Entry], failure: DragonflyError | None) -> None:
-        asked = [entry.written for entry in entries if entry.written is not None]
-
-        def tell() -> None:
-            for written in asked:
-                written(failure)
-
-        if asked:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and who asked with it
-                self._deliver(tell)
+        for entry in entries:
+            if entry.written is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and who asked with it
+                    self._deliver(partial(entry.written, failure))
 
 
 def _is_mere_use(old: TaskRecord, new: TaskRecord) -> bool:

@@ -61,6 +61,17 @@ class PiecesContract:
         store.bring(holding, 0)
         assert holding.complete
 
+    def test_what_is_published_is_not_abandoned(self, store: Watched) -> None:
+        """Whoever has published it may leave before the journal has it."""
+        holding = store.add("t", MIB)
+        holding.reserve([0])
+        claim = holding.claim(0)
+        fill(claim.sink, data_of(0, MIB))
+        store.begin_to_publish(claim)
+        claim.abandon()
+        store.wait(claim)
+        assert holding.complete
+
     @pytest.mark.parametrize("why", ["claimed", "here", "not reserved"])
     def test_what_cannot_be_claimed(self, store: Watched, why: str) -> None:
         """Two receivers in one place would be a bug of ours."""
