@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pantala.daemon.app import Daemon
+from pantala.daemon.downloading import origins
 from pantala.errors import SourceFailed
 from pantala.model.task import Kind, Traffic
 from pantala.testing import inside
@@ -110,6 +112,16 @@ async def test_a_dead_origin(daemon: Daemon, origin: Origin, url: str) -> None:
     """Likewise."""
     origin.stop()
     assert await get(daemon, url) == (OLD, 0)
+
+
+async def test_an_origin_that_hangs(
+    daemon: Daemon, origin: Origin, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds nobody up who can have the content without it."""
+    monkeypatch.setattr(origins, "PATIENCE", 0.2)
+    origin.fault("/f", Fault(delay=3600))
+    async with asyncio.timeout(30):
+        assert await get(daemon, url) == (OLD, 0)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])

@@ -17,6 +17,10 @@ from .origin import Origin, Probe
 logger = structlog.get_logger(__name__)
 
 
+#: Seconds for an origin to answer where others may know what it is asked. One that hangs holds
+#: nobody up for longer who could have the content elsewhere.
+PATIENCE: Final = 5.0
+
 #: Statuses by which a server says that it has too much to do, or did not understand in time.
 _NOT_NOW: Final = frozenset({408, 425, 429})
 
@@ -99,12 +103,21 @@ class Origins:
         return origin
 
     async def ask(self) -> Origin | None:
-        """The same, but None where no answer comes, or nobody may ask: there are others to ask.
+        """The same, but None where no answer comes soon, or nobody may ask: others may know.
 
         Raises:
             SourceFailed: It refused all on whose behalf it was asked, and nobody else is there.
         """
-        return await self._ask(silence=True) if self._callers.sponsor() is not None else None
+        request = self._callers.sponsor()
+        if request is None:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask(silence=True)
+        except TimeoutError:
+            why = f"nothing within {PATIENCE:g} s"
+            logger.warning("the origin does not answer", url=public_url(request.url), why=why)
+            return None
 
     async def _ask(self, *, silence: bool) -> Origin | None:
         while True:
