@@ -235,6 +235,9 @@ class Flight:
             logger.info("changed at its origin", task=self._task_id, version=origin.version)
             self._node.stores.remove(known, Reason.CHANGED)
         if origin is not None:
+            if (origin.total or 0) > self._node.config.download.bypass_sizes[self._kind]:
+                # One that hangs is found out by this in seconds; by the talk that follows, late.
+                await self._node.schedulers.stat(self._kind, self._task_id)
             return await self._describe_by(origin)
         return await self._describe_by_swarm() or await self._describe_by_origin()
 
