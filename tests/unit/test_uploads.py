@@ -108,7 +108,7 @@ async def test_a_child_that_did_not_get_it(daemon: Daemon, holding: Holding) -> 
         (request(0, task="b" * 64), TaskNotFound),
         (request(2), PieceNotFound),
         (request(99), PieceNotFound),
-        (request(0, tag=Tag.DOWNLOAD_PIECE), InvalidRequest),
+        (request(0, tag=Tag.DOWNLOAD_PIECE), TaskNotFound),
         (request(0, tag=Tag.DOWNLOAD_PERSISTENT_CACHE_PIECE), InvalidRequest),
     ],
 )
