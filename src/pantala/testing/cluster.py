@@ -201,12 +201,17 @@ class Cluster:
         return [self.finish(*each) for each in begun]
 
     def begin(
-        self, node: Node, url: str, *arguments: str, output: Path | None = None
+        self,
+        node: Node,
+        url: str,
+        *arguments: str,
+        output: Path | None = None,
+        kind: Kind | None = None,
     ) -> tuple[Process, Path]:
-        """Start a ``dfget``, to be given to :meth:`finish`."""
+        """Start a ``dfget``, to be given to :meth:`finish`; *kind*: else the cluster's."""
         path = output or self.directory / f"out.{self._next()}"
         arguments = (url, "-O", str(path), "-e", str(node.socket), "--json", *arguments)
-        if self.kind is Kind.CACHE:
+        if (self.kind if kind is None else kind) is Kind.CACHE:
             arguments = ("--cache", *arguments)
         # Files without a name, so that a directory has nothing but what dfget leaves there.
         out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  _end closes them

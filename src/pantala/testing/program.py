@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import grpc
 
-from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
+from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
 from pantala.rpc.transport import channel_options
 
 from .forks import Process
@@ -169,6 +169,15 @@ class Node(Program):
         with self.channel() as channel:
             request = dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task_id)
             self.download_stub(channel).DeleteCacheTask(request, timeout=PATIENCE)
+
+    def delete_task(self, task: node_pb2.NodeTask) -> None:
+        """Delete a task of any kind from it. Raises grpc.RpcError."""
+        if task.type != common_pb2.STANDARD:
+            self.delete(task.id)
+            return
+        with self.channel() as channel:
+            request = dfdaemon_pb2.DeleteTaskRequest(task_id=task.id)
+            self.download_stub(channel).DeleteTask(request, timeout=PATIENCE)
 
     def store(self) -> dict[str, int]:
         """Its memory store's gauges: ``used``, ``leased``, ``reserved`` (bytes) and others."""

@@ -18,18 +18,25 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import grpc
 
-from pantala.paths import handoff_path_for
+from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
-from pantala.wire.handoff import HandoffDecoder, encode
 
-from .cluster import PATIENCE, Cluster, Got, Node, Program, until
+from .cluster import PATIENCE, Cluster, Node, Program, until
 from .content import Pattern
 from .origin import Origin
+from .soak_nodes import (
+    anonymous,
+    empty,
+    held,
+    injected,
+    is_known,
+    is_refusal,
+    no_lease,
+    troubles,
+)
 
 #: Contents that are asked for, and the largest, bytes. They are more than the stores hold.
 CONTENTS: Final = 48
@@ -143,7 +150,10 @@ class Soak:
             config={
                 "dynconfig": {"path": str(self._dynconfig), "refreshInterval": "1s"},
                 "scheduler": {"announceInterval": f"{self._interval}s"},
-                "gc": {"interval": "1s", "policy": {"cacheTaskTTL": "20s"}},
+                "gc": {
+                    "interval": "1s",
+                    "policy": {"cacheTaskTTL": "20s", "diskThreshold": STORE},
+                },
             },
         )
         for program in (*self.nodes, self.scheduler):
@@ -203,15 +213,16 @@ class Soak:
         turn = 0
         while not stop.wait(0.5):
             turn += 1
-            self._have_one_wait(self.nodes[turn % len(self.nodes)])
+            kind = Kind.STANDARD if turn % 2 else Kind.CACHE
+            self._have_one_wait(self.nodes[turn % len(self.nodes)], kind)
 
-    def _have_one_wait(self, node: Node) -> None:
+    def _have_one_wait(self, node: Node, kind: Kind) -> None:
         """One program holds so much of the store that another's download waits for room."""
-        with _held(node, self._origin.url("/large/0")):
-            process, path = self._cluster.begin(node, self._origin.url("/large/1"))
+        with held(node, self._origin.url("/large/0"), kind):
+            process, path = self._cluster.begin(node, self._origin.url("/large/1"), kind=kind)
             time.sleep(_HELD)
         got = self._cluster.finish(process, path)
-        if got.code and not _is_refusal(got):
+        if got.code and not is_refusal(got):
             self._complain(f"dfget of /large/1: {got.stderr.strip()}")
         elif not got.code:
             self.done["waited for room"] += 1
@@ -258,7 +269,7 @@ class Soak:
         """By dfget, and compare it byte by byte."""
         got = self._cluster.get(node, self._origin.url(path))
         if got.code:
-            refused = _is_refusal(got)
+            refused = is_refusal(got)
             self.done["dfget refused" if refused else "dfget failed"] += 1
             if not refused:
                 self._complain(f"dfget of {path}: {got.stderr.strip()}")
@@ -269,10 +280,10 @@ class Soak:
         got.path.unlink()
 
     def _delete(self, node: Node, random: Random) -> None:
-        held = list(node.tasks())
-        if held:
+        tasks = list(node.tasks().values())
+        if tasks:
             try:
-                node.delete(random.choice(held))
+                node.delete_task(random.choice(tasks))
                 self.done["deletes"] += 1
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:  # somebody else was quicker
@@ -295,9 +306,9 @@ class Soak:
     def _measure(self, programs: list[Program]) -> dict[str, tuple[int, int]]:
         """Memory of its own, in bytes, and descriptors of each, when it holds nothing."""
         for node in self.nodes:
-            until(partial(_no_lease, node), "no lease held")
-            until(partial(_empty, node), "nothing held")
-        return {p.log_path.name: (_anonymous(p), p.descriptors()) for p in programs}
+            until(partial(no_lease, node), "no lease held")
+            until(partial(empty, node), "nothing held")
+        return {p.log_path.name: (anonymous(p), p.descriptors()) for p in programs}
 
     def _look_at_loops(self, programs: list[Program]) -> None:
         """All that ran at the start run, go on, and each was failed."""
@@ -310,7 +321,7 @@ class Soak:
             dead = self._loops[program.pid] - set(first["loops"])
             if dead:
                 self.wrong.append(f"{name}: loops have ended: {sorted(dead)}")
-            spared = [loop for loop in first["loops"] if not _injected(first, loop)]
+            spared = [loop for loop in first["loops"] if not injected(first, loop)]
             if spared:
                 self.wrong.append(f"{name}: loops were never failed: {spared}")
             self._look_at_turns(program, first)
@@ -327,7 +338,8 @@ class Soak:
                 for path in self._paths[:3]:
                     self._download(node, path, prefetch=False)
                 self._get_file(node, self._paths[0])
-                self._have_one_wait(node)
+                for kind in (Kind.CACHE, Kind.STANDARD):
+                    self._have_one_wait(node, kind)
                 # Daemons keep their connections to each other; a new one has to be accepted.
                 socket.create_connection(("127.0.0.1", node.ports["storage"]), PATIENCE).close()
             time.sleep(1.0)
@@ -349,7 +361,7 @@ class Soak:
                 hosts = {h.id for h in stub.ListHosts(scheduler_pb2.ListHostsRequest()).hosts}
                 missing = [n.ready["host"] for n in self.nodes if n.ready["host"] not in hosts]
                 for node in self.nodes:
-                    missing += [t for t, task in node.tasks().items() if not _is_known(stub, t)]
+                    missing += [t for t, task in node.tasks().items() if not is_known(stub, task)]
                 return missing
 
             try:
@@ -360,11 +372,11 @@ class Soak:
             try:
                 until(partial(self._is_well, node), "healthy")
             except TimeoutError:
-                self.wrong.append(f"{node.log_path.name} is not healthy: {_troubles(node)}")
+                self.wrong.append(f"{node.log_path.name} is not healthy: {troubles(node)}")
 
     def _is_well(self, node: Node) -> bool:
         """It is healthy; if not, it is given cause for a turn of what waits for news."""
-        if not _troubles(node):
+        if not troubles(node):
             return True
         self._download(node, self._paths[0], prefetch=False)
         self._delete(node, Random(self._seed))
@@ -378,75 +390,3 @@ class Soak:
         for event in self.scheduler.events:
             if event.get("event") == "host is silent; forgotten":
                 self.wrong.append(f"a node was forgotten: {event}")
-
-
-@contextmanager
-def _held(node: Node, url: str) -> Iterator[None]:
-    """A program on *node* has a content, or was refused it, and keeps its connection."""
-    decoder = HandoffDecoder()
-    with socket.socket(socket.AF_UNIX) as holder:
-        holder.settimeout(PATIENCE)
-        holder.connect(handoff_path_for(str(node.socket)))
-        holder.sendall(encode({"op": "download", "url": url}))
-        over, content = False, 0
-        while not over and (data := holder.recv(1 << 16)):
-            decoder.feed(data)
-            # Whoever keeps much is sent content in frames, which are read past.
-            while decoder.take_content(content) is not None:
-                event, content = decoder.next_object(), 0
-                if event is None:
-                    break
-                over |= event["event"] in {"done", "error"}
-                content = event["inline"] if event["event"] == "content" else 0
-        yield
-
-
-def _is_refusal(got: Got) -> bool:
-    return "deleted while" in got.stderr or "no room" in got.stderr
-
-
-def _injected(report: dict[str, Any], loop: str) -> int:
-    injected = report["injected"]
-    return int(injected.get(loop, 0) + injected.get(f"{loop}, done", 0))
-
-
-def _anonymous(program: Program) -> int:
-    """Bytes of memory that is neither a file's nor a content's."""
-    for line in Path(f"/proc/{program.pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) << 10
-    raise AssertionError("the kernel does not say")
-
-
-def _no_lease(node: Node) -> bool:
-    return not node.store()["leased"]
-
-
-def _empty(node: Node) -> bool:
-    for task_id in node.tasks():
-        try:
-            node.delete(task_id)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:  # it expired meanwhile
-                raise
-    return not node.tasks()
-
-
-def _is_known(stub: Any, task_id: str) -> bool:
-    try:
-        task = stub.StatCacheTask(scheduler_pb2.StatCacheTaskRequest(task_id=task_id))
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
-            return False
-        raise
-    return bool(task.has_available_peer)
-
-
-def _troubles(node: Node) -> str:
-    """Why it is not healthy, in its own words; empty when it is."""
-    try:
-        with urlopen(f"http://127.0.0.1:{node.ports['health']}/healthy", timeout=PATIENCE):
-            return ""
-    except HTTPError as error:
-        with error:
-            return error.read().decode() or str(error)
