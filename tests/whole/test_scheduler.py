@@ -397,7 +397,7 @@ async def test_a_stock_seed_may_ask_the_origin_before_it_says_a_word(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One of ours that is silent is passed over; it is given longer."""
-    monkeypatch.setattr("pantala.scheduler.seeds._HELLO_LIMIT", 0.1)
+    monkeypatch.setattr("pantala.scheduler.hosts._HELLO_LIMIT", 0.1)
     async with (
         swarm() as s,
         seed(s, "ours") as ours,

@@ -77,7 +77,8 @@ class NodeStorage:
             self._directory.open()
         for store in self.stores.all():
             store.load()
-        logger.info("storage", tasks=sum(1 for _ in self.stores))
+        if found := sum(1 for _ in self.stores):
+            logger.info("found what was kept", tasks=found)
 
     def close(self) -> None:
         """The process ends; what outlives it is written down. Blocks."""
