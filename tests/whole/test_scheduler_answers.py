@@ -402,7 +402,7 @@ def test_the_program(tmp_path: Path) -> None:
     config.write_text(
         textwrap.dedent("""
         server: {port: 0}
-        manager: {schedulerClusterID: 1}
+        manager: {keepAlive: {interval: 5s}}
         """)
     )
     with subprocess.Popen(
@@ -412,9 +412,8 @@ def test_the_program(tmp_path: Path) -> None:
             assert first.stderr is not None
             listening = json.loads(first.stderr.readline())
             assert listening["event"] == "listening"
-            lines = iter(first.stderr.readline, "")
-            ignored = next(line for line in map(json.loads, lines) if "keys" in line)
-            assert ignored["keys"] == ["manager.schedulerClusterID"]
+            ignored = json.loads(first.stderr.readline())
+            assert ignored["keys"] == ["manager.keepAlive.interval"]
             port = str(listening["port"])
             second = subprocess.run(
                 [*command, "--port", port], capture_output=True, text=True, timeout=60, check=False
