@@ -138,7 +138,8 @@ class Soak:
             path = f"/large/{number}"
             self._contents[path] = Pattern(_LARGE, seed=number)
             self._origin.put(path, self._contents[path])
-        quick = {"peerGCInterval": "1s", "hostGCInterval": "1s", "taskGCInterval": "1s"}
+        names = ("peerGCInterval", "hostGCInterval", "taskGCInterval", "replicaInterval")
+        quick = dict.fromkeys(names, "1s")
         config = self._cluster.directory / "scheduler.yaml"
         config.write_text(json.dumps({"scheduler": {"gc": quick}}))
         self.scheduler = self._cluster.scheduler("--config", str(config))
