@@ -15,7 +15,7 @@ from pantala.pb import scheduler_pb2
 from pantala.scheduler.app import Scheduler
 from pantala.testing.announce import refusal, until
 from pantala.testing.inside import scheduler
-from pantala.testing.keeper import Keeper, parents_of
+from pantala.testing.keeper import Keeper, parents_of, until_kept
 from pantala.testing.stage import MIB, task_id
 
 Made = Callable[..., Awaitable[Keeper]]
@@ -47,16 +47,6 @@ async def make(tmp_path: Path) -> AsyncIterator[Made]:
     """A way to make daemons of one scheduler."""
     async with swarm(tmp_path) as (_, keeper):
         yield keeper
-
-
-async def until_kept(asker: Keeper, task: str, number: int, scheduler: int = 0) -> None:
-    """So many hosts keep a task."""
-
-    async def kept() -> bool:
-        said = await asker.stat(task, scheduler=scheduler)
-        return bool(said.current_persistent_replica_count == number)
-
-    await until(kept)
 
 
 async def refused(call: Awaitable[Any], code: grpc.StatusCode, words: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pantala.scheduler.app import Scheduler
 from pantala.testing.announce import refusal, until
 from pantala.testing.inside import scheduler
-from pantala.testing.keeper import Keeper, parents_of
+from pantala.testing.keeper import Keeper, parents_of, until_kept
 from pantala.testing.redis_server import RedisServer
 from pantala.testing.stage import task_id
 
@@ -39,19 +39,6 @@ async def sharing(redis: RedisServer, **settings: Any) -> AsyncIterator[Schedule
     where = {"database__redis__addrs": [redis.address], "database__redis__password": "sesame"}
     async with scheduler(**(where | QUICK | settings)) as made:
         yield made
-
-
-async def until_kept(asker: Keeper, task: str, number: int, scheduler: int = 0) -> None:
-    """So many hosts keep a task, says one of the schedulers; Redis may need a moment to load."""
-
-    async def kept() -> bool:
-        try:
-            said = await asker.stat(task, scheduler=scheduler)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(said.current_persistent_replica_count == number)
-
-    await until(kept)
 
 
 async def test_what_one_knows_the_other_knows(redis: RedisServer) -> None:
@@ -87,7 +74,9 @@ async def test_two_schedulers_fetch_a_replica_once(redis: RedisServer) -> None:
         for number in range(5):
             await keepers[0].imports(f"t{number}", replicas=2, scheduler=number % 3)
         for number in range(5):
-            await until_kept(keepers[0], f"t{number}", 2, scheduler=(number + 1) % 3)
+            await until_kept(
+                keepers[0], f"t{number}", 2, scheduler=(number + 1) % 3, may_be_away=True
+            )
         await asyncio.sleep(0.5)
         asked = sorted(task for keeper in keepers for what, task in keeper.asked)
         assert asked == sorted(task_id(f"t{number}") for number in range(5))
@@ -110,7 +99,7 @@ async def until_replaced(asker: Keeper, task: str, lost: Keeper, keepers: list[K
         return sum(task_id(task) in keeper.held for keeper in living) == 2
 
     await until(replaced)
-    await until_kept(asker, task, 2)
+    await until_kept(asker, task, 2, may_be_away=True)
 
 
 async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -> None:
@@ -135,7 +124,7 @@ async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -
         for keeper in (b, c):
             keeper.talks_to = 1
             keeper.release.set()
-        await until_kept(a, "t", 2, scheduler=1)
+        await until_kept(a, "t", 2, scheduler=1, may_be_away=True)
 
 
 async def test_redis_gone_and_back(redis: RedisServer) -> None:
@@ -144,7 +133,7 @@ async def test_redis_gone_and_back(redis: RedisServer) -> None:
         made = await stack.enter_async_context(sharing(redis))
         a, b, c = [await stack.enter_async_context(Keeper(name, [made.port])) for name in "abc"]
         await a.imports("t", replicas=2)
-        await until_kept(a, "t", 2)
+        await until_kept(a, "t", 2, may_be_away=True)
         begun = await a.begins("u", replicas=1)
         child = c if b.held else b
         talk, _ = await child.registers("t")
@@ -166,7 +155,7 @@ async def test_redis_gone_and_back(redis: RedisServer) -> None:
         assert made._loops.failing() == []
 
         redis.start()
-        await until_kept(a, "t", 2)
+        await until_kept(a, "t", 2, may_be_away=True)
         assert (await a.ends("u", begun)).state == "Succeeded"
 
         async def written_down() -> bool:

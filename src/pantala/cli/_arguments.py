@@ -132,18 +132,13 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         usage="dfget URL -O FILE [options]",
         description="Fetch a file through the cluster's peers.",
         epilog=_EPILOG,
-        formatter_class=_formatter,
+        formatter_class=flags.formatter,
         allow_abbrev=False,
     )
     parser.add_argument("url", metavar="URL", type=_url, help="what to fetch")
     _add_content(parser, environ)
     _add_conduct(parser, environ)
     return parser
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    # argparse makes one for each flag; to learn the terminal's width it imports shutil, 3 ms.
-    return argparse.RawDescriptionHelpFormatter(prog, width=90)
 
 
 def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:

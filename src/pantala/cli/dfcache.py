@@ -7,23 +7,20 @@ is to come through the socket. Dragonfly's own daemon can be asked as well as ou
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pantala import BUILD_VERSION
-from pantala.errors import DragonflyError, InvalidRequest, SourceFailed, Unavailable
+from pantala.errors import InvalidRequest, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
 from . import _flags as flags
-from ._process import OutputLost, program
+from ._outcome import outcome
+from ._process import program
 from ._progress import Progress
-from ._signals import Stopped, ended_by_signals
-from ._text import one_line
 
 if TYPE_CHECKING:
     from ._daemon import Daemon
@@ -87,23 +84,15 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
     shown = not (options.no_progress or options.json) and sys.stderr.isatty()
     progress = Progress(sys.stderr, shown=shown)
-    try:
-        with ended_by_signals(options.timeout + 2 * _GRACE):
-            try:
-                with Daemon.at(options.endpoint) as daemon:
-                    result = _COMMANDS[options.command](daemon, options, progress)
-            finally:
-                progress.clear()
-            if options.json:
-                _print_json(result)
-    except DragonflyError as error:
-        return _fail(options, str(error), error.code.name, error)
-    except OSError as error:
-        return _fail(options, str(error), "INTERNAL", error)
-    except Stopped as stop:
-        _fail(options, f"stopped by {signal.Signals(stop.number).name}", "CANCELLED", stop)
-        return 128 + stop.number
-    return 0
+
+    def work() -> Mapping[str, Any]:
+        try:
+            with Daemon.at(options.endpoint) as daemon:
+                return _COMMANDS[options.command](daemon, options, progress)
+        finally:
+            progress.clear()
+
+    return outcome("dfcache", work, as_json=options.json, seconds=options.timeout + 2 * _GRACE)
 
 
 # -- commands ----------------------------------------------------------------------------------
@@ -142,7 +131,7 @@ def _stat(daemon: Daemon, options: Options, _progress: Progress) -> Mapping[str,
 
 
 def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
-    from ._output import output_for  # noqa: PLC0415  only here
+    from ._output import output_for  # noqa: PLC0415  import and stat write no file
 
     wanted: dict[str, Any] = {
         "task_id": options.id,
@@ -238,14 +227,14 @@ def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         prog="dfcache",
         description="Keep files in the cluster: import them, and export them again.",
         epilog=_EPILOG,
-        formatter_class=_formatter,
+        formatter_class=flags.formatter,
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"dfcache {BUILD_VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {
         name: commands.add_parser(
-            name, help=about, description=f"{about.capitalize()}.", formatter_class=_formatter
+            name, help=about, description=f"{about.capitalize()}.", formatter_class=flags.formatter
         )
         for name, about in (
             ("import", "import a file of this machine into the cluster; prints the task's id"),
@@ -353,10 +342,6 @@ def _check_export(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error("--force-hard-link: content from the socket is no link of the daemon's file")
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, width=90)
-
-
 def _replicas(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 0 < int(text[:9]) <= _MAX_REPLICAS:
         raise argparse.ArgumentTypeError(f"{text[:50]!r}: want 1 to {_MAX_REPLICAS}")
@@ -376,23 +361,6 @@ def _readable(text: str) -> str:
     if not path.is_file():
         raise InvalidRequest(f"{text}: {'is no file' if path.exists() else 'no such file'}")
     return str(path)
-
-
-# -- the end -----------------------------------------------------------------------------------
-
-
-def _fail(options: Options, message: str, code: str, error: BaseException) -> int:
-    message = one_line(message)
-    sys.stderr.write(f"dfcache: {message}\n")
-    if options.json and not isinstance(error, OutputLost):
-        status_code = error.status_code if isinstance(error, SourceFailed) else None
-        _print_json({"error": {"code": code, "message": message, "status_code": status_code}})
-    return 1
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

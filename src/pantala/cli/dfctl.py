@@ -18,7 +18,7 @@ from pantala import BUILD_VERSION
 from pantala.errors import DragonflyError, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
-from ._flags import endpoint, task_id
+from ._flags import endpoint, formatter, task_id
 from ._process import program
 from ._text import one_line
 
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dfctl",
         description="Look at the tasks of this machine's daemon, and remove them.",
         epilog=_EPILOG,
-        formatter_class=_formatter,
+        formatter_class=formatter,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=f"{about.capitalize()}.", formatter_class=_formatter
+        name, help=about, description=f"{about.capitalize()}.", formatter_class=formatter
     )
     parser.add_argument(
         "-e",
@@ -153,17 +153,13 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, width=90)
-
-
 # -- commands ----------------------------------------------------------------------------------
 
 
 def _ls(daemon: Daemon, kind: _Kind, options: _Options) -> int:
     from pantala.model.units import format_size  # noqa: PLC0415  it compiles patterns
 
-    from . import _rows  # noqa: PLC0415  as above
+    from . import _rows  # noqa: PLC0415  it compiles patterns
 
     figures, summary = {}, ""
     if daemon.is_ours:

@@ -8,26 +8,23 @@ does, so this imports neither gRPC nor anything else that is not needed by every
 from __future__ import annotations
 
 import gc
-import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pantala.errors import DragonflyError, SourceFailed, TimedOut, Unavailable
+from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET
 
 from ._arguments import Options, parse, request_of
 from ._download import Download
 from ._handoff import Connection, connect, connect_if_there
+from ._outcome import outcome
 from ._output import Output, output_for
-from ._process import OutputLost, program
+from ._process import program
 from ._progress import Progress
-from ._signals import Stopped, ended_by_signals
-from ._text import one_line
 
 # The daemon's own word about a timeout says more than ours; leave it the time to come.
 _GRACE: Final = 1.0
@@ -46,19 +43,8 @@ def main() -> int:
 def run(argv: Sequence[str]) -> int:
     """Do what the arguments *argv* say; return the exit status, see ``--help``."""
     options = parse(argv, os.environ)
-    try:
-        with ended_by_signals(options.timeout + 2 * _GRACE):
-            result = _fetch(options)
-            if options.json:
-                _print_json(result)
-    except DragonflyError as error:
-        return _fail(options, str(error), error.code.name, error)
-    except OSError as error:
-        return _fail(options, str(error), "INTERNAL", error)
-    except Stopped as stop:
-        _fail(options, f"stopped by {signal.Signals(stop.number).name}", "CANCELLED", stop)
-        return 128 + stop.number
-    return 0
+    seconds = options.timeout + 2 * _GRACE
+    return outcome("dfget", lambda: _fetch(options), as_json=options.json, seconds=seconds)
 
 
 def _fetch(options: Options) -> dict[str, Any]:
@@ -126,20 +112,6 @@ def _connect(endpoint: str | None, progress: Progress) -> Connection:
             f"no daemon is running; started a personal one (pid {pid}, quits after 5 minutes idle)"
         )
     return connection
-
-
-def _fail(options: Options, message: str, code: str, error: BaseException) -> int:
-    message = one_line(message)
-    sys.stderr.write(f"dfget: {message}\n")
-    if options.json and not isinstance(error, OutputLost):
-        status_code = error.status_code if isinstance(error, SourceFailed) else None
-        _print_json({"error": {"code": code, "message": message, "status_code": status_code}})
-    return 1
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

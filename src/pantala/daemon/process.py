@@ -67,9 +67,8 @@ async def _own_scheduler(
 
     Every local user gets at a port of the loopback interface, whoever opened it.
     """
-    # Only a personal daemon has one, so only it pays for the import.
-    from pantala.scheduler.app import Scheduler  # noqa: PLC0415  see above
-    from pantala.scheduler.config import load  # noqa: PLC0415  see above
+    from pantala.scheduler.app import Scheduler  # noqa: PLC0415  only a personal daemon has one
+    from pantala.scheduler.config import load  # noqa: PLC0415  only a personal daemon has one
 
     path = Path(scheduler_path_for(str(config.download.server.socket_path)))
     right = SocketPath(path, setting="download.server.socketPath")

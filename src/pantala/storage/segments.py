@@ -60,27 +60,10 @@ def needs_of(length: int, *, abundant: bool) -> Needs:
     return Needs(descriptors=int(abundant or length > MEDIUM), mappings=1)
 
 
-class SmallContent:
-    """Content without a descriptor.
+class _InMemory:
+    """What lies at an address of this process, however it came there."""
 
-    Args:
-        length: Bytes.
-        lock: As for :class:`Segment`; nothing in the heap is locked.
-
-    Raises:
-        OSError: The system has no memory for it.
-    """
-
-    reused = False
-
-    def __init__(self, length: int, *, lock: bool = False) -> None:
-        self.length = length
-        self._bytes: bytearray | mmap.mmap
-        if length <= SMALL:
-            self._bytes = bytearray(length)
-        else:
-            self._bytes = pages.map_nothing(length)
-            pages.prepare(self._bytes, lock=lock)
+    _bytes: bytearray | mmap.mmap
 
     def writable(self, offset: int, length: int) -> memoryview:
         """A view to receive into."""
@@ -96,6 +79,34 @@ class SmallContent:
     def extent(self, offset: int, length: int) -> MemoryExtent:
         return MemoryExtent(self.readable(offset, length))
 
+    def rest(self) -> None:
+        pass
+
+    def hide(self) -> None:
+        pass
+
+
+class SmallContent(_InMemory):
+    """Content without a descriptor.
+
+    Args:
+        length: Bytes.
+        lock: As for :class:`Segment`; nothing in the heap is locked.
+
+    Raises:
+        OSError: The system has no memory for it.
+    """
+
+    reused = False
+
+    def __init__(self, length: int, *, lock: bool = False) -> None:
+        self.length = length
+        if length <= SMALL:
+            self._bytes = bytearray(length)
+        else:
+            self._bytes = pages.map_nothing(length)
+            pages.prepare(self._bytes, lock=lock)
+
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
         if isinstance(self._bytes, bytearray):
@@ -109,12 +120,6 @@ class SmallContent:
 
     def handout(self) -> None:
         return None
-
-    def rest(self) -> None:
-        pass
-
-    def hide(self) -> None:
-        pass
 
     def is_elsewhere(self) -> bool:
         return False
@@ -130,7 +135,7 @@ class SmallContent:
                 self._bytes.close()
 
 
-class Segment:
+class Segment(_InMemory):
     """Content in a memfd.
 
     Args:
@@ -139,6 +144,8 @@ class Segment:
         lock: Keep the pages out of swap (needs the right, or room in RLIMIT_MEMLOCK).
     """
 
+    _bytes: mmap.mmap
+
     def __init__(self, fd: int, length: int, *, lock: bool = False) -> None:
         self.length = length
         self.reused = False
@@ -146,25 +153,11 @@ class Segment:
         self._sealed = False
         try:
             os.ftruncate(fd, length)
-            self._map = pages.map_file(fd, length)
-            pages.prepare(self._map, lock=lock)
+            self._bytes = pages.map_file(fd, length)
+            pages.prepare(self._bytes, lock=lock)
         except BaseException:  # whatever it is, the descriptor is ours to close
             os.close(fd)
             raise
-
-    def writable(self, offset: int, length: int) -> memoryview:
-        """A view to receive into."""
-        return memoryview(self._map)[offset : offset + length]
-
-    def sink(self, offset: int, length: int) -> MemorySink:
-        return MemorySink(self.writable(offset, length))
-
-    def readable(self, offset: int, length: int) -> memoryview:
-        """A read-only view."""
-        return self.writable(offset, length).toreadonly()
-
-    def extent(self, offset: int, length: int) -> MemoryExtent:
-        return MemoryExtent(self.readable(offset, length))
 
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
@@ -172,7 +165,7 @@ class Segment:
             return False
         try:
             if start < end:
-                self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+                self._bytes.madvise(mmap.MADV_REMOVE, start, end - start)
         except OSError:  # sealed: somebody has a descriptor
             return False
         return True
@@ -193,12 +186,6 @@ class Segment:
             self._sealed = True
         with _refusals_named():
             return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
-
-    def rest(self) -> None:
-        pass
-
-    def hide(self) -> None:
-        pass
 
     def is_elsewhere(self) -> bool:
         return self._sealed and self._fd >= 0 and pages.is_elsewhere(self._fd)
@@ -221,10 +208,10 @@ class Segment:
             if length > self.length:
                 os.ftruncate(self._fd, length)
             # Refused while a view is exported: nobody may be surprised by other bytes in it.
-            self._map.resize(length)
+            self._bytes.resize(length)
             if length < self.length:
                 os.ftruncate(self._fd, length)
-            pages.ask_for_huge_pages(self._map)
+            pages.ask_for_huge_pages(self._bytes)
         except (BufferError, OSError, SystemError, AttributeError):  # the last two: no mremap here
             return False
         self.length = length
@@ -236,7 +223,7 @@ class Segment:
         # the last of them.
         self.retire()
         with contextlib.suppress(BufferError):
-            self._map.close()
+            self._bytes.close()
 
     def retire(self) -> None:
         if self._fd >= 0:

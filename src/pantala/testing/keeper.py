@@ -29,6 +29,7 @@ from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.transport import bind, channel_options
 
+from .announce import until
 from .stage import MIB, task_id
 
 #: Seconds that any one call may take before a test fails.
@@ -336,3 +337,28 @@ def parents_of(answer: Any) -> set[str]:
     """The ids of the peers that an answer names."""
     listed = answer.normal_persistent_cache_task_response.candidate_cache_parents
     return {parent.id for parent in listed}
+
+
+async def until_kept(
+    asker: Keeper, task: str, number: int, *, scheduler: int = 0, may_be_away: bool = False
+) -> None:
+    """So many hosts keep a task, says a scheduler, in the end.
+
+    Args:
+        asker: Who asks.
+        task: Its name.
+        number: Of hosts.
+        scheduler: Which of the asker's.
+        may_be_away: Meanwhile it, or what has its records, may not answer.
+    """
+
+    async def kept() -> bool:
+        try:
+            said = await asker.stat(task, scheduler=scheduler)
+        except grpc.aio.AioRpcError:
+            if may_be_away:
+                return False
+            raise
+        return bool(said.current_persistent_replica_count == number)
+
+    await until(kept)

@@ -190,7 +190,7 @@ class Engine:
         except DragonflyError as error:
             download.fail(error)
             return
-        except Exception as error:
+        except Exception as error:  # a bug: the caller must hear of it, and not wait for ever
             logger.exception("check failed", task=holding.id)
             download.fail(DragonflyError(f"download failed: {type(error).__name__}"))
             return

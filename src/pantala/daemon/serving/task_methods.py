@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
@@ -44,7 +45,7 @@ Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 Make = Callable[[DaemonDialect], Unary | Stream]
 
 
-class TaskMethods:
+class TaskMethods(ABC):
     """The methods of one service that are there for each kind of task.
 
     Attributes:
@@ -94,13 +95,13 @@ class TaskMethods:
 
     # -- for each service to say -------------------------------------------------------------------
 
+    @abstractmethod
     def _allow(self, how: Delivery) -> Delivery:
         """How a caller of this service gets what it wants. Raises Forbidden."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _after(self, download: Download) -> None:
         """All of it is here."""
-        raise NotImplementedError
 
     # -- the methods ---------------------------------------------------------------------------
 
