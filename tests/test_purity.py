@@ -38,7 +38,7 @@ def test_pure_modules_import_nothing_worldly() -> None:
 def test_chance_is_an_argument() -> None:
     """``random`` is imported for the type of an argument, and for nothing else."""
     users = {i.module for i in imports(*PURE) if i.name.split(".")[0] == "random"}
-    assert "pantala.core.transfer" in users
+    assert "pantala.core.transfer.picking" in users
     assert [i for i in imports(*PURE) if _is_dice(i)] == []
     for module in users:
         tree = ast.parse(modules()[module].read_text())

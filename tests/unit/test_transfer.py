@@ -1,4 +1,4 @@
-"""core/transfer.py: plays, what must hold whatever happens, and whole downloads."""
+"""core/transfer: plays, what must hold whatever happens, and whole downloads."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""One download of one task on one node: events in, commands out.
+
+It knows which pieces are wanted, who offers them, which are being fetched, and where the talk
+with the scheduler stands; from these it decides what to fetch next, from whom, and what to tell.
+It never waits and moves no bytes: the shell (``daemon.downloading.driver``) carries out the
+commands and comes back with events.
+
+    Wanted ───────────►┌──────────┐──► Fetch(piece, parent or origin)
+    Scheduled ────────►│          │──► Follow(parent): collect what it offers
+    ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
+    SchedulerLost ────►│          │──► a Report: one message to the scheduler
+    Offered, Closed ──►│          │──► Refuse(pieces): nobody will ever provide them
+    Stored, Lost ─────►│          │──► Finish
+    Look ─────────────►└──────────┘
+
+A piece that does not come, or late, may be fetched a second time beside the first: of another
+parent that has it, or of the origin when nothing is heard of those who do. The first that is here
+counts.
+
+Three subjects lie upon each other, each a class that is the next one's base and knows nothing of
+it; only the last is used from outside, by its one door, ``handle``:
+
+- :mod:`.events`: the words: what can happen, and what is to be done about it
+- :mod:`.supply`: which pieces are wanted, who has them, which are on their way
+- :mod:`.picking`: which of them is fetched next, from whom, and which a second time
+- :mod:`.machine`: the talk with the scheduler, the origin, and the end
+"""
+
+from .events import (
+    Closed,
+    Command,
+    Drop,
+    Event,
+    Fetch,
+    Finish,
+    Follow,
+    Lost,
+    Offered,
+    Refuse,
+    Scheduled,
+    SchedulerLost,
+    Stored,
+    ToldBackToSource,
+    ToldEmpty,
+    Wanted,
+    Weighed,
+)
+from .machine import Talk, Transfer
+from .picking import MAX_TWICE
+
+__all__ = [
+    "MAX_TWICE",
+    "Closed",
+    "Command",
+    "Drop",
+    "Event",
+    "Fetch",
+    "Finish",
+    "Follow",
+    "Lost",
+    "Offered",
+    "Refuse",
+    "Scheduled",
+    "SchedulerLost",
+    "Stored",
+    "Talk",
+    "ToldBackToSource",
+    "ToldEmpty",
+    "Transfer",
+    "Wanted",
+    "Weighed",
+]

@@ -1,0 +1,284 @@
+"""The talk with the scheduler, the origin, and the end of a download.
+
+    ASKING ──Scheduled──► FOLLOWING ──missing pieces──► ASKING  (at most max_schedules answers)
+       │                                        └──too often──► ALONE
+       ├──ToldBackToSource──► SOURCE  (the origin for whatever nobody offers)
+       ├──ToldEmpty──► FOLLOWING
+       └──SchedulerLost──► ALONE      (the parents at hand, then the origin; to the end)
+
+What makes this hard is that a download must neither hang nor end too early. So after every event
+that leaves something wanted, one of these is true: a fetch is under way; the scheduler has the
+word; a parent may still offer something. When none is, the transfer is stuck, and says something
+itself: it asks the scheduler anew, or, when nobody is left to ask, refuses the pieces to those who
+want them.
+
+Nobody may be asked without end, either. The scheduler's answers are counted; a parent that failed
+is never asked again; and one that only says nothing does not use up the last answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from pantala.core.pace import Look
+from pantala.model.announce import (
+    Failed,
+    Finished,
+    PieceFailed,
+    PieceFinished,
+    Report,
+    Reschedule,
+    SourceFinished,
+    SourcePieceFinished,
+    SourceStarted,
+    Started,
+)
+from pantala.model.task import PieceRecord
+
+from .events import (
+    Closed,
+    Command,
+    Event,
+    Finish,
+    Lost,
+    Offered,
+    Refuse,
+    Scheduled,
+    SchedulerLost,
+    Stored,
+    ToldBackToSource,
+    ToldEmpty,
+    Wanted,
+    Weighed,
+)
+from .picking import Picker
+
+
+class Talk(Enum):
+    """Where the talk with the scheduler stands."""
+
+    #: The scheduler has the word: its answer is waited for.
+    ASKING = auto()
+    #: It has named parents, or none because there is nothing to fetch.
+    FOLLOWING = auto()
+    #: It has sent us to the origin.
+    SOURCE = auto()
+    #: It is told nothing more, and asked nothing.
+    ALONE = auto()
+
+
+@dataclass(slots=True)
+class Transfer(Picker):
+    """One download. Changed only by :meth:`handle`.
+
+    Args:
+        rng: For choosing pieces and parents.
+        max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
+        max_schedules: Answers of the scheduler that are acted on; one more ends the talk.
+        source_in_order: The origin serves a single pass from front to back: one fetch at a
+            time, in the order of the pieces. May be set at any time.
+    """
+
+    max_schedules: int = 5
+    source_in_order: bool = False
+
+    talk: Talk = field(init=False, default=Talk.ASKING)
+    #: Answers of the scheduler so far.
+    schedules: int = field(init=False, default=0)
+    #: The last command was given.
+    over: bool = field(init=False, default=False)
+    #: Pieces were given up, so that what the peer registered for may not all be here.
+    gave_up: bool = field(init=False, default=False)
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take one event; return what to do about it, in order."""
+        if self.over:
+            return []
+        if isinstance(event, Look):
+            self._look(event)
+            return self._proceed()
+        return self._learn(event) + self._proceed()
+
+    # -- learning ------------------------------------------------------------------------------
+
+    def _learn(self, event: Event) -> list[Command]:
+        commands: list[Command] = []
+        match event:
+            case Wanted(pieces):
+                self.gave_up |= bool(self.wanted.keys() - pieces.keys())
+                commands = self._want(pieces)
+            case Scheduled() | ToldBackToSource() | ToldEmpty():
+                commands = self._take_answer(event)
+            case Weighed(parent, weight):
+                if parent in self.parents:
+                    self.parents[parent].weight = weight
+            case SchedulerLost():
+                self.talk = Talk.ALONE
+            case Offered(parent, number):
+                self._speaks(parent)
+                self._offer(parent, number)
+            case Closed(parent, bad):
+                self._speaks(parent)
+                commands = self._close(parent, bad=bad)
+            case Stored(piece, second):
+                commands = self._store(piece, second=second)
+            case Lost(number, blame, second):  # pragma: no branch  there is no other event
+                commands = self._lose(number, blame=blame, second=second)
+        return commands
+
+    def _take_answer(self, answer: Scheduled | ToldBackToSource | ToldEmpty) -> list[Command]:
+        if self.talk is Talk.ALONE:  # the scheduler takes no more words from us
+            return []
+        self.schedules += 1
+        if isinstance(answer, ToldBackToSource):
+            return self._take_source()
+        if self.schedules > self.max_schedules:
+            self.talk = Talk.ALONE
+            return [Failed()]
+        return self._take_parents(answer.parents if isinstance(answer, Scheduled) else {})
+
+    def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
+        self.talk = Talk.FOLLOWING
+        return [Started(), *self._meet(parents)]
+
+    def _take_source(self) -> list[Command]:
+        if any(self.wanted.values()) or not self.wanted:
+            self.talk = Talk.SOURCE
+            return [SourceStarted()]
+        # Nobody here lets us ask the origin. Saying "the origin failed" would count against the
+        # origin at the scheduler, so this is a plain failure.
+        self.talk = Talk.ALONE
+        return [Failed()]
+
+    def _store(self, piece: PieceRecord, *, second: bool) -> list[Command]:
+        number = piece.number
+        fetches = self.second if second else self.in_flight
+        if number not in fetches:
+            return []
+        name = fetches[number]
+        for each in (self.in_flight, self.second):
+            self._landed(each, number)
+        self.wanted.pop(number, None)
+        self.offers.pop(number, None)
+        self.stored += 1
+        if name is None:
+            report: Report = SourcePieceFinished(piece)
+        else:
+            self.parents[name].doubtful = False
+            report = PieceFinished(piece)
+        return [] if self.talk is Talk.ALONE else [report]
+
+    def _lose(self, number: int, *, blame: bool, second: bool) -> list[Command]:
+        fetches = self.second if second else self.in_flight
+        if number not in fetches:
+            return []
+        name = fetches[number]
+        self._landed(fetches, number)
+        commands: list[Command] = []
+        if name is not None:
+            if self.talk is not Talk.ALONE:
+                commands.append(PieceFailed(number, name))
+            if blame:
+                commands += self._ban(name)
+            else:
+                self._withdraw(name, number)
+        if number in self.wanted:
+            self._queue(number)
+        return commands
+
+    # -- proceeding ----------------------------------------------------------------------------
+
+    def _proceed(self) -> list[Command]:
+        commands: list[Command] = []
+        self._fetch_from_parents(commands)
+        if self.left:
+            self._fetch_twice(commands)
+        if self._source_is_open():
+            self._fetch_from_source(commands)
+        if self.wanted and self._is_stuck():
+            commands += self._unstick()
+        if not self.wanted and not self.in_flight and not self.second and not self._is_unanswered():
+            commands += self._finish()
+        return commands
+
+    def _is_unanswered(self) -> bool:
+        """The scheduler has not said its first word; until then it takes no reports."""
+        return self.talk is Talk.ASKING and self.schedules == 0
+
+    # -- the origin ----------------------------------------------------------------------------
+
+    def _source_is_open(self) -> bool:
+        """Whether pieces that nobody offers may be asked of the origin now.
+
+        Alone, those parents come first that may still offer something.
+        """
+        if self.talk is Talk.SOURCE:
+            return True
+        return self.talk is Talk.ALONE and not self._somebody_may_offer()
+
+    def _fetch_from_source(self, commands: list[Command]) -> None:
+        limit = self.max_in_flight
+        candidates = [n for n in (*self.unoffered, *self._stranded()) if self.wanted[n]]
+        if self.source_in_order:
+            limit = 1
+            candidates.sort()
+        fetches = (*self.in_flight.values(), *self.second.values())
+        busy = sum(1 for name in fetches if name is None)
+        for number in candidates:
+            if busy >= limit or not self._has_place():
+                return
+            self.unoffered.pop(number, None)
+            busy += 1
+            commands.append(self._begin(number, None))
+
+    def _somebody_may_offer(self) -> bool:
+        """Whether offers may come still from somebody of whom something is heard.
+
+        Silence does not use up the scheduler's answers: with the last, everybody is waited for.
+        """
+        quiet = self.quiet if self.schedules < self.max_schedules else ()
+        return any(p.open and name not in quiet for name, p in self.parents.items())
+
+    # -- stuck, or through ---------------------------------------------------------------------
+
+    def _is_stuck(self) -> bool:
+        """Some piece has no provider, none can turn up, and nothing is on its way to change it."""
+        if self.talk is Talk.ASKING or self._somebody_may_offer():
+            return False
+        if self.talk is Talk.FOLLOWING:
+            if self.schedules < self.max_schedules and self._stranded():
+                return True
+            return any(self._is_homeless(n) for n in self.unoffered)
+        return bool(self._hopeless())
+
+    def _is_homeless(self, number: int) -> bool:
+        """Whether nobody offers it, or only those whose silence may be told of."""
+        return not self.offers.get(number) or self.schedules < self.max_schedules
+
+    def _hopeless(self) -> frozenset[int]:
+        """Pieces that nobody offers, not even one who is quiet now, nor will, nor the origin."""
+        if any(parent.open for parent in self.parents.values()):
+            return frozenset()
+        return frozenset(n for n in self.unoffered if not self.wanted[n] and not self.offers.get(n))
+
+    def _unstick(self) -> list[Command]:
+        if self.talk is Talk.FOLLOWING:
+            self.talk = Talk.ASKING
+            return [Reschedule(tuple(self.parents))]
+        hopeless = self._hopeless()
+        for number in hopeless:
+            del self.unoffered[number]
+            del self.wanted[number]
+        self.gave_up = True
+        return [Refuse(hopeless)]
+
+    def _finish(self) -> list[Command]:
+        self.over = True
+        if self.talk is Talk.ALONE:
+            return [Finish()]
+        if self.gave_up:  # its callers left: no fault of the origin's
+            return [Failed(), Finish()]
+        done = SourceFinished() if self.talk is Talk.SOURCE else Finished()
+        return [done, Finish()]

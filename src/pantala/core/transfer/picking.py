@@ -1,0 +1,186 @@
+"""Which piece is fetched next, from which parent, and which a second time.
+
+A piece is drawn at random from those that can be had, so that children which start together get
+different ones, and can give them to each other. Of the parents that have it, one that has more free
+bandwidth for each fetch under way is the likelier.
+
+There are *max_in_flight* places for pieces that are fetched at once. A fetch that is stuck, by
+:func:`~pantala.core.pace.is_stuck`, keeps no place from those that get on: up to as many more may
+be begun, but of parents that are not doubtful, lest all places should go to the one that hangs.
+
+A second fetch of a piece runs beside the first, at another parent; the one that is here first
+counts. What arrives twice is traffic for nothing, so there are three limits: few pieces at once,
+few in all compared with those that came, and none that the origin sends, in what may be its only
+pass.
+While others are still to be fetched, it is worth it for what is stuck; when all are under way, for
+what another would bring in half the time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pantala.core.pace import Look, is_slow, is_stuck
+
+from .events import Command, Fetch
+from .supply import Parent, Supply
+
+#: Seconds in which a parent may bring a piece that has been asked for none: worth one try.
+UNTRIED: Final = 1.0
+
+#: Pieces that are asked for twice at once.
+MAX_TWICE: Final = 4
+
+
+def choose(parents: Mapping[str, Parent], names: list[str], rng: random.Random) -> str:
+    """One of *names*, the likelier the more free bandwidth it has per fetch under way.
+
+    Those whose last fetch got stuck come last.
+    """
+    names = [name for name in names if not parents[name].doubtful] or names
+    if len(names) == 1:
+        return names[0]
+    weights = [parents[n].weight / (1 + parents[n].busy) for n in names]
+    return rng.choices(names, weights)[0]
+
+
+@dataclass(slots=True)
+class Picker(Supply):
+    """A supply, the fetches of what is in it, and how they get on.
+
+    Args:
+        rng: For choosing pieces and parents.
+        max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
+    """
+
+    rng: random.Random
+    max_in_flight: int = 8
+
+    #: Seconds that pieces need still which do not come soon; see :class:`~pantala.core.pace.Look`.
+    left: dict[int, float] = field(init=False, default_factory=dict)
+    #: Bytes a second of each parent's last piece, and bytes in a piece.
+    rates: Mapping[str, float] = field(init=False, default_factory=dict)
+    piece_length: int = field(init=False, default=1)
+    #: Second fetches begun.
+    doubled: int = field(init=False, default=0)
+    #: Pieces stored.
+    stored: int = field(init=False, default=0)
+
+    @property
+    def has_backlog(self) -> bool:
+        """More is wanted than may be fetched at once."""
+        return len(self.wanted) > self.max_in_flight
+
+    # -- fetches -------------------------------------------------------------------------------
+
+    def _begin(self, number: int, name: str | None) -> Fetch:
+        """Fetch a piece; beside another fetch of it if there is one."""
+        second = number in self.in_flight
+        (self.second if second else self.in_flight)[number] = name
+        if name is not None:
+            self.parents[name].busy += 1
+        if self._is_twice(number):
+            self.doubled += 1
+        return Fetch(number, name, second)
+
+    def _landed(self, fetches: dict[int, str | None], number: int) -> None:
+        """A fetch has ended, if there was one."""
+        self.left.pop(number, None)
+        name = fetches.pop(number, None)
+        if name is not None:
+            self.parents[name].busy -= 1
+            self._speaks(name)
+
+    def _look(self, look: Look) -> None:
+        """Take note of how fetches get on, and of who says nothing."""
+        self.left, self.rates = dict(look.left), look.rates
+        for number in look.left:
+            name = self.in_flight.get(number)
+            if name is not None and self._is_stuck_at(number, name):
+                self.parents[name].doubtful = True
+        self._hush(look.quiet)
+
+    # -- the next piece ------------------------------------------------------------------------
+
+    def _fetch_from_parents(self, commands: list[Command]) -> None:
+        while self.ready and self._has_place():
+            number = self._next()
+            if number is None:
+                return
+            name = choose(self.parents, self._have(number), self.rng)
+            self.ready.discard(number)
+            commands.append(self._begin(number, name))
+
+    def _next(self) -> int | None:
+        """A piece to fetch. The places of those that are stuck are for parents that get on."""
+        if len(self.in_flight) + len(self.second) < self.max_in_flight:
+            return self.ready.choice(self.rng)
+        good = [
+            number
+            for number in self.ready
+            if any(not self.parents[name].doubtful for name in self._have(number))
+        ]
+        return self.rng.choice(good) if good else None
+
+    def _has_place(self) -> bool:
+        """Whether one more piece may be fetched."""
+        busy = (
+            len(self.in_flight.keys() | self.second.keys()) if self.second else len(self.in_flight)
+        )
+        if busy < self.max_in_flight:
+            return True
+        stuck = sum(1 for n in self.left if self._is_held_up(n))
+        return busy - min(stuck, self.max_in_flight) < self.max_in_flight
+
+    def _is_held_up(self, number: int) -> bool:
+        """Whether the only fetch of a piece is stuck."""
+        name = self.in_flight.get(number)
+        return name is not None and number not in self.second and self._is_stuck_at(number, name)
+
+    def _is_stuck_at(self, number: int, name: str) -> bool:
+        others = (self._seconds(n) for n in self._have(number) if n != name)
+        quickest = min((s for s in others if s is not None), default=None)
+        return is_stuck(self.left[number], quickest)
+
+    def _seconds(self, name: str) -> float | None:
+        """In which a parent brings a piece, by its last one; None: that is being found out."""
+        rate = self.rates.get(name)
+        if rate:
+            return self.piece_length / rate
+        return UNTRIED if not self.parents[name].busy else None
+
+    # -- a piece for the second time -----------------------------------------------------------
+
+    def _fetch_twice(self, commands: list[Command]) -> None:
+        """Ask others as well for what does not come, worst first; few at once, and few in all."""
+        for number in sorted(self.left, key=lambda n: self.left[n], reverse=True):
+            if self._are_twice() >= MAX_TWICE or not self._may_double():
+                return
+            name = self._may_be_faster(number)
+            if name is not None:
+                commands.append(self._begin(number, name))
+
+    def _is_twice(self, number: int) -> bool:
+        return number in self.in_flight and number in self.second
+
+    def _are_twice(self) -> int:
+        return len(self.in_flight.keys() & self.second.keys())
+
+    def _may_double(self) -> bool:
+        """Whether the traffic stays within an eighth more, and a few pieces."""
+        return self.doubled < 4 * MAX_TWICE + self.stored // 8
+
+    def _may_be_faster(self, number: int) -> str | None:
+        """Another parent for a piece whose only fetch is stuck, or slow when all is under way."""
+        fetches = self.in_flight if number in self.in_flight else self.second
+        now = fetches.get(number)
+        # What the origin has begun to send is not asked of anybody else: it may be its only pass.
+        if now is None or number not in self.wanted or self._is_twice(number):
+            return None
+        is_worth = is_stuck if self.ready else is_slow
+        names = [n for n in self._have(number) if n != now and not self.parents[n].doubtful]
+        names = [n for n in names if is_worth(self.left[number], self._seconds(n))]
+        return choose(self.parents, names, self.rng) if names else None

@@ -1,0 +1,200 @@
+"""Which pieces a download wants, who has them, and which are on their way.
+
+This is bookkeeping, without a choice. Every wanted piece is in one of three places, and what
+happens to those who have it moves it from one to another:
+
+                 somebody offers it, or speaks again
+    unoffered ─────────────────────────────────────► ready
+        ▲ ▲ ◄──────────────────────────────────────   │ ▲
+        │ │      the last who offered it is bad,      │ │ its fetches failed, and
+        │ │      has it no more, or is quiet          │ │ somebody still offers it
+        │ │                                           ▼ │
+        │ └───────── begun, by the origin ───────► in flight ───► here: wanted no more
+        └─── its fetches failed, nobody offers it ────┘
+
+A parent is *open* while it may still offer something, and *bad* for good: once it failed, nothing
+of it counts. In between it may be *quiet*: nothing is heard of it, so what it offers does not
+count, until a word or a byte of it arrives. Only those may be quiet of whom something must come in
+the end, if only the end of a stream or of a fetch; so a piece whose only provider is quiet is not
+lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pantala.core.sample import SampleSet
+
+from .events import Command, Drop, Follow
+
+
+@dataclass(slots=True)
+class Parent:
+    """A peer that the scheduler named."""
+
+    #: Free bandwidth, in any unit, above 0.
+    weight: float
+    #: It may still offer more.
+    open: bool = True
+    #: Not to be asked again in this download.
+    bad: bool = False
+    #: Fetches from it under way.
+    busy: int = 0
+    #: The last fetch from it got stuck: others are asked first.
+    doubtful: bool = False
+
+
+@dataclass(slots=True)
+class Supply:
+    """The pieces of one download, and the parents that have them."""
+
+    #: Every piece wanted and not stored; True where the origin may be asked.
+    wanted: dict[int, bool] = field(init=False, default_factory=dict)
+    parents: dict[str, Parent] = field(init=False, default_factory=dict)
+    #: Per piece, the parents that offered it and are not bad.
+    offers: dict[int, list[str]] = field(init=False, default_factory=dict)
+    #: Parents of which nothing is heard; each is open or busy. What they offer does not count.
+    quiet: set[str] = field(init=False, default_factory=set)
+    #: Fetches under way: piece to parent, None for the origin.
+    in_flight: dict[int, str | None] = field(init=False, default_factory=dict)
+    #: Second fetches under way. Their first may have failed since.
+    second: dict[int, str | None] = field(init=False, default_factory=dict)
+    #: Wanted, not in flight, offered by somebody who is not quiet.
+    ready: SampleSet[int] = field(init=False, default_factory=SampleSet)
+    #: Wanted, not in flight, offered by nobody else; in the order in which they became so.
+    unoffered: dict[int, None] = field(init=False, default_factory=dict)
+
+    def waits_for(self) -> list[str]:
+        """Parents that may still offer something that nobody else does."""
+        if not self.unoffered and not self.quiet:
+            return []
+        return [name for name, parent in self.parents.items() if parent.open]
+
+    # -- what is wanted ------------------------------------------------------------------------
+
+    def _want(self, pieces: Mapping[int, bool]) -> list[Command]:
+        """These are wanted, and no others. For new ones everybody is asked anew what it has."""
+        new = pieces.keys() - self.wanted.keys()
+        for number in self.wanted.keys() - pieces.keys():
+            self.ready.discard(number)
+            self.unoffered.pop(number, None)
+        self.wanted = dict(pieces)
+        for number in sorted(new):
+            self._queue(number)
+        if not new:
+            return []
+        again: list[Command] = []
+        for name, parent in self.parents.items():
+            if not parent.bad:
+                parent.open = True
+                again.append(Follow(name))
+        return again
+
+    def _queue(self, number: int) -> None:
+        """Put a wanted piece where it belongs now."""
+        self.ready.discard(number)
+        self.unoffered.pop(number, None)
+        if number in self.in_flight or number in self.second:
+            return
+        if self._have(number):
+            self.ready.add(number)
+        else:
+            self.unoffered[number] = None
+
+    # -- who has it ----------------------------------------------------------------------------
+
+    def _have(self, number: int) -> list[str]:
+        """The parents of whom a piece may be had now."""
+        return [name for name in self.offers.get(number, ()) if name not in self.quiet]
+
+    def _meet(self, parents: Mapping[str, float]) -> list[Command]:
+        """Follow these parents, by name and weight; but none that was bad."""
+        commands: list[Command] = []
+        for name, weight in parents.items():
+            known = self.parents.get(name)
+            if known is None:
+                self.parents[name] = Parent(weight)
+            elif known.bad:
+                continue
+            else:
+                known.open, known.weight = True, weight
+            commands.append(Follow(name))
+        return commands
+
+    def _offer(self, name: str, number: int) -> None:
+        parent = self.parents.get(name)
+        if parent is None or parent.bad:
+            return
+        offers = self.offers.setdefault(number, [])
+        if name not in offers:
+            offers.append(name)
+        if number in self.unoffered:
+            self._queue(number)
+
+    def _withdraw(self, name: str, number: int) -> None:
+        """A parent does not have a piece after all."""
+        names = self.offers.get(number, [])
+        if name in names:
+            names.remove(name)
+        if not names:
+            self.offers.pop(number, None)
+        if number in self.ready:
+            self._queue(number)
+
+    def _close(self, name: str, *, bad: bool) -> list[Command]:
+        parent = self.parents.get(name)
+        if parent is None:
+            return []
+        parent.open = False
+        return self._ban(name) if bad and not parent.bad else []
+
+    def _ban(self, name: str) -> list[Command]:
+        """Nothing of this parent counts any more."""
+        parent = self.parents[name]
+        if parent.bad:
+            return []
+        parent.bad, parent.open = True, False
+        self.quiet.discard(name)
+        for number in [n for n, names in self.offers.items() if name in names]:
+            self._withdraw(name, number)
+        return [Drop(name)]
+
+    # -- who says nothing ----------------------------------------------------------------------
+
+    def _hush(self, names: frozenset[str]) -> None:
+        """Of these parents nothing is heard, of all others something."""
+        quiet = {name for name in names if self._may_be_quiet(name)}
+        changed, self.quiet = quiet ^ self.quiet, quiet
+        for name in changed:
+            self._requeue(name)
+
+    def _may_be_quiet(self, name: str) -> bool:
+        """Whether something ends the silence of a parent in any case: its stream, or a fetch."""
+        parent = self.parents.get(name)
+        return parent is not None and not parent.bad and (parent.open or parent.busy > 0)
+
+    def _speaks(self, name: str) -> None:
+        """Something is heard of a parent, or nothing more is to be expected of it."""
+        if name in self.quiet:
+            self.quiet.discard(name)
+            self._requeue(name)
+
+    def _requeue(self, name: str) -> None:
+        """What a parent offers counts now, or counts no more."""
+        for number, names in self.offers.items():
+            if name in names and (number in self.ready or number in self.unoffered):
+                self._queue(number)
+
+    def _stranded(self) -> list[int]:
+        """Pieces that come from nobody but a parent of which nothing is heard."""
+        if not self.quiet:
+            return []
+        return [
+            number
+            for number, name in self.in_flight.items()
+            if name in self.quiet
+            and number in self.wanted
+            and number not in self.second
+            and not self._have(number)
+        ]
