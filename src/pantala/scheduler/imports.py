@@ -15,6 +15,7 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.sched.entities import Caller, Peer, TaskKey
+from pantala.core.sched.imported import fail_holder, forget, place
 from pantala.core.sched.owners import owned
 from pantala.core.sched.records import ON_THE_WAY, PeerRow, TaskRow, begin_import
 from pantala.core.sched.states import PeerEvent, PeerState, TaskEvent, TaskState
@@ -172,7 +173,7 @@ class Imports:
         key = (side.kind, check_task_id(request.task_id))
         rows = await self._store.peers(key)
         await self._store.remove_task(key)
-        self._world.forget(key)
+        forget(self._world, key)
         await self._copies.drop(names, rows)
         logger.info("deleted", task=key[1], host=request.host_id)
 
@@ -190,7 +191,7 @@ class Imports:
         if task.state is not TaskState.SUCCEEDED:
             raise NoProvider(f"task {task.id} is not here whole: its import is {task.state.value}")
         rows = await self._store.peers(key)
-        self._world.place(task, rows, asked_at, time.monotonic())
+        place(self._world, task, rows, asked_at, time.monotonic())
 
     async def keep(self, peer: Peer) -> None:
         """Write down where *peer* has got to.
@@ -199,7 +200,7 @@ class Imports:
             TaskNotFound: Its task was deleted, or has ended.
         """
         if not await self._store.put_peer(self._row(peer)):
-            self._world.forget(peer.task.key)
+            forget(self._world, peer.task.key)
             raise TaskNotFound(peer.task.id)
 
     def keep_later(self, peer: Peer) -> None:
@@ -208,7 +209,7 @@ class Imports:
 
     def lost(self, peer: Peer) -> None:
         """A holder has failed so many that it cannot have the content any more."""
-        self._world.fail_holder(peer, time.monotonic())
+        fail_holder(self._world, peer, time.monotonic())
         logger.warning("a copy is lost: others get nothing of it", peer=peer.id, host=peer.host.id)
         self.keep_later(peer)
 

@@ -21,6 +21,7 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.sched.entities import OVER, TaskKey
+from pantala.core.sched.imported import forget
 from pantala.core.sched.records import ON_THE_WAY, PeerRow, TaskRow
 from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, obstacle, plan
 from pantala.core.sched.rules import RULES
@@ -173,7 +174,7 @@ class Replication:
         for placed in list(self._world.tasks.values()):
             is_old = placed.kind is side.kind and placed.updated_at < began
             if is_old and placed.key not in known:
-                self._world.forget(placed.key)
+                forget(self._world, placed.key)
 
     def _look_at(
         self, side: Side, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]

@@ -6,6 +6,8 @@
 - :mod:`.shape`: how a content is cut
 - :mod:`.votes`: which shape counts if holders do not agree
 - :mod:`.entities`: hosts, tasks and peers
+- :mod:`.arrivals`: what comes to be when a host announces itself, or a peer registers
+- :mod:`.holders`: where a peer counts in its task, and who hears of it
 - :mod:`.blame`: whose fault it was
 - :mod:`.room`: how much is kept of them
 - :mod:`.edges`: who is whose parent, and what that costs a host
@@ -15,6 +17,7 @@
 - :mod:`.evaluate`: how good a parent is for a child
 - :mod:`.choose`: parents for a peer, or the origin, or patience
 - :mod:`.records`: what of imported tasks outlives a scheduler
+- :mod:`.imported`: what of these rows is in the world
 - :mod:`.replicas`: which hosts keep copies of an imported task
 - :mod:`.expire`: what has gone without saying so
 """

@@ -1,15 +1,14 @@
 """Everything that can happen to hosts, tasks and peers.
 
 Each method takes one event, moves what has to move, and keeps the collections of
-:mod:`.entities` true to their descriptions. Nothing else changes them.
+:mod:`.entities` true to their descriptions; of tasks, with :mod:`.holders`. Nothing else changes
+them. What happens to several at once, :mod:`.expire` and :mod:`.imported` make of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
 
-from pantala.core.fsm import Machine
 from pantala.errors import (
     CREDENTIALS_REFUSED,
     HostUnknown,
@@ -18,35 +17,18 @@ from pantala.errors import (
     TaskNotFound,
 )
 from pantala.model.announce import HostFacts, Registration
-from pantala.model.ids import credentials_id
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import Kind
 
+from .arrivals import UNKNOWN, credentials_of, new_host, new_peer, new_task
 from .blame import blame_origin, blame_parent, block
 from .costs import Costs
 from .edges import connect, disconnect, disconnect_parents
-from .entities import (
-    DEFAULT_CONCURRENT_PIECES,
-    OVER,
-    Caller,
-    Host,
-    Peer,
-    PeerKey,
-    Task,
-    TaskKey,
-)
-from .records import PeerRow, TaskRow
+from .entities import OVER, Caller, Host, Peer, PeerKey, Task, TaskKey
+from .holders import Holders
 from .room import Room
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
-from .shape import Shape
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
-
-#: The most pieces at once that a peer is believed to fetch: what its parents' hosts are charged for
-#: must stay within reason.
-_MAX_CONCURRENT_PIECES: Final = 1024
-
-#: Of a content of which nothing has been told.
-_UNKNOWN: Final = Shape(0, 0)
 
 
 class World:
@@ -69,6 +51,7 @@ class World:
         self.tasks: dict[TaskKey, Task] = {}
         self.peers: dict[PeerKey, Peer] = {}
         self._on_change = on_change
+        self._holders = Holders(on_change)
         self._rules = rules
         self.seeds = Seeds()
         self.room = Room(limits)
@@ -86,7 +69,9 @@ class World:
         limit = self.limits.seed_uploads if facts.is_seed else self.limits.uploads
         host = self.hosts.get(facts.id)
         if host is None:
-            host = self._new_host(facts, limit, now, caller)
+            self.room.admit_host(caller.account)
+            self._met += 1
+            host = self.hosts[facts.id] = new_host(facts, limit, caller, self._met, now)
         before = host.facts
         host.facts, host.upload_limit = facts, limit
         host.updated_at = host.heard_at = now
@@ -94,7 +79,7 @@ class World:
         if (before.disable_shared, before.is_seed) != (facts.disable_shared, facts.is_seed):
             for peers in host.peers.values():
                 for peer in peers.values():
-                    self._refresh(peer)
+                    self._holders.refresh(peer)
         return host
 
     def host(self, host_id: str) -> Host:
@@ -159,48 +144,6 @@ class World:
         del self.tasks[task.key]
         self.room.task_left(task.key)
 
-    # Imported tasks
-
-    def place(self, row: TaskRow, rows: Iterable[PeerRow], read_at: float, now: float) -> None:
-        """An imported task that is whole is as its rows say: who has a copy, can be a parent.
-
-        Copies whose rows are gone are gone, too, and those whose host is not here are not taken in.
-
-        Args:
-            row: The task.
-            rows: Of its peers.
-            read_at: When the rows were asked for; what has happened since is not in them.
-            now: When.
-        """
-        task = self.tasks.get(row.key)
-        if task is None:
-            task = self._new_task(_recorded(row, "", ""), now)
-            task.machine = Machine(f"task {row.id}", task.rules.tasks, row.state)
-        task.shape, task.updated_at = Shape(row.content_length, row.piece_length), now
-        known = {each.id: each for each in rows}
-        for peer in list(task.peers.values()):
-            over = peer.state is PeerState.SUCCEEDED and peer.updated_at < read_at
-            if over and peer.id not in known:
-                self.remove_peer(peer)
-        for each in known.values():
-            host = self.hosts.get(each.host_id)
-            if host is not None and each.state is PeerState.SUCCEEDED and each.id not in task.peers:
-                peer = self._new_peer(host, task, _recorded(row, each.host_id, each.id), "", now)
-                peer.machine.fire(PeerEvent.REGISTER_NORMAL)
-                self._fire(peer, PeerEvent.SUCCEED, now)
-
-    def fail_holder(self, peer: Peer, now: float) -> None:
-        """A peer that had content has it no more."""
-        if peer.state is PeerState.SUCCEEDED:
-            self._fire(peer, PeerEvent.FAIL, now)
-
-    def forget(self, key: TaskKey) -> None:
-        """An imported task is over, and so are its peers."""
-        task = self.tasks.get(key)
-        if task is not None:
-            for peer in list(task.peers.values()):
-                self.remove_peer(peer)
-
     # Peers
 
     def peer(self, key: PeerKey) -> Peer:
@@ -231,14 +174,10 @@ class World:
             known.machine.fire(PeerEvent.REGISTER_NORMAL)  # mostly refused: it is past that
             self.remove_peer(known)
         wish, registration = registration.request, registration.public()
-        credentials = (
-            credentials_id(wish.url, wish.filtered_query_params, wish.request_header, wish.access)
-            if wish.url
-            else ""
-        )
+        credentials = credentials_of(wish)
         self.room.check_peer(host.account, registration)
         task = self._task_for(registration, now)
-        peer = self._new_peer(host, task, registration, credentials, now)
+        peer = self.add_peer(host, task, registration, credentials, now)
         self._keep_running(task)
         empty = peer.shape.content_length == 0
         peer.machine.fire(PeerEvent.REGISTER_EMPTY if empty else PeerEvent.REGISTER_NORMAL)
@@ -247,19 +186,19 @@ class World:
     def start(self, peer: Peer, now: float) -> None:
         """A peer fetches from parents. Saying it again, after other parents, is no event."""
         if peer.state is PeerState.RUNNING:
-            self._started(peer)
+            self._holders.started(peer)
         else:
-            self._fire(peer, PeerEvent.DOWNLOAD, now)
+            self.move(peer, PeerEvent.DOWNLOAD, now)
 
     def start_back_to_source(self, peer: Peer, now: float) -> None:
         """A peer fetches from the origin."""
         if peer.state is not PeerState.BACK_TO_SOURCE:
-            self._fire(peer, PeerEvent.DOWNLOAD_BACK_TO_SOURCE, now)
+            self.move(peer, PeerEvent.DOWNLOAD_BACK_TO_SOURCE, now)
             self._keep_running(peer.task)
 
     def finish(self, peer: Peer, now: float) -> None:
         """A peer has all that it wanted."""
-        self._fire(peer, PeerEvent.SUCCEED, now)
+        self.move(peer, PeerEvent.SUCCEED, now)
         peer.cost = now - peer.created_at
         peer.costs = Costs()  # that its last piece was slow says nothing any more
         task = peer.task
@@ -284,7 +223,7 @@ class World:
         task = peer.task
         if origin is not None and status not in CREDENTIALS_REFUSED:
             blame_origin(peer, self.limits, now, origin, status)
-        self._fire(peer, PeerEvent.FAIL, now)
+        self.move(peer, PeerEvent.FAIL, now)
         if task.state is TaskState.RUNNING and not task.holders and not task.expected:
             task.machine.fire(TaskEvent.FAIL)
 
@@ -294,7 +233,7 @@ class World:
         for child in children:
             disconnect(child.parents[peer.id])
         peer.machine.fire(PeerEvent.LEAVE)
-        self._settle(peer)
+        self._holders.settle(peer)
         task, host = peer.task, peer.host
         del self.peers[peer.key]
         del task.peers[peer.id]
@@ -303,7 +242,7 @@ class World:
             del host.peers[task.key]
         self.room.peer_left(host.account, peer.registration)
         for child in children:
-            self._refresh(child)
+            self._holders.refresh(child)
         if not task.peers:
             oldest = self.room.task_idle(task.key)
             if oldest is not None:
@@ -340,7 +279,7 @@ class World:
         parent = block(peer, parent_id)
         if parent is not None and parent is not peer:
             blame_parent(parent, peer, self.limits)
-            self._refresh(parent)
+            self._holders.refresh(parent)
 
     def block(self, peer: Peer, parent_id: str) -> None:
         """Never give *peer* that parent again."""
@@ -351,7 +290,7 @@ class World:
         disconnect_parents(child)
         for parent in parents:
             connect(parent, child)
-        self._refresh(child)
+        self._holders.refresh(child)
 
     def expect(self, peer: Peer, until: float) -> None:
         """*peer* was told what to do; others may wait *until* then for it to start."""
@@ -359,23 +298,45 @@ class World:
         if peer not in task.holders and peer.id not in task.at_origin:
             task.expected[peer.id] = until
 
-    # What the above is made of
+    # What the above is made of, and :mod:`.imported`
 
-    def _new_host(self, facts: HostFacts, limit: int, now: float, caller: Caller) -> Host:
-        account = caller.account
-        self.room.admit_host(account)
-        self._met += 1
-        host = self.hosts[facts.id] = Host(
-            facts,
-            limit,
-            created_at=now,
-            updated_at=now,
-            owner=caller,
-            heard_at=now,
-            account=account,
-            life=self._met,
-        )
-        return host
+    def add_task(self, registration: Registration, now: float) -> Task:
+        """A task that is not known yet.
+
+        Raises:
+            InvalidRequest: The kind is not served.
+        """
+        task = new_task(registration, self._rules_of(registration.kind), now)
+        self.tasks[task.key] = task
+        return task
+
+    def add_peer(
+        self, host: Host, task: Task, registration: Registration, credentials: str, now: float
+    ) -> Peer:
+        """A peer that is not known yet. It has not moved, and counts nowhere.
+
+        Args:
+            host: Whose attempt it is.
+            task: At what.
+            registration: What it says, as it may be shown.
+            credentials: See :attr:`.Peer.credentials`.
+            now: When.
+        """
+        peer = new_peer(host, task, registration, credentials, now)
+        self.room.peer_came(host.account, registration, task.key)
+        self.peers[peer.key] = task.peers[peer.id] = peer
+        host.peers.setdefault(task.key, {})[peer.id] = peer
+        return peer
+
+    def move(self, peer: Peer, event: PeerEvent, now: float) -> None:
+        """Move *peer* on from where its registration left it.
+
+        Raises:
+            InvalidTransition: It cannot go that way from there.
+        """
+        peer.machine.fire(event)
+        peer.updated_at = peer.piece_at = peer.task.updated_at = now
+        self._holders.settle(peer)
 
     def _task_for(self, registration: Registration, now: float) -> Task:
         """The task of a registration, created or brought up to date."""
@@ -383,9 +344,9 @@ class World:
         if task is None:
             if self._rules_of(registration.kind).imported:
                 raise TaskNotFound(registration.task_id)
-            return self._new_task(registration, now)
+            return self.add_task(registration, now)
         if not task.holders and not task.rules.imported:
-            task.shape = _UNKNOWN.told(registration)
+            task.shape = UNKNOWN.told(registration)
         task.registration, task.updated_at = registration, now
         return task
 
@@ -394,45 +355,6 @@ class World:
         if rules is None:
             raise InvalidRequest(f"{kind.name} tasks are not served here")
         return rules
-
-    def _new_task(self, registration: Registration, now: float) -> Task:
-        rules = self._rules_of(registration.kind)
-        task = Task(
-            kind=registration.kind,
-            id=registration.task_id,
-            rules=rules,
-            machine=Machine(f"task {registration.task_id}", rules.tasks, TaskState.PENDING),
-            registration=registration,
-            shape=_UNKNOWN.told(registration),
-            created_at=now,
-            updated_at=now,
-        )
-        self.tasks[task.key] = task
-        return task
-
-    def _new_peer(
-        self, host: Host, task: Task, registration: Registration, credentials: str, now: float
-    ) -> Peer:
-        wanted = registration.concurrent_piece_count or DEFAULT_CONCURRENT_PIECES
-        peer = Peer(
-            id=registration.peer_id,
-            task=task,
-            host=host,
-            machine=Machine(f"peer {registration.peer_id}", task.rules.peers, PeerState.PENDING),
-            registration=registration,
-            credentials=credentials,
-            concurrent_pieces=min(wanted, _MAX_CONCURRENT_PIECES),
-            shape=task.shape.told(registration),
-            range=registration.request.range,
-            created_at=now,
-            updated_at=now,
-            piece_at=now,
-            blocked={registration.peer_id},
-        )
-        self.room.peer_came(host.account, registration, task.key)
-        self.peers[peer.key] = task.peers[peer.id] = peer
-        host.peers.setdefault(task.key, {})[peer.id] = peer
-        return peer
 
     def _keep_running(self, task: Task) -> None:
         """Something is going on; but what is held has been downloaded, whoever joins.
@@ -444,54 +366,6 @@ class World:
         held = task.state is TaskState.SUCCEEDED and bool(task.holders)
         if task.state is not TaskState.RUNNING and not held:
             task.machine.fire(TaskEvent.DOWNLOAD)
-
-    def _fire(self, peer: Peer, event: PeerEvent, now: float) -> None:
-        """Move *peer* on from where its registration left it."""
-        peer.machine.fire(event)
-        peer.updated_at = peer.piece_at = peer.task.updated_at = now
-        self._settle(peer)
-
-    def _settle(self, peer: Peer) -> None:
-        """After a move: who is its parent, where it is counted, and who should know."""
-        if peer.state is PeerState.BACK_TO_SOURCE:
-            peer.task.at_origin.add(peer.id)
-        else:
-            peer.task.at_origin.discard(peer.id)
-        if peer.state is not PeerState.RUNNING:
-            disconnect_parents(peer)
-        self._started(peer)
-        self._refresh(peer)
-
-    def _started(self, peer: Peer) -> None:
-        if peer.task.expected.pop(peer.id, None) is not None:
-            self._on_change(peer.task)
-
-    def _refresh(self, peer: Peer) -> None:
-        """Count *peer* among its task's holders if it is one, and only then."""
-        task = peer.task
-        before = peer in task.holders
-        after = peer.id in task.peers and _holds(peer)
-        if after:
-            task.holders.add(peer)
-        else:
-            task.holders.discard(peer)
-        self._vote(peer, vouches=after and peer.state is not PeerState.RUNNING)
-        if before != after:
-            self._on_change(task)
-
-    def _vote(self, peer: Peer, *, vouches: bool) -> None:
-        """Describe the task as those describe it who should know: there may be two versions.
-
-        Not those who still fetch from others, on whose word they describe it themselves.
-        """
-        task, host = peer.task, peer.host
-        if vouches:
-            news = task.votes.cast(peer.id, peer.shape, host.account, host.id)
-        else:
-            news = task.votes.withdraw(peer.id)
-        winner = task.votes.winner if news else None
-        if winner is not None:
-            task.shape = winner
 
     def _merge(self, peer: Peer) -> None:
         """One peer, which has just finished, speaks for what its host had before, too.
@@ -505,18 +379,3 @@ class World:
             idle = other.state is PeerState.SUCCEEDED and not other.children
             if other is not peer and idle and peer.absorb(other):
                 self.remove_peer(other)
-
-
-def _holds(peer: Peer) -> bool:
-    """Whether *peer* has content, or a source of it, and may share it."""
-    if peer.distrusted or peer.host.facts.disable_shared:
-        return False
-    if peer.state is PeerState.RUNNING:
-        return peer.host.facts.is_seed or bool(peer.parents)
-    return peer.state in (PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)
-
-
-def _recorded(row: TaskRow, host_id: str, peer_id: str) -> Registration:
-    """What a peer would say that registers for a task that is known by its row."""
-    wanted = DownloadRequest(kind=row.kind, url="", tag=row.tag, application=row.application)
-    return Registration(host_id=host_id, task_id=row.id, peer_id=peer_id, request=wanted)

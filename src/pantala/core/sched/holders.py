@@ -1,0 +1,83 @@
+"""Where a peer counts in its task, and who hears when that changes.
+
+A task keeps collections of its peers, so that no choice has to look at all of them: who has content
+or gets some, for which shapes those vouch, who is at the origin, who was told to start. All of it
+follows from the states of peers and hosts. So after each change of one of these the world calls
+:meth:`Holders.settle` or :meth:`Holders.refresh`, which set right what has become wrong, and may be
+called once too often.
+
+Peers that wait for a task are told whenever it gets or loses a holder, or whoever was on the way to
+it has started or never will. They are told *after* the change, and look anew themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .edges import disconnect_parents
+from .entities import Peer, Task
+from .states import PeerState
+
+
+class Holders:
+    """Keeps the collections of tasks true to their descriptions.
+
+    Args:
+        on_change: Called with a task when peers that wait for it should look again.
+    """
+
+    def __init__(self, on_change: Callable[[Task], None]) -> None:
+        self._on_change = on_change
+
+    def settle(self, peer: Peer) -> None:
+        """After a move: who is its parent, where it is counted, and who should know."""
+        if peer.state is PeerState.BACK_TO_SOURCE:
+            peer.task.at_origin.add(peer.id)
+        else:
+            peer.task.at_origin.discard(peer.id)
+        if peer.state is not PeerState.RUNNING:
+            disconnect_parents(peer)
+        self.started(peer)
+        self.refresh(peer)
+
+    def started(self, peer: Peer) -> None:
+        """Nobody waits for *peer* to begin any more, if anybody did."""
+        if peer.task.expected.pop(peer.id, None) is not None:
+            self._on_change(peer.task)
+
+    def refresh(self, peer: Peer) -> None:
+        """Count *peer* among its task's holders if it is one, and only then."""
+        task = peer.task
+        before = peer in task.holders
+        after = peer.id in task.peers and _holds(peer)
+        if after:
+            task.holders.add(peer)
+        else:
+            task.holders.discard(peer)
+        _vote(peer, vouches=after and peer.state is not PeerState.RUNNING)
+        if before != after:
+            self._on_change(task)
+
+
+def _holds(peer: Peer) -> bool:
+    """Whether *peer* has content, or a source of it, and may share it."""
+    if peer.distrusted or peer.host.facts.disable_shared:
+        return False
+    if peer.state is PeerState.RUNNING:
+        return peer.host.facts.is_seed or bool(peer.parents)
+    return peer.state in (PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)
+
+
+def _vote(peer: Peer, *, vouches: bool) -> None:
+    """Describe the task as those describe it who should know: there may be two versions.
+
+    Not those who still fetch from others, on whose word they describe it themselves.
+    """
+    task, host = peer.task, peer.host
+    if vouches:
+        news = task.votes.cast(peer.id, peer.shape, host.account, host.id)
+    else:
+        news = task.votes.withdraw(peer.id)
+    winner = task.votes.winner if news else None
+    if winner is not None:
+        task.shape = winner
