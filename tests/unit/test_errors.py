@@ -1,4 +1,4 @@
-"""errors.py: one tree, drawn as it is, and every class knows how to answer."""
+"""errors: one tree, drawn as it is, and every class knows how to answer."""
 
 from __future__ import annotations
 

@@ -38,58 +38,22 @@
     └── InvalidTransition           a state machine got an event it has no row for
 
 A class carries all that a boundary needs to answer with: a gRPC code and a Vortex code. It also
-says whose fault it is (:class:`Blame`): one node's trouble, or one caller's wrong password, must
-not be held against an origin by everybody.
-Boundaries (``rpc.status``, ``net.piece_server``, ``daemon.serving.handoff_server``) read these;
-nobody else does.
+says whose fault it is: one node's trouble, or one caller's wrong password, must not be held against
+an origin by everybody. Boundaries (``rpc.status``, ``net.piece_server``,
+``daemon.serving.handoff_server``, ``cli.dfget``) read these; nobody else does.
+
+- :mod:`.codes`: the numbers and words that a class carries
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum, StrEnum
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from typing import Any, ClassVar, Final
 
-
-class Code(IntEnum):
-    """gRPC status numbers, so that this module need not import grpc."""
-
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-
-
-class VortexCode(IntEnum):
-    """The byte that an ERROR frame opens with."""
-
-    UNKNOWN = 0
-    INVALID_ARGUMENT = 1
-    NOT_FOUND = 2
-    INTERNAL = 3
-
-
-class Blame(StrEnum):
-    """Whose fault an error is. What others do about it depends on that."""
-
-    #: This node's, or its cluster's: no descriptors, no room, no name server, a bug.
-    LOCAL = "local"
-    #: The caller's: what is asked for, or the credentials for it.
-    CALLER = "caller"
-    ORIGIN = "origin"
-    PARENT = "parent"
+from .codes import Blame as Blame
+from .codes import Code as Code
+from .codes import VortexCode as VortexCode
 
 
 class DragonflyError(Exception):
