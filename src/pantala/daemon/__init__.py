@@ -3,6 +3,7 @@
 - :mod:`.app`: builds everything; reads like a table of contents
 - :mod:`.process`: a daemon as a process: what tells it to stop, and how it ends
 - :mod:`.config`: settings: typed, units parsed, unknown keys refused
+- :mod:`.config_values`: what a single one of them may be
 - :mod:`.node`: what all parts share
 - :mod:`.metrics`: the only module that knows Prometheus
 

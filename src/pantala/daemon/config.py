@@ -7,16 +7,13 @@ bytes, durations in seconds. Ports may be 0: the system chooses.
 
 from __future__ import annotations
 
-import os
-import pwd
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from pantala.model.headers import representation
 from pantala.model.ids import host_id
 from pantala.model.task import Kind
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for
@@ -35,81 +32,22 @@ from pantala.settings import (
     read_settings,
 )
 
-from .host.machine import local_ip, memory_limit
+from .config_values import (
+    AbsolutePath,
+    Capacity,
+    Mode,
+    OriginHeaders,
+    Percent,
+    Protocol,
+    ReachableIp,
+    SocketPath,
+    Uid,
+    auto_capacity,
+)
+from .host.machine import local_ip
 
 #: Read when no other file is named, and only if it is there.
 DEFAULT_PATH: Final = Path("/etc/dragonfly/dfdaemon.yaml")
-
-#: Bytes that the path of a unix socket may have; the kernel keeps 108 with the final zero.
-_MAX_SOCKET_PATH: Final = 107
-
-
-def auto_capacity() -> int:
-    """Bytes for the memory store unless set: a quarter of the memory there is."""
-    return memory_limit() // 4
-
-
-def _capacity(value: object) -> object:
-    return auto_capacity() if value == "auto" else value
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("expected an absolute path")
-    return path
-
-
-def _socket_path(path: Path) -> Path:
-    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
-        raise ValueError(f"longer than the {_MAX_SOCKET_PATH} bytes of a unix socket's path")
-    return path
-
-
-def _reachable(ip: str) -> str:
-    if ip in ("0.0.0.0", "::"):
-        raise ValueError("expected an address that others can reach")
-    return ip
-
-
-def _mode(value: object) -> int:
-    # YAML reads 0660 as octal and 660 as decimal; only text leaves no doubt.
-    if not isinstance(value, str) or not value.isdigit() or not set(value) <= set("01234567"):
-        raise ValueError('expected octal digits in quotes, such as "0660"')
-    mode = int(value, 8)
-    if mode > 0o777:
-        raise ValueError('expected permissions only, such as "0660"')
-    return mode
-
-
-def _uid(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str):
-        try:
-            return pwd.getpwnam(value).pw_uid
-        except (KeyError, ValueError):
-            pass
-    raise ValueError("expected a user's number, or the name of a user of this machine")
-
-
-def _only_tcp(protocol: str) -> str:
-    if protocol != "tcp":
-        raise ValueError("only tcp is available in this version")
-    return protocol
-
-
-def _decides_no_content(headers: dict[str, str]) -> dict[str, str]:
-    # It would be another content under the same id than on nodes that are set up otherwise.
-    for name, _ in representation(headers):
-        raise ValueError(
-            f"{name} decides which content an origin sends: only a caller may set it, with --header"
-        )
-    return headers
-
-
-_Percent = Annotated[int, Field(strict=True, ge=1, le=99)]
-_AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-_SocketPath = Annotated[_AbsolutePath, AfterValidator(_socket_path)]
 
 
 class Host(Settings):
@@ -118,7 +56,7 @@ class Host(Settings):
     idc: str | None = None
     location: str | None = None
     hostname: Annotated[str, Field(min_length=1)] = Field(default_factory=socket.gethostname)
-    ip: Annotated[Ip, AfterValidator(_reachable)] = Field(default_factory=local_ip)
+    ip: ReachableIp = Field(default_factory=local_ip)
     scheduler_cluster_id: Annotated[int, Field(strict=True, ge=0)] = 0
 
 
@@ -147,10 +85,10 @@ class DownloadServer(RequestLimits):
         allow_users: Uids that may ask; empty: whoever can open the socket.
     """
 
-    socket_path: _SocketPath = Path(DEFAULT_SOCKET)
-    socket_mode: Annotated[int, BeforeValidator(_mode)] = 0o660
-    handoff_path: _SocketPath = Path(handoff_path_for(DEFAULT_SOCKET))
-    allow_users: tuple[Annotated[int, BeforeValidator(_uid)], ...] = ()
+    socket_path: SocketPath = Path(DEFAULT_SOCKET)
+    socket_mode: Mode = 0o660
+    handoff_path: SocketPath = Path(handoff_path_for(DEFAULT_SOCKET))
+    allow_users: tuple[Uid, ...] = ()
     allow_output_path: Literal["auto", True, False] = "auto"
 
 
@@ -158,7 +96,7 @@ class Download(Settings):
     """Getting content."""
 
     server: DownloadServer = Field(default_factory=DownloadServer)
-    protocol: Annotated[Literal["tcp", "quic"], AfterValidator(_only_tcp)] = "tcp"
+    protocol: Protocol = "tcp"
     bandwidth_limit: Rate = 50 * 10**9
     back_to_source_bandwidth_limit: Rate = 50 * 10**9
     piece_timeout: Duration = 360.0
@@ -216,7 +154,7 @@ class DynconfigSettings(Settings):
         path: None: the usual place, where it may be missing.
     """
 
-    path: _AbsolutePath | None = None
+    path: AbsolutePath | None = None
     refresh_interval: Duration = 60.0
 
 
@@ -238,11 +176,9 @@ class Storage(Settings):
     """
 
     server: StorageServer = Field(default_factory=StorageServer)
-    dir: _AbsolutePath = Path("/var/lib/dragonfly")
+    dir: AbsolutePath = Path("/var/lib/dragonfly")
     keep: Switch = False
-    cache_capacity: Annotated[Size, BeforeValidator(_capacity)] = Field(
-        default_factory=auto_capacity
-    )
+    cache_capacity: Capacity = Field(default_factory=auto_capacity)
     cache_overflow: Literal["error", "task"] = "error"
     cache_lock_pages: Switch = False
     cache_pinned_percent: Annotated[int, Field(strict=True, ge=0, le=100)] = 12
@@ -251,16 +187,14 @@ class Storage(Settings):
 class Backend(Settings):
     """Asking origins."""
 
-    request_header: Annotated[dict[str, str], AfterValidator(_decides_no_content)] = Field(
-        default_factory=dict, repr=False
-    )
+    request_header: OriginHeaders = Field(default_factory=dict, repr=False)
     max_retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 1
     enable_cache_temporary_redirect: Switch = True
     enable_revalidation: Switch = True
     cache_temporary_redirect_ttl: Duration = 600.0
-    ca_cert: _AbsolutePath | None = None
+    ca_cert: AbsolutePath | None = None
     insecure_skip_verify: Switch = False
-    file_roots: tuple[_AbsolutePath, ...] = ()
+    file_roots: tuple[AbsolutePath, ...] = ()
 
 
 class Proxy(Settings):
@@ -287,8 +221,8 @@ class GcPolicy(Settings):
     persistent_task_ttl: Duration = 86400.0
     persistent_cache_task_ttl: Duration = 86400.0
     disk_threshold: Size = 0
-    disk_high_threshold_percent: _Percent = 80
-    disk_low_threshold_percent: _Percent = 60
+    disk_high_threshold_percent: Percent = 80
+    disk_low_threshold_percent: Percent = 60
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
