@@ -216,11 +216,11 @@ def main() -> None:
     for name in _ANEW:
         del sys.modules[name]
     gc.collect()
-    gc.freeze()  # else the first collection in each child would copy every page
+    # Else each child would copy every page when it collects, and when it ends most of all.
+    gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as control:
         request = _serve(control)
     if request is not None:
-        gc.unfreeze()
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
