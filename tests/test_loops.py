@@ -19,6 +19,7 @@ ENDLESS = {
     "daemon.downloading.origins.Origins._ask": "of one download: credentials after credentials",
     "daemon.downloading.growing._stream": "of one download: to the content's end",
     "daemon.downloading.room.Room.extend": "of one download: until there is room, or none to come",
+    "daemon.importing.importer.Importer._say": "of one import: until its caller's time is over",
     "daemon.serving.handoff_server._Client._send_fd": "of one connection: until it takes the frame",
     "rpc.patience.while_busy": "of one call, whose caller learns of it",
     "rpc.parent_link._read": "of one call, whose caller learns of it",

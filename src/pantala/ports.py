@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pantala.model.announce import Answer, Candidate, Report
-from pantala.model.task import Kind
+from pantala.model.task import ImportedTask, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +298,16 @@ class SchedulerLink(Protocol):
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """What the swarm knows; None when no usable holder lives, or no scheduler answers."""
+
+    async def imported(self, kind: Kind, task_id: str) -> ImportedTask:
+        """What is known of a task that was imported.
+
+        Raises:
+            TaskNotFound: There is no such task.
+            NoProvider: Its import has not ended well.
+            SchedulerLost: Nobody who knows can be asked.
+            DragonflyError: The scheduler does not say.
+        """
 
 
 # -- parents -----------------------------------------------------------------------------------

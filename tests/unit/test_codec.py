@@ -87,6 +87,7 @@ def requests(codec: Codec) -> st.SearchStrategy[DownloadRequest]:
         "content_for_calculating_task_id": st.none() | texts,
         "remote_ip": st.none() | texts,
         "enable_task_id_based_blob_digest": st.booleans(),
+        "persistent": st.booleans(),
         "certificate_chain": st.lists(st.binary(max_size=4), max_size=2).map(tuple),
     }
     said = {name: words[name] for name in words.keys() & has}
@@ -120,7 +121,6 @@ def registrations(codec: Codec) -> st.SearchStrategy[Registration]:
         concurrent_piece_count=st.none() | numbers,
         digest=st.none() | texts if "digest" in has else st.none(),
         metadata_only=st.booleans() if "metadata_only" in has else st.sampled_from([False]),
-        persistent=st.booleans() if "persistent" in has else st.sampled_from([False]),
     )
     return found if optional else found.map(_as_it_is_cut)
 
@@ -256,8 +256,8 @@ def test_asking_a_daemon() -> None:
 
 def test_registering_for_what_was_imported() -> None:
     """It has little to say."""
-    request = DownloadRequest(Kind.PERSISTENT_CACHE, "", tag="t", application="a")
-    peer = Registration("h", "t", "p", request, None, 100, 4, 8, persistent=True)
+    wanted = DownloadRequest(Kind.PERSISTENT_CACHE, "", tag="t", application="a", persistent=True)
+    peer = Registration("h", "t", "p", wanted, None, 100, 4, 8)
     message = IMPORTED.encode(peer, peer)
     assert message.register_persistent_cache_peer_request == (
         scheduler_pb2.RegisterPersistentCachePeerRequest(

@@ -47,7 +47,9 @@ def test_methods_and_their_messages(dialect: DaemonDialect, service: str) -> Non
     methods = SERVICES[service].methods_by_name
     for pattern in ("Download{}Task", "Stat{}Task", "Delete{}Task"):
         method = dialect.method(pattern, f"dfdaemon.v2.{service}")
-        assert method is not None
+        if method is None:  # what was imported is deleted by its scheduler
+            assert POLICIES[dialect.kind].imported
+            continue
         assert methods[method].input_type is dialect.message(pattern + "Request").DESCRIPTOR
     download = methods[dialect.name("Download{}Task")]
     assert download.output_type is dialect.message("Download{}TaskResponse").DESCRIPTOR
@@ -60,7 +62,8 @@ def test_downloads(dialect: DaemonDialect) -> None:
     """Where the request says what is wanted, and the answer what has been found."""
     request = dialect.message("Download{}TaskRequest")
     wanted = request() if dialect.download is None else request(**{dialect.download: {}})
-    assert "url" in dialect.wanted(wanted).DESCRIPTOR.fields_by_name
+    what = "task_id" if POLICIES[dialect.kind].imported else "url"
+    assert what in dialect.wanted(wanted).DESCRIPTOR.fields_by_name
     started = dialect.message("Download{}TaskResponse").DESCRIPTOR.fields_by_name[dialect.started]
     assert started.message_type is dialect.message("Download{}TaskStartedResponse").DESCRIPTOR
 

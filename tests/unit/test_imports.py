@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from pantala.pb import scheduler_pb2
+from pantala import BUILD_VERSION
+from pantala.pb import common_pb2, scheduler_pb2
 from pantala.scheduler.app import Scheduler
 from pantala.testing.announce import refusal, until
 from pantala.testing.inside import scheduler
@@ -275,9 +276,14 @@ async def test_deleting_a_task_that_is_being_fetched(make: Made) -> None:
     assert await refusal(talk.ended()) is grpc.StatusCode.NOT_FOUND
 
 
-async def test_deleting_a_peer(make: Made) -> None:
-    """Another host gets the replica; nobody deletes what is another's."""
-    a, b, c = [await make(name) for name in "abc"]
+@pytest.mark.parametrize("version", [BUILD_VERSION, "v2.5.0"])
+async def test_deleting_a_peer(make: Made, version: str) -> None:
+    """Another host gets the replica; nobody deletes what is another's.
+
+    A stock daemon is told to delete its copy; ours says so because it has.
+    """
+    a = await make("a", build=common_pb2.Build(git_version=version))
+    b, c = [await make(name) for name in "bc"]
     begun = await a.begins("t", replicas=1)
     await a.ends("t", begun)
     await b.fetches("t")
@@ -287,7 +293,7 @@ async def test_deleting_a_peer(make: Made) -> None:
         is grpc.StatusCode.PERMISSION_DENIED
     )
     await a.stub().DeletePersistentCachePeer(request)
-    assert a.held == {}
+    assert bool(a.held) == (version == BUILD_VERSION)
     assert await refusal(a.stub().DeletePersistentCachePeer(request)) is grpc.StatusCode.NOT_FOUND
     await until_kept(b, "t", 1)
     assert b.held == {task_id("t"): True}

@@ -14,6 +14,9 @@ def test_the_rows() -> None:
     """No row more, no row less."""
     assert {
         Kind.STANDARD: Policy(Medium.DISK, request_tag=0, from_source=True, revalidates=True),
+        Kind.PERSISTENT_CACHE: Policy(
+            Medium.DISK, request_tag=4, from_source=False, revalidates=False, imported=True
+        ),
         Kind.CACHE: Policy(
             Medium.MEMORY,
             request_tag=6,

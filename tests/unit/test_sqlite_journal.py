@@ -75,7 +75,7 @@ def test_of_a_later_version(tmp_path: Path) -> None:
     with sqlite3.connect(file) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(ConfigError, match=r"later version of pantala \(schema 99, known up to 1\)"):
+    with pytest.raises(ConfigError, match=r"later version of pantala \(schema 99, known up to 2\)"):
         make(tmp_path).load()
     assert not (tmp_path / "journal.db.damaged").exists()
 

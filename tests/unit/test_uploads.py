@@ -109,7 +109,8 @@ async def test_a_child_that_did_not_get_it(daemon: Daemon, holding: Holding) -> 
         (request(2), PieceNotFound),
         (request(99), PieceNotFound),
         (request(0, tag=Tag.DOWNLOAD_PIECE), TaskNotFound),
-        (request(0, tag=Tag.DOWNLOAD_PERSISTENT_CACHE_PIECE), InvalidRequest),
+        (request(0, tag=Tag.DOWNLOAD_PERSISTENT_CACHE_PIECE), TaskNotFound),
+        (request(0, tag=Tag.DOWNLOAD_PERSISTENT_PIECE), InvalidRequest),
     ],
 )
 async def test_what_is_not_here(

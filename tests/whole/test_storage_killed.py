@@ -41,7 +41,7 @@ PROGRAM = """if True:
     LENGTH = 100_000
 
     async def main(path, seed):
-        directory = DataDirectory(path, keep=True)
+        directory = DataDirectory(path)
         directory.open()
         loop = asyncio.get_running_loop()
         journal = SqliteJournal(directory.journal, loop.call_soon_threadsafe)
@@ -92,7 +92,7 @@ def reports(path: Path, seed: int, rng: random.Random) -> Iterator[list[str]]:
 
 async def opened(path: Path) -> tuple[DataDirectory, Store]:
     """The store as the next process finds it."""
-    directory = DataDirectory(path, keep=True)
+    directory = DataDirectory(path)
     directory.open()
     loop = asyncio.get_running_loop()
     journal = SqliteJournal(directory.journal, loop.call_soon_threadsafe)

@@ -188,6 +188,22 @@ class ContentState:
         """It was used here."""
         self._change(now)
 
+    def know_as(self, peer_id: str, now: float) -> None:
+        """Schedulers know this copy as that peer."""
+        self._change(now, peer_id=peer_id)
+
+    def keep(self, now: float, *, persistent: bool) -> None:
+        """It is to stay until its time is over, or may go when others need its room.
+
+        Raises:
+            PieceNotFound: Not all of it is here, so that there is nothing to keep.
+        """
+        if persistent and not self.complete:
+            numbers = range(self._record.piece_count or 0)
+            missing = next((n for n in numbers if n not in self._pieces), 0)
+            raise PieceNotFound(self._record.id, missing)
+        self._change(now, persistent=persistent)
+
     def fail(self, now: float) -> None:
         """A download ended without all it wanted. Pieces that are here stay good."""
         self._change(now, failed_at=now)
@@ -273,8 +289,8 @@ class ContentState:
     def drop(self, number: int) -> None:
         """A piece is not what it was when it was published: it is here no more.
 
-        Its room stays reserved. What was finished is not any longer.
+        Its room stays reserved. What was finished is not any longer, and is no replica.
         """
         del self._pieces[number]
         self._digests = ""
-        self._record = replace(self._record, finished_at=None)
+        self._record = replace(self._record, finished_at=None, persistent=False, peer_id="")

@@ -29,6 +29,8 @@ class Policy:
         medium: Which store holds content and metadata.
         request_tag: Vortex tag of a piece request; the answer's is the next one.
         from_source: The engine may fall back to the origin.
+        imported: It comes to be by import of a file, and not by download: its id names it, and
+            schedulers know what it is. They write down who keeps it.
         revalidates: What is here is compared with the origin when it is asked for again.
         overflow: The kind as which a download is carried out for which there is no room, where
             the operator wants that.
@@ -38,6 +40,7 @@ class Policy:
     request_tag: int
     from_source: bool
     revalidates: bool
+    imported: bool = False
     overflow: Kind | None = None
 
 
@@ -47,6 +50,13 @@ POLICIES: Final = {
         request_tag=0,
         from_source=True,
         revalidates=True,
+    ),
+    Kind.PERSISTENT_CACHE: Policy(
+        medium=Medium.DISK,
+        request_tag=4,
+        from_source=False,
+        revalidates=False,
+        imported=True,
     ),
     Kind.CACHE: Policy(
         medium=Medium.MEMORY,

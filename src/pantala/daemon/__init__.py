@@ -10,6 +10,7 @@
 and in rooms of their own
 
 - :mod:`.downloading`: how content comes to this node
+- :mod:`.importing`: files of this machine that become tasks
 - :mod:`.serving`: programs on this machine, and the RPC methods
 - :mod:`.sharing`: other nodes that want what is here
 - :mod:`.telling`: what the schedulers are told, and where they are

@@ -38,6 +38,7 @@ from .host.hostinfo import HostFacts
 from .host.sockets import HostName, SocketPath, private
 from .host.storage import NodeStorage
 from .host.threads import Threads
+from .importing.importer import Importer
 from .metrics import CONTENT_TYPE, Metrics, StoreFigures
 from .node import Node, new_peer_id
 from .serving.handoff_server import HandoffServer
@@ -136,6 +137,7 @@ class Daemon:
             helpers=self._threads.helpers,
         )
         self.engine = Engine(self.node)
+        self._importer = Importer(self.node, self.schedulers)
         self.uploads = NodeUploads(self.node)
         self.pieces = PieceServer(
             self.uploads,
@@ -193,7 +195,8 @@ class Daemon:
     @property
     def busy(self) -> bool:
         """Somebody is being served."""
-        return bool(self.engine.busy or self.pieces.busy or self.handoff.busy)
+        parts = self.engine, self._importer, self.pieces, self.handoff
+        return any(part.busy for part in parts)
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -313,7 +316,8 @@ class Daemon:
     async def _begin_download(self, path: SocketPath) -> grpc.aio.Server:
         settings = self.config.download.server
         server = new_server(self._doors.programs)
-        methods = DownloadService(self.node, self.engine, self.schedulers).methods()
+        service = DownloadService(self.node, self.engine, self.schedulers, self._importer)
+        methods = service.methods()
         add_service(server, DOWNLOAD_SERVICE, SimpleNamespace(**methods), admit=self._admit_local)
         add_service(
             server, NODE_SERVICE, NodeService(self.node, self.schedulers), admit=self._admit_local
@@ -346,6 +350,7 @@ class Daemon:
         keep, announcer = self.loops.keep, self.announcer
         keep(announcer.announce_round, "announce this host", rest=announcer.rest)
         keep(announcer.tell_news, "announce what is held")
+        keep(announcer.tell_of_copies, "tell of copies of imported tasks")
         self._dynconfig.keep_reading(self.loops)
         keep(self._follow_dynconfig, "follow the list of schedulers")
         storage = self._storage

@@ -90,6 +90,7 @@ class DownloadServer(RequestLimits):
     handoff_path: SocketPath = Path(handoff_path_for(DEFAULT_SOCKET))
     allow_users: tuple[Uid, ...] = ()
     allow_output_path: Literal["auto", True, False] = "auto"
+    allow_import_path: Literal["auto", True, False] = "auto"
 
 
 class Download(Settings):
@@ -109,7 +110,11 @@ class Download(Settings):
     @property
     def bypass_sizes(self) -> Mapping[Kind, int]:
         """Bytes up to which downloads of each kind go past the scheduler."""
-        return {Kind.STANDARD: self.bypass_size, Kind.CACHE: self.cache_bypass_size}
+        return {
+            Kind.STANDARD: self.bypass_size,
+            Kind.PERSISTENT_CACHE: 0,
+            Kind.CACHE: self.cache_bypass_size,
+        }
 
 
 class UploadServer(RequestLimits):

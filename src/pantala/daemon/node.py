@@ -64,6 +64,9 @@ class Announcements(Protocol):
     def announce(self, holding: Holding) -> None:
         """Say what of a task is here, soon."""
 
+    def damaged(self, holding: Holding) -> None:
+        """Say that less of a task is here than was told, soon."""
+
     async def announce_now(self, holding: Holding) -> None:
         """Say it, and return when it was heard, or could not be said."""
 
@@ -142,9 +145,9 @@ class Node:
     def drop(self, holding: Holding, number: int, error: DragonflyError) -> None:
         """A piece is not any more what was verified: it is here no more, and others are told."""
         logger.error("piece damaged", task=holding.id, piece=number, why=str(error))
-        holding.drop(number)
-        if not holding.gone:
-            self.announcements.announce(holding)
+        if not holding.gone and number in holding.pieces:
+            self.announcements.damaged(holding)  # by the name that its copy had
+            holding.drop(number)
 
     async def read(self, extent: Extent, offset: int, count: int) -> memoryview:
         """Bytes of *extent*: in a thread, but for memory, which needs no waiting for.

@@ -102,7 +102,6 @@ class Registration:
         concurrent_piece_count: Fetches at once; None when it does not say.
         digest: Of the content, as a caller of its gave it; nobody else is held to it.
         metadata_only: The peer has the content already and only says so.
-        persistent: What it fetches is a replica that stays until its time is over.
     """
 
     host_id: str
@@ -115,7 +114,6 @@ class Registration:
     concurrent_piece_count: int | None = None
     digest: str | None = None
     metadata_only: bool = False
-    persistent: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -138,7 +136,8 @@ class Registration:
         request = self.request
         shown = DownloadRequest(
             kind=request.kind,
-            url=public_url(request.url) if request.url else "",  # of what was imported
+            url=public_url(request.url),
+            persistent=request.persistent,
             range=request.range,
             tag=request.tag,
             application=request.application,

@@ -282,7 +282,7 @@ def persistent_task_id(url: str, region: str, endpoint: str) -> str:
 
 
 def persistent_cache_task_id(
-    chunks: Iterable[bytes],
+    chunks: Iterable[bytes | memoryview],
     tag: str | None = None,
     application: str | None = None,
     piece_length: int | None = None,

@@ -48,6 +48,10 @@ class DownloadRequest:
 
     kind: Kind
     url: str
+    #: Names what was imported, which has no URL.
+    task_id: str | None = None
+    #: What comes is a replica: it stays until its time is over, whatever room others need.
+    persistent: bool = False
     range: ByteRange | None = None
     tag: str | None = None
     application: str | None = None
@@ -78,6 +82,47 @@ class DownloadRequest:
     def only_peers(self) -> bool:
         """The origin must not be asked on its behalf, whoever says that it should."""
         return self.disable_back_to_source or self.priority == PRIORITY_ONLY_PEERS
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A file of this machine that is to become a task.
+
+    Attributes:
+        path: Absolute, of a regular file.
+        replicas: So many hosts shall keep it.
+        ttl: Seconds that it lives.
+        content_for_calculating_task_id: Stands for the bytes of the file, which are not hashed.
+        piece_length: Bytes; None: as befits the file.
+        timeout: Seconds that all of it may take. None: no limit of the caller's own.
+    """
+
+    kind: Kind
+    path: str
+    replicas: int
+    ttl: float
+    content_for_calculating_task_id: str | None = None
+    tag: str | None = None
+    application: str | None = None
+    piece_length: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTask:
+    """What schedulers know of a task that was imported. The same to all who ask.
+
+    Attributes:
+        created_at: Unix time at which its import began.
+        ttl: Seconds that it lives from then on; None: they do not say.
+        version: Tells it from an earlier task of that id, whose bytes may have been others.
+    """
+
+    content_length: int
+    piece_length: int
+    created_at: float
+    ttl: float | None
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +190,8 @@ class TaskRecord:
         persistent: It is to stay until its time is over, whatever room others need.
         ttl: Seconds that it lives from its creation. None: as long as it is used, by its kind's
             time to live.
+        peer_id: Of what was imported: the peer as which schedulers know this copy, once all of it
+            is here; ``""``: they have not been told.
     """
 
     kind: Kind
@@ -166,6 +213,7 @@ class TaskRecord:
     finished_at: float | None = None
     persistent: bool = False
     ttl: float | None = None
+    peer_id: str = ""
 
     @property
     def piece_count(self) -> int | None:

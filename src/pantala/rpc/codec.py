@@ -124,7 +124,6 @@ class Codec:
         fill_download(part, said.request)
         put(part, "digest", said.digest)
         put(part, "metadata_only", said.metadata_only)
-        put(part, "persistent", said.persistent)
         put(part, "concurrent_piece_count", said.concurrent_piece_count)
         for name in ("content_length", "piece_length", "piece_count"):
             put(part, getattr(self.shape, name), getattr(said, name))
@@ -143,7 +142,6 @@ class Codec:
             concurrent_piece_count=get(part, "concurrent_piece_count"),
             digest=get(part, "digest"),
             metadata_only=bool(get(part, "metadata_only")),
-            persistent=bool(get(part, "persistent")),
             **actual,
         )
 

@@ -11,7 +11,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pantala.errors import InvalidRequest
 from pantala.model.pieces import ByteRange
-from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, TaskRecord, Traffic
+from pantala.model.task import (
+    Delivery,
+    DownloadRequest,
+    ImportRequest,
+    Kind,
+    PieceRecord,
+    TaskRecord,
+    Traffic,
+)
 from pantala.pb import common_pb2
 
 _TRAFFIC: Final = frozenset(int(traffic) for traffic in Traffic)
@@ -19,6 +27,8 @@ _TRAFFIC: Final = frozenset(int(traffic) for traffic in Traffic)
 #: Fields of a DownloadRequest that messages have by the same name and meaning...
 _SAME: Final = (
     "url",
+    "task_id",
+    "persistent",
     "tag",
     "application",
     "priority",
@@ -115,7 +125,7 @@ def download_request(kind: Kind, message: Any) -> DownloadRequest:
         range=read_range(message),
         request_header=dict(message.request_header) if "request_header" in fields else {},
         access=access,
-        **({"url": ""} | same | lists),
+        **({"url": ""} | same | lists | {"task_id": same.get("task_id") or None}),
     )
 
 
@@ -165,6 +175,27 @@ def delivery(message: Any) -> Delivery:
         overwrite=message.overwrite,
         # Of those that keep content in files alone.
         force_hard_link=getattr(message, "force_hard_link", False),
+    )
+
+
+def import_request(kind: Kind, message: Any, *, ttl: float) -> ImportRequest:
+    """What a caller wants to import.
+
+    Args:
+        kind: Of the task that it becomes.
+        message: What the caller says.
+        ttl: Seconds that it lives if the caller does not say.
+    """
+    return ImportRequest(
+        kind=kind,
+        path=message.path,
+        replicas=message.persistent_replica_count,
+        ttl=seconds(message.ttl) if message.HasField("ttl") else ttl,
+        content_for_calculating_task_id=optional(message, "content_for_calculating_task_id"),
+        tag=optional(message, "tag"),
+        application=optional(message, "application"),
+        piece_length=optional(message, "piece_length"),
+        timeout=seconds(message.timeout) if message.HasField("timeout") else None,
     )
 
 
@@ -229,6 +260,7 @@ def task_message(
         piece_count=record.piece_count or 0,
         pieces=[piece_message(p) for _, p in sorted(pieces.items())],
         state="Succeeded" if complete else "Running",
+        ttl=None if record.ttl is None else duration(record.ttl),
         peer_count=1,
         has_available_peer=complete,
         created_at=timestamp(record.created_at),
@@ -248,5 +280,7 @@ def local_task_message(message: type[Any], record: TaskRecord) -> Any:
         response_header=dict(record.response_header),
         uploading_count=record.uploading_count,
         uploaded_count=record.uploaded_count,
+        persistent=record.persistent,
+        ttl=None if record.ttl is None else duration(record.ttl),
         **{name: timestamp(at) for name, at in known.items()},
     )

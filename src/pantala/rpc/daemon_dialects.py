@@ -82,6 +82,13 @@ DAEMON_DIALECTS: Final = {
         numbers="interested_piece_numbers",
         download="download",
     ),
+    Kind.PERSISTENT_CACHE: DaemonDialect(
+        kind=Kind.PERSISTENT_CACHE,
+        word="PersistentCache",
+        started="download_persistent_cache_task_started_response",
+        numbers="interested_piece_numbers",
+        download=None,
+    ),
     Kind.CACHE: DaemonDialect(
         kind=Kind.CACHE,
         word="Cache",

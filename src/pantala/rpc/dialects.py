@@ -17,6 +17,24 @@ from pantala.pb import dfdaemon_pb2, scheduler_pb2
 
 from .codec import FLAT, IMPORTED, NESTED, Codec
 
+#: A method, and the message that it takes.
+Method = tuple[str, type[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportDialect:
+    """How a host that imports a content says so.
+
+    Attributes:
+        started, finished, failed: The scheduler's methods.
+        give_up: The scheduler's method by which a host has its copy forgotten.
+    """
+
+    started: Method
+    finished: Method
+    failed: Method
+    give_up: Method
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -26,12 +44,14 @@ class Dialect:
         announce: The scheduler's method for the talk about a download.
         codec: The messages of that talk.
         stat, delete: The scheduler's methods for a task.
+        imports: None: tasks of this kind are not imported.
     """
 
     announce: str
     codec: Codec
-    stat: tuple[str, type[Any]]
-    delete: tuple[str, type[Any]]
+    stat: Method
+    delete: Method
+    imports: ImportDialect | None = None
 
 
 def report_arms(peer: str, *, from_source: bool = True) -> Mapping[type[Report], str]:
@@ -95,6 +115,24 @@ DIALECTS: Final[dict[Kind, Dialect]] = {
         ),
         stat=("StatPersistentCacheTask", scheduler_pb2.StatPersistentCacheTaskRequest),
         delete=("DeletePersistentCacheTask", scheduler_pb2.DeletePersistentCacheTaskRequest),
+        imports=ImportDialect(
+            started=(
+                "UploadPersistentCacheTaskStarted",
+                scheduler_pb2.UploadPersistentCacheTaskStartedRequest,
+            ),
+            finished=(
+                "UploadPersistentCacheTaskFinished",
+                scheduler_pb2.UploadPersistentCacheTaskFinishedRequest,
+            ),
+            failed=(
+                "UploadPersistentCacheTaskFailed",
+                scheduler_pb2.UploadPersistentCacheTaskFailedRequest,
+            ),
+            give_up=(
+                "DeletePersistentCachePeer",
+                scheduler_pb2.DeletePersistentCachePeerRequest,
+            ),
+        ),
     ),
     Kind.CACHE: Dialect(
         announce="AnnounceCachePeer",

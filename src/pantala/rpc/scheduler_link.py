@@ -20,9 +20,10 @@ from pantala.errors import (
     HostUnknown,
     NotFound,
     SchedulerLost,
+    TaskNotFound,
 )
 from pantala.model.announce import Registration
-from pantala.model.task import Kind
+from pantala.model.task import ImportedTask, Kind
 from pantala.pb import (
     common_pb2,
     node_pb2,
@@ -36,6 +37,7 @@ from . import status
 from .announce_stream import AnnounceStream
 from .convert import duration
 from .dialects import dialect_of
+from .import_calls import imported_task
 from .patience import while_busy
 from .transport import channel_options
 
@@ -303,6 +305,31 @@ class Schedulers:
             logger.warning("cannot ask the swarm", task=task_id, error=str(error))
             self.on_trouble()
             return None
+
+    def require(self, task_id: str) -> Scheduler:
+        """The scheduler of a task. Raises SchedulerLost: there is none that answers."""
+        scheduler = self.pick(task_id)
+        if scheduler is None:
+            raise SchedulerLost("no scheduler is available")
+        return scheduler
+
+    async def imported(self, kind: Kind, task_id: str) -> ImportedTask:
+        """See :class:`~pantala.ports.SchedulerLink`."""
+        return imported_task(await self.describe(kind, task_id))
+
+    async def describe(self, kind: Kind, task_id: str) -> Any:
+        """The scheduler's own words on a task that was imported.
+
+        Raises:
+            TaskNotFound: It knows of none.
+            DragonflyError: It does not say.
+        """
+        method, request = dialect_of(kind).stat
+        message = request(host_id=self._host_id, task_id=task_id)
+        try:
+            return await self.require(task_id).call(method, message, _STAT_LIMIT)
+        except NotFound:
+            raise TaskNotFound(task_id) from None
 
     async def delete_host(self, limit: float) -> None:
         """Say goodbye to every scheduler that knows us."""

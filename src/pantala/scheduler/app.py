@@ -102,6 +102,9 @@ class Scheduler:
             chance=Random(),  # noqa: S311  to spread load; there is nothing to guess
             interval=config.scheduler.gc.replica_interval,
         )
+        self._imports = Imports(
+            self._world, self._records, self._replication, self._copies, self._tasks
+        )
         self._service = self._make_service()
         self._port = 0
         self._metrics_port: int | None = None
@@ -174,17 +177,17 @@ class Scheduler:
     def _make_service(self) -> Service:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
-        imports = Imports(self._world, self._records, self._replication, self._copies, self._tasks)
         sessions = Sessions(
-            self._world, self._waiters, seeds, self._metrics, chance, imports=imports
+            self._world, self._waiters, seeds, self._metrics, chance, imports=self._imports
         )
-        return Service(self._world, sessions, imports, secrets.token_hex(8))
+        return Service(self._world, sessions, self._imports, secrets.token_hex(8))
 
     async def _begin(self) -> grpc.aio.Server:
         server = new_server(self._connections)
         methods = self._service.methods()
         add_service(server, SERVICE, methods, admit=self._admit, observe=self._metrics.observe)
-        add_service(server, swarm.SERVICE, swarm.Swarm(self._world), admit=self._admit)
+        swarming = swarm.Swarm(self._world, self._imports)
+        add_service(server, swarm.SERVICE, swarming, admit=self._admit)
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(server, (SERVICE, swarm.SERVICE))

@@ -91,28 +91,43 @@ class Copies:
             )
         )
 
-    async def drop(self, names: ImportNames, rows: Iterable[PeerRow]) -> None:
-        """Tell the hosts of *rows* to delete what they have, and wait for a moment."""
+    async def drop(self, names: ImportNames, rows: Iterable[PeerRow]) -> dict[str, str]:
+        """Tell the hosts of *rows* to delete what they have, and wait for a moment.
+
+        Returns:
+            By host, why its copy may be there still; ``""``: it is not.
+        """
+        came: dict[str, str] = {}
+        hosts = {row.host_id: row.task_id for row in rows}
+        for host_id in hosts:
+            here = host_id in self._world.hosts
+            came[host_id] = "not told yet" if here else "it is away"
         calls = [
-            self._tasks.start(self._drop(names, row), f"drop {row.task_id}")
-            for row in rows
-            if row.host_id in self._world.hosts
+            self._tasks.start(self._drop(names, host_id, task_id, came), f"drop {task_id}")
+            for host_id, task_id in hosts.items()
+            if host_id in self._world.hosts
         ]
         if calls:
             await asyncio.wait(calls, timeout=_DROP_PATIENCE)
+        return dict(came)
 
-    async def _drop(self, names: ImportNames, row: PeerRow) -> None:
+    async def _drop(
+        self, names: ImportNames, host_id: str, task_id: str, came: dict[str, str]
+    ) -> None:
         method, request = names.drop
         async with self._drops:
-            host = self._world.hosts.get(row.host_id)
+            host = self._world.hosts.get(host_id)
             if host is None:
                 return
             try:
-                await self._ask(host.facts, method, request(task_id=row.task_id), _QUICK)
+                await self._ask(host.facts, method, request(task_id=task_id), _QUICK)
+            except NotFound:
+                came[host_id] = ""  # it has gone from there by itself
             except DragonflyError as error:
-                logger.warning(
-                    "a copy was not deleted", task=row.task_id, host=row.host_id, why=str(error)
-                )
+                came[host_id] = str(error)
+                logger.warning("a copy was not deleted", task=task_id, host=host_id, why=str(error))
+            else:
+                came[host_id] = ""
 
     async def _ask(self, host: HostFacts, method: str, request: Any, limit: float) -> Any:
         hello = self._world.limits.seed_start

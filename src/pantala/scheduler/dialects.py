@@ -16,17 +16,13 @@ from pantala.rpc.dialects import DIALECTS, Dialect
 
 @dataclass(frozen=True, slots=True)
 class ImportNames:
-    """What else there is of a kind whose tasks are imported.
+    """What a scheduler asks of daemons for a kind whose tasks are imported.
 
     Attributes:
-        started, finished, failed: The scheduler's methods for a host that imports a content.
         keep: A daemon's method, and its request, by which its copy becomes a replica.
         drop: Likewise, by which it deletes its copy.
     """
 
-    started: str
-    finished: str
-    failed: str
     keep: tuple[str, type[Any]]
     drop: tuple[str, type[Any]]
 
@@ -83,9 +79,6 @@ SIDES: Final = {
         delete_peer="DeletePersistentCachePeer",
         download="DownloadPersistentCacheTask",
         imports=ImportNames(
-            started="UploadPersistentCacheTaskStarted",
-            finished="UploadPersistentCacheTaskFinished",
-            failed="UploadPersistentCacheTaskFailed",
             keep=("UpdatePersistentCacheTask", dfdaemon_pb2.UpdatePersistentCacheTaskRequest),
             drop=("DeletePersistentCacheTask", dfdaemon_pb2.DeletePersistentCacheTaskRequest),
         ),

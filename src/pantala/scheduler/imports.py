@@ -162,20 +162,27 @@ class Imports:
         known = self._world.peers.get((peer.kind, peer.id))
         if known is not None:
             self._world.remove_peer(known)
-        await self._copies.drop(names, [peer])
+        host = self._world.hosts.get(peer.host_id)
+        if host is None or not host.facts.is_ours:  # ours says so because it has none any more
+            await self._copies.drop(names, [peer])
         self._replication.gave_up(peer)
 
     async def delete_task(
         self, side: Side, names: ImportNames, request: Any, caller: Caller
-    ) -> None:
-        """Everywhere: all hosts that have a copy are told to delete it."""
+    ) -> dict[str, str]:
+        """Everywhere: all hosts that have a copy are told to delete it.
+
+        Returns:
+            By host, why its copy may be there still; ``""``: it is not.
+        """
         owned(self._world, request.host_id, caller)
         key = (side.kind, check_task_id(request.task_id))
         rows = await self._store.peers(key)
         await self._store.remove_task(key)
         forget(self._world, key)
-        await self._copies.drop(names, rows)
+        came = await self._copies.drop(names, rows)
         logger.info("deleted", task=key[1], host=request.host_id)
+        return came
 
     # What goes on in the world
 
@@ -223,7 +230,7 @@ class Imports:
     def _row(self, peer: Peer) -> PeerRow:
         return PeerRow(
             *(peer.task.kind, peer.id, peer.task.id, peer.host.id),
-            persistent=peer.registration.persistent,
+            persistent=peer.registration.request.persistent,
             created_at=peer.created_at + self._clock_offset,
             updated_at=time.time(),
             state=peer.state,

@@ -51,9 +51,9 @@ _DOWNLOADED: Final = [side for side in SIDES.values() if side.imports is None]
 
 
 def _methods_of_imported(side: Side) -> Iterator[str]:
-    names = side.imports
-    if names is not None:
-        yield from (names.started, names.finished, names.failed)
+    said = side.talk.imports
+    if said is not None:
+        yield from (said.started[0], said.finished[0], said.failed[0])
         yield from (side.talk.announce, side.stat_peer, side.delete_peer)
         yield from (side.talk.stat[0], side.talk.delete[0])
 

@@ -20,6 +20,7 @@ from pantala.core.sched.world import World
 from pantala.errors import Forbidden, NoProvider, NotFound
 from pantala.model.ids import check_task_id
 from pantala.pb import common_pb2, scheduler_pb2
+from pantala.rpc.dialects import ImportDialect
 
 from . import convert
 from .callers import caller_of
@@ -74,8 +75,8 @@ class Service:
         }
         for side in SIDES.values():
             methods[side.talk.announce] = self._announce(side)
-            if side.imports is not None:
-                methods |= self._imported(side, side.imports)
+            if side.imports is not None and side.talk.imports is not None:
+                methods |= self._imported(side, side.imports, side.talk.imports)
                 continue
             methods[side.stat_peer] = self._stat_peer(side)
             methods[side.delete_peer] = self._delete_peer(side)
@@ -138,7 +139,7 @@ class Service:
 
         return announce
 
-    def _imported(self, side: Side, names: ImportNames) -> dict[str, Any]:
+    def _imported(self, side: Side, names: ImportNames, said: ImportDialect) -> dict[str, Any]:
         """All methods of a kind whose tasks are imported, but for the announce talk."""
         imports = self._imports
 
@@ -168,9 +169,9 @@ class Service:
             return Empty()
 
         return {
-            names.started: started,
-            names.finished: finished,
-            names.failed: failed,
+            said.started[0]: started,
+            said.finished[0]: finished,
+            said.failed[0]: failed,
             side.stat_peer: stat_peer,
             side.delete_peer: delete_peer,
             side.talk.stat[0]: stat_task,

@@ -25,6 +25,8 @@ from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
 
 from .callers import caller_of
+from .dialects import SIDES
+from .imports import Imports
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -45,10 +47,12 @@ class Swarm:
 
     Args:
         world: What is known.
+        imports: Who has what was imported.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, imports: Imports) -> None:
         self._world = world
+        self._imports = imports
 
     async def DeleteTask(  # noqa: N802  the service's name
         self, request: node_pb2.DeleteFromSwarmRequest, context: Any
@@ -63,6 +67,13 @@ class Swarm:
         asking = owned(self._world, request.host_id, caller_of(context))
         dialect = daemon_dialect(kind_of(request.type))
         key = dialect.kind, check_task_id(request.task_id)
+        side = SIDES[dialect.kind]
+        if side.imports is not None:
+            caller = caller_of(context)
+            came = await self._imports.delete_task(side, side.imports, request, caller)
+            gone = sorted(host for host, why in came.items() if not why)
+            left = {host: why for host, why in came.items() if why}
+            return node_pb2.DeleteTaskResponse(host_ids=gone, failed=left)
         task = self._world.task(key)
         hosts = {peer.host.id: peer.host for peer in task.peers.values()}
         hosts.pop(asking.id, None)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -34,14 +33,12 @@ class DataDirectory:
 
     Args:
         path: Made if it is not there.
-        keep: What it holds stays when it is opened; else it is emptied.
     """
 
-    def __init__(self, path: Path, *, keep: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = path / "journal.db"
         self.content = path / "content"
-        self._keep = keep
         self._lock = -1
 
     @property
@@ -58,8 +55,6 @@ class DataDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
-            if not self._keep:
-                self._empty()
             for directory in (self.content, self.path / "tmp"):
                 directory.mkdir(exist_ok=True)
         except OSError as error:
@@ -68,11 +63,6 @@ class DataDirectory:
                 f"cannot use storage.dir {self.path}: {error.strerror}; make it writable for this "
                 "user, or set storage.dir to another directory"
             ) from error
-
-    def _empty(self) -> None:
-        shutil.rmtree(self.content, ignore_errors=True)
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.journal}{suffix}").unlink(missing_ok=True)
 
     def file_of(self, kind: Kind, task_id: str) -> Path:
         """Where the content of a task lies."""

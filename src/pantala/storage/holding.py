@@ -92,6 +92,25 @@ class Holding(Known):
             self.state.touch(self.now())
             self._note()
 
+    def know_as(self, peer_id: str) -> None:
+        """Schedulers know this copy as that peer."""
+        if not self.gone:
+            self.state.know_as(peer_id, self.now())
+            self._note()
+
+    def keep(self, *, persistent: bool = True) -> None:
+        """It is to stay until its time is over, or, with False, may go when others need its room.
+
+        Raises:
+            PieceNotFound: Not all of it is here, so that there is nothing to keep.
+            TaskDeleted: The task was deleted.
+        """
+        if self.gone:
+            raise TaskDeleted(f"task {self.id} was deleted")
+        self.state.keep(self.now(), persistent=persistent)
+        self.account.pinned = persistent
+        self._note()
+
     def failed(self) -> None:
         """A download ended without all it wanted. Pieces that are here stay good."""
         self.state.fail(self.now())
@@ -280,6 +299,7 @@ class Holding(Known):
         """A piece turned out not to be what it was when it was published: it is here no more."""
         if not self.gone and number in self.pieces:
             self.state.drop(number)
+            self.account.pinned = False
             self._home.journal.dropped(self.kind, self.id, number)
             self._note()
             self._claims.notify(None)

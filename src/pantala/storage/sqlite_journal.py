@@ -54,6 +54,7 @@ MIGRATIONS: Final[Sequence[str]] = (
         PRIMARY KEY (kind, task_id, number)
     ) WITHOUT ROWID;
     """,
+    "ALTER TABLE task ADD COLUMN peer_id TEXT NOT NULL DEFAULT ''",
 )
 
 #: Fields of a record that are of the process, and not of the task.

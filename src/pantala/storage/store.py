@@ -121,27 +121,34 @@ class Store:
             tasks=len(self._holdings),
         )
 
-    def load(self) -> None:
+    def load(self, keeps: Callable[[TaskRecord], bool] = lambda _record: True) -> None:
         """Take up what an earlier process has left. Blocks; called once, before anything else.
 
         What the journal says is here and is not is forgotten, and what it does not speak of is
-        freed.
+        freed. So is the half of a file whose import the process did not live to end.
+
+        Args:
+            keeps: Whether a task is to outlive the process that had it.
 
         Raises:
             ConfigError: The journal cannot be used.
         """
         found = sorted(self.journal.load(), key=lambda entry: entry[0].updated_at)
         for record, pieces in found:
-            self._restore(record, pieces)
+            if keeps(record):
+                self._restore(record, pieces)
+            else:
+                self.journal.deleted(record.kind, record.id)
         self.medium.clean()
         self.look_at_room()
 
     def _restore(self, record: TaskRecord, pieces: list[PieceRecord]) -> None:
         state = ContentState(record, pieces)
         content = None
-        if pieces and state.is_sound():
+        half = record.persistent and not state.complete
+        if pieces and state.is_sound() and not half:
             content = self.medium.restore(record, pieces)
-        if content is None and record.content_length != 0:
+        if half or (content is None and record.content_length != 0):
             self.journal.deleted(record.kind, record.id)
             return
         size = sum(piece.length for piece in pieces)

@@ -28,7 +28,7 @@ __all__ = ["PATIENCE", "Cluster", "Got", "Node", "Program", "StartFailed", "unti
 
 @dataclass
 class Got:
-    """How a ``dfget`` ended."""
+    """How a command ended."""
 
     code: int
     stdout: str
@@ -52,8 +52,9 @@ class Got:
         assert self.code == 1, self
         assert not [*self.path.parent.glob(f".{self.path.name}.*"), *self._made()]
         (line,) = self.stderr.splitlines()
-        assert line.startswith("dfget: "), line
-        return line.removeprefix("dfget: ")
+        program, _, said = line.partition(": ")
+        assert program in {"dfget", "dfcache"}, line
+        return said
 
     def _made(self) -> list[Path]:
         return [self.path] if self.path.is_file() else []
@@ -195,6 +196,16 @@ class Cluster:
         """Run ``dfget`` to its end."""
         return self.finish(*self.begin(node, url, *arguments, output=output))
 
+    def command(self, program: str, node: Node, *arguments: str) -> Got:
+        """Run a command of ours that asks *node*, ``dfcache`` or ``dfctl``, to its end."""
+        return self.finish(*self.begin_command(program, node, *arguments))
+
+    def begin_command(self, program: str, node: Node, *arguments: str) -> tuple[Process, Path]:
+        """Start one, to be given to :meth:`finish`. Its path is that of ``-O``, if it has one."""
+        words = (*arguments, "-e", str(node.socket), "--json")
+        path = Path(words[words.index("-O") + 1]) if "-O" in words else self.directory
+        return self._begin(f"pantala.cli.{program}", words), path
+
     def get_on_all(self, nodes: Sequence[Node], url: str, *arguments: str) -> list[Got]:
         """Run ``dfget`` on several nodes at the same moment."""
         begun = [self.begin(node, url, *arguments) for node in nodes]
@@ -213,15 +224,18 @@ class Cluster:
         arguments = (url, "-O", str(path), "-e", str(node.socket), "--json", *arguments)
         if (self.kind if kind is None else kind) is Kind.CACHE:
             arguments = ("--cache", *arguments)
-        # Files without a name, so that a directory has nothing but what dfget leaves there.
+        return self._begin("pantala.cli.dfget", arguments), path
+
+    def _begin(self, module: str, arguments: Sequence[str]) -> Process:
+        # Files without a name, so that a directory has nothing but what the program leaves there.
         out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  _end closes them
         start = forks.fork if self.forks else forks.execute
-        process = start("pantala.cli.dfget", arguments, os.environ, out=out, err=err)
+        process = start(module, arguments, os.environ, out=out, err=err)
         self._downloads[process] = out, err
-        return process, path
+        return process
 
     def finish(self, process: Process, path: Path) -> Got:
-        """Wait for the end of a ``dfget``."""
+        """Wait for the end of a command."""
         try:
             code = process.wait(PATIENCE * 2)
         except subprocess.TimeoutExpired:

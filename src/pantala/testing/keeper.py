@@ -70,7 +70,11 @@ class Keeper:
         self.name = name
         self._schedulers = list(schedulers)
         self._interval = interval
-        self._described = {"disk": common_pb2.Disk(free=disk_free), **host}
+        self._described = {
+            "disk": common_pb2.Disk(free=disk_free),
+            "build": common_pb2.Build(git_version=BUILD_VERSION),
+            **host,
+        }
         self._idc = idc
         self.held: dict[str, bool] = {}
         self.asked: list[tuple[str, str]] = []
@@ -127,7 +131,6 @@ class Keeper:
             ip="127.0.0.1",
             port=self._port,
             download_port=self._port,
-            build=common_pb2.Build(git_version=BUILD_VERSION),
             network=common_pb2.Network(idc=self._idc, max_tx_bandwidth=10**10),
             **self._described,
         )

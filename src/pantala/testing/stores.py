@@ -143,7 +143,7 @@ def in_memory(capacity: int = CAPACITY) -> Watched:
 
 def on_disk(path: Path, capacity: int = CAPACITY) -> Watched:
     """A store on the disk, below *path*, that is loaded."""
-    directory = DataDirectory(path, keep=True)
+    directory = DataDirectory(path)
     directory.open()
     said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     journal = SqliteJournal(directory.journal, said.put)

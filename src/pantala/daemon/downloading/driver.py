@@ -15,6 +15,7 @@ import structlog
 from pantala.background import Tasks
 from pantala.core import transfer as t
 from pantala.core.pace import TICK
+from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
 from pantala.errors import (
     Blame,
@@ -246,6 +247,8 @@ class Driver:
         if isinstance(self._trouble, SourceFailed):
             return self._trouble
         why = f" ({self._trouble})" if self._trouble else ""
+        if not policy_of(self.holding.kind).from_source:
+            return NoProvider(f"no host that is here has all of the content{why}")
         return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
 
     def _tell(self, what: Report) -> None:
@@ -314,7 +317,7 @@ class Driver:
             else:
                 if schedulers:  # a daemon that has none at all has lost none
                     logger.info("scheduler lost", task=self.holding.id, why=str(error))
-                    if isinstance(error, Unavailable):
+                    if isinstance(error, Unavailable) and policy_of(self.holding.kind).from_source:
                         self._tasks.start(self._reappear(registration), "talk after the talk")
                 self._trouble = error
         finally:

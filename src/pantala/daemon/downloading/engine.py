@@ -22,7 +22,7 @@ from pantala.errors import (
     TaskDeleted,
     Unavailable,
 )
-from pantala.model.ids import Identity, check_url, identify
+from pantala.model.ids import Identity, check_task_id, check_url, identify
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import (
     PRIORITIES,
@@ -94,13 +94,16 @@ class Engine:
             Forbidden: Its priority is the one at which nothing is downloaded.
             FeatureOff: Tasks of its kind are not served here.
         """
-        policy_of(request.kind)
+        policy = policy_of(request.kind)
         if request.priority not in PRIORITIES:
             raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
         if request.priority == PRIORITY_FORBIDDEN:
             raise Forbidden("downloads of priority LEVEL1 are forbidden")
         if off := self._node.stores[request.kind].medium.off:
             raise FeatureOff(f"{request.kind.name} tasks are switched off: {off}")
+        if policy.imported:
+            task_id = check_task_id(request.task_id or "")
+            return Identity(task_id, task_id)
         length = request.piece_length
         if length is not None and not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
             raise InvalidRequest(
@@ -208,7 +211,10 @@ class Engine:
             if not flight.join(download):
                 self._node.tasks.start(self._retry(download, flight), "join the next flight")
             return
-        asks = self._node.revalidates(download.request.kind) and download.may_use_source
+        kind = download.request.kind
+        asks = policy_of(kind).imported or (
+            self._node.revalidates(kind) and download.may_use_source
+        )
         if holding is not None and holding.complete and not asks:
             self._node.metrics.cache_hit()
             holding.touch()
@@ -302,6 +308,8 @@ class Engine:
                 expected = download.digest is None or await self._verifier.is_expected(
                     download, download.digest
                 )
+            if request.persistent and download.holding is not None:
+                download.holding.keep()
             good = True
         except DragonflyError as error:
             why = str(error)

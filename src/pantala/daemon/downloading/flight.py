@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
 from pantala.errors import (
     DragonflyError,
@@ -226,6 +227,8 @@ class Flight:
         Kinds that are compared with their origins: the origin first, so that what has changed
         there is not given away for ever; if it does not answer, who has the content will do.
         """
+        if policy_of(self._kind).imported:
+            return await self._describe_imported()
         origin = await self._origins.ask() if self._node.revalidates(self._kind) else None
         known = self._node.stores.get(self._kind, self._task_id)
         if known is not None and known.record.content_length is not None:
@@ -240,6 +243,32 @@ class Flight:
                 await self._node.schedulers.stat(self._kind, self._task_id)
             return await self._describe_by(origin)
         return await self._describe_by_swarm() or await self._describe_by_origin()
+
+    async def _describe_imported(self) -> Holding:
+        """The content as its scheduler has it written down.
+
+        Raises:
+            DragonflyError: It has not, or does not say, and the content is not here.
+        """
+        known = self._node.stores.get(self._kind, self._task_id)
+        self._was_here = known is not None and known.complete
+        now = self._node.stores.now()
+        try:
+            told = await self._node.schedulers.imported(self._kind, self._task_id)
+        except Unavailable as error:
+            if known is None or not known.complete:
+                raise
+            logger.warning("not compared with the cluster's", task=self._task_id, why=str(error))
+            return self._hold(replace(known.record, updated_at=now))
+        self._version = told.version
+        record = replace(
+            self._record(told.content_length, told.piece_length),
+            created_at=told.created_at,
+            ttl=told.ttl,
+        )
+        holding = self._hold(record)
+        self._was_here = self._was_here and holding is known
+        return holding
 
     async def _describe_by_swarm(self) -> Holding | None:
         """The content as the swarm knows it."""
@@ -332,6 +361,8 @@ class Flight:
         if driven:
             told = await self._drive(holding)
         # Others shall know of what is here, unless they have been told before.
+        if driven and holding.complete and policy_of(self._kind).imported:
+            holding.know_as(self._peer_id)
         if told:
             self._node.announcements.heard(holding)
         elif not holding.gone and (driven or not self._was_here):

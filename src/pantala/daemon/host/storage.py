@@ -9,11 +9,11 @@ from concurrent.futures import Executor
 
 import structlog
 
-from pantala.core.policy import POLICIES, Medium
+from pantala.core.policy import POLICIES, Medium, policy_of
 from pantala.core.reclaim import Watermarks
 from pantala.daemon.config import DaemonConfig
 from pantala.errors import StoreFailed
-from pantala.model.task import Kind
+from pantala.model.task import Kind, TaskRecord
 from pantala.storage.directory import DataDirectory
 from pantala.storage.disk import DiskMedium
 from pantala.storage.journal import NullJournal
@@ -40,10 +40,11 @@ class NodeStorage:
     """
 
     def __init__(self, config: DaemonConfig, shares: Descriptors, executor: Executor) -> None:
+        self._keep = config.storage.keep
         self._loop: asyncio.AbstractEventLoop | None = None
         self._policy = config.gc.policy
         self._interval = config.gc.interval
-        self._directory = DataDirectory(config.storage.dir, keep=config.storage.keep)
+        self._directory = DataDirectory(config.storage.dir)
         self._journal = SqliteJournal(self._directory.journal, self._deliver)
         self._disk = DiskMedium(
             self._directory, executor=executor, limit=config.gc.policy.disk_threshold
@@ -76,9 +77,13 @@ class NodeStorage:
         if self._uses_disk:
             self._directory.open()
         for store in self.stores.all():
-            store.load()
+            store.load(self._keeps)
         if found := sum(1 for _ in self.stores):
             logger.info("found what was kept", tasks=found)
+
+    def _keeps(self, record: TaskRecord) -> bool:
+        """Of what was imported, schedulers have written down who has it."""
+        return self._keep or policy_of(record.kind).imported
 
     def close(self) -> None:
         """The process ends; what outlives it is written down. Blocks."""

@@ -21,6 +21,7 @@ from pantala.core.shares import Shares
 from pantala.daemon.downloading.download import Download
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.host.hostinfo import HostFacts
+from pantala.daemon.importing.importer import Importer
 from pantala.daemon.node import Node, take
 from pantala.daemon.sharing.uploads import NodeUploads
 from pantala.errors import (
@@ -38,7 +39,7 @@ from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, Kind
 from pantala.pb import common_pb2, node_pb2
-from pantala.rpc.convert import kind_of, piece_message, timestamp
+from pantala.rpc.convert import import_request, kind_of, piece_message, timestamp
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE, DaemonDialect
 from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.scheduler_link import Schedulers
@@ -102,6 +103,15 @@ class DownloadService(TaskMethods):
 
     service = DOWNLOAD_SERVICE
 
+    def __init__(
+        self, node: Node, engine: Engine, schedulers: Schedulers, importer: Importer
+    ) -> None:
+        super().__init__(node, engine, schedulers)
+        self._importer = importer
+
+    def _table(self) -> dict[str, Make]:
+        return {**super()._table(), "Upload{}Task": self._upload_task}
+
     def methods(self) -> dict[str, Any]:
         """See the base class."""
         return {**super().methods(), "DeleteHost": self._delete_host}
@@ -110,6 +120,17 @@ class DownloadService(TaskMethods):
         """Have every scheduler forget this host, until it is announced again."""
         await self._schedulers.delete_host(_GOODBYE_LIMIT)
         return Empty()
+
+    def _upload_task(self, dialect: DaemonDialect) -> Unary:
+        """Import a file of this machine."""
+
+        async def upload_task(request: Any, _: Context) -> Any:
+            config = self._node.config
+            output.check_allowed(config.download.server, reading=True)
+            ttl = config.gc.policy.persistent_cache_task_ttl
+            return await self._importer.run(import_request(dialect.kind, request, ttl=ttl))
+
+        return upload_task
 
     def _allow(self, how: Delivery) -> Delivery:
         if how.output_path is not None:
@@ -167,6 +188,7 @@ class UploadService(TaskMethods):
     def _table(self) -> dict[str, Make]:
         return {
             **super()._table(),
+            "Update{}Task": self._update_task,
             "Sync{}Pieces": self._sync_pieces,
             "Download{}Piece": self._download_piece,
         }
@@ -187,6 +209,15 @@ class UploadService(TaskMethods):
         holding = download.holding
         if download.was_here and holding is not None and not holding.gone:
             await self._node.announcements.announce_now(holding)
+
+    def _update_task(self, dialect: DaemonDialect) -> Unary:
+        """The copy that is here becomes a replica, or is none any longer."""
+
+        async def update_task(request: Any, _: Context) -> Empty:
+            self._held(dialect, request.task_id).keep(persistent=request.persistent)
+            return Empty()
+
+        return update_task
 
     def _sync_pieces(self, dialect: DaemonDialect) -> Stream:
         response = dialect.message("Sync{}PiecesResponse")
@@ -267,12 +298,14 @@ class NodeService:
 
     async def ListTasks(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
         """See node.proto."""
-        figures = self._node.stores[Kind.CACHE].figures()
         wanted = request.type if request.HasField("type") else None
+        all_stores = self._node.stores.all()
+        stores = all_stores if wanted is None else [self._node.stores[kind_of(wanted)]]
+        figures = [store.figures() for store in stores]
         return node_pb2.ListTasksResponse(
             tasks=[_listed(h) for h in self._node.stores if wanted in (None, h.kind)],
-            capacity_bytes=figures.capacity,
-            used_bytes=figures.used,
+            capacity_bytes=sum(each.capacity for each in figures),
+            used_bytes=sum(each.used for each in figures),
         )
 
     async def DeleteTask(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
@@ -287,7 +320,8 @@ class NodeService:
         if holding is not None:
             self._node.stores.remove(holding, Reason.DELETED)
             await self._node.announcements.settle(kind, task_id)
-            answer.host_ids.append(self._node.host_id)
+            if self._node.host_id not in answer.host_ids:
+                answer.host_ids.append(self._node.host_id)
         if not answer.host_ids and not answer.failed:
             raise TaskNotFound(task_id)
         return answer

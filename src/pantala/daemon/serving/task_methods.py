@@ -22,9 +22,11 @@ from pantala.pb import common_pb2, dfdaemon_pb2
 from pantala.rpc.convert import (
     delivery,
     download_request,
+    get,
     local_task_message,
     piece_message,
     plan_messages,
+    put,
     task_message,
     with_fields,
 )
@@ -150,10 +152,11 @@ class TaskMethods(ABC):
                     )
                 elif holding is not None and holding.complete:
                     # A scheduler counts no host that keeps what it has to itself.
-                    message.has_available_peer = True
+                    put(message, "has_available_peer", holding.complete)
                 # Not every scheduler keeps to itself what it should.
-                message.url = public_url(message.url)
-                message.ClearField("request_header")
+                put(message, "url", public_url(get(message, "url") or ""))
+                if get(message, "request_header"):
+                    message.ClearField("request_header")
                 return message
 
         return stat_task

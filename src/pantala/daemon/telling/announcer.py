@@ -11,6 +11,8 @@ That a task is held is told on an announce stream of its own, by registering as 
 it from the origin: the contract has no better word for it. So a task is told as one stream, or as
 one for each part when only parts are here. A download tells on its own stream what it brings; that
 stream is opened through here, so that nothing else is said of its task meanwhile.
+
+Tasks that were imported are spoken of otherwise: :mod:`.copies`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.beliefs import Beliefs, TaskKey, Tell
+from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError, HostUnknown, NotFound, SchedulerLost
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration
@@ -35,6 +38,8 @@ from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.storage.stores import Stores
+
+from .copies import Copies
 
 logger = structlog.get_logger(__name__)
 
@@ -94,6 +99,7 @@ class Announcer:
         self._telling: dict[Tell, asyncio.Task[None]] = {}
         #: What a bug, or this machine's trouble, has just kept from being told.
         self._wrong: list[Exception] = []
+        self._copies = Copies(schedulers, stores, host_id)
         schedulers.on_trouble = self._soon.set
 
     # -- who we are ----------------------------------------------------------------------------
@@ -128,6 +134,7 @@ class Announcer:
     def _share_out(self) -> None:
         self._beliefs.settle()
         self._has_news.set()
+        self._copies.again()
 
     async def announce_round(self) -> None:
         """Announce this host, as is to be repeated for ever; :meth:`rest` says when."""
@@ -155,8 +162,19 @@ class Announcer:
 
     def announce(self, holding: Holding) -> None:
         """Say what of a task is here, soon."""
+        if policy_of(holding.kind).imported:
+            self._copies.here(holding)
+            return
         self._beliefs.holds((holding.kind, holding.id))
         self._has_news.set()
+
+    def damaged(self, holding: Holding) -> None:
+        """Say that less of a task is here than was told, soon."""
+        if policy_of(holding.kind).imported:
+            self._copies.gone(holding)
+            return
+        self._beliefs.drops((holding.kind, holding.id))
+        self.announce(holding)
 
     async def announce_now(self, holding: Holding) -> None:
         """Say it, and return when it was heard, or could not be said."""
@@ -166,18 +184,26 @@ class Announcer:
     async def settle(self, kind: Kind, task_id: str) -> None:
         """Return when what is to be told of a task was heard, or could not be said."""
         key = kind, task_id
+        if policy_of(kind).imported:
+            await self._copies.settle(key)
+            return
         self._begin(only=key)
         if telling := [task for tell, task in self._telling.items() if tell.key == key]:
             await asyncio.wait(telling)
 
     def heard(self, holding: Holding) -> None:
         """What of a task is here was said on the stream that :meth:`talk` opened last."""
+        if policy_of(holding.kind).imported:
+            return
         self._beliefs.knows((holding.kind, holding.id))
         self._has_news.set()
 
     def withdraw(self, holding: Holding, reason: Reason) -> None:
         """Say that a task is here no longer, soon."""
         logger.info("task left", task=holding.id, kind=holding.kind.name, reason=reason.value)
+        if policy_of(holding.kind).imported:
+            self._copies.gone(holding)
+            return
         self._beliefs.drops((holding.kind, holding.id))
         self._has_news.set()
 
@@ -190,10 +216,16 @@ class Announcer:
             SchedulerLost: No scheduler is available.
         """
         stream = self._schedulers.talk(registration)
+        if policy_of(registration.kind).imported:
+            return stream
         address = self._beliefs.owner(registration.task_id)
         assert address is not None  # noqa: S101  there is a stream
         self._beliefs.spoke(address, (registration.request.kind, registration.task_id))
         return stream
+
+    async def tell_of_copies(self) -> None:
+        """Tell what is to be told of imported tasks, as is to be repeated for ever."""
+        await self._copies.turn()
 
     async def tell_news(self) -> None:
         """Begin to tell what is to be told, as soon as there is anything.
