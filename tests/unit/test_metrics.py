@@ -105,12 +105,14 @@ def test_the_memory_store() -> None:
     """Gauges are asked for at each look, and only then."""
     metrics = Metrics()
     figures = [StoreFigures(100, 40, 30, 10, 20, 2, 3), StoreFigures(100, 0, 0, 0, 0, 0, 0)]
-    metrics.observe_store(lambda: figures.pop(0))
+    metrics.observe_store("cache", lambda: figures.pop(0))
+    metrics.observe_store("disk", lambda: StoreFigures(9, 5, 4, 0, None, 1, 0))
     metrics.evicted("lru")
     metrics.cache_hit()
     metrics.cache_hit()
     metrics.cache_miss()
-    seen = {name: number for (name, _), number in samples(metrics).items() if "cache" in name}
+    found = {name: number for (name, _), number in samples(metrics).items()}
+    seen = {name: number for name, number in found.items() if "cache" in name}
     assert seen == {
         "cache_capacity_bytes": 100,
         "cache_used_bytes": 40,
@@ -122,6 +124,14 @@ def test_the_memory_store() -> None:
         "cache_evictions_total": 1,
         "cache_hits_total": 2,
         "cache_misses_total": 1,
+    }
+    assert {name: number for name, number in found.items() if "disk" in name} == {
+        "disk_capacity_bytes": 9,
+        "disk_used_bytes": 5,
+        "disk_leased_bytes": 4,
+        "disk_pinned_bytes": 0,
+        "disk_tasks": 1,
+        "disk_waiting": 0,
     }
     assert value(metrics, "cache_used_bytes") == 0
 

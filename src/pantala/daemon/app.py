@@ -36,10 +36,10 @@ from .downloading.sources import sources
 from .host.descriptors import descriptors, doors
 from .host.hostinfo import HostFacts
 from .host.sockets import HostName, SocketPath, private
-from .host.storage import NodeStorage
+from .host.storage import NodeStorage, figures
 from .host.threads import Threads
 from .importing.importer import Importer
-from .metrics import CONTENT_TYPE, Metrics, StoreFigures
+from .metrics import CONTENT_TYPE, Metrics
 from .node import Node, new_peer_id
 from .serving.handoff_server import HandoffServer
 from .serving.services import (
@@ -162,7 +162,9 @@ class Daemon:
         self._dynconfig = Dynconfig(
             config, addrs=addresses, on_change=lambda _addresses: self._changed.set()
         )
-        self.metrics.observe_store(self._figures)
+        for name, kind in (("cache", Kind.CACHE), ("disk", Kind.STANDARD)):
+            store, room = self.stores[kind], self.node.rooms[kind]
+            self.metrics.observe_store(name, functools.partial(figures, store, room))
         self.metrics.observe_schedulers(lambda: len(self._dynconfig.current()))
         #: Where it listens, by name, once started.
         self.ports: dict[str, int] = {}
@@ -171,19 +173,6 @@ class Daemon:
         if self._facts is None:
             raise ConfigError("the daemon has not been started")
         return self._facts.host(time.monotonic())
-
-    def _figures(self) -> StoreFigures:
-        figures = self.stores[Kind.CACHE].figures()
-        held = sum(p.length for h in self.stores[Kind.CACHE] for p in h.pieces.values())
-        return StoreFigures(
-            capacity=figures.capacity,
-            used=figures.used,
-            leased=figures.leased,
-            pinned=figures.pinned,
-            reserved=max(0, figures.used - held),
-            tasks=figures.tasks,
-            waiting=len(self.node.rooms[Kind.CACHE]),
-        )
 
     def _troubles(self) -> list[str]:
         """Why this daemon is not healthy, a line each."""

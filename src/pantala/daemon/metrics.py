@@ -75,14 +75,15 @@ class TaskLabels:
 
 @dataclass(frozen=True, slots=True)
 class StoreFigures:
-    """How full the memory store is. Bytes, but for *tasks* and *waiting*.
+    """How full a store is. Bytes, but for *tasks* and *waiting*.
 
     Attributes:
         capacity: What it may hold.
         used: What it holds, reserved but empty parts included.
         leased: The part of *used* that belongs to tasks in use, safe from eviction.
         pinned: The part of *leased* that programs keep though their connections have ended.
-        reserved: The part of *used* that is set aside for pieces still to come.
+        reserved: The part of *used* that is set aside for pieces still to come. None: nobody
+            has counted.
         tasks: How many tasks it holds.
         waiting: How many downloads wait for room.
     """
@@ -91,7 +92,7 @@ class StoreFigures:
     used: int
     leased: int
     pinned: int
-    reserved: int
+    reserved: int | None
     tasks: int
     waiting: int
 
@@ -184,9 +185,14 @@ class Metrics:
         """All families as text, of :data:`CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
-    def observe_store(self, figures: Callable[[], StoreFigures]) -> None:
-        """Have *figures* asked at each :meth:`render` for the gauges of the memory store."""
-        self._registry.register(_StoreCollector(figures))
+    def observe_store(self, store: str, figures: Callable[[], StoreFigures]) -> None:
+        """Have *figures* asked at each :meth:`render` for the gauges of *store*.
+
+        Args:
+            store: How their names begin: ``cache`` for the memory store, or ``disk``.
+            figures: What they show.
+        """
+        self._registry.register(_StoreCollector(store, figures))
 
     def observe_schedulers(self, count: Callable[[], int]) -> None:
         """Have *count* asked at each :meth:`render` for how many schedulers there are."""
@@ -310,9 +316,10 @@ class Metrics:
 
 
 class _StoreCollector(Collector):
-    """Gauges of the memory store, all from one look at it."""
+    """Gauges of a store, all from one look at it."""
 
-    def __init__(self, figures: Callable[[], StoreFigures]) -> None:
+    def __init__(self, store: str, figures: Callable[[], StoreFigures]) -> None:
+        self._store = store
         self._figures = figures
 
     def describe(self) -> list[Metric]:
@@ -322,7 +329,7 @@ class _StoreCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         figures = self._figures()
         for name, words, value in (
-            ("capacity_bytes", "Bytes the memory store may hold.", figures.capacity),
+            ("capacity_bytes", "Bytes the store may hold.", figures.capacity),
             ("used_bytes", "Bytes it holds.", figures.used),
             ("leased_bytes", "Bytes of tasks in use.", figures.leased),
             (
@@ -334,4 +341,5 @@ class _StoreCollector(Collector):
             ("tasks", "Tasks it holds.", figures.tasks),
             ("waiting", "Downloads that wait for room in it.", figures.waiting),
         ):
-            yield GaugeMetricFamily(f"{_PREFIX}cache_{name}", words, value)
+            if value is not None:
+                yield GaugeMetricFamily(f"{_PREFIX}{self._store}_{name}", words, value)

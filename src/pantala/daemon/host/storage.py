@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from concurrent.futures import Executor
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from pantala.core.policy import POLICIES, Medium, policy_of
 from pantala.core.reclaim import Watermarks
 from pantala.daemon.config import DaemonConfig
+from pantala.daemon.metrics import StoreFigures
 from pantala.errors import StoreFailed
 from pantala.model.task import Kind, TaskRecord
 from pantala.storage.directory import DataDirectory
@@ -124,6 +126,25 @@ class NodeStorage:
         if excess:
             gone = self.stores.by_medium[Medium.DISK].free(excess)
             logger.info("disk is full", wanted=excess, tasks=gone)
+
+
+def figures(store: Store, waiting: Sized) -> StoreFigures:
+    """How full *store* is, for which *waiting* wait."""
+    with contextlib.suppress(StoreFailed):
+        store.look_at_room()
+    found, reserved = store.figures(), None
+    if isinstance(store.medium, MemoryMedium):  # a disk may have too many pieces to count them
+        held = sum(piece.length for holding in store for piece in holding.pieces.values())
+        reserved = max(0, found.used - held)
+    return StoreFigures(
+        capacity=found.capacity,
+        used=found.used,
+        leased=found.leased,
+        pinned=found.pinned,
+        reserved=reserved,
+        tasks=found.tasks,
+        waiting=len(waiting),
+    )
 
 
 def _memory(config: DaemonConfig, shares: Descriptors, executor: Executor) -> Store:
