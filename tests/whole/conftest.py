@@ -19,15 +19,18 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kin
 
     It is what dfget downloads, and what peers which are played by hand speak of.
     """
-    monkeypatch.setattr(Swarm, "kind", request.param)
-    monkeypatch.setattr(Cluster, "kind", request.param)
     found: Kind = request.param
+    monkeypatch.setattr(Swarm, "kind", found)
+    monkeypatch.setattr(Cluster, "kind", found)
     return found
 
 
 @pytest.fixture
 def unharmed(cluster: Cluster, origin: Origin) -> Iterator[None]:
-    """After the test every daemon that still runs is well, see ``testing.unharmed``."""
+    """After the test every daemon that still runs is well, see ``testing.unharmed``.
+
+    Where a test has a kind, too, that is named first, so that it is there until the end.
+    """
     # Small, so that a leak of a few pieces is a leak of much of it.
     cluster.capacity = "16MiB"
     yield

@@ -22,16 +22,16 @@ from urllib.parse import quote
 
 import grpc
 
+from pantala.core.policy import policy_of
 from pantala.errors import VortexCode
+from pantala.model import announce
+from pantala.model.announce import Registration, Report
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece, piece_length_for, pieces_for
-from pantala.model.task import Kind, Traffic
-from pantala.pb import (
-    common_pb2,
-    dfdaemon_pb2,
-    scheduler_pb2,
-    scheduler_pb2_grpc,
-)
+from pantala.model.task import DownloadRequest, Kind, Traffic
+from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.rpc.daemon_dialects import UPLOAD_SERVICE, daemon_dialect
+from pantala.rpc.dialects import dialect_of
 from pantala.rpc.parent_link import VERSION_KEY
 from pantala.rpc.transport import channel_options
 from pantala.wire.vortex import (
@@ -40,7 +40,6 @@ from pantala.wire.vortex import (
     FrameDecoder,
     PieceContent,
     PieceRequest,
-    Tag,
     content_tag,
 )
 
@@ -181,6 +180,7 @@ class BadParent:
             stream stays open and silent. None: all of them, and the stream ends.
         name: Of its host.
         ip: Where its pieces are said to be, and are; its host announces 127.0.0.1.
+        kind: Of the task.
 
     Attributes:
         asked: The numbers of the pieces that children asked for, in order.
@@ -199,7 +199,9 @@ class BadParent:
         name: str = "bad",
         version: str | None = None,
         ip: str = "127.0.0.1",
+        kind: Kind = Kind.CACHE,
     ) -> None:
+        self.kind = kind
         self.task_id = task_id
         self.content = content
         self.conduct = conduct
@@ -216,14 +218,15 @@ class BadParent:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server = grpc.server(ThreadPoolExecutor(32, "bad-parent"))
+        self._dialect = daemon_dialect(self.kind)
         sync = grpc.unary_stream_rpc_method_handler(
             self._offer,
-            request_deserializer=dfdaemon_pb2.SyncCachePiecesRequest.FromString,
-            response_serializer=dfdaemon_pb2.SyncCachePiecesResponse.SerializeToString,
+            request_deserializer=self._dialect.message("Sync{}PiecesRequest").FromString,
+            response_serializer=self._dialect.message("Sync{}PiecesResponse").SerializeToString,
         )
-        service = "dfdaemon.v2.DfdaemonUpload"
+        handlers = {self._dialect.name("Sync{}Pieces"): sync}
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, {"SyncCachePieces": sync}),)
+            (grpc.method_handlers_generic_handler(UPLOAD_SERVICE, handlers),)
         )
         self._grpc_port = self._server.add_insecure_port("127.0.0.1:0")
         target = f"127.0.0.1:{scheduler_port}"
@@ -276,33 +279,35 @@ class BadParent:
         self._scheduler.AnnounceHost(
             scheduler_pb2.AnnounceHostRequest(host=host), timeout=_PATIENCE
         )
-        says: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        says.put(
-            {
-                "register_cache_peer_request": scheduler_pb2.RegisterCachePeerRequest(
-                    url=self._url,
-                    type=int(Kind.CACHE),  # type: ignore[arg-type]  # enums are numbers on the wire
-                    need_back_to_source=True,
-                    actual_content_length=len(self.content),
-                    actual_piece_length=self.piece_length,
-                    actual_piece_count=-(-len(self.content) // self.piece_length),
-                )
-            }
+        peer = Registration(
+            host_id=self._name,
+            task_id=self.task_id,
+            peer_id=f"{self._name}-peer",
+            request=DownloadRequest(self.kind, self._url, need_back_to_source=True),
+            content_length=len(self.content),
+            piece_length=self.piece_length,
+            piece_count=len(self.pieces()),
         )
-        for answer in self._scheduler.AnnounceCachePeer(self._messages(says), timeout=_PATIENCE):
-            assert answer.HasField("need_back_to_source_response"), answer
-            for arm in ("started", "finished"):
-                says.put({f"download_cache_peer_back_to_source_{arm}_request": {}})
+        dialect = dialect_of(self.kind)
+        says: queue.SimpleQueue[Registration | Report] = queue.SimpleQueue()
+        says.put(peer)
+        talk = getattr(self._scheduler, dialect.announce)
+        for answer in talk(self._messages(peer, says), timeout=_PATIENCE):
+            said = dialect.codec.decode_answer(answer)
+            assert isinstance(said, announce.NeedBackToSource), answer
+            says.put(announce.SourceStarted())
+            says.put(announce.SourceFinished())
 
-    def _messages(self, says: queue.SimpleQueue[Any]) -> Iterator[Any]:
+    def _messages(
+        self, peer: Registration, says: queue.SimpleQueue[Registration | Report]
+    ) -> Iterator[Any]:
+        codec = dialect_of(self.kind).codec
         while True:
             try:
-                arm = says.get(timeout=_PATIENCE)
+                said = says.get(timeout=_PATIENCE)
             except queue.Empty:
                 return
-            yield scheduler_pb2.AnnounceCachePeerRequest(
-                host_id=self._name, task_id=self.task_id, peer_id=f"{self._name}-peer", **arm
-            )
+            yield codec.encode(peer, said)
 
     # -- children ------------------------------------------------------------------------------
 
@@ -337,7 +342,7 @@ class BadParent:
                 return
             decoder.receive(data)
         assert isinstance(request, PieceRequest)
-        assert request.tag is Tag.DOWNLOAD_CACHE_PIECE
+        assert request.tag == policy_of(self.kind).request_tag
         self.asked.append(request.number)
         self.conduct(Request(sock, request, self, self.pieces()[request.number]))
 
@@ -347,10 +352,10 @@ class BadParent:
 
     def _offer(self, request: Any, context: Any) -> Iterator[Any]:
         context.send_initial_metadata(self._hello)
-        pieces = self.pieces()
-        for number in sorted(request.interested_cache_piece_numbers)[: self.offers]:
+        pieces, offer = self.pieces(), self._dialect.message("Sync{}PiecesResponse")
+        for number in sorted(getattr(request, self._dialect.numbers))[: self.offers]:
             piece = pieces[number]
-            yield dfdaemon_pb2.SyncCachePiecesResponse(
+            yield offer(
                 number=number,
                 offset=piece.offset,
                 length=piece.length,

@@ -69,10 +69,10 @@ class Cluster:
         forks: Whether programs are forked, see :mod:`.forks`, or started as their users do.
 
     Attributes:
-        capacity: Of daemons' memory stores unless they are given another.
+        capacity: Of daemons' memory, and of their disks, unless they are given another.
         wrapper: A module, and its arguments, that runs our programs instead of Python itself.
         scheduler_port: Of the scheduler started last; 0: of none.
-        kind: Of task that ``dfget`` is to download.
+        kind: Of task that ``dfget`` is to download, and that daemons are asked about.
     """
 
     kind = Kind.CACHE
@@ -100,15 +100,23 @@ class Cluster:
         for download in list(self._downloads):
             download.kill()
             list(self._end(download))
-        for program in reversed(self._programs):
-            try:
-                program.stop()
-            except subprocess.TimeoutExpired:
-                program.kill()
+        self._stop(self.nodes)
+        self._stop(self._programs)  # the schedulers, once all have said goodbye to them
         self._kept.close()
         if kind is not None:
             for program in self._programs:
                 sys.stderr.write(f"--- {program.log_path.name}\n{program.log[-4000:]}\n")
+
+    @staticmethod
+    def _stop(programs: Sequence[Program]) -> None:
+        """Stop them at the same time."""
+        for program in programs:
+            program.ask_to_stop()
+        for program in programs:
+            try:
+                program.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                program.kill()
 
     @property
     def nodes(self) -> list[Node]:
@@ -155,7 +163,7 @@ class Cluster:
             name: Its hostname and that of its socket.
             arguments: More flags.
             seed: Whether it is a seed peer.
-            capacity: Of its memory store; None: as the cluster has it.
+            capacity: Of its memory, and of its disk; None: as the cluster has it.
             config: A configuration file's content.
             scheduler: Whether it knows the cluster's scheduler.
             env: More environment.
@@ -165,8 +173,10 @@ class Cluster:
         flags = ["--ip", "127.0.0.1", "--socket", str(socket)]
         # A machine has one daemon of a host id, and may run several clusters.
         flags += ["--hostname", f"{name}.{self.directory.name}"]
-        flags += ["--cache-capacity", capacity or self.capacity]
-        flags += ["--data-dir", str(self.directory / f"{name}.data")]
+        capacity = capacity or self.capacity
+        flags += ["--cache-capacity", capacity]
+        data = self.directory / f"{name}.data"
+        flags += ["--data-dir", str(data)]
         for port in ("upload", "storage", "metrics", "health"):
             flags += [f"--{port}-port", "0"]
         if seed:
@@ -175,11 +185,17 @@ class Cluster:
             flags += ["--scheduler", f"127.0.0.1:{self.scheduler_port}"]
         path = self.directory / f"{name}.yaml"
         # Small contents are to be shared, too.
-        download = {"bypassSize": 0, **(config or {}).get("download", {})}
-        path.write_text(json.dumps({**(config or {}), "download": download}))  # JSON is YAML
+        ours = {"download": {"bypassSize": 0}, "gc": {"policy": {"diskThreshold": capacity}}}
+        path.write_text(json.dumps(_merged(ours, config or {})))  # JSON is YAML
         flags += ["--config", str(path)]
         program = self.start("pantala.cli.dfdaemon", *flags, *arguments, name=name, env=env)
-        node = Node(program.process, program.log_path, socket=socket)
+        node = Node(
+            program.process,
+            program.log_path,
+            socket=socket,
+            contents=data / "content",
+            kind=self.kind,
+        )
         self._programs[-1] = node
         if wait:
             node.ready = node.wait_for("ready")
@@ -256,6 +272,15 @@ class Cluster:
     def _next(self) -> int:
         self._count += 1
         return self._count
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, to the last section; *other* is right where they differ."""
+    merged = {**one, **other}
+    for name in one.keys() & other.keys():
+        if isinstance(one[name], Mapping):
+            merged[name] = _merged(one[name], other[name])
+    return merged
 
 
 def _contents(file: IO[bytes]) -> str:

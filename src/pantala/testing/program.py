@@ -14,7 +14,10 @@ from urllib.request import urlopen
 
 import grpc
 
-from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
+from pantala.core.policy import Medium, policy_of
+from pantala.model.task import Kind
+from pantala.pb import dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
+from pantala.rpc.daemon_dialects import daemon_dialect
 from pantala.rpc.transport import channel_options
 
 from .forks import Process
@@ -22,6 +25,8 @@ from .forks import Process
 #: Seconds for a program to start, to stop, or for a download; multiplied on slow machines.
 PATIENCE: Final = 30.0 * float(os.environ.get("PANTALA_TEST_SLOWNESS", "1"))
 
+#: How the gauges of a store begin.
+_FAMILIES: Final = {Medium.MEMORY: "cache", Medium.DISK: "disk"}
 
 T = TypeVar("T")
 
@@ -114,11 +119,15 @@ class Program:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def stop(self) -> int:
-        """Ask it to stop and wait until it has; its exit code."""
+    def ask_to_stop(self) -> None:
+        """As a supervisor does."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
+
+    def stop(self) -> int:
+        """Ask it to stop and wait until it has; its exit code."""
+        self.ask_to_stop()
         return self.process.wait(PATIENCE)
 
     def written_to_disk(self) -> int:
@@ -138,9 +147,16 @@ class Program:
 
 @dataclass
 class Node(Program):
-    """A daemon."""
+    """A daemon.
+
+    Attributes:
+        contents: Where its files are.
+        kind: Of the tasks that it is asked about, unless it is said.
+    """
 
     socket: Path = Path()
+    contents: Path = Path()
+    kind: Kind = Kind.CACHE
 
     @property
     def ports(self) -> dict[str, int]:
@@ -164,27 +180,20 @@ class Node(Program):
             )
         return {task.id: task for task in listed.tasks}
 
-    def delete(self, task_id: str) -> None:
+    def delete(self, task_id: str, kind: Kind | None = None) -> None:
         """Delete a task from it. Raises grpc.RpcError."""
+        dialect = daemon_dialect(self.kind if kind is None else kind)
         with self.channel() as channel:
-            request = dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task_id)
-            self.download_stub(channel).DeleteCacheTask(request, timeout=PATIENCE)
+            method = getattr(self.download_stub(channel), dialect.name("Delete{}Task"))
+            method(dialect.message("Delete{}TaskRequest")(task_id=task_id), timeout=PATIENCE)
 
-    def delete_task(self, task: node_pb2.NodeTask) -> None:
-        """Delete a task of any kind from it. Raises grpc.RpcError."""
-        if task.type != common_pb2.STANDARD:
-            self.delete(task.id)
-            return
-        with self.channel() as channel:
-            request = dfdaemon_pb2.DeleteTaskRequest(task_id=task.id)
-            self.download_stub(channel).DeleteTask(request, timeout=PATIENCE)
-
-    def store(self) -> dict[str, int]:
-        """Its memory store's gauges: ``used``, ``leased``, ``reserved`` (bytes) and others."""
+    def store(self, kind: Kind | None = None) -> dict[str, int]:
+        """Gauges of the store that a kind is in: ``used``, ``leased`` (bytes) and others."""
         url = f"http://127.0.0.1:{self.ports['metrics']}/metrics"
         with urlopen(url, timeout=PATIENCE) as answer:
             lines = answer.read().decode().splitlines()
-        prefix = "dragonfly_client_cache_"
+        medium = policy_of(self.kind if kind is None else kind).medium
+        prefix = f"dragonfly_client_{_FAMILIES[medium]}_"
         named = (line.removeprefix(prefix).split() for line in lines if line.startswith(prefix))
         return {name.removesuffix("_bytes"): int(float(value)) for name, value in named}
 

@@ -151,10 +151,7 @@ class Soak:
             config={
                 "dynconfig": {"path": str(self._dynconfig), "refreshInterval": "1s"},
                 "scheduler": {"announceInterval": f"{self._interval}s"},
-                "gc": {
-                    "interval": "1s",
-                    "policy": {"cacheTaskTTL": "20s", "diskThreshold": STORE},
-                },
+                "gc": {"interval": "1s", "policy": {"cacheTaskTTL": "20s"}},
             },
         )
         for program in (*self.nodes, self.scheduler):
@@ -284,7 +281,8 @@ class Soak:
         tasks = list(node.tasks().values())
         if tasks:
             try:
-                node.delete_task(random.choice(tasks))
+                chosen = random.choice(tasks)
+                node.delete(chosen.id, Kind(chosen.type))
                 self.done["deletes"] += 1
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:  # somebody else was quicker

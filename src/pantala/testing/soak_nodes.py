@@ -69,7 +69,7 @@ def empty(node: Node) -> bool:
     """It holds nothing, or is asked to."""
     for task in node.tasks().values():
         try:
-            node.delete_task(task)
+            node.delete(task.id, Kind(task.type))
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:  # it expired meanwhile
                 raise
