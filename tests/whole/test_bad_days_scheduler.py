@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from pantala.model.task import Kind
 from pantala.testing.cluster import PATIENCE, Cluster, Got, Node, Program, until
 from pantala.testing.origin import Fault, Origin, Pattern
 
@@ -13,6 +14,19 @@ pytestmark = pytest.mark.usefixtures("unharmed")
 
 MIB = 1 << 20
 CONTENT = Pattern(10 * MIB + 77, seed=1)
+
+
+#: How it ends, for each kind of task: what differs for files does not differ by how.
+ENDS = [
+    (Kind.CACHE, signal.SIGKILL),
+    (Kind.CACHE, signal.SIGTERM),
+    (Kind.STANDARD, signal.SIGKILL),
+]
+
+
+def _name(value: Kind | signal.Signals) -> str:
+    """For the id of a test."""
+    return value.name.lower()
 
 
 def _from_peers(cluster: Cluster, node: Node, url: str) -> Got:
@@ -26,6 +40,7 @@ def _from_peers(cluster: Cluster, node: Node, url: str) -> Got:
     return until(known, "a holder found", PATIENCE / 3)
 
 
+@pytest.mark.usefixtures("kind")
 def test_there_is_none(cluster: Cluster, origin: Origin) -> None:
     """Daemons start without the one they know, and ask the origin."""
     scheduler = cluster.scheduler()
@@ -37,6 +52,7 @@ def test_there_is_none(cluster: Cluster, origin: Origin) -> None:
     assert "no peer is known to have the content" in line
 
 
+@pytest.mark.usefixtures("kind")
 def test_it_comes_later(cluster: Cluster, origin: Origin) -> None:
     """What was held before it came is announced to it."""
     cluster.scheduler().kill()
@@ -48,7 +64,8 @@ def test_it_comes_later(cluster: Cluster, origin: Origin) -> None:
     assert _from_peers(cluster, child, origin.url("/f")).bytes() == CONTENT.read()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(("kind", "number"), ENDS, indirect=["kind"], ids=_name)
 def test_it_restarts(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """It comes back knowing nothing; a moment later holders are found without the origin."""
     scheduler = cluster.scheduler()
@@ -63,7 +80,8 @@ def test_it_restarts(cluster: Cluster, origin: Origin, number: signal.Signals) -
     assert not child.errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(("kind", "number"), ENDS, indirect=["kind"], ids=_name)
 def test_it_dies_during_downloads(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """One node is at the origin, one fetches from it: both go on."""
     scheduler = cluster.scheduler()
@@ -79,6 +97,7 @@ def test_it_dies_during_downloads(cluster: Cluster, origin: Origin, number: sign
         assert cluster.finish(*download).bytes() == CONTENT.read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_it_dies_and_nobody_may_ask_the_origin(cluster: Cluster, origin: Origin) -> None:
     """A child without the right to the origin keeps the parent that it has."""
     scheduler = cluster.scheduler()
@@ -93,6 +112,7 @@ def test_it_dies_and_nobody_may_ask_the_origin(cluster: Cluster, origin: Origin)
     assert cluster.finish(*download).bytes() == CONTENT.read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_it_hangs(cluster: Cluster, origin: Origin) -> None:
     """A scheduler that answers nothing is done without after a few seconds, and used again."""
     scheduler = cluster.scheduler()
@@ -109,6 +129,7 @@ def _left(scheduler: Program) -> int:
     return sum(event.get("event") == "host left" for event in scheduler.events)
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_daemon_says_goodbye(cluster: Cluster, origin: Origin) -> None:
     """Nobody is sent to one that has ended: the next is told so at once."""
     scheduler = cluster.scheduler()
@@ -123,6 +144,7 @@ def test_a_daemon_says_goodbye(cluster: Cluster, origin: Origin) -> None:
     assert "connection refused" not in child.log
 
 
+@pytest.mark.usefixtures("kind")
 def test_it_forgets_who_holds_a_part(cluster: Cluster, origin: Origin) -> None:
     """Parts are announced as wholes are; a seed that has one already gives it at once."""
     scheduler = cluster.scheduler()
@@ -144,6 +166,7 @@ def test_it_forgets_who_holds_a_part(cluster: Cluster, origin: Origin) -> None:
     assert got.result["bytes_from_peers"] == 95
 
 
+@pytest.mark.usefixtures("kind")
 def test_another_takes_over_for_good(cluster: Cluster, origin: Origin) -> None:
     """What belonged to a scheduler that is gone is announced to the one that is left."""
     first = cluster.scheduler()
@@ -166,6 +189,7 @@ def test_another_takes_over_for_good(cluster: Cluster, origin: Origin) -> None:
         assert got.bytes() == Pattern(1000, seed=number).read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_one_that_was_away_hears_what_came_meanwhile(cluster: Cluster, origin: Origin) -> None:
     """It hung while its neighbour was told; when it answers again, it is told, too."""
     first = cluster.scheduler()
@@ -184,6 +208,7 @@ def test_one_that_was_away_hears_what_came_meanwhile(cluster: Cluster, origin: O
         assert got.bytes() == Pattern(1000, seed=number).read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_deleting_is_not_held_against_the_origin(cluster: Cluster, origin: Origin) -> None:
     """However many nodes delete what they fetch: the others are sent to the origin all the same."""
     scheduler = cluster.scheduler()
@@ -208,6 +233,7 @@ def test_deleting_is_not_held_against_the_origin(cluster: Cluster, origin: Origi
     assert cluster.finish(*last).bytes() == CONTENT.read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_it_forgets_who_is_at_the_origin(cluster: Cluster, origin: Origin) -> None:
     """A download under way makes itself known again: nobody else goes there."""
     scheduler = cluster.scheduler()
