@@ -8,17 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from pantala.model.ids import task_id
 from pantala.model.task import Kind
-from pantala.pb import scheduler_pb2
-from pantala.rpc.transport import channel_options
 from pantala.testing import bad_parent as bad
 from pantala.testing import unharmed
 from pantala.testing.bad_parent import BadParent, Conduct
-from pantala.testing.cluster import PATIENCE, Cluster, Got, until
+from pantala.testing.cluster import Cluster, Got, until
 from pantala.testing.origin import Fault, Origin, Pattern
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -38,6 +35,7 @@ IMPATIENT = {
 #: One that fetches piece after piece, so that there is a middle in which something can happen.
 SLOW = {"download": {"concurrentPieceCount": 1}}
 
+#: Each for one kind; what is wrong with bytes that lie somewhere already is for both.
 CONDUCTS = [
     bad.corrupt,
     bad.cut,
@@ -51,36 +49,52 @@ CONDUCTS = [
     bad.longer_piece,
     bad.deny,
 ]
+CASES = [(Kind.CACHE, conduct) for conduct in CONDUCTS]
+CASES += [(Kind.STANDARD, conduct) for conduct in (bad.corrupt, bad.cut, bad.stall)]
+
+
+def _name(value: Kind | signal.Signals) -> str:
+    """For the id of a test."""
+    return value.name.lower()
 
 
 def _parent(cluster: Cluster, url: str, conduct: Conduct = bad.honest, **terms: Any) -> BadParent:
     """A peer whose host is named for what it does."""
     return BadParent(
         cluster.scheduler_port,
-        task_id(Kind.CACHE, url),
+        task_id(cluster.kind, url),
         CONTENT.read(),
         conduct=conduct,
         url=url,
         name=conduct.__name__,
+        kind=cluster.kind,
         **terms,
     )
 
 
 @pytest.fixture(scope="module")
-def programs() -> Iterator[tuple[Cluster, Origin]]:
+def programs(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Origin]]:
     """A scheduler and two impatient daemons, which tests of one conduct each share."""
     with (
         tempfile.TemporaryDirectory(prefix="pd-") as directory,
         Origin() as origin,
         Cluster(Path(directory), forks=True) as cluster,
     ):
+        cluster.kind = request.param
         cluster.capacity = "16MiB"
         cluster.scheduler()
         cluster.daemons("a", "b", config=IMPATIENT)
         yield cluster, origin
 
 
-@pytest.mark.parametrize("conduct", CONDUCTS, ids=lambda conduct: conduct.__name__)
+@pytest.mark.parametrize(
+    ("programs", "conduct"),
+    [
+        pytest.param(kind, conduct, id=f"{kind.name.lower()}-{conduct.__name__}")
+        for kind, conduct in CASES
+    ],
+    indirect=["programs"],
+)
 def test_a_bad_parent(programs: tuple[Cluster, Origin], conduct: Conduct) -> None:
     """Who has no other goes to the origin; who has goes there. Nobody notices a thing."""
     cluster, origin = programs
@@ -101,6 +115,7 @@ def test_a_bad_parent(programs: tuple[Cluster, Origin], conduct: Conduct) -> Non
     unharmed.check(cluster, origin)
 
 
+@pytest.mark.usefixtures("kind")
 def test_only_a_bad_parent(cluster: Cluster, origin: Origin) -> None:
     """The user reads that nobody else has it, and nothing of what it sent is kept."""
     cluster.scheduler()
@@ -113,6 +128,7 @@ def test_only_a_bad_parent(cluster: Cluster, origin: Origin) -> None:
         assert not child.tasks()
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_late_answer(cluster: Cluster, origin: Origin) -> None:
     """What a stalled parent sends after it was given up changes nothing."""
     cluster.scheduler()
@@ -139,7 +155,18 @@ def test_a_parent_that_goes_quiet(cluster: Cluster, origin: Origin) -> None:
         assert parent.asked == [0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (Kind.CACHE, signal.SIGKILL),
+        (Kind.CACHE, signal.SIGSTOP),
+        (Kind.CACHE, signal.SIGTERM),
+        (Kind.STANDARD, signal.SIGKILL),
+    ],
+    indirect=["kind"],
+    ids=_name,
+)
 def test_a_parent_dies(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """Killed, stopped or ended in the middle: what is missing comes from the origin."""
     cluster.scheduler()
@@ -186,6 +213,7 @@ def test_a_seed_dies(cluster: Cluster, origin: Origin) -> None:
     assert origin.sent("/f") < 3 * CONTENT.size
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("alive", [True, False], ids=["origin", "no origin"])
 def test_a_holder_of_a_part(cluster: Cluster, origin: Origin, *, alive: bool) -> None:
     """The rest comes from the origin, or a line says that it does not."""
@@ -205,6 +233,7 @@ def test_a_holder_of_a_part(cluster: Cluster, origin: Origin, *, alive: bool) ->
         assert got.bytes() == CONTENT.read(5, 95)
 
 
+@pytest.mark.usefixtures("kind")
 def test_nobody_has_it(cluster: Cluster, origin: Origin) -> None:
     """Without the origin's help: one line, and the origin hears nothing."""
     cluster.scheduler()
@@ -215,6 +244,7 @@ def test_nobody_has_it(cluster: Cluster, origin: Origin) -> None:
     assert not origin.count()
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("alive", [True, False], ids=["origin", "no origin"])
 def test_the_parent_deletes_it(cluster: Cluster, origin: Origin, *, alive: bool) -> None:
     """A task is deleted at its holder while a child fetches it from there."""
@@ -236,6 +266,7 @@ def test_the_parent_deletes_it(cluster: Cluster, origin: Origin, *, alive: bool)
     assert task not in holder.tasks()
 
 
+@pytest.mark.usefixtures("kind")
 def test_the_parent_evicts_it(cluster: Cluster, origin: Origin) -> None:
     """The holder needs the room while a child fetches from there: both get what they want."""
     cluster.scheduler()
@@ -259,7 +290,13 @@ def test_the_parent_evicts_it(cluster: Cluster, origin: Origin) -> None:
     assert task not in holder.tasks()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [(Kind.CACHE, signal.SIGKILL), (Kind.CACHE, signal.SIGSTOP), (Kind.STANDARD, signal.SIGKILL)],
+    indirect=["kind"],
+    ids=_name,
+)
 def test_a_child_dies(cluster: Cluster, origin: Origin, number: signal.Signals) -> None:
     """Killed or stopped while it is served: its parent serves the next, and keeps no lease."""
     cluster.scheduler()
@@ -282,108 +319,3 @@ def test_a_child_dies(cluster: Cluster, origin: Origin, number: signal.Signals) 
         assert "closed the connection too early" in lost.refusal
     else:
         assert lost.bytes() == CONTENT.read()
-
-
-def test_the_origin_dies_under_a_swarm(cluster: Cluster, origin: Origin) -> None:
-    """One node is at the origin and the others wait for it: everybody is told."""
-    del origin  # another one, which can be killed
-    cluster.scheduler()
-    nodes = cluster.daemons("a", "b", "c", config=IMPATIENT)
-    arguments = (f"--pattern=/f={CONTENT.size}", f"--rate={4 * MIB}")
-    dying = cluster.start("pantala.testing.origin", *arguments, name="origin")
-    port = int(until(lambda: dying.log, "the origin's port printed"))
-    begun = [cluster.begin(node, f"http://127.0.0.1:{port}/f") for node in nodes]
-    until(lambda: all(node.tasks() for node in nodes), "all of them at work")
-    dying.kill()
-    for download in begun:
-        assert "connection refused" in cluster.finish(*download).refusal
-
-
-def test_holders_of_parts_without_an_origin(cluster: Cluster, origin: Origin) -> None:
-    """Two who hold a part each and want it all do not wait for each other."""
-    cluster.scheduler()
-    nodes = cluster.daemons("a", "b", config=IMPATIENT)
-    origin.put("/f", CONTENT)
-    for node, start in zip(nodes, (0, 8 * MIB), strict=True):
-        part = cluster.get(node, origin.url("/f"), "--range", f"{start}-{start + 9}")
-        assert part.bytes() == CONTENT.read(start, 10)
-    origin.pause()
-    for got in cluster.get_on_all(nodes, origin.url("/f")):
-        assert "connection refused" in got.refusal
-    origin.resume()
-    for got in cluster.get_on_all(nodes, origin.url("/f")):
-        assert got.bytes() == CONTENT.read()
-
-
-def test_holders_of_parts_who_both_want_the_rest(cluster: Cluster, origin: Origin) -> None:
-    """They do not wait for each other, whoever has registered first."""
-    cluster.scheduler()
-    nodes = cluster.daemons("a", "b")
-    for number in range(3):
-        path = f"/{number}"
-        origin.put(path, CONTENT)
-        for node in nodes:
-            assert cluster.get(node, origin.url(path), "--range", "0-9").code == 0
-        begun = [cluster.begin(node, origin.url(path), "--timeout", "30s") for node in nodes]
-        for download in begun:
-            assert cluster.finish(*download).bytes() == CONTENT.read()
-
-
-def test_a_slow_origin_that_names_no_version(cluster: Cluster, origin: Origin) -> None:
-    """Nodes wait for the first piece however long it takes; the origin is read once."""
-    cluster.scheduler()
-    seed, *nodes = cluster.daemon("s", seed=True), *cluster.daemons("a", "b")
-    content = Pattern(5 * MIB, seed=9)
-    origin.put("/f", content, headers={"ETag": "", "Last-Modified": ""})
-    origin.fault("/f", Fault(rate=0.6 * MIB))
-    begun = [cluster.begin(node, origin.url("/f")) for node in nodes]
-    for download in begun:
-        assert cluster.finish(*download).bytes() == content.read()
-    assert origin.sent("/f") < 1.1 * content.size
-    assert len(seed.tasks()) == 1
-
-
-def test_a_content_that_changed_since(cluster: Cluster, origin: Origin) -> None:
-    """Holders keep what they have alive; when the last has gone, the new one moves in."""
-    cluster.scheduler()
-    a, b, c = cluster.daemons("a", "b", "c")
-    changed = Pattern(CONTENT.size + MIB, seed=2)
-    origin.put("/f", CONTENT)
-    task = cluster.get(a, origin.url("/f")).result["task_id"]
-    origin.put("/f", changed)
-    assert cluster.get(b, origin.url("/f")).bytes() == CONTENT.read()
-    for node in (a, b):
-        node.delete(task)
-    for node in (c, a):
-        assert cluster.get(node, origin.url("/f")).bytes() == changed.read()
-
-
-def test_parents_of_two_versions(cluster: Cluster, origin: Origin) -> None:
-    """Two nodes hold what the origin had at different times: a child has one of them, whole."""
-    scheduler = cluster.scheduler()
-    old, new, child = cluster.daemons("a", "b", "c")
-    changed = Pattern(CONTENT.size, seed=2)
-    origin.put("/f", CONTENT)
-    assert cluster.get(old, origin.url("/f")).bytes() == CONTENT.read()
-    scheduler.kill()
-    origin.put("/f", changed)
-    until(lambda: "scheduler does not answer" in new.log, "the scheduler missed")
-    assert cluster.get(new, origin.url("/f")).bytes() == changed.read()
-    cluster.scheduler(port=cluster.scheduler_port)
-    url = origin.url("/f")
-    identity = task_id(Kind.CACHE, url)
-    until(lambda: _holders(cluster, identity) == 2, "both announced")
-    origin.pause()
-    assert cluster.get(child, url).bytes() in (CONTENT.read(), changed.read())
-
-
-def _holders(cluster: Cluster, identity: str) -> int:
-    """How many peers the scheduler knows of a task."""
-    target = f"127.0.0.1:{cluster.scheduler_port}"
-    with grpc.insecure_channel(target, channel_options(target)) as channel:
-        request = scheduler_pb2.StatCacheTaskRequest(task_id=identity)
-        try:
-            answer = cluster.scheduler_stub(channel).StatCacheTask(request, timeout=PATIENCE)
-        except grpc.RpcError:
-            return 0
-        return int(answer.peer_count)
