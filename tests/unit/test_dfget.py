@@ -24,8 +24,8 @@ from pantala.cli import _personal, dfget
 from pantala.cli._arguments import Options, parse
 from pantala.cli._text import one_line
 from pantala.errors import InvalidRequest
-from pantala.model.digest import parse_digest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from pantala.model.notation import parse_digest
 from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve, started
 
 CONTENT = random.Random(7).randbytes(200_000)
@@ -168,7 +168,7 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["http://[::1/x"], "the [ of its IPv6 address is not closed"),
         ([URL, "--range", "5"], "'5': want A-B, A- or -N"),
         ([URL, "--range", "-"], "'-': want A-B"),
-        ([URL, "--range", "7-3"], "'7-3': want A-B"),
+        ([URL, "--range", "7-3"], "'7-3': ends before it begins"),
         ([URL, "--range", "-0"], "'-0': want A-B"),
         ([URL, "--range", "1-2-3"], "'1-2-3': want A-B"),
         ([URL, "--range", "a-b"], "'a-b': want A-B"),

@@ -1,4 +1,4 @@
-"""Digests as values."""
+"""Digests: as they are written, and computed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pantala.errors import InvalidRequest
-from pantala.model.digest import (
-    Digest,
-    crc32,
-    hasher,
-    parse_digest,
-    piece_digest,
-    piece_metadata_digest,
-)
+from pantala.model.digest import crc32, hasher, piece_digest, piece_metadata_digest
+from pantala.model.notation import Digest, parse_digest
 
 
 @pytest.mark.parametrize(

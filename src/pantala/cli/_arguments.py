@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pantala import BUILD_VERSION
+from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.headers import NOT_THE_CALLERS
+from pantala.model.notation import parse_bounds, parse_digest
 from pantala.model.urls import fault_of
 from pantala.paths import DEFAULT_SOCKET
 
 from . import _flags as flags
 
 _TIMEOUT: Final = 2 * 3600.0
-_MAX_CRC: Final = 2**32 - 1
-_MAX_DIGITS: Final = 20  # of a number in a range, as in model/pieces.py, which is slow to import
 
 _EPILOG: Final = """\
 examples:
@@ -223,27 +222,18 @@ def _url(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    # As model/digest.py has it, which takes 15 ms to import; a test compares them.
-    algorithm, _, encoded = text.partition(":")
-    pattern = {"crc32": "[0-9]{1,10}", "sha256": "[0-9a-f]{64}", "sha512": "[0-9a-f]{128}"}
-    good = algorithm in pattern and re.fullmatch(pattern[algorithm], encoded)
-    if not good or (algorithm == "crc32" and int(encoded) > _MAX_CRC):
-        raise argparse.ArgumentTypeError(
-            f"{text[:150]!r}: want crc32:<decimal, up to {_MAX_CRC}>, "
-            "sha256:<64 lower-case hex digits> or sha512:<128 lower-case hex digits>"
-        )
+    try:
+        parse_digest(text)
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("digest ")) from error
     return text
 
 
 def _range(text: str) -> str:
-    first, dash, last = text.partition("-")
-    if max(len(first), len(last)) > _MAX_DIGITS:
-        raise argparse.ArgumentTypeError(f"{text[:150]!r}: want at most {_MAX_DIGITS} digits")
-    numbers = [int(part) for part in (first, last) if part.isascii() and part.isdigit()]
-    given = [part for part in (first, last) if part]
-    empty = (len(numbers) == 2 and numbers[0] > numbers[1]) or (not first and numbers == [0])
-    if not dash or not given or len(numbers) != len(given) or empty:
-        raise argparse.ArgumentTypeError(f"{text!r}: want A-B, A- or -N, in bytes")
+    try:
+        parse_bounds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text[:150]!r}: {error}") from error
     return text
 
 

@@ -2,7 +2,8 @@
 
 - :mod:`.ids`: how host, peer and task ids are made and checked
 - :mod:`.addresses`: addresses as text
-- :mod:`.digest`: ``crc32:…`` and ``sha256:…`` as values
+- :mod:`.notation`: ``crc32:…``, ``sha256:…`` and ``0-99`` as they are written
+- :mod:`.digest`: computing such digests
 - :mod:`.pieces`: piece length, which pieces cover a range
 - :mod:`.numbers`: sets of piece numbers
 - :mod:`.filtered`: query parameters that are no part of an identity

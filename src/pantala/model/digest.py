@@ -1,4 +1,4 @@
-"""Digests as values: ``crc32:1475635037``, ``sha256:e3b0…``, ``sha512:cf83…``.
+"""Computing digests: ``crc32:1475635037``, ``sha256:e3b0…``, ``sha512:cf83…``.
 
 CRC-32 is the IEEE one (zlib's), not CRC-32C, and is written in decimal.
 """
@@ -6,39 +6,17 @@ CRC-32 is the IEEE one (zlib's), not CRC-32C, and is written in decimal.
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from isal import isal_zlib
 
 from pantala.errors import InvalidRequest
 
+from .notation import ALGORITHMS, Digest
+
 _PIECE: Final = struct.Struct("!IQQ")
-_MAX_CRC: Final = 2**32 - 1
-_ENCODED: Final = {
-    "crc32": re.compile(r"[0-9]{1,10}"),
-    "sha256": re.compile(r"[0-9a-f]{64}"),
-    "sha512": re.compile(r"[0-9a-f]{128}"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """What a content must hash to.
-
-    Attributes:
-        algorithm: ``crc32``, ``sha256`` or ``sha512``.
-        encoded: Decimal without leading zeros for CRC-32, else lower-case hexadecimal.
-    """
-
-    algorithm: str
-    encoded: str
-
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.encoded}"
 
 
 class Hasher(Protocol):
@@ -49,28 +27,6 @@ class Hasher(Protocol):
 
     def digest(self) -> Digest:
         """The digest of all bytes so far."""
-
-
-def parse_digest(text: str) -> Digest:
-    """Read ``algorithm:encoded``.
-
-    Stock daemons take a CRC-32 of exactly ten digits only; here it may be shorter, as they
-    write it themselves, or padded with zeros.
-
-    Raises:
-        InvalidRequest: Another algorithm, or not the digits that it wants.
-    """
-    algorithm, _, encoded = text.partition(":")
-    pattern = _ENCODED.get(algorithm)
-    if pattern is not None and pattern.fullmatch(encoded):
-        if algorithm != "crc32":
-            return Digest(algorithm, encoded)
-        if int(encoded) <= _MAX_CRC:
-            return Digest(algorithm, str(int(encoded)))
-    raise InvalidRequest(
-        f"digest {text[:150]!r}: want crc32:<decimal, up to {_MAX_CRC}>, "
-        "sha256:<64 lower-case hex digits> or sha512:<128 lower-case hex digits>"
-    )
 
 
 def crc32(data: bytes | memoryview, value: int = 0) -> int:
@@ -108,9 +64,9 @@ def hasher(algorithm: str) -> Hasher:
     Raises:
         InvalidRequest: There is no such algorithm.
     """
-    if algorithm not in _ENCODED:
+    if algorithm not in ALGORITHMS:
         raise InvalidRequest(
-            f"digest algorithm {algorithm[:50]!r}: want one of {', '.join(_ENCODED)}"
+            f"digest algorithm {algorithm[:50]!r}: want one of {', '.join(ALGORITHMS)}"
         )
     return _Crc() if algorithm == "crc32" else _Sha(algorithm)
 

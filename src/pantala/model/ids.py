@@ -26,9 +26,9 @@ from ada_url import URL
 from pantala.errors import InvalidRequest
 from pantala.model.urls import fault_of
 
-from .digest import parse_digest
 from .filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from .headers import representation
+from .notation import parse_digest
 from .task import Kind
 
 __all__ = [

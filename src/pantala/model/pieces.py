@@ -17,6 +17,7 @@ from typing import Final
 
 from pantala.errors import InvalidRequest, RangeNotSatisfiable, RemoteProtocolError
 
+from .notation import parse_bounds
 from .units import byte_count
 
 MIN_PIECE_LENGTH: Final = 4 * 1024 * 1024
@@ -25,10 +26,6 @@ MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 # A content is cut into about this many pieces, as long as the two limits above allow it.
 _PIECES_WANTED: Final = 500
 
-# 20 digits hold any 64-bit number; more would only serve to make us multiply.
-_MAX_DIGITS: Final = 20
-
-_RANGE: Final = re.compile(r"([0-9]*)-([0-9]*)")
 _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) +([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)")
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) +\*/([0-9]{1,20})")
 
@@ -166,21 +163,17 @@ def parse_range(text: str, content_length: int) -> ByteRange:
     ByteRange(start=90, length=10)
     """
     unit, equals, ranges = text.strip().rpartition("=")
-    first = ranges.partition(",")[0].strip()
-    found = _RANGE.fullmatch(first)
-    if found is None or first == "-" or (equals and unit.lower() != "bytes"):
+    if equals and unit.lower() != "bytes":
         raise RangeNotSatisfiable(f"range {text[:100]!r}: want bytes=a-b, bytes=a- or bytes=-n")
-    head, tail = found.groups()
-    if max(len(head), len(tail)) > _MAX_DIGITS:
-        raise RangeNotSatisfiable(f"range {text[:100]!r}: want at most {_MAX_DIGITS} digits")
-    if head and tail and int(tail) < int(head):
-        raise RangeNotSatisfiable(f"range {text[:100]!r}: ends before it begins")
-    if not head:
-        length = min(int(tail), content_length)
+    try:
+        first, last = parse_bounds(ranges.partition(",")[0].strip())
+    except ValueError as error:
+        raise RangeNotSatisfiable(f"range {text[:100]!r}: {error}") from None
+    if first is None:
+        length = min(last or 0, content_length)
         return resolve_range(ByteRange(content_length - length, length), content_length)
-    start = int(head)
-    end = int(tail) + 1 if tail else max(content_length, start + 1)
-    return resolve_range(ByteRange(start, end - start), content_length)
+    end = max(content_length, first + 1) if last is None else last + 1
+    return resolve_range(ByteRange(first, end - first), content_length)
 
 
 def parse_content_range(text: str) -> tuple[int, int, int | None]:

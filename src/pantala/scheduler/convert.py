@@ -9,8 +9,8 @@ from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.replicas import Count
 from pantala.errors import InvalidRequest
 from pantala.model.announce import Candidate, HostFacts, Registration
-from pantala.model.digest import parse_digest
 from pantala.model.ids import check_task_id, check_url
+from pantala.model.notation import parse_digest
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import PRIORITIES
 from pantala.model.units import byte_count

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from dataclasses import dataclass
 
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
-from pantala.model.digest import parse_digest
 from pantala.model.ids import Identity
+from pantala.model.notation import parse_digest
 from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
 from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.storage.holding import Holding

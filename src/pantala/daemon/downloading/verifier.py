@@ -12,8 +12,9 @@ import structlog
 
 from pantala.daemon.node import Node
 from pantala.errors import DigestMismatch, DragonflyError
-from pantala.model.digest import Digest, hasher
+from pantala.model.digest import hasher
 from pantala.model.ids import Identity
+from pantala.model.notation import Digest
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind
 from pantala.storage.holding import Holding
