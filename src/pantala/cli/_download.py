@@ -8,20 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from pantala.errors import (
-    Busy,
-    Corrupt,
-    DragonflyError,
-    FeatureOff,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    RemoteProtocolError,
-    SourceFailed,
-    TaskDeleted,
-    TimedOut,
-    Unavailable,
-)
+from pantala.errors import RemoteProtocolError, SourceFailed, Unavailable
+from pantala.errors.answers import error_named
 from pantala.model.urls import public_url
 
 from ._handoff import Connection
@@ -30,18 +18,6 @@ from ._progress import SOURCES, Progress
 
 # Events name the common.v2.TrafficType.
 _SOURCES: Final = {"REMOTE_PEER": "peers", "BACK_TO_SOURCE": "origin", "LOCAL_PEER": "cache"}
-
-_ERRORS: Final[Mapping[str, type[DragonflyError]]] = {
-    "ABORTED": TaskDeleted,
-    "DATA_LOSS": Corrupt,
-    "DEADLINE_EXCEEDED": TimedOut,
-    "FAILED_PRECONDITION": FeatureOff,
-    "INVALID_ARGUMENT": InvalidRequest,
-    "NOT_FOUND": NotFound,
-    "PERMISSION_DENIED": Forbidden,
-    "RESOURCE_EXHAUSTED": Busy,
-    "UNAVAILABLE": Unavailable,
-}
 
 # Linux's MADV_POPULATE_READ, which Python does not name. Pages that write() would fault in one
 # by one are mapped at once: twice as fast from a segment to a file on ext4.
@@ -272,7 +248,7 @@ class Download:
                 f"origin answered {answer} for {self._url}",
                 status_code=_number(event, "status_code"),
             )
-        error = _ERRORS.get(_text(event, "code"), DragonflyError)
+        error = error_named(_text(event, "code"))
         raise error(f"cannot get {self._url}: {message}")
 
     def _must_be_started(self, name: str) -> None:

@@ -43,6 +43,7 @@ an origin by everybody. Boundaries (``rpc.status``, ``net.piece_server``,
 ``daemon.serving.handoff_server``, ``cli.dfget``) read these; nobody else does.
 
 - :mod:`.codes`: the numbers and words that a class carries
+- :mod:`.answers`: codes read back: the error that another process's answer stands for
 """
 
 from __future__ import annotations

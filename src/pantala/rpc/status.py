@@ -14,21 +14,13 @@ import structlog
 from pantala.errors import (
     Blame,
     Busy,
-    Corrupt,
     DragonflyError,
-    FeatureOff,
-    Forbidden,
     HostUnknown,
-    InvalidRequest,
-    NotFound,
-    OutputExists,
     SourceChanged,
     SourceFailed,
     SourceUnreachable,
-    TaskDeleted,
-    TimedOut,
-    Unavailable,
 )
+from pantala.errors.answers import error_named
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -50,23 +42,6 @@ _MAX_MESSAGE: Final = 1024
 _REFUSED_EARLY: Final = "Internal error from Core"
 
 _STATUS: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
-
-_ERRORS: Final[Mapping[grpc.StatusCode, type[DragonflyError]]] = {
-    # Nobody but a server that has too many calls cancels one of ours before we do.
-    grpc.StatusCode.CANCELLED: Busy,
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: OutputExists,
-    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Busy,
-    grpc.StatusCode.FAILED_PRECONDITION: FeatureOff,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
-    grpc.StatusCode.UNIMPLEMENTED: FeatureOff,
-    grpc.StatusCode.UNAVAILABLE: Unavailable,
-    grpc.StatusCode.DATA_LOSS: Corrupt,
-    grpc.StatusCode.UNAUTHENTICATED: Forbidden,
-}
 
 #: Of an origin's failures, those that have a status of their own.
 _SOURCE_ERRORS: Final[Mapping[grpc.StatusCode, type[SourceFailed]]] = {
@@ -127,9 +102,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
     for key, value in error.trailing_metadata() or ():
         if key == REASON_KEY and value in _REASONS:
             return _REASONS[str(value)](text)
-    if status is grpc.StatusCode.ABORTED:
-        return TaskDeleted(text)
-    return _ERRORS.get(status, DragonflyError)(text)
+    return error_named(status.name)(text)
 
 
 def _clip(text: str) -> str:
