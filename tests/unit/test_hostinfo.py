@@ -13,14 +13,14 @@ import pytest
 
 from pantala import BUILD_VERSION
 from pantala.daemon.config import load
-from pantala.daemon.host.hostinfo import HostFacts
+from pantala.daemon.host.hostinfo import HostMeter
 
 LOOPBACK = {"host.ip": "127.0.0.1", "host.hostname": "me"}
 
 
-def facts(**more: object) -> HostFacts:
+def facts(**more: object) -> HostMeter:
     """Facts about this machine, as 127.0.0.1; ``__`` stands for ``.`` in keys."""
-    return HostFacts(
+    return HostMeter(
         load(None, LOOPBACK | {k.replace("__", "."): v for k, v in more.items()}), 4000
     )
 
@@ -75,7 +75,7 @@ def test_container(tmp_path: Path) -> None:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    about = HostFacts(load(None, LOOPBACK), 4000, tmp_path)
+    about = HostMeter(load(None, LOOPBACK), 4000, tmp_path)
     first = about.host(10.0)
     assert (first.memory.cgroup.limit, first.memory.cgroup.usage) == (1000, 250)
     assert first.memory.cgroup.used_percent == 25
@@ -88,7 +88,7 @@ def test_container(tmp_path: Path) -> None:
 
 def test_no_container(tmp_path: Path) -> None:
     """Without limits nothing is said of them."""
-    host = HostFacts(load(None, LOOPBACK), 4000, tmp_path).host(0.0)
+    host = HostMeter(load(None, LOOPBACK), 4000, tmp_path).host(0.0)
     assert not host.memory.HasField("cgroup")
     assert not host.cpu.HasField("cgroup")
 

@@ -34,7 +34,7 @@ from .downloading.engine import Engine
 from .downloading.fetching import PIECE_LIMIT
 from .downloading.sources import sources
 from .host.descriptors import descriptors, doors
-from .host.hostinfo import HostFacts
+from .host.hostinfo import HostMeter
 from .host.sockets import HostName, SocketPath, private
 from .host.storage import NodeStorage, figures
 from .host.threads import Threads
@@ -97,7 +97,7 @@ class Daemon:
         self._exit = contextlib.AsyncExitStack()
         self.loops = Loops(self.metrics.loop_failed)
         self._threads = Threads()
-        self._facts: HostFacts | None = None
+        self._facts: HostMeter | None = None
         shares = descriptors()
         self._doors = doors(shares.connections)
         self._storage = NodeStorage(config, shares, self._threads.disposer)
@@ -210,7 +210,7 @@ class Daemon:
             if not self._alone:
                 await self._serve_peers(stack)
                 await self._serve_monitors(stack)
-            self._facts = self._facts or HostFacts(self.config, 0)
+            self._facts = self._facts or HostMeter(self.config, 0)
             await self._meet_schedulers(stack)
             await self._serve_programs(stack, *paths)
             self._exit = stack.pop_all()
@@ -239,7 +239,7 @@ class Daemon:
         # Built anew, it is where it was.
         at = host_port(upload.ip, self.ports.get("upload", upload.port))
         self.ports["upload"] = bind(server, at, setting="upload.server.port")
-        self._facts = self._facts or HostFacts(config, self.ports["upload"])
+        self._facts = self._facts or HostMeter(config, self.ports["upload"])
         service = UploadService(
             self.node,
             self.engine,

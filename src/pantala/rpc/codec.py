@@ -219,24 +219,30 @@ def write_candidate(message: Any, candidate: Candidate) -> None:
     write_range(message, candidate.range)
 
 
+def read_host(message: common_pb2.Host) -> HostFacts:
+    """What of a host stands in every message that has one: who and where it is, and its links."""
+    network = message.network
+    return HostFacts(
+        id=message.id,
+        type=message.type,
+        hostname=message.hostname,
+        ip=message.ip,
+        port=message.port,
+        download_port=message.download_port,
+        idc=network.idc,
+        location=network.location,
+        tx_bandwidth=network.tx_bandwidth,
+        max_tx_bandwidth=network.max_tx_bandwidth,
+    )
+
+
 def _read_candidate(message: Any) -> Candidate | None:
-    host, network = message.host, message.host.network
+    host = read_host(message.host)
     if not message.id or not host.ip or not 0 < host.port < 65536:
         return None
     return Candidate(
         peer_id=message.id,
-        host=HostFacts(
-            id=host.id,
-            type=host.type,
-            hostname=host.hostname,
-            ip=host.ip,
-            port=host.port,
-            download_port=host.download_port,
-            idc=network.idc,
-            location=network.location,
-            tx_bandwidth=network.tx_bandwidth,
-            max_tx_bandwidth=network.max_tx_bandwidth,
-        ),
+        host=host,
         state=message.state,
         priority=get(message, "priority") or 0,
         range=read_range(message),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from pantala.core.sched.entities import Peer, Task
@@ -15,7 +16,7 @@ from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import PRIORITIES
 from pantala.model.units import byte_count
 from pantala.pb import common_pb2, scheduler_pb2
-from pantala.rpc.codec import write_candidate
+from pantala.rpc.codec import read_host, write_candidate
 from pantala.rpc.convert import duration, optional, seconds, timestamp
 
 from .dialects import Side
@@ -74,23 +75,13 @@ def host_facts(
                 getattr(host, name).CopyFrom(getattr(known, name))
         if not message.HasField("interval"):
             interval = before.interval
-    network = host.network
     # Nobody needs to call a host that shares nothing; it may listen on no port at all.
     lowest = 0 if host.disable_shared else 1
     if not host.ip or not lowest <= host.port < 65536:
         raise InvalidRequest(f"host {host.id}: ip {host.ip!r}, port {host.port}: cannot be called")
-    return HostFacts(
-        id=host.id,
-        type=host.type,
-        hostname=host.hostname,
-        ip=host.ip,
-        port=host.port,
-        download_port=host.download_port,
+    return replace(
+        read_host(host),
         disable_shared=host.disable_shared,
-        idc=network.idc,
-        location=network.location,
-        tx_bandwidth=network.tx_bandwidth,
-        max_tx_bandwidth=network.max_tx_bandwidth,
         disk_free=host.disk.free,
         version=host.build.git_version,
         interval=interval,

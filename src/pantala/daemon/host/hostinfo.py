@@ -47,7 +47,7 @@ class _Rate:
         return self.value
 
 
-class HostFacts:
+class HostMeter:
     """Asks the operating system; keeps the samples that rates need. Does not block.
 
     A part that the system does not tell just now, for want of a descriptor perhaps, is what it was

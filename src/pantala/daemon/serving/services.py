@@ -20,7 +20,7 @@ from pantala.core.bucket import Bucket
 from pantala.core.shares import Shares
 from pantala.daemon.downloading.download import Download
 from pantala.daemon.downloading.engine import Engine
-from pantala.daemon.host.hostinfo import HostFacts
+from pantala.daemon.host.hostinfo import HostMeter
 from pantala.daemon.importing.importer import Importer
 from pantala.daemon.node import Node, take
 from pantala.daemon.sharing.uploads import NodeUploads
@@ -174,7 +174,7 @@ class UploadService(TaskMethods):
         schedulers: Schedulers,
         *,
         uploads: NodeUploads,
-        facts: HostFacts,
+        facts: HostMeter,
         stopping: asyncio.Event,
         piece_port: int,
     ) -> None:
