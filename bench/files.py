@@ -36,6 +36,7 @@ from typing import NamedTuple
 
 from pantala.model.digest import crc32
 from pantala.model.units import format_size, parse_size
+from pantala.testing.threads import in_threads
 
 PIECE = 4 << 20
 CHUNK = 1 << 20
@@ -235,15 +236,6 @@ def other_side(size: int, connections: int, pipe: Connection, *, sends: bool) ->
         else:
             in_threads([partial(forget, n, sock) for n, sock in enumerate(socks)])
         pipe.send("done")
-
-
-def in_threads(works: list[Callable[[], object]]) -> None:
-    """Run each in a thread, and wait for all."""
-    threads = [threading.Thread(target=work) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 class Bench:

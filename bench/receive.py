@@ -20,7 +20,6 @@ import os
 import random
 import socket
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +27,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from pantala.model.units import format_size, parse_size
+from pantala.testing.threads import in_threads
 
 CHUNK = 1 << 20
 STEP = 4 << 20
@@ -113,15 +113,6 @@ def serve(size: int, connections: int, pipe: Connection) -> None:
         socks = [listener.accept()[0] for _ in range(connections)]
     while pipe.recv():
         in_threads([partial(sock.sendall, view) for sock in socks])
-
-
-def in_threads(works: list[Callable[[], object]]) -> None:
-    """Run each in a thread, and wait for all."""
-    threads = [threading.Thread(target=work) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def make(size: int) -> tuple[int, mmap.mmap]:
