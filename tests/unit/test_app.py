@@ -32,6 +32,7 @@ DAEMON = [
     "serve those who wait for room in memory",
     "serve those who wait for room on disk",
     "tell health",
+    "tell of copies of imported tasks",
     "watch a scheduler",
 ]
 SCHEDULER = [
