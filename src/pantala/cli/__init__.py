@@ -10,6 +10,7 @@ What all of them share:
 
 - :mod:`._daemon`: a daemon's gRPC socket, for those who ask and wait
 - :mod:`._flags`: types of flags, and the environment behind them
+- :mod:`._options`: flags that ``dfdaemon`` and ``dfscheduler`` share
 - :mod:`._outcome`: the result of the one thing that was to be done, or the line that says why not
 - :mod:`._process`: standard streams that are there, and take any text
 - :mod:`._rows`: tasks as rows of JSON, and tables of them

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, TypeVar
 import structlog
 import typer
 
-from pantala import BUILD_VERSION
 from pantala.daemon.config import DEFAULT_PATH, DaemonConfig, load
 from pantala.errors import ConfigError, DragonflyError, UsageError
 from pantala.logs import LEVELS, setup_logging
@@ -21,6 +20,7 @@ from pantala.model.units import parse_duration, parse_size
 from pantala.paths import cache_dir, make_runtime_dir, personal_socket
 from pantala.settings import if_present
 
+from ._options import Check, Port, Strict, tell_why, version_flag
 from ._process import program
 from ._settings import settings_json
 from ._text import flag_names
@@ -59,12 +59,6 @@ _log = structlog.stdlib.get_logger(__name__)
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001  the signature of an option's callback
-    if wanted:
-        typer.echo(f"dfdaemon {BUILD_VERSION}")
-        raise typer.Exit
-
-
 def _env(name: str) -> str:
     return f"DFDAEMON_{name}"
 
@@ -98,7 +92,6 @@ _Capacity = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Memory for cache tasks: auto, 2GiB …, or 0 for none."),
 ]
-_Port = Annotated[int | None, typer.Option(metavar="PORT", help="0 lets the system choose.")]
 _Level = Annotated[
     str,
     typer.Option("--log-level", "-l", envvar=_env("LOG_LEVEL"), help="trace … error."),
@@ -126,18 +119,7 @@ _Idle = Annotated[
     str | None,
     typer.Option(metavar="TIME", help=f"When a personal daemon quits. Default: {_IDLE}."),
 ]
-_Check = Annotated[
-    bool, typer.Option("--check", help="Print the settings as JSON, and stop; strictly.")
-]
-_Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse keys that are not known, instead of a warning.")
-]
-_Version = Annotated[
-    bool,
-    typer.Option(
-        "--version", "-V", callback=_print_version, is_eager=True, help="Print it, and stop."
-    ),
-]
+_Version = Annotated[bool, version_flag("dfdaemon")]
 
 
 @_app.command(epilog=_EPILOG)
@@ -152,10 +134,10 @@ def _command(
     socket: _Socket = None,
     data_dir: _DataDir = None,
     cache_capacity: _Capacity = None,
-    upload_port: _Port = None,
-    storage_port: _Port = None,
-    metrics_port: _Port = None,
-    health_port: _Port = None,
+    upload_port: Port = None,
+    storage_port: Port = None,
+    metrics_port: Port = None,
+    health_port: Port = None,
     log_level: _Level = "info",
     log_dir: _LogDir = None,
     log_max_files: _LogFiles = 6,
@@ -163,8 +145,8 @@ def _command(
     console: _Console = False,
     personal: _Personal = False,
     idle_timeout: _Idle = None,
-    check: _Check = False,
-    strict: _Strict = False,
+    check: Check = False,
+    strict: Strict = False,
     version: _Version = False,
 ) -> None:
     """Run a Dragonfly daemon: get content from peers, and give it to them."""
@@ -216,9 +198,7 @@ def _main(given: Mapping[str, Any]) -> int:
 
         return process.run(config, personal_idle=idle)
     except DragonflyError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"dfdaemon: {line}", err=True)
-        return 2 if isinstance(error, UsageError) else 1
+        return tell_why("dfdaemon", error)
 
 
 def _idle_timeout(given: Mapping[str, Any]) -> float | None:

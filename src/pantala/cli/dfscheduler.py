@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pantala import BUILD_VERSION
-from pantala.errors import DragonflyError, UsageError
+from pantala.errors import DragonflyError
 from pantala.logs import setup_logging
 from pantala.scheduler.config import DEFAULT_PATH, SchedulerConfig, load
 from pantala.settings import if_present
 
+from ._options import Check, Port, Strict, tell_why, version_flag
 from ._process import program
 from ._settings import settings_json
 from ._text import flag_names
@@ -31,12 +31,6 @@ Examples:
 _app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001  the signature of an option's callback
-    if wanted:
-        typer.echo(f"dfscheduler {BUILD_VERSION}")
-        raise typer.Exit
-
-
 _Config = Annotated[
     Path | None,
     typer.Option(
@@ -46,25 +40,13 @@ _Config = Annotated[
         help=f"YAML file of settings. Default: {DEFAULT_PATH}, if it is there.",
     ),
 ]
-_Port = Annotated[int | None, typer.Option(metavar="PORT", help="0 lets the system choose.")]
 _Listen = Annotated[str | None, typer.Option(metavar="IP", help="Address to listen on.")]
 _Advertise = Annotated[
     str | None, typer.Option(metavar="IP", help="Address for daemons; shown in the log.")
 ]
 _Level = Annotated[str | None, typer.Option("--log-level", "-l", help="trace … error.")]
 _Json = Annotated[bool, typer.Option("--json-logs", help="Log JSON lines on a terminal too.")]
-_Check = Annotated[
-    bool, typer.Option("--check", help="Print the settings as JSON, and stop; strictly.")
-]
-_Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse keys that are not known, instead of a warning.")
-]
-_Version = Annotated[
-    bool,
-    typer.Option(
-        "--version", "-V", callback=_print_version, is_eager=True, help="Print it, and stop."
-    ),
-]
+_Version = Annotated[bool, version_flag("dfscheduler")]
 
 #: Flags that are settings, by the key that each one sets.
 _KEYS: Final = {
@@ -79,13 +61,13 @@ _KEYS: Final = {
 def _command(
     *,
     config: _Config = None,
-    port: _Port = None,
+    port: Port = None,
     listen_ip: _Listen = None,
     advertise_ip: _Advertise = None,
     log_level: _Level = None,
     json_logs: _Json = False,
-    check: _Check = False,
-    strict: _Strict = False,
+    check: Check = False,
+    strict: Strict = False,
     version: _Version = False,
 ) -> None:
     """Run a Dragonfly scheduler: tell peers from which others to get content."""
@@ -105,9 +87,7 @@ def _main(given: Mapping[str, Any]) -> int:
 
         app.run(config)
     except DragonflyError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"dfscheduler: {line}", err=True)
-        return 2 if isinstance(error, UsageError) else 1
+        return tell_why("dfscheduler", error)
     return 0
 
 
