@@ -159,6 +159,7 @@ download:
     handoffPath: /run/x/h.sock
     allowUsers: [0, 1000]
     allowOutputPath: false
+    allowImportPath: false
   bandwidthLimit: 1GiB
   backToSourceBandwidthLimit: 2GB
   pieceTimeout: 1h 1m 0.3s
