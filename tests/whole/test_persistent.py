@@ -30,7 +30,7 @@ def start(
     scheduler = cluster.scheduler("--config", str(path), port=port)
     config = {
         "scheduler": {"announceInterval": "500ms"},
-        "download": {"server": {"allowOutputPath": True, "allowImportPath": True}},
+        "download": {"server": {"allowImportPath": True}},
     }
     return scheduler, cluster.daemons(*names, config=config)
 

@@ -9,6 +9,7 @@
 What all of them share:
 
 - :mod:`._daemon`: a daemon's gRPC socket, for those who ask and wait
+- :mod:`._export`: an imported task becomes an output
 - :mod:`._flags`: types of flags, and the environment behind them
 - :mod:`._options`: flags that ``dfdaemon`` and ``dfscheduler`` share
 - :mod:`._outcome`: the result of the one thing that was to be done, or the line that says why not

@@ -45,6 +45,7 @@ class Daemon:
         channel: To it.
 
     Attributes:
+        endpoint: As given.
         is_ours: It is pantala, so that it survives a cache RPC, and knows ``pantala.v1``.
 
     Raises:
@@ -52,6 +53,7 @@ class Daemon:
     """
 
     def __init__(self, endpoint: str, channel: grpc.Channel) -> None:
+        self.endpoint = endpoint
         self._who = f"the daemon at {endpoint}"
         self._channel = channel
         try:

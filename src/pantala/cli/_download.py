@@ -63,7 +63,7 @@ class Download:
             "done": self._on_done,
             "error": self._on_error,
         }
-        self._url = ""
+        self._name = ""
         self._deadline = 0.0
         self._done = False
         self._segment: mmap.mmap | None = None
@@ -89,7 +89,8 @@ class Download:
             DragonflyError: What the daemon or the origin said, or what is wrong with the
                 daemon or the output.
         """
-        self._url = public_url(str(request["url"]))
+        url = request.get("url")
+        self._name = public_url(str(url)) if url else f"task {request['task_id']}"
         self._deadline = deadline
         if self._output.can_begin_again:
             request = {**request, "again": True}
@@ -245,11 +246,11 @@ class Download:
         if (status := event.get("status_code")) is not None:
             answer = message if message.startswith(str(status)) else f"{status} ({message})"
             raise SourceFailed(
-                f"origin answered {answer} for {self._url}",
+                f"origin answered {answer} for {self._name}",
                 status_code=_number(event, "status_code"),
             )
         error = error_named(_text(event, "code"))
-        raise error(f"cannot get {self._url}: {message}")
+        raise error(f"cannot get {self._name}: {message}")
 
     def _must_be_started(self, name: str) -> None:
         if self.task_id is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pantala import BUILD_VERSION
-from pantala.errors import InvalidRequest, Unavailable
+from pantala.errors import InvalidRequest
 from pantala.paths import DEFAULT_SOCKET
 
 from . import _flags as flags
@@ -24,7 +24,6 @@ from ._progress import Progress
 
 if TYPE_CHECKING:
     from ._daemon import Daemon
-    from ._output import Output
 
 #: The daemon's own word about a timeout says more than ours; leave it the time to come.
 _GRACE: Final = 1.0
@@ -121,6 +120,12 @@ def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str
     return _rows.stat_row(task)
 
 
+def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
+    from ._export import export  # noqa: PLC0415  import and stat write no file
+
+    return export(daemon, options, progress, grace=_GRACE)
+
+
 def _stat(daemon: Daemon, options: Options, _progress: Progress) -> Mapping[str, Any]:
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
@@ -129,80 +134,6 @@ def _stat(daemon: Daemon, options: Options, _progress: Progress) -> Mapping[str,
         sys.stdout.write(_rows.stat_lines(row))
     return row
 
-
-def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
-    from ._output import output_for  # noqa: PLC0415  import and stat write no file
-
-    wanted: dict[str, Any] = {
-        "task_id": options.id,
-        "tag": options.tag,
-        "application": options.application,
-        "digest": options.digest,
-        "timeout": _duration(options.timeout),
-    }
-    if options.transfer_from_dfdaemon:
-        with output_for(options.output, overwrite=options.overwrite) as output:
-            length = _receive(
-                daemon, options, progress, {**wanted, "need_piece_content": True}, output
-            )
-            output.commit()
-    else:
-        path = str(Path(options.output).absolute())
-        wanted |= {
-            "output_path": path,
-            "overwrite": options.overwrite,
-            "force_hard_link": options.force_hard_link,
-        }
-        length = _receive(daemon, options, progress, wanted, None)
-    progress.done()
-    return {
-        "task_id": options.id,
-        "output": options.output,
-        "content_length": length,
-        "seconds": round(progress.seconds, 6),
-        "digest_verified": options.digest is not None,
-    }
-
-
-def _receive(
-    daemon: Daemon,
-    options: Options,
-    progress: Progress,
-    wanted: Mapping[str, Any],
-    output: Output | None,
-) -> int:
-    """Have a task downloaded, and write its pieces to *output*, if there is one; its length.
-
-    Raises:
-        Unavailable: Less came than there should be.
-    """
-    total, received = None, dict.fromkeys(("peers", "cache"), 0)
-    limit = options.timeout + _GRACE
-    with daemon.stream("DownloadPersistentCacheTask", wanted, timeout=limit) as messages:
-        for message in messages:
-            match message.WhichOneof("response"):
-                case "download_persistent_cache_task_started_response":
-                    started = message.download_persistent_cache_task_started_response
-                    total = int(started.content_length)
-                    progress.started(total)
-                case "download_piece_finished_response":
-                    piece = message.download_piece_finished_response.piece
-                    if output is not None:
-                        output.write(int(piece.offset), memoryview(piece.content))
-                    local = piece.traffic_type == _LOCAL_PEER
-                    received["cache" if local else "peers"] += int(piece.length)
-                    progress.moved(received)
-    if total is None or sum(received.values()) != total:
-        whole = "unknown" if total is None else f"{total} bytes"
-        raise Unavailable(
-            f"the download of task {options.id} ended early: {sum(received.values())} bytes came, "
-            f"of {whole}"
-        )
-    return total
-
-
-#: ``common.v2.TrafficType``
-_LOCAL_PEER: Final = 2
 
 _COMMANDS: Final[Mapping[str, Callable[[Daemon, Options, Progress], Mapping[str, Any]]]] = {
     "import": _import,

@@ -107,7 +107,7 @@ class Download:
         self.task_id, self.fingerprint = identity
         self.peer_id = peer_id
         self.digest = parse_digest(delivery.digest) if delivery.digest else None
-        if self.digest and _asks_for_range(request):
+        if self.digest and asks_for_range(request):
             raise InvalidRequest("a digest covers the whole content; it cannot go with a range")
         #: Set once the content is known.
         self.holding: Holding | None = None
@@ -335,7 +335,8 @@ class Download:
             lease.end()
 
 
-def _asks_for_range(request: DownloadRequest) -> bool:
+def asks_for_range(request: DownloadRequest) -> bool:
+    """Not all of a content is wanted."""
     return request.range is not None or any(k.lower() == "range" for k in request.request_header)
 
 

@@ -36,7 +36,7 @@ from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
 from .checking import check
-from .download import Download, Event
+from .download import Download, Event, asks_for_range
 from .flight import Flight
 from .verifier import Verifier
 
@@ -102,6 +102,8 @@ class Engine:
         if off := self._node.stores[request.kind].medium.off:
             raise FeatureOff(f"{request.kind.name} tasks are switched off: {off}")
         if policy.imported:
+            if asks_for_range(request):
+                raise InvalidRequest(f"{request.kind.name} tasks are exported whole, not in ranges")
             task_id = check_task_id(request.task_id or "")
             return Identity(task_id, task_id)
         length = request.piece_length

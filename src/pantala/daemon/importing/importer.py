@@ -79,14 +79,19 @@ class Importer:
         """Imports under way."""
         return len(self._under_way)
 
-    async def run(self, request: ImportRequest) -> Any:
+    async def run(self, request: ImportRequest, *, public: bool = False) -> Any:
         """Import a file; the scheduler's description of the task.
 
         When it returns, the content is here for as long as it lives, and the scheduler sees to it
         that other hosts keep it, too. When it fails, nothing of it is left.
 
+        Args:
+            request: What is to be imported.
+            public: Only a file that everybody on this machine may read.
+
         Raises:
             InvalidRequest: The request makes no sense.
+            Forbidden: The file is not for this daemon, or this caller, to read.
             TaskExists: The task is there, or is being imported.
             SourceChanged: The file changed meanwhile.
             TimedOut: It took longer than the caller wants to wait.
@@ -98,6 +103,8 @@ class Importer:
         try:
             async with limit:
                 with contextlib.closing(ImportFile(request.path)) as file:
+                    if public:
+                        file.check_public()
                     task_id = await self._identify(request, file)
                     with self._alone(task_id):
                         return await self._import(request, file, task_id)

@@ -48,6 +48,19 @@ class ImportFile:
         self.length = found.st_size
         self._state = _state(found)
 
+    def check_public(self) -> None:
+        """Raise Forbidden unless everybody on this machine may read it."""
+        mode = os.fstat(self.fd).st_mode
+        # Where the descriptor leads: the path may have led through symlinks.
+        real = Path(f"/proc/self/fd/{self.fd}").readlink()
+        open_to_all = all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
+        if not mode & stat.S_IROTH or not open_to_all:
+            raise Forbidden(
+                f"{self.path}: not everybody may read it, and this daemon of root does not read "
+                "for its callers what they may not: make it readable, or see "
+                "download.server.allowImportPath"
+            )
+
     def check_unchanged(self) -> None:
         """Raise SourceChanged if it was written to since it was opened."""
         if _state(os.fstat(self.fd)) != self._state:

@@ -16,6 +16,7 @@ _MAX_TIMEOUT: Final = 3.2e9
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "kind": (str,),
     "url": (str,),
+    "task_id": (str,),
     "digest": (str,),
     "range": (str,),
     "tag": (str,),
@@ -51,9 +52,13 @@ def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Deliver
         if type(value) not in _TYPES[key]:
             wanted = " or ".join(t.__name__ for t in _TYPES[key])
             raise InvalidRequest(f"{key!r} must be {wanted}, not {type(value).__name__}")
-    if not given.get("url"):
-        raise InvalidRequest("a download request needs a 'url'")
     kind = _kind(given.pop("kind", Kind.CACHE.name))
+    name, other = ("task_id", "url") if policy_of(kind).imported else ("url", "task_id")
+    if not given.get(name):
+        raise InvalidRequest(f"a download request of a {kind.name} task needs a {name!r}")
+    if other in given:
+        raise InvalidRequest(f"a {kind.name} task has no {other!r}: it is named by its {name!r}")
+    given.setdefault("url", "")
     header = _headers(given.pop("request_header", {}), given.pop("range", None))
     filtered = given.pop("filtered_query_params", [])
     if not all(isinstance(name, str) for name in filtered):

@@ -17,19 +17,23 @@ from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
 from pantala.files import link_open_file, reflink, why_no_link
 from pantala.ports import Extent
 
+_KEY: Final = "download.server.allowOutputPath"
 _STEP: Final = 8 << 20
 
 
-def check_allowed(server: DownloadServer, *, reading: bool = False) -> None:
-    """Raise Forbidden unless callers may have files written; with *reading*, have them read."""
-    what, key, allowed = "writes no", "allowOutputPath", server.allow_output_path
-    if reading:
-        what, key, allowed = "imports no", "allowImportPath", server.allow_import_path
+def check_allowed(server: DownloadServer) -> None:
+    """Raise Forbidden unless callers may have files written."""
+    allowed = server.allow_output_path
     if allowed == "auto":
-        # A daemon of root would write and read anything for whoever can open its socket.
-        allowed = os.geteuid() != 0 or not server.socket_mode & 0o077
+        # A daemon of root would write anywhere for whoever can open its socket.
+        allowed = not lends_rights(server)
     if not allowed:
-        raise Forbidden(f"this daemon {what} files for its callers: see download.server.{key}")
+        raise Forbidden(f"this daemon writes no files for its callers: see {_KEY}")
+
+
+def lends_rights(server: DownloadServer) -> bool:
+    """Whether callers could do through this daemon what they may not do themselves."""
+    return os.geteuid() == 0 and bool(server.socket_mode & 0o077)
 
 
 def check_path(path: str, *, overwrite: bool) -> Path:

@@ -126,9 +126,12 @@ class DownloadService(TaskMethods):
 
         async def upload_task(request: Any, _: Context) -> Any:
             config = self._node.config
-            output.check_allowed(config.download.server, reading=True)
-            ttl = config.gc.policy.persistent_cache_task_ttl
-            return await self._importer.run(import_request(dialect.kind, request, ttl=ttl))
+            server, ttl = config.download.server, config.gc.policy.persistent_cache_task_ttl
+            if not server.allow_import_path:
+                raise Forbidden("this daemon imports no files: see download.server.allowImportPath")
+            public = server.allow_import_path == "auto" and output.lends_rights(server)
+            wanted = import_request(dialect.kind, request, ttl=ttl)
+            return await self._importer.run(wanted, public=public)
 
         return upload_task
 
