@@ -118,14 +118,16 @@ class Imports:
     async def failed(self, side: Side, request: Any, caller: Caller) -> None:
         """It gives up; the task has failed, and may be imported anew."""
         task, peer = await self._uploader(side, request, caller)
-        now = time.time()
         if peer.state is PeerState.UPLOADING:
-            await self._store.put_peer(peer.moved(PeerEvent.FAIL, now))
-            if task.state is TaskState.UPLOADING:
-                failed = task.moved(TaskEvent.FAIL, now)
-                await self._store.put_task(failed, was=TaskState.UPLOADING)
-            why = convert.cut(request.description)
-            logger.info("import failed", task=task.id, host=peer.host_id, why=why)
+            await self._store.put_peer(peer.moved(PeerEvent.FAIL, time.time()))
+            await self._fail(task, peer, convert.cut(request.description))
+
+    async def _fail(self, task: TaskRow, peer: PeerRow, why: str) -> None:
+        """The import of a task by *peer* has come to nothing."""
+        if task.state is TaskState.UPLOADING:
+            failed = task.moved(TaskEvent.FAIL, time.time())
+            await self._store.put_task(failed, was=TaskState.UPLOADING)
+        logger.info("import failed", task=task.id, host=peer.host_id, why=why)
 
     async def _uploader(self, side: Side, request: Any, caller: Caller) -> tuple[TaskRow, PeerRow]:
         owned(self._world, request.host_id, caller)
@@ -153,11 +155,16 @@ class Imports:
     async def delete_peer(
         self, side: Side, names: ImportNames, request: Any, caller: Caller
     ) -> None:
-        """A host gives its copy up. If it was a replica, another host gets one."""
+        """A host gives its copy up. If it was a replica, another host gets one.
+
+        If it was about to be the first, the import has failed.
+        """
         owned(self._world, request.host_id, caller)
         peer = await self._peer(side, request)
         if peer.host_id != request.host_id:
             raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
+        if peer.state is PeerState.UPLOADING:
+            await self._fail(await self._task(peer.task_key), peer, "its host gave it up")
         await self._store.remove_peer(peer)
         known = self._world.peers.get((peer.kind, peer.id))
         if known is not None:
