@@ -171,7 +171,7 @@ class MemoryExtent:
         return self._view[offset : offset + count]
 
     def send(self, sock: socket.socket, offset: int, count: int) -> int:
-        """With ``send``."""
+        """Send some of the bytes; how many went. Raises OSError, as ``socket.send`` does."""
         with self._view[offset : offset + count] as part:
             return sock.send(part)
 
@@ -276,7 +276,7 @@ class Conversation(Protocol):
     """One talk with a scheduler about one download."""
 
     def tell(self, what: Report) -> None:
-        """Queue a message."""
+        """Queue a message, which is sent in its turn by :meth:`run`. Never waits."""
 
     def finish(self) -> None:
         """Nothing more will be told; the scheduler has little time left to end the talk."""
@@ -345,7 +345,7 @@ class Copy:
 
 
 class ParentLink(Protocol):
-    """Other daemons as parents."""
+    """What other daemons can be asked for as parents: what they have, and what they can give."""
 
     def offers(
         self, parent: Candidate, kind: Kind, task_id: str, numbers: frozenset[int], *, gap: float

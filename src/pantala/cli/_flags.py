@@ -138,7 +138,11 @@ def piece_length(text: str) -> int:
 
 
 def duration(text: str) -> float:
-    """Seconds, above 0."""
+    """Seconds, above 0 and at most a week, of a text such as ``90s`` or ``1h30m``.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no duration, or out of these bounds.
+    """
     from pantala.model.units import parse_duration  # noqa: PLC0415  few give it, all would pay
 
     try:
@@ -159,7 +163,11 @@ def endpoint(text: str) -> str:
 
 
 def task_id(text: str) -> str:
-    """A task's id."""
+    """*text*, if it may be the id of a task.
+
+    Raises:
+        argparse.ArgumentTypeError: Not exactly 64 lower-case hexadecimal digits.
+    """
     # As model/ids.py has it, which takes 25 ms to import; a test compares them.
     if len(text) != _ID_LENGTH or not set(text) <= _HEX:
         raise argparse.ArgumentTypeError(

@@ -83,7 +83,7 @@ class Progress:
         self._stream.flush()
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Take the line away, so that something else can be written."""
         if self._drawn:
             self._drawn = False
             self._stream.write("\r\x1b[K")

@@ -312,7 +312,7 @@ def _start_logging(given: Mapping[str, Any], size: int) -> None:
 
 
 def main() -> None:
-    """The program."""
+    """The program. Ends the process with its exit status."""
     with program("dfdaemon"):
         _app(prog_name="dfdaemon")
 

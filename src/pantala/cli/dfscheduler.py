@@ -106,7 +106,7 @@ def _check(config: SchedulerConfig) -> None:
 
 
 def main() -> None:
-    """The program."""
+    """The program. Ends the process with its exit status."""
     with program("dfscheduler"):
         _app(prog_name="dfscheduler")
 

@@ -45,7 +45,7 @@ class Machine(Generic[S, E]):
 
     @property
     def state(self) -> S:
-        """The present state."""
+        """The state that the latest move has led to."""
         return self._state
 
     @property

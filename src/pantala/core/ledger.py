@@ -73,7 +73,7 @@ class Account:
 
     @property
     def must_stay(self) -> bool:
-        """It is no victim."""
+        """It is in use, or kept for good: nobody's need evicts it."""
         return bool(self.leases) or self.pinned
 
 

@@ -80,7 +80,7 @@ class Pace:
         self._heard[parent] = now
 
     def host_heard(self, parent: str, now: float) -> None:
-        """Its host is alive."""
+        """The host of *parent* told something: it lives, though it may not send us anything."""
         self._host_heard[parent] = now
 
     def is_mute(self, parent: str) -> None:

@@ -23,7 +23,7 @@ class Shares:
 
     @property
     def used(self) -> int:
-        """What all use now."""
+        """How much all together use now."""
         return self._used
 
     def __len__(self) -> int:

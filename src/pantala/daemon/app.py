@@ -183,7 +183,7 @@ class Daemon:
 
     @property
     def busy(self) -> bool:
-        """Somebody is being served."""
+        """Somebody is being served, or something is on its way here."""
         parts = self.engine, self._importer, self.pieces, self.handoff
         return any(part.busy for part in parts)
 

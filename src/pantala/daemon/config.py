@@ -94,7 +94,7 @@ class DownloadServer(RequestLimits):
 
 
 class Download(Settings):
-    """Getting content."""
+    """Getting content: from whom, how fast, and how long to wait."""
 
     server: DownloadServer = Field(default_factory=DownloadServer)
     protocol: Protocol = "tcp"
@@ -190,7 +190,7 @@ class Storage(Settings):
 
 
 class Backend(Settings):
-    """Asking origins."""
+    """Asking origins: with which headers, how often, whom to trust."""
 
     request_header: OriginHeaders = Field(default_factory=dict, repr=False)
     max_retries: Annotated[int, Field(strict=True, ge=0, le=100)] = 1

@@ -95,7 +95,7 @@ class NotFound(Refused):
 
 
 class TaskNotFound(NotFound):
-    """No such task here."""
+    """No task of that id is known here."""
 
     def __init__(self, task_id: str) -> None:
         super().__init__(f"task {task_id} not found")

@@ -117,7 +117,7 @@ class Registration:
 
     @property
     def kind(self) -> Kind:
-        """Of the task."""
+        """The kind of the task that is wanted."""
         return self.request.kind
 
     @property
@@ -283,7 +283,11 @@ class CandidateParents:
 
 @dataclass(frozen=True, slots=True)
 class NeedBackToSource:
-    """Fetch from the origin."""
+    """The peer is to fetch from the origin.
+
+    Attributes:
+        description: Why, in words for a log.
+    """
 
     description: str = ""
 
@@ -295,7 +299,7 @@ class EmptyTask:
 
 @dataclass(frozen=True, slots=True)
 class MetadataOnly:
-    """Noted what you have."""
+    """The scheduler has noted what this host has; nothing is to be fetched."""
 
 
 Answer = CandidateParents | NeedBackToSource | EmptyTask | MetadataOnly

@@ -23,7 +23,7 @@ class Hasher(Protocol):
     """A digest in the making."""
 
     def update(self, data: bytes | memoryview) -> None:
-        """Take the next bytes."""
+        """Take the bytes that come next."""
 
     def digest(self) -> Digest:
         """The digest of all bytes so far."""

@@ -25,7 +25,7 @@ class Numbers:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Bytes of memory that it takes."""
         return len(self._flags)
 
     def __contains__(self, number: int) -> bool:

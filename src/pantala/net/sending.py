@@ -95,7 +95,7 @@ class Sending:
 
     @property
     def done(self) -> bool:
-        """All have been sent."""
+        """Everything has been handed to the kernel."""
         return self._part == len(self._parts)
 
     def go_on(self, wait: float) -> None:

@@ -23,15 +23,15 @@ class Connection(Protocol):
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """``host:port``, for messages."""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Goes with every call."""
+        """What goes with every call, as the secret by which a host is known again."""
 
     @property
     def stub(self) -> Any:
-        """Its methods."""
+        """The scheduler's service, whose methods are called."""
 
     def speaking(self) -> AbstractContextManager[None]:
         """Whatever a call may raise, as an error of ours."""
@@ -61,7 +61,7 @@ class AnnounceStream:
         self._queue.put_nowait(self._codec.encode(self._registration, self._registration))
 
     def tell(self, what: Report) -> None:
-        """Queue a message."""
+        """Queue a message, which is sent in its turn by :meth:`run`. Never waits."""
         self._queue.put_nowait(self._codec.encode(self._registration, what))
 
     def finish(self) -> None:

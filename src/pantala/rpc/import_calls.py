@@ -30,7 +30,7 @@ class Caller(Protocol):
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """``host:port``, for messages."""
 
     async def call(self, method: str, message: Any) -> Any:
         """A unary call. Raises DragonflyError."""

@@ -49,7 +49,7 @@ _MAX_CHANNELS: Final = 512
 
 
 class GrpcParents:
-    """Other daemons, by gRPC."""
+    """Other daemons as parents, by gRPC. A few channels are kept, the latest used."""
 
     def __init__(self, host_id: str) -> None:
         self._host_id = host_id
@@ -57,7 +57,7 @@ class GrpcParents:
         self._in_use: dict[str, int] = {}
 
     async def close(self) -> None:
-        """Close every channel."""
+        """Close every channel; calls under way fail."""
         channels, self._channels = self._channels, OrderedDict()
         for channel in channels.values():
             await channel.close()

@@ -144,7 +144,7 @@ class Sqlite(Settings):
 
 
 class Database(Settings):
-    """What outlives a scheduler."""
+    """Where that is kept which outlives a scheduler: what was imported."""
 
     redis: Redis = Field(default_factory=Redis)
     sqlite: Sqlite = Field(default_factory=Sqlite)

@@ -162,7 +162,7 @@ class Metrics:
         self._loop_failures.labels(name).inc()
 
     def observe(self, method: str, error: BaseException | None) -> None:
-        """A call has ended."""
+        """A call of *method* has ended, with *error* or well."""
         if method in _METHODS:
             calls, failures = self._calls[_METHODS[method]]
             calls.inc()
@@ -182,12 +182,12 @@ class Metrics:
         self._scheduling.observe(seconds * 1000)
 
     def peer_event(self, name: str, peer: Peer) -> None:
-        """A peer told something."""
+        """Count what a peer told; *name* is the metric's, without prefix."""
         priority = common_pb2.Priority.Name(peer.registration.request.priority)  # type: ignore[arg-type]  # checked when it registered
         self._peer_events[name].labels(priority, *_labels(peer)).inc()
 
     def peer_finished(self, peer: Peer) -> None:
-        """A peer has succeeded."""
+        """A peer has succeeded: count it, and how long it took by the size of the content."""
         self.peer_event("download_peer_finished", peer)
         level = size_level(peer.shape.content_length)
         self._durations.labels(level).observe((peer.cost or 0.0) * 1000)

@@ -116,7 +116,7 @@ class Service:
     async def delete_host(
         self, request: scheduler_pb2.DeleteHostRequest, context: _Context
     ) -> Empty:
-        """A host says goodbye."""
+        """A host says goodbye: it is forgotten at once, with all its peers."""
         self._world.host(request.host_id)
         host = claim(self._world, request.host_id, caller_of(context), time.monotonic())
         if host is not None:

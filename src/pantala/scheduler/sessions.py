@@ -92,7 +92,7 @@ class Sessions:
 
 
 class Session:
-    """One talk."""
+    """One announce stream: what a peer says is told to the world, what is decided goes back."""
 
     def __init__(self, sessions: Sessions, side: Side, caller: Caller) -> None:
         self._all = sessions
@@ -126,7 +126,7 @@ class Session:
         return None if answer is None else self._codec.encode_answer(answer)
 
     def close(self) -> None:
-        """The stream has ended."""
+        """The stream has ended; a peer that was not through by then has failed."""
         if self._peer is not None:
             ended = self._peer.state not in OVER
             self._world.fail(self._peer, time.monotonic())

@@ -299,7 +299,7 @@ class RedirectCache:
                 self._known.popitem(last=False)
 
     def forget(self, sources: Iterable[Target]) -> None:
-        """Ask anew next time."""
+        """*sources* redirect somewhere that is of no use: ask them anew next time."""
         with self._lock:
             for source in sources:
                 self._known.pop(_key(source), None)

@@ -103,7 +103,7 @@ class _Incoming(io.RawIOBase):
         self._came = 0
 
     def body_begins(self) -> None:
-        """The headers are here."""
+        """The headers are here: from now on the pace of the body counts."""
         self._in_body = True
         self._waited, self._came = 0.0, 0
         self._sock.settimeout(self._opening.stall)

@@ -97,7 +97,7 @@ class Claims:
         self._watchers: set[asyncio.Queue[int | None]] = set()
 
     def now(self) -> float:
-        """Unix time, seconds."""
+        """Unix time in seconds, by the store's clock."""
         return self._home.now()
 
     def begin(self, piece: Piece, sink: Sink) -> Claim:
@@ -166,6 +166,6 @@ class Claims:
             self._watchers.discard(queue)
 
     def notify(self, news: int | None) -> None:
-        """Tell those who watch."""
+        """Tell all who watch: the number of a piece that came, or None: look at everything anew."""
         for queue in self._watchers:
             queue.put_nowait(news)

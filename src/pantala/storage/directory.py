@@ -43,7 +43,7 @@ class DataDirectory:
 
     @property
     def is_open(self) -> bool:
-        """It is this daemon's."""
+        """It is this daemon's now, and no other's."""
         return self._lock >= 0
 
     def open(self) -> None:

@@ -96,14 +96,18 @@ class FileExtent:
         self._name = name
 
     def read(self, offset: int, count: int) -> memoryview:
-        """A copy of them."""
+        """*count* bytes from *offset*, read into memory of their own."""
         data = bytearray(count)
         with memoryview(data) as whole:
             self._fill(whole, offset)
         return memoryview(data).toreadonly()
 
     def send(self, sock: socket.socket, offset: int, count: int) -> int:
-        """With ``sendfile``."""
+        """Send some of the bytes by ``sendfile``; how many went.
+
+        Raises:
+            OSError: The child is gone, or the file was cut short.
+        """
         sent = os.sendfile(sock.fileno(), self._fd, self._offset + offset, count)
         if sent == 0 and count:
             raise OSError(errno.EIO, f"{self._name}: its file has become shorter")

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class Reason(StrEnum):
-    """Why a task left."""
+    """Why a task left its store, as the metrics name it."""
 
     LRU = "lru"
     TTL = "ttl"

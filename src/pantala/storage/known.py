@@ -21,12 +21,12 @@ class Known:
 
     @property
     def kind(self) -> Kind:
-        """Its kind."""
+        """The kind of the task."""
         return self.state.record.kind
 
     @property
     def id(self) -> str:
-        """The task's id."""
+        """The id of the task."""
         return self.state.record.id
 
     @property

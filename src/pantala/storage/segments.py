@@ -73,7 +73,7 @@ class _InMemory:
         return MemorySink(self.writable(offset, length))
 
     def readable(self, offset: int, length: int) -> memoryview:
-        """A read-only view."""
+        """The bytes as they lie there, not a copy; read-only."""
         return self.writable(offset, length).toreadonly()
 
     def extent(self, offset: int, length: int) -> MemoryExtent:

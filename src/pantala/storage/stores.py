@@ -29,7 +29,7 @@ class Stores:
         return self.by_medium[policy_of(kind).medium]
 
     def all(self) -> list[Store]:
-        """Each once."""
+        """The stores, each once, though several kinds may share one."""
         return list(self.by_medium.values())
 
     def __iter__(self) -> Iterator[Holding]:

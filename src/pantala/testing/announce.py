@@ -48,16 +48,16 @@ class Peer:
         self.call = getattr(stub, dialect.announce)()
 
     async def tell(self, **arm: Any) -> None:
-        """Send one message."""
+        """Send a message with that arm, as a stock peer might."""
         await self.call.write(self.codec.request(**self.ids, **arm))
 
     async def say(self, report: Report) -> None:
-        """Send one report."""
+        """Send a report, as a daemon of ours does."""
         said = Registration(**self.ids, request=DownloadRequest(self.codec.kind, ""))
         await self.call.write(self.codec.encode(said, report))
 
     async def register(self, length: int = 10 * MIB, **fields: Any) -> None:
-        """The first message."""
+        """The first message, of a content of *length* bytes."""
         message = self.codec.request(**self.ids)
         arm = getattr(message, self.codec.register_arm)
         arm.SetInParent()
@@ -79,12 +79,12 @@ class Peer:
         return message
 
     async def asked(self, **fields: Any) -> Any:
-        """Register, and the answer."""
+        """Register; the answer that comes of it."""
         await self.register(**fields)
         return await self.answer()
 
     def understood(self, answer: Any) -> Answer:
-        """What an answer says."""
+        """An answer as the value that it stands for."""
         return self.codec.decode_answer(answer)
 
     def named(self, answer: Any) -> list[str]:
@@ -114,7 +114,7 @@ class Peer:
         await self.say(announce.Reschedule(parents))
 
     async def piece(self, number: int, parent: str | None = None) -> None:
-        """It has a piece."""
+        """It has a piece, from *parent* or from the origin."""
         traffic = Traffic.REMOTE_PEER if parent else Traffic.BACK_TO_SOURCE
         piece = PieceRecord(number, 0, 4 * MIB, "crc32:1", parent, traffic, 0.001, 1.0)
         finished = announce.PieceFinished if parent else announce.SourcePieceFinished

@@ -103,7 +103,7 @@ def honest(request: Request) -> None:
 
 
 def corrupt(request: Request) -> None:
-    """One bit is wrong."""
+    """One bit of the content is wrong."""
     middle = len(request.content) // 2
     flipped = bytes((request.content[middle] ^ 1,))
     request.send(request.head + request.content[:middle] + flipped + request.content[middle + 1 :])
@@ -139,7 +139,7 @@ def say_nothing(request: Request) -> None:
 
 
 def babble(request: Request) -> None:
-    """No frame at all."""
+    """What is sent is no frame of Vortex at all."""
     request.send(b"\xfe\xedHTTP/1.1 200 OK\r\n\r\n" * 100)
 
 

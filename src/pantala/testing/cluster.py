@@ -28,7 +28,7 @@ __all__ = ["PATIENCE", "Cluster", "Got", "Node", "Program", "StartFailed", "unti
 
 @dataclass
 class Got:
-    """How a command ended."""
+    """What a command printed, and how it ended."""
 
     code: int
     stdout: str

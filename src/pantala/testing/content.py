@@ -80,7 +80,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes."""
+    """Content of bytes that are given."""
 
     data: bytes
 

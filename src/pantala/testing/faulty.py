@@ -72,7 +72,7 @@ class Faults:
         self.injected: Counter[str] = Counter()
 
     def roll(self, place: str) -> None:
-        """Raise something, or nothing."""
+        """Raise one of :data:`FAULTS`, or nothing, as the dice of this *place* will have it."""
         if not self._armed:
             return
         self._rolls[place] += 1
@@ -158,7 +158,7 @@ class Faults:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the program that the command line names, with faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=0.1)

@@ -78,11 +78,11 @@ class Forked:
                     signal.pidfd_send_signal(self._fd, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask it to end, with SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """End it at once, with SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def _look(self, patience: float) -> int | None:
@@ -210,7 +210,7 @@ def _serve(control: socket.socket) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """See the module."""
+    """Import the programs, then fork one for each request, until the other side hangs up."""
     for name in (*_PROGRAMS, *_MODULES):
         importlib.import_module(name)
     for name in _ANEW:

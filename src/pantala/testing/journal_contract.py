@@ -75,14 +75,14 @@ class Told:
 
 
 class JournalContract:
-    """Tests for one implementation."""
+    """Tests that each implementation of a journal must pass."""
 
     def make(self, path: Path, told: Told) -> Journal:
         """One at *path*, with what was written there before; not loaded yet."""
         raise NotImplementedError
 
     def loaded(self, path: Path, told: Told | None = None) -> Journal:
-        """An empty one."""
+        """An empty journal, loaded and ready."""
         journal = self.make(path, told or Told())
         assert journal.load() == []
         return journal

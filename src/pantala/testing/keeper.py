@@ -255,7 +255,7 @@ class Keeper:
     async def UpdatePersistentCacheTask(  # noqa: N802
         self, request: dfdaemon_pb2.UpdatePersistentCacheTaskRequest, context: _Context
     ) -> Empty:
-        """Keep what is there."""
+        """Note whether a copy is kept for good from now on."""
         self.asked.append(("update", request.task_id))
         if request.task_id not in self.held:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such task")
@@ -265,14 +265,14 @@ class Keeper:
     async def DeletePersistentCacheTask(  # noqa: N802
         self, request: dfdaemon_pb2.DeletePersistentCacheTaskRequest, _: _Context
     ) -> Empty:
-        """Delete it."""
+        """Delete its copy of a task."""
         self.asked.append(("delete", request.task_id))
         self.held.pop(request.task_id, None)
         return Empty()
 
 
 class Talk:
-    """One announce stream."""
+    """One announce stream about a copy of an imported task."""
 
     def __init__(self, keeper: Keeper, wanted: str, scheduler: int) -> None:
         self.peer = f"{keeper.name}-{next(_numbers)}"
@@ -316,7 +316,7 @@ class Talk:
             assert await self._call.code() is grpc.StatusCode.OK, await self._call.details()
 
     def cancel(self) -> None:
-        """Break off."""
+        """Break the stream off, as a daemon that dies does."""
         self._call.cancel()
 
 

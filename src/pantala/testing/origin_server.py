@@ -104,7 +104,7 @@ class Answer:
 
 
 class Application(Protocol):
-    """What decides, and counts."""
+    """What an origin decides with, and counts in."""
 
     def answer(self, seen: Seen) -> Answer:
         """What to answer to *seen*; called once for each request."""
@@ -113,7 +113,7 @@ class Application(Protocol):
         """*sent* bytes of body are about to go out."""
 
     def wait(self, seconds: float | None) -> None:
-        """Stall."""
+        """Stall for so many seconds; None: until the origin stops."""
 
 
 class Server(socketserver.ThreadingTCPServer):

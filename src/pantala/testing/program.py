@@ -116,11 +116,11 @@ class Program:
         self.process.wait(PATIENCE)
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it the signal of that number."""
         self.process.send_signal(number)
 
     def ask_to_stop(self) -> None:
-        """As a supervisor does."""
+        """SIGTERM, as a supervisor sends it; also if it is stopped just now."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()

@@ -71,7 +71,7 @@ class RedisServer:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE)

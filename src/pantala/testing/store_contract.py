@@ -38,7 +38,7 @@ def put(content: Content, offset: int, data: bytes) -> None:
 
 
 class ContentContract:
-    """Tests for one implementation."""
+    """Tests that each sort of content must pass."""
 
     #: Bytes in what :meth:`make` returns; at least 100.
     length: ClassVar[int]

@@ -79,7 +79,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def lease(self, name: str) -> None:
-        """Use it."""
+        """Somebody uses a task: it must stay."""
         holding = self.holding(name)
         if holding is not None:
             self.leases.append((holding, holding.lease()))
@@ -87,13 +87,13 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        """Use it no more."""
+        """Somebody uses a task no more."""
         _, lease = self.leases.pop(data.draw(st.integers(0, len(self.leases) - 1)))
         lease.end()
 
     @rule(name=st.sampled_from(NAMES))
     def settle(self, name: str) -> None:
-        """A flight ends."""
+        """A flight ends: what did not come gives its room back."""
         holding = self.holding(name)
         if holding is not None:
             holding.settle()
@@ -123,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def delete(self, name: str) -> None:
-        """By hand."""
+        """A task is deleted by hand, used or not."""
         holding = self.holding(name)
         if holding is not None:
             self.store.remove(holding, Reason.DELETED)

@@ -24,7 +24,7 @@ from .stores import MIB, Watched, data_of
 
 
 class PiecesContract:
-    """Tests for one medium."""
+    """Tests with pieces that a store must pass on each medium."""
 
     def test_a_piece_is_seen_once_it_is_published(self, store: Watched) -> None:
         """Claimed is not here; published it is, as it was received."""

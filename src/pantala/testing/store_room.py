@@ -26,7 +26,7 @@ STEP = 4 * MIB
 
 
 class RoomContract:
-    """Tests for one medium."""
+    """Tests with room that a store must pass on each medium."""
 
     def test_reserving_twice_costs_nothing(self, store: Watched) -> None:
         """A put that is repeated must not leak."""

@@ -32,17 +32,17 @@ class Noted(NullJournal):
         self.tasks: dict[str, tuple[TaskRecord, dict[int, PieceRecord]]] = {}
 
     def task(self, record: TaskRecord) -> None:
-        """Keep it."""
+        """The record of a task, as it is from now on."""
         _, pieces = self.tasks.get(record.id, (record, {}))
         self.tasks[record.id] = record, pieces
 
     def piece(self, record: TaskRecord, piece: PieceRecord, written: Written) -> None:
-        """Keep it."""
+        """A piece is here; *written* is told at once."""
         self.tasks[record.id][1][piece.number] = piece
         super().piece(record, piece, written)
 
     def deleted(self, kind: Kind, task_id: str) -> None:
-        """Forget it."""
+        """A task is gone, and its pieces with it."""
         del kind
         del self.tasks[task_id]
 

@@ -48,7 +48,11 @@ class Parents:
 
 @dataclass(frozen=True, slots=True)
 class ToSource:
-    """Fetch from the origin."""
+    """The peer is to fetch from the origin.
+
+    Attributes:
+        why: In words, for the peer's daemon.
+    """
 
     why: str
 

@@ -39,6 +39,6 @@ def disconnect(edge: Edge) -> None:
 
 
 def disconnect_parents(child: Peer) -> None:
-    """*child* fetches from nobody."""
+    """*child* fetches from nobody any more; its parents' hosts are charged no longer."""
     for edge in list(child.parents.values()):
         disconnect(edge)

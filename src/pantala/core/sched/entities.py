@@ -180,7 +180,7 @@ class Task:
 
     @property
     def state(self) -> TaskState:
-        """Where its life is."""
+        """Where in its life it is; moved by its machine alone."""
         return self.machine.state
 
     @property
@@ -236,7 +236,7 @@ class Peer:
 
     @property
     def state(self) -> PeerState:
-        """Where its life is."""
+        """Where in its life it is; moved by its machine alone."""
         return self.machine.state
 
     def covers(self, child: Peer) -> bool:

@@ -58,7 +58,7 @@ class Presence:
                 self._away.add(host)
 
     def keep_only(self, holders: Collection[str]) -> None:
-        """Forget all others."""
+        """Forget all hosts but *holders*: the others have no copies any more."""
         self._heard = {host: at for host, at in self._heard.items() if host in holders}
         self._away &= self._heard.keys()
 
@@ -85,7 +85,7 @@ class Attempts:
         hosts[host_id] = (count + 1, now + min(first * 2 ** min(count, 32), last))
 
     def succeeded(self, task: TaskKey, host_id: str) -> None:
-        """It has a copy."""
+        """The host has a copy now: earlier failures with this task do not count any more."""
         self._failures.get(task, {}).pop(host_id, None)
 
     def rests(self, task: TaskKey, host_id: str, now: float) -> bool:
@@ -94,7 +94,7 @@ class Attempts:
         return now < until
 
     def keep_only(self, tasks: Collection[TaskKey]) -> None:
-        """Forget all other tasks."""
+        """Forget all tasks but these: the others have ended."""
         self._failures = {key: hosts for key, hosts in self._failures.items() if key in tasks}
 
 
@@ -121,7 +121,7 @@ class Count:
 
     @property
     def kept(self) -> int:
-        """Hosts that keep one."""
+        """How many hosts have a replica, whole."""
         return len(_hosts(self.replicas))
 
     def missing(self, task: TaskRow) -> int:

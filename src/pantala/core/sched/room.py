@@ -39,7 +39,7 @@ class Room:
         self._shares.take(account, HOST)
 
     def host_left(self, account: str) -> None:
-        """It is gone."""
+        """A host that was admitted is forgotten: give its share back."""
         self._shares.give(account, HOST)
 
     def check_peer(self, account: str, words: Registration) -> None:
@@ -53,7 +53,7 @@ class Room:
         self._idle.pop(task, None)
 
     def peer_left(self, account: str, words: Registration) -> None:
-        """It is gone."""
+        """A peer that came with these words is forgotten: give its share back."""
         self._shares.give(account, PEER + words.size)
 
     def task_idle(self, task: TaskKey) -> TaskKey | None:
@@ -62,7 +62,7 @@ class Room:
         return next(iter(self._idle)) if len(self._idle) > self._idle_limit else None
 
     def task_left(self, task: TaskKey) -> None:
-        """It is gone."""
+        """A task is forgotten: it waits among the idle ones no more."""
         self._idle.pop(task, None)
 
 

@@ -35,7 +35,7 @@ class Seeds:
         self._ring = SeedRing(())
 
     def update(self, host: Host) -> None:
-        """*host* has announced itself."""
+        """*host* has announced itself: it is a seed, or is none any more, and need not rest."""
         self._resting.pop(host.id, None)
         if host.facts.is_seed and not host.facts.disable_shared:
             self._hosts[host.id] = host
@@ -43,7 +43,7 @@ class Seeds:
             self.discard(host)
 
     def discard(self, host: Host) -> None:
-        """*host* is gone."""
+        """*host* is gone, or is no seed any more."""
         self._resting.pop(host.id, None)
         self._hosts.pop(host.id, None)
 

@@ -108,7 +108,7 @@ class World:
         peer.host.talks += 1
 
     def end_talk(self, peer: Peer) -> None:
-        """It has ended."""
+        """The stream of *peer*, which :meth:`begin_talk` told of, has ended."""
         peer.host.talks -= 1
 
     # Tasks

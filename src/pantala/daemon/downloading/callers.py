@@ -32,11 +32,11 @@ class Callers:
         return len(self._downloads)
 
     def add(self, download: Download) -> None:
-        """Another one joins."""
+        """One more caller wants something of the content."""
         self._downloads = [*self.active(), download]
 
     def active(self) -> list[Download]:
-        """Those that still wait."""
+        """Those that still wait for pieces: neither served nor failed."""
         return [d for d in self._downloads if not d.over]
 
     @property
@@ -68,7 +68,7 @@ class Callers:
         return Wanted(pieces)
 
     def fail(self, error: DragonflyError) -> None:
-        """Nobody gets anything more."""
+        """All who still wait are told *error*, and get nothing more."""
         for download in self.active():
             download.fail(error)
 

@@ -259,7 +259,7 @@ class Download:
             self._queue.put_nowait(Growing(received))
 
     def arrived(self, pieces: Iterable[PieceRecord]) -> None:
-        """Pieces were published."""
+        """These pieces were published: tell the caller of those that he wants, and has not got."""
         mine = [p for p in pieces if p.number in self.missing]
         if mine and not self.over:
             self.missing.difference_update(p.number for p in mine)
@@ -267,7 +267,7 @@ class Download:
             self._end_if_whole()
 
     def fail(self, error: DragonflyError) -> None:
-        """It will not come."""
+        """What is missing will not come: the caller is told *error*, once."""
         self.keep(None)
         if not self.over:
             self.over = True

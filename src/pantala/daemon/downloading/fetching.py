@@ -59,7 +59,7 @@ class Owner(Protocol):
         """Nobody waits for it but for prefetching."""
 
     def on(self, event: Event) -> None:
-        """Something happened."""
+        """Something happened that the transfer must decide upon."""
 
     def on_piece(self, piece: PieceRecord) -> None:
         """A piece was published; called before the event."""

@@ -250,7 +250,7 @@ class Probe:
         self._abort.ask()
 
     def run(self) -> None:
-        """See :meth:`Origin.probe`."""
+        """Blocks until the origin has answered; see :meth:`Origin.probe` for what it raises."""
         self._origin.probe(self._abort)
 
 

@@ -66,7 +66,7 @@ class Fill:
         self._data = data
 
     def abort(self) -> None:
-        """It is over soon."""
+        """Does nothing: it waits for nobody, so it is over soon."""
 
     def run(self) -> None:
         """Do it. Raises StoreFailed when the bytes cannot be kept."""

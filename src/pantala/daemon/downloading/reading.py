@@ -37,7 +37,7 @@ class Reading:
         self._parts: list[tuple[int, int]] = []
 
     def note(self, data: memoryview) -> None:
-        """These bytes were next."""
+        """These bytes came next in the one answer that is being read."""
         if self._end is not None:
             self._parts.append((len(data), crc32(data)))
             self._end += len(data)

@@ -254,7 +254,7 @@ class Rooms:
             room.on_turn = begin
 
     def look(self) -> None:
-        """Somebody may have left."""
+        """Somebody may have left: see in each store whose turn it is now."""
         for room in self:
             room.look()
 

@@ -128,7 +128,7 @@ class HostName:
         self._sock = sock
 
     def release(self) -> None:
-        """Let another have it."""
+        """Another process of this machine may have the name now."""
         if self._sock is not None:
             self._sock.close()
 

@@ -100,7 +100,7 @@ class HandoffServer:
 
     @property
     def busy(self) -> int:
-        """Open connections."""
+        """How many connections are open."""
         return len(self._clients)
 
     def start(self, sock: socket.socket) -> None:
@@ -109,7 +109,7 @@ class HandoffServer:
         self._accepting = self._loops.keep(lambda: self._accept(sock), "accept programs")
 
     async def stop(self) -> None:
-        """Hang up on everybody."""
+        """Accept nobody any more, hang up on everybody, and wait until all are gone."""
         if self._accepting is not None:
             self._accepting.cancel()
         tasks = list(self._clients)

@@ -32,7 +32,7 @@ class _Copy:
         self._digest = digest
 
     def abort(self) -> None:
-        """It is over soon."""
+        """Does nothing: it is over soon in any case."""
 
     def run(self) -> bytes:
         """The bytes, checked. Raises Damaged."""

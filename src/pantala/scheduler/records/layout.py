@@ -61,7 +61,7 @@ class Keys:
         return f"{self._prefix}{self._name}-tasks:"
 
     def task(self, task_id: str) -> str:
-        """Hash of a task."""
+        """The key of a task's hash."""
         return self.tasks + task_id
 
     def peers(self, task_id: str) -> str:
@@ -73,7 +73,7 @@ class Keys:
         return f"{self.task(task_id)}:persistent-peers-for-{self._name}-task"
 
     def peer(self, peer_id: str) -> str:
-        """Hash of a peer."""
+        """The key of a peer's hash."""
         return f"{self._prefix}{self._peers}:{peer_id}"
 
     def host_peers(self, host_id: str) -> str:

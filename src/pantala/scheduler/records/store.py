@@ -31,7 +31,7 @@ class RecordStore(Protocol):
         """Look what is there. May be called again; need not be called before the others."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Let go of the file, or of the server. What was put has been written by then."""
 
     async def task(self, key: TaskKey) -> TaskRow | None:
         """The task of that kind and id, if it is there."""
