@@ -14,8 +14,8 @@ from pantala.testing.imports import modules
 #: Endless loops of coroutines outside of Loops, and what hears of their end.
 ENDLESS = {
     "background.Loops._run": "what runs all others",
-    "daemon.downloading.driver.Driver._reappear": "of one download, which fails with it",
     "daemon.downloading.driver.Driver._watch": "of one download, which fails with it",
+    "daemon.downloading.talk.SchedulerTalk._reappear": "of one download, which fails with it",
     "daemon.downloading.origins.Origins._ask": "of one download: credentials after credentials",
     "daemon.downloading.growing._stream": "of one download: to the content's end",
     "daemon.downloading.room.Room.extend": "of one download: until there is room, or none to come",

@@ -14,7 +14,7 @@ from google.protobuf.empty_pb2 import Empty as Nothing
 
 from pantala.core.beliefs import Beliefs
 from pantala.core.ring import HashRing
-from pantala.daemon.downloading.driver import source_piece_failed
+from pantala.daemon.downloading.talk import source_piece_failed
 from pantala.errors import (
     Busy,
     DragonflyError,

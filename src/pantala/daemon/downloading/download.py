@@ -7,13 +7,18 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
 from pantala.model.ids import Identity
 from pantala.model.notation import parse_digest
 from pantala.model.pieces import ByteRange, Piece, parse_range, pieces_for, resolve_range
 from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, Traffic
+from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 from pantala.storage.leases import Lease
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +343,28 @@ class Download:
 def asks_for_range(request: DownloadRequest) -> bool:
     """Not all of a content is wanted."""
     return request.range is not None or any(k.lower() == "range" for k in request.request_header)
+
+
+def log_end(download: Download, seconds: float, why: str | None) -> None:
+    """Write the one line that tells of a whole download.
+
+    Args:
+        download: It is over.
+        seconds: How long it took.
+        why: It failed, or its caller left; None if it went well.
+    """
+    came = download.came
+    logger.info(
+        "download finished" if why is None else "download failed",
+        task=download.task_id,
+        url=public_url(download.request.url),
+        from_origin=came[Traffic.BACK_TO_SOURCE],
+        from_peers=came[Traffic.REMOTE_PEER],
+        from_cache=came[Traffic.LOCAL_PEER],
+        seconds=round(seconds, 3),
+        **({"prefetch": True} if download.request.is_prefetch else {}),
+        **({} if why is None else {"why": why}),
+    )
 
 
 def _wanted_range(request: DownloadRequest, total: int) -> ByteRange | None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Final
 
 import structlog
 
@@ -18,56 +15,28 @@ from pantala.core.pace import TICK
 from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
 from pantala.errors import (
-    Blame,
-    Busy,
     DragonflyError,
-    HostUnknown,
     NoProvider,
-    SchedulerLost,
     SourceChanged,
     SourceFailed,
     TaskDeleted,
-    Unavailable,
 )
 from pantala.model import announce
-from pantala.model.announce import Answer, Registration, Report
+from pantala.model.announce import Answer, Registration
 from pantala.model.task import PieceRecord
-from pantala.ports import Conversation
-from pantala.rpc.patience import while_busy
 from pantala.storage.holding import Holding
 
 from .callers import Callers
 from .fetching import Fetcher
 from .origin import Origin
 from .origins import Origins
+from .talk import SchedulerTalk, source_piece_failed
 
 logger = structlog.get_logger(__name__)
 
 
-#: Seconds between two looks whether a scheduler is there again.
-_LOOK_AGAIN: Final = 1.0
-
-
-#: What is told with the last thing that went wrong.
-_EXPLAINED: Final = (announce.Reschedule, announce.Failed, announce.SourceStarted)
-
-
-def source_piece_failed(error: DragonflyError) -> announce.SourcePieceFailed:
-    """What the scheduler is told of *error*."""
-    if isinstance(error, SourceFailed):
-        return announce.SourcePieceFailed(
-            error.message, by_origin=True, status_code=error.status_code
-        )
-    return announce.SourcePieceFailed(str(error))
-
-
 def _left_alone() -> SourceChanged:
     return SourceChanged("those who hold the rest hold another version of the content")
-
-
-def _say_it_comes(talk: Conversation, answer: Answer) -> None:
-    if isinstance(answer, announce.NeedBackToSource):
-        talk.tell(announce.SourceStarted())
 
 
 class Driver:
@@ -116,16 +85,17 @@ class Driver:
         #: Ends the watch on a parent's weight, for each that is watched.
         self._unwatch: dict[str, Callable[[], None]] = {}
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._talk: Conversation | None = None
-        self._trouble: DragonflyError | None = None
-        self._answered = False
-        #: The scheduler was told that all we registered for is here.
-        self.told_finished = False
+        self._talk = SchedulerTalk(node, holding, self, self._tasks)
 
     @property
     def over(self) -> bool:
         """It takes no more wishes."""
         return self._end.done()
+
+    @property
+    def told_finished(self) -> bool:
+        """The scheduler was told that all we registered for is here."""
+        return self._talk.told_finished
 
     @property
     def at_source(self) -> bool:
@@ -150,19 +120,18 @@ class Driver:
             self.on(t.SchedulerLost())
         else:
             # Not among our tasks: its last words may be under way when all else is over.
-            talk = self._converse(self._registration)
-            self._node.tasks.start(talk, "talk with the scheduler")
+            self._node.tasks.start(self._talk.run(self._registration), "talk with the scheduler")
         self._tasks.start(self._watch(), "watch over the pace")
         try:
             await asyncio.shield(self._end)
         except BaseException as error:  # cancelled, too: the scheduler must not wait for us
-            self._say_failed(error)
+            if not self._transfer.over:
+                self._talk.tell_failed(error, at_source=self.at_source)
             raise
         finally:
             if not self._end.done():
                 self._end.cancel()
-            if self._talk is not None:
-                self._talk.finish()
+            self._talk.finish()
             for end in self._unwatch.values():
                 end()
             await self._tasks.cancel()
@@ -185,17 +154,6 @@ class Driver:
     def _break(self, error: BaseException) -> None:
         if not self._end.done():
             self._end.set_exception(error)
-
-    def _say_failed(self, error: BaseException) -> None:
-        if self._talk is not None and not self._transfer.over:
-            # After a few failures of an origin nobody is sent there: this node's own trouble, and
-            # credentials that it refused, must not count as such.
-            at_source = self._transfer.talk is t.Talk.SOURCE
-            blamed = isinstance(error, SourceFailed) and error.blame is Blame.ORIGIN
-            blamed = blamed and not isinstance(error, SourceChanged)
-            why = str(error) if isinstance(error, DragonflyError) else ""
-            failed = announce.SourceFailed if at_source and blamed else announce.Failed
-            self._talk.tell(failed(why))
 
     # -- events and commands -------------------------------------------------------------------
 
@@ -236,7 +194,7 @@ class Driver:
             case t.Finish():
                 self._end.set_result(None)
             case _:
-                self._tell(command)
+                self._talk.tell(command)
 
     def _unfollow(self, parent: str) -> None:
         task = self._follows.pop(parent, None)
@@ -244,19 +202,13 @@ class Driver:
             task.cancel()
 
     def _refusal(self) -> DragonflyError:
-        if isinstance(self._trouble, SourceFailed):
-            return self._trouble
-        why = f" ({self._trouble})" if self._trouble else ""
+        trouble = self._talk.trouble
+        if isinstance(trouble, SourceFailed):
+            return trouble
+        why = f" ({trouble})" if trouble else ""
         if not policy_of(self.holding.kind).from_source:
             return NoProvider(f"no host that is here has all of the content{why}")
         return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
-
-    def _tell(self, what: Report) -> None:
-        if self._talk is not None:
-            if isinstance(what, _EXPLAINED) and self._trouble is not None:
-                what = replace(what, description=str(self._trouble))
-            self._talk.tell(what)
-            self.told_finished = isinstance(what, announce.Finished | announce.SourceFinished)
 
     # -- news of the fetcher -------------------------------------------------------------------
 
@@ -280,8 +232,8 @@ class Driver:
 
     def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good, at least for those on whose behalf it was asked."""
-        self._trouble = error
-        self._tell(source_piece_failed(error))
+        self._talk.trouble = error
+        self._talk.tell(source_piece_failed(error))
         if isinstance(error, SourceChanged):
             self._break(error)
             return
@@ -291,76 +243,20 @@ class Driver:
         else:
             self._break(error)
 
-    # -- the talk with the scheduler -----------------------------------------------------------
+    # -- news of the scheduler -----------------------------------------------------------------
 
-    async def _converse(self, registration: Registration) -> None:
-        """Talk until the scheduler ends it, or until some time after we are through."""
-        schedulers = self._node.schedulers
-        try:
-            try:
-                await self._talk_patiently(registration)
-            except HostUnknown:
-                # It has been started anew since we announced ourselves.
-                await self._node.announcements.introduce(self.holding.id)
-                if self.over:
-                    raise
-                await self._talk_patiently(registration)
-        except SourceFailed as error:
-            # The origin has failed so many others that the scheduler sends nobody there.
-            self._trouble = error
-            self._callers.close_source()
-            if not self.over:
-                self.want()
-        except DragonflyError as error:
-            if self.over:
-                self._repeat()
-            else:
-                if schedulers:  # a daemon that has none at all has lost none
-                    logger.info("scheduler lost", task=self.holding.id, why=str(error))
-                    if isinstance(error, Unavailable) and policy_of(self.holding.kind).from_source:
-                        self._tasks.start(self._reappear(registration), "talk after the talk")
-                self._trouble = error
-        finally:
-            self._talk = None
-            self.on(t.SchedulerLost())  # whatever ended the talk, the download must go on
+    def on_source_closed(self) -> None:
+        """The origin has failed so many others that the scheduler sends nobody there."""
+        self._callers.close_source()
+        if not self.over:
+            self.want()
 
-    def _repeat(self) -> None:
-        """What was said last may not have been heard."""
-        if self.told_finished and not self.holding.gone:
-            self._node.announcements.announce(self.holding)
+    def on_silence(self) -> None:
+        """Nobody will answer any more; the download must go on."""
+        self.on(t.SchedulerLost())
 
-    async def _reappear(self, registration: Registration) -> None:
-        """Have a scheduler that is there again know that the content is on its way to this node.
-
-        It would send others to the origin. We go on without its advice; when we are through, what
-        is here is announced.
-        """
-        request = replace(registration.request, need_back_to_source=True)
-        while True:
-            await asyncio.sleep(_LOOK_AGAIN)
-            words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
-            with contextlib.suppress(DragonflyError):  # it is away still, or again
-                talk = self._node.announcements.talk(words)
-                await talk.run(functools.partial(_say_it_comes, talk))
-
-    async def _talk_patiently(self, registration: Registration) -> None:
-        """Talk as soon as the scheduler has time for it: the origin has no more of that."""
-        talk = self._node.announcements.talk
-        await while_busy(lambda: self._talk_once(talk(registration)), needless=lambda: self.over)
-
-    async def _talk_once(self, talk: Conversation) -> None:
-        self._talk = talk
-        if self.over:
-            talk.finish()
-        try:
-            await talk.run(self._on_answer)
-        except Busy as error:
-            if not self._answered:
-                raise
-            raise SchedulerLost(str(error)) from error  # this peer is known there by now
-
-    def _on_answer(self, answer: Answer) -> None:
-        self._answered = True
+    def on_answer(self, answer: Answer) -> None:
+        """The scheduler has said what to do."""
         match answer:
             case announce.CandidateParents(candidates):
                 for candidate in candidates:
@@ -371,7 +267,7 @@ class Driver:
                 self.on(t.ToldBackToSource())
                 key, now = (self.holding.kind, self.holding.id), self._node.stores.now()
                 for parent in self._node.suspects.accused(key, now):
-                    self._tell(announce.PieceFailed(0, parent))
+                    self._talk.tell(announce.PieceFailed(0, parent))
             case announce.EmptyTask():
                 self.on(t.ToldEmpty())
 

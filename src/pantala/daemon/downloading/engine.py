@@ -30,13 +30,12 @@ from pantala.model.task import (
     Delivery,
     DownloadRequest,
     Kind,
-    Traffic,
 )
 from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
 from .checking import check
-from .download import Download, Event, asks_for_range
+from .download import Download, Event, asks_for_range, log_end
 from .flight import Flight
 from .verifier import Verifier
 
@@ -50,22 +49,6 @@ _PLAIN = Delivery()
 
 def _log_refused(request: DownloadRequest, error: DragonflyError) -> None:
     logger.info("download refused", url=public_url(request.url), why=str(error))
-
-
-def _log_end(download: Download, seconds: float, why: str | None) -> None:
-    """The one line that tells of a whole download; *why* it failed, if it did."""
-    came = download.came
-    logger.info(
-        "download finished" if why is None else "download failed",
-        task=download.task_id,
-        url=public_url(download.request.url),
-        from_origin=came[Traffic.BACK_TO_SOURCE],
-        from_peers=came[Traffic.REMOTE_PEER],
-        from_cache=came[Traffic.LOCAL_PEER],
-        seconds=round(seconds, 3),
-        **({"prefetch": True} if download.request.is_prefetch else {}),
-        **({} if why is None else {"why": why}),
-    )
 
 
 class Engine:
@@ -319,7 +302,7 @@ class Engine:
         finally:
             self._left(download)
             seconds = loop.time() - started
-            _log_end(download, seconds, None if good else why)
+            log_end(download, seconds, None if good else why)
             if good:
                 size = download.part.length
                 self._node.metrics.download_finished(labels, seconds=seconds, size=size)

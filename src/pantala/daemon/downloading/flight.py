@@ -26,8 +26,7 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
-from pantala.model.announce import Registration
-from pantala.model.pieces import piece_count, piece_length_for
+from pantala.model.pieces import piece_length_for
 from pantala.model.task import TaskRecord
 from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
@@ -41,6 +40,7 @@ from .driver import Driver
 from .growing import grow
 from .origin import Origin
 from .origins import Origins
+from .talk import introduction
 
 logger = structlog.get_logger(__name__)
 
@@ -370,7 +370,9 @@ class Flight:
 
     async def _drive(self, holding: Holding) -> bool:
         """Fetch what is wanted; whether the scheduler knows what is here now."""
-        registration = self._registration(holding)
+        registration = introduction(
+            self._node, self._callers, holding, self._request, self._peer_id
+        )
         self._driver = Driver(
             self._node,
             holding,
@@ -389,26 +391,3 @@ class Flight:
         """The origin has said which version the content has, now or before."""
         named = bool(self._version) and self._version == holding.record.version
         return named or any(piece.parent_id is None for piece in holding.pieces.values())
-
-    def _registration(self, holding: Holding) -> Registration | None:
-        """How to introduce ourselves; None for content so small that it is not worth it."""
-        total, config = holding.total, self._node.config
-        # On behalf of whoever may do most: the others' limits are kept here.
-        request = self._callers.sponsor() or self._request
-        # Of several parts the largest: to promise what nobody here wants would be a lie.
-        part = max((d.part for d in self._callers.active()), key=lambda part: part.length)
-        if 0 < part.length <= config.download.bypass_sizes[self._kind] and self._callers.sponsor():
-            return None
-        headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
-        partial = part.length < total
-        length = holding.record.piece_length or 1
-        return Registration(
-            host_id=self._node.host_id,
-            task_id=self._task_id,
-            peer_id=self._peer_id,
-            request=replace(request, range=part if partial else None, request_header=headers),
-            content_length=total,
-            piece_length=length,
-            piece_count=piece_count(total, length),
-            concurrent_piece_count=config.download.concurrent_piece_count,
-        )

@@ -1,0 +1,236 @@
+"""The talk of one flight with its scheduler: how it begins, what is told, and what ends it.
+
+A talk is an announce stream, and may end at any time: the scheduler dies, is started anew, or has
+too much to do. The flight must neither fail nor wait because of that. So whatever ends a talk, its
+listener is told that nobody will answer any more, and goes on with what it has:
+
+- The scheduler has no time: the talk is begun anew after a pause, as long as somebody waits.
+- It does not know this host, for it was started anew: the host is announced, and the talk begins
+  anew, once.
+- It sends nobody to the origin any more: nor do we go there on our own.
+- It is gone: the flight goes on alone. When a scheduler is there again, it is told that the content
+  is on its way here, for else it would send others to the origin.
+- It is gone when all was said: perhaps the last word was not heard, so what is here is announced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+
+from pantala.background import Tasks
+from pantala.core.policy import policy_of
+from pantala.daemon.node import Node
+from pantala.errors import (
+    Blame,
+    Busy,
+    DragonflyError,
+    HostUnknown,
+    SchedulerLost,
+    SourceChanged,
+    SourceFailed,
+    Unavailable,
+)
+from pantala.model import announce
+from pantala.model.announce import Answer, Registration, Report
+from pantala.model.pieces import piece_count
+from pantala.model.task import DownloadRequest
+from pantala.ports import Conversation
+from pantala.rpc.patience import while_busy
+from pantala.storage.holding import Holding
+
+from .callers import Callers
+
+logger = structlog.get_logger(__name__)
+
+#: Seconds between two looks whether a scheduler is there again.
+_LOOK_AGAIN: Final = 1.0
+
+#: What is told with the last thing that went wrong.
+_EXPLAINED: Final = (announce.Reschedule, announce.Failed, announce.SourceStarted)
+
+
+def introduction(
+    node: Node, callers: Callers, holding: Holding, request: DownloadRequest, peer_id: str
+) -> Registration | None:
+    """How to introduce ourselves; None for content so small that it is not worth it.
+
+    Args:
+        node: This one.
+        callers: On behalf of whoever may do most of them; the others' limits are kept here.
+        holding: The content, whose length is known.
+        request: What counts where no caller is left who may have the origin asked.
+        peer_id: Under which name.
+    """
+    sponsor, config = callers.sponsor(), node.config
+    request = sponsor or request
+    # Of several parts the largest: to promise what nobody here wants would be a lie.
+    part = max((d.part for d in callers.active()), key=lambda part: part.length)
+    if 0 < part.length <= config.download.bypass_sizes[holding.kind] and sponsor:
+        return None
+    headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
+    partial = part.length < holding.total
+    length = holding.record.piece_length or 1
+    return Registration(
+        host_id=node.host_id,
+        task_id=holding.id,
+        peer_id=peer_id,
+        request=replace(request, range=part if partial else None, request_header=headers),
+        content_length=holding.total,
+        piece_length=length,
+        piece_count=piece_count(holding.total, length),
+        concurrent_piece_count=config.download.concurrent_piece_count,
+    )
+
+
+def source_piece_failed(error: DragonflyError) -> announce.SourcePieceFailed:
+    """What the scheduler is told of *error*."""
+    if isinstance(error, SourceFailed):
+        return announce.SourcePieceFailed(
+            error.message, by_origin=True, status_code=error.status_code
+        )
+    return announce.SourcePieceFailed(str(error))
+
+
+def _say_it_comes(talk: Conversation, answer: Answer) -> None:
+    if isinstance(answer, announce.NeedBackToSource):
+        talk.tell(announce.SourceStarted())
+
+
+class Listener(Protocol):
+    """Who has the talk."""
+
+    @property
+    def over(self) -> bool:
+        """It needs no answers any more."""
+
+    def on_answer(self, answer: Answer) -> None:
+        """The scheduler has said something."""
+
+    def on_source_closed(self) -> None:
+        """The origin has failed so many others that the scheduler sends nobody there."""
+
+    def on_silence(self) -> None:
+        """Nobody will answer any more."""
+
+
+class SchedulerTalk:
+    """See the module.
+
+    Args:
+        node: What all parts share.
+        holding: What is talked about.
+        listener: Who hears what is answered.
+        tasks: Those of the flight; what goes on beside it ends with it.
+    """
+
+    def __init__(self, node: Node, holding: Holding, listener: Listener, tasks: Tasks) -> None:
+        self._node = node
+        self._holding = holding
+        self._listener = listener
+        self._tasks = tasks
+        self._stream: Conversation | None = None
+        self._answered = False
+        #: The last thing that went wrong, here or there: it explains what is told next.
+        self.trouble: DragonflyError | None = None
+        #: The scheduler was told that all we registered for is here.
+        self.told_finished = False
+
+    def tell(self, what: Report) -> None:
+        """Tell the scheduler, if there is one; with what went wrong, where that explains it."""
+        if self._stream is not None:
+            if isinstance(what, _EXPLAINED) and self.trouble is not None:
+                what = replace(what, description=str(self.trouble))
+            self._stream.tell(what)
+            self.told_finished = isinstance(what, announce.Finished | announce.SourceFinished)
+
+    def tell_failed(self, error: BaseException, *, at_source: bool) -> None:
+        """The flight has failed with *error*, perhaps while it was at the origin."""
+        if self._stream is not None:
+            # After a few failures of an origin nobody is sent there: this node's own trouble, and
+            # credentials that it refused, must not count as such.
+            blamed = isinstance(error, SourceFailed) and error.blame is Blame.ORIGIN
+            blamed = blamed and not isinstance(error, SourceChanged)
+            why = str(error) if isinstance(error, DragonflyError) else ""
+            failed = announce.SourceFailed if at_source and blamed else announce.Failed
+            self._stream.tell(failed(why))
+
+    def finish(self) -> None:
+        """Nothing more will be told."""
+        if self._stream is not None:
+            self._stream.finish()
+
+    async def run(self, registration: Registration) -> None:
+        """Talk until the scheduler ends it, or until some time after the flight is through."""
+        schedulers, listener = self._node.schedulers, self._listener
+        try:
+            try:
+                await self._talk_patiently(registration)
+            except HostUnknown:
+                # It has been started anew since we announced ourselves.
+                await self._node.announcements.introduce(self._holding.id)
+                if listener.over:
+                    raise
+                await self._talk_patiently(registration)
+        except SourceFailed as error:
+            self.trouble = error
+            listener.on_source_closed()
+        except DragonflyError as error:
+            if listener.over:
+                self._repeat()
+            else:
+                if schedulers:  # a daemon that has none at all has lost none
+                    logger.info("scheduler lost", task=self._holding.id, why=str(error))
+                    from_source = policy_of(self._holding.kind).from_source
+                    if isinstance(error, Unavailable) and from_source:
+                        self._tasks.start(self._reappear(registration), "talk after the talk")
+                self.trouble = error
+        finally:
+            self._stream = None
+            listener.on_silence()
+
+    def _repeat(self) -> None:
+        """What was said last may not have been heard."""
+        if self.told_finished and not self._holding.gone:
+            self._node.announcements.announce(self._holding)
+
+    async def _reappear(self, registration: Registration) -> None:
+        """Have a scheduler that is there again know that the content is on its way to this node.
+
+        It would send others to the origin. We go on without its advice; when we are through, what
+        is here is announced.
+        """
+        request = replace(registration.request, need_back_to_source=True)
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN)
+            words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
+            with contextlib.suppress(DragonflyError):  # it is away still, or again
+                talk = self._node.announcements.talk(words)
+                await talk.run(functools.partial(_say_it_comes, talk))
+
+    async def _talk_patiently(self, registration: Registration) -> None:
+        """Talk as soon as the scheduler has time for it: the origin has no more of that."""
+        begin = self._node.announcements.talk
+        await while_busy(
+            lambda: self._talk_once(begin(registration)), needless=lambda: self._listener.over
+        )
+
+    async def _talk_once(self, stream: Conversation) -> None:
+        self._stream = stream
+        if self._listener.over:
+            stream.finish()
+        try:
+            await stream.run(self._on_answer)
+        except Busy as error:
+            if not self._answered:
+                raise
+            raise SchedulerLost(str(error)) from error  # this peer is known there by now
+
+    def _on_answer(self, answer: Answer) -> None:
+        self._answered = True
+        self._listener.on_answer(answer)
