@@ -83,7 +83,7 @@ def test_waiting_for_room() -> None:
     progress, stream, clock = _progress()
     clock.now += 1
     progress.waiting(30 << 20)
-    assert _taken(stream) == "\rwaiting for room for 30.0 MiB in the daemon's memory, 1 s\x1b[K"
+    assert _taken(stream) == "\rwaiting for room for 30.0 MiB at the daemon, 1 s\x1b[K"
     clock.now += 1
     progress.growing(5 << 20)
     assert _taken(stream) == "\r5.0 MiB so far, 2 s\x1b[K"

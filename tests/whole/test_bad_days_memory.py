@@ -1,4 +1,4 @@
-"""Memory is scarce, and those who use it die; it is neither exceeded nor lost."""
+"""Memory, or a disk, is scarce, and those who use it die; it is neither exceeded nor lost."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from pantala.core.ledger import MEMORY
+from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
 from pantala.rpc.transport import channel_options
+from pantala.storage.disk import DiskMedium
 from pantala.testing.cluster import PATIENCE, Cluster, Node, until
 from pantala.testing.origin import Fault, Origin, Pattern
 
@@ -21,14 +24,19 @@ OTHER = Pattern(12 * MIB, seed=2)
 LARGE = Pattern(20 * MIB, seed=3)
 
 
+#: Where contents are, for each kind.
+PLACES = {Kind.CACHE: MEMORY, Kind.STANDARD: DiskMedium.place}
+
+
 @pytest.fixture
 def node(cluster: Cluster, unharmed: None) -> Node:
-    """A daemon of so little memory that two small contents do not fit."""
+    """A daemon of so little room that two small contents do not fit."""
     del unharmed  # it has said how little
     cluster.scheduler()
     return cluster.daemon("a")
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize(
     "fault",
     [Fault(), Fault(no_range=True), Fault(no_range=True, chunked=True)],
@@ -39,9 +47,10 @@ def test_larger_than_the_store(cluster: Cluster, origin: Origin, node: Node, fau
     origin.put("/f", LARGE)
     origin.fault("/f", fault)
     got = cluster.get(node, origin.url("/f"))
-    assert "no room in memory" in got.refusal
+    place = PLACES[cluster.kind]
+    assert f"no room {place.name}" in got.refusal
     assert f"capacity {16 * MIB}" in got.refusal
-    assert "storage.cacheCapacity" in got.refusal
+    assert place.advice in got.refusal
     assert got.result["error"]["code"] == "RESOURCE_EXHAUSTED"
     assert node.store()["used"] == 0
     if not fault.chunked:
@@ -50,6 +59,7 @@ def test_larger_than_the_store(cluster: Cluster, origin: Origin, node: Node, fau
         assert node.store()["used"] == 4 * MIB
 
 
+@pytest.mark.usefixtures("kind")
 def test_two_that_do_not_fit(cluster: Cluster, origin: Origin, node: Node) -> None:
     """What is being fetched stays; the other waits for its turn, as long as it is told to."""
     origin.put("/f", CONTENT)
@@ -58,7 +68,7 @@ def test_two_that_do_not_fit(cluster: Cluster, origin: Origin, node: Node) -> No
     download = cluster.begin(node, origin.url("/f"))
     until(lambda: node.store()["leased"], "the first begun")
     line = cluster.get(node, origin.url("/g"), "--timeout", "200ms").refusal
-    assert "s for room for 12582912 bytes in memory" in line
+    assert f"s for room for 12582912 bytes {PLACES[cluster.kind].name}" in line
     assert f"{CONTENT.size} in use" in line
     second = cluster.begin(node, origin.url("/g"))
     first = cluster.finish(*download)
@@ -68,6 +78,7 @@ def test_two_that_do_not_fit(cluster: Cluster, origin: Origin, node: Node) -> No
     assert node.store()["used"] == OTHER.size
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_reader_that_is_killed(
     cluster: Cluster, origin: Origin, node: Node, tmp_path: Path
 ) -> None:
@@ -92,6 +103,7 @@ def test_a_reader_that_is_killed(
     assert cluster.get(node, origin.url("/g")).bytes() == OTHER.read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_reader_of_what_is_deleted(
     cluster: Cluster, origin: Origin, node: Node, tmp_path: Path
 ) -> None:
@@ -110,9 +122,10 @@ def test_a_reader_of_what_is_deleted(
     with os.fdopen(mouth, "rb") as end:
         assert end.read() == CONTENT.read()
     assert cluster.finish(reader, path).code == 0
-    until(lambda: not node.store()["used"], "the memory given back")
+    until(lambda: not node.store()["used"], "the room given back")
 
 
+@pytest.mark.usefixtures("kind")
 def test_deleted_while_it_is_fetched(cluster: Cluster, origin: Origin, node: Node) -> None:
     """The user reads that it was deleted, and the next has all of it again."""
     origin.put("/f", CONTENT)
@@ -125,6 +138,7 @@ def test_deleted_while_it_is_fetched(cluster: Cluster, origin: Origin, node: Nod
     assert cluster.get(node, origin.url("/f")).bytes() == CONTENT.read()
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_content_of_no_length_meets_the_limit(
     cluster: Cluster, origin: Origin, node: Node
 ) -> None:

@@ -120,7 +120,7 @@ class Progress:
         if self._total is None:
             if self._wanted:
                 room = format_size(self._wanted)
-                return f"waiting for room for {room} in the daemon's memory, {self.seconds:.0f} s"
+                return f"waiting for room for {room} at the daemon, {self.seconds:.0f} s"
             here = f"{format_size(self._growing)} so far" if self._growing else "waiting"
             return f"{here}, {self.seconds:.0f} s"
         size = sum(self._received.values())

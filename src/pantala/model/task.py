@@ -139,7 +139,7 @@ class Delivery:
         early: The caller reads the bytes where they lie, before all are here (docs/handoff.md).
         again: The caller can let go of all that it was given, and take it anew.
         attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
-        patient: Where there is no room in memory, wait for some. Who has others to ask is not.
+        patient: Where there is no room, wait for some. Who has others to ask is not.
     """
 
     digest: str | None = None

@@ -244,11 +244,12 @@ class Store:
         return self.ledger.could_reserve(account, self.lacks(record, numbers), needs)
 
     def holders(self) -> str:
-        """Who has the room that others want, in words."""
+        """Where others want room, and who has it, in words."""
         ledger, kept, users = self.ledger, self.handouts.kept(), self.handouts.keepers()
         named = f" of user {', '.join(map(str, users[:5]))}" if users else ""
         return (
-            f"capacity {ledger.capacity}, {ledger.leased} in use by downloads, uploads and readers"
+            f"{ledger.place.name}: capacity {ledger.capacity}, {ledger.leased} in use "
+            "by downloads, uploads and readers"
             + (f", {kept} of it kept by programs{named} that have left" if kept else "")
         )
 

@@ -3,7 +3,7 @@
 - :mod:`.engine`: a request becomes a download
 - :mod:`.download`: one caller's download, as the caller sees it
 - :mod:`.callers`: everybody who waits for one task
-- :mod:`.room`: those who wait for room in memory, in order
+- :mod:`.room`: those who wait for room, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.checking`: what is here is read once more before it is relied on
 - :mod:`.describing`: what a content is, by the words of its origin and of the swarm

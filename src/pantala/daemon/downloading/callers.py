@@ -46,7 +46,7 @@ class Callers:
 
     @property
     def is_patient(self) -> bool:
-        """Some caller is there who waits for room in memory."""
+        """Some caller is there who waits for room."""
         return any(d.patient and not d.closed for d in self.active())
 
     def remove(self, download: Download) -> None:

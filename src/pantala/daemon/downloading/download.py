@@ -30,7 +30,7 @@ class Growing:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """There is no room in memory now; it begins when there is room for this many bytes."""
+    """There is no room now; it begins when there is room for this many bytes."""
 
     need: int
 
@@ -210,7 +210,7 @@ class Download:
         self._end_if_whole()
 
     def wait_for_room(self, need: int, holders: Callable[[], str]) -> None:
-        """There is no room for *need* bytes now; *holders* says who has it."""
+        """There is no room for *need* bytes now; *holders* says where, and who has it."""
         if self._waits is None and not self.over:
             self._waits = asyncio.get_running_loop().time(), need, holders
             self._queue.put_nowait(Waiting(need))
@@ -221,7 +221,7 @@ class Download:
             return "there was room"
         since, need, holders = self._waits
         seconds = asyncio.get_running_loop().time() - since
-        return f"waited {seconds:.1f} s for room for {need} bytes in memory: {holders()}"
+        return f"waited {seconds:.1f} s for room for {need} bytes {holders()}"
 
     def keep(self, lease: Lease | None) -> None:
         """Keep what was set aside for it, until it has begun."""
