@@ -14,7 +14,7 @@ import structlog
 from pantala.background import Tasks
 from pantala.core.bucket import Bucket
 from pantala.core.policy import policy_of
-from pantala.errors import DragonflyError
+from pantala.errors import Damaged
 from pantala.model.announce import Registration
 from pantala.model.ids import peer_id
 from pantala.model.task import Kind
@@ -22,6 +22,7 @@ from pantala.net.piece_client import Connections
 from pantala.ports import Conversation, Extent, MemoryExtent, ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
 from pantala.storage.holding import Holding
+from pantala.storage.home import Reason
 from pantala.storage.stores import Stores
 
 from .config import DaemonConfig
@@ -142,12 +143,18 @@ class Node:
         """A name for one attempt at one task."""
         return new_peer_id(self.config)
 
-    def drop(self, holding: Holding, number: int, error: DragonflyError) -> None:
-        """A piece is not any more what was verified: it is here no more, and others are told."""
+    def drop(self, holding: Holding, number: int, error: Damaged) -> None:
+        """A piece is not any more what was verified: it is here no more, and others are told.
+
+        The task goes with it where that holds for all of its content.
+        """
         logger.error("piece damaged", task=holding.id, piece=number, why=str(error))
         if not holding.gone and number in holding.pieces:
             self.announcements.damaged(holding)  # by the name that its copy had
-            holding.drop(number)
+            if error.whole:
+                self.stores.remove(holding, Reason.LOST)
+            else:
+                holding.drop(number)
 
     async def read(self, extent: Extent, offset: int, count: int) -> memoryview:
         """Bytes of *extent*: in a thread, but for memory, which needs no waiting for.

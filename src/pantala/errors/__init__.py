@@ -318,14 +318,16 @@ class Damaged(Corrupt):
     Args:
         what: What should be here.
         why: How that shows.
+        whole: All of the content, not a piece alone.
     """
 
     blame = Blame.LOCAL
     code = Code.NOT_FOUND
     vortex = VortexCode.NOT_FOUND
 
-    def __init__(self, what: str, why: str) -> None:
+    def __init__(self, what: str, why: str, *, whole: bool = False) -> None:
         super().__init__(f"{what} is damaged on this node: {why}")
+        self.whole = whole
 
 
 #: Statuses of HTTP by which an origin refuses one caller's credentials.

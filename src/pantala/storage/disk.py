@@ -21,7 +21,7 @@ import structlog
 
 from pantala.core.ledger import Needs, Place
 from pantala.core.reclaim import Space
-from pantala.errors import StoreFailed
+from pantala.errors import Damaged, StoreFailed
 from pantala.model.task import PieceRecord, TaskRecord
 
 from .directory import DataDirectory
@@ -114,7 +114,10 @@ class DiskContent:
             if self._path is None:
                 raise StoreFailed(f"{self._name} was deleted")
             with _failures_named(f"cannot open {self._name}"):
-                self._open = _OpenFile(self._path)
+                try:
+                    self._open = _OpenFile(self._path)
+                except FileNotFoundError as error:
+                    raise Damaged(self._name, "its file is gone", whole=True) from error
         return self._open
 
     def has_blocks(self, offset: int, length: int) -> None:
@@ -133,7 +136,7 @@ class DiskContent:
     def punch(self, offset: int, length: int) -> bool:
         try:
             _allocate(self._file().fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length)
-        except (OSError, StoreFailed):
+        except (OSError, StoreFailed, Damaged):
             return False
         self._medium.allocated -= self._blocks.pop(offset, 0)
         return True
@@ -152,11 +155,11 @@ class DiskContent:
     def hide(self) -> None:
         if self._path is None:
             return
-        with contextlib.suppress(StoreFailed):
+        with contextlib.suppress(StoreFailed, Damaged):
             self._file()  # for those who still use it
         path, self._path = self._path, None
         try:
-            path.unlink()
+            path.unlink(missing_ok=True)
         except OSError as error:
             logger.warning("file not removed", path=str(path), why=error.strerror)
 

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     DELETED = "deleted"
     FAILED = "failed"
     CHANGED = "changed"
+    LOST = "lost"
 
 
 class Home(Protocol):

@@ -14,6 +14,7 @@ keeper            a daemon that imports contents and keeps replicas
 kills             a daemon that is killed in the midst of its work, and what must hold then
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it
+own_disk          runs a program on a small disk of its own
 ports             ports that stay one's own while nobody listens
 program           our programs, running
 raw_http2         HTTP/2 frames made by hand

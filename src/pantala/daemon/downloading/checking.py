@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from pantala.daemon.node import Node
-from pantala.errors import Damaged, DragonflyError
+from pantala.errors import Damaged
 from pantala.model.pieces import ByteRange
+from pantala.model.task import PieceRecord
 from pantala.ports import Extent
 from pantala.storage.holding import Holding
 
@@ -22,9 +23,9 @@ class _Check:
         """Stop after the piece that is being read."""
         self._given_up = True
 
-    def run(self) -> list[tuple[int, DragonflyError]]:
+    def run(self) -> list[tuple[int, Damaged]]:
         """Those that are not what they were."""
-        bad: list[tuple[int, DragonflyError]] = []
+        bad: list[tuple[int, Damaged]] = []
         for number, digest, extent in self._pieces:
             if self._given_up:
                 break
@@ -47,6 +48,20 @@ async def check(node: Node, holding: Holding, part: ByteRange) -> None:
         for piece in holding.pieces.values()
         if piece.offset < part.end and part.start < piece.offset + piece.length
     ]
+    # Where nothing of the part is here, any piece will show whether there is a file for it.
+    pieces = pieces or [*holding.pieces.values()][:1]
+    try:
+        damaged = await _damaged(node, holding, pieces)
+    except Damaged as error:
+        damaged = [(pieces[0].number, error)]
+    for number, why in damaged:
+        node.drop(holding, number, why)
+
+
+async def _damaged(
+    node: Node, holding: Holding, pieces: list[PieceRecord]
+) -> list[tuple[int, Damaged]]:
+    """Which of *pieces* are. Raises Damaged where the whole content is."""
     with holding.lease(), contextlib.ExitStack() as stack:
         extents = [
             (
@@ -58,6 +73,4 @@ async def check(node: Node, holding: Holding, part: ByteRange) -> None:
             )
             for piece in pieces
         ]
-        damaged = await node.run(_Check(extents), node.helpers)
-    for number, error in damaged:
-        node.drop(holding, number, error)
+        return await node.run(_Check(extents), node.helpers)
