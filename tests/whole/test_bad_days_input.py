@@ -42,6 +42,7 @@ def test_a_malformed_digest(cluster: Cluster, origin: Origin, digest: str) -> No
     assert not got.path.exists()
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_wrong_digest_is_its_owners_trouble(cluster: Cluster, origin: Origin) -> None:
     """Those who expect something else fail; all others with the same task get it."""
     cluster.scheduler()
@@ -93,6 +94,7 @@ def test_an_output_that_cannot_be(
     assert not origin.count()
 
 
+@pytest.mark.usefixtures("kind")
 def test_a_full_disk(cluster: Cluster, origin: Origin) -> None:
     """The user reads so; the daemon has the content all the same."""
     a = cluster.daemon("a")
@@ -103,6 +105,7 @@ def test_a_full_disk(cluster: Cluster, origin: Origin) -> None:
     until(lambda: [t.finished_piece_count for t in a.tasks().values()] == [3], "all of it held")
 
 
+@pytest.mark.usefixtures("kind")
 def test_an_output_that_appears_meanwhile(cluster: Cluster, origin: Origin) -> None:
     """Whoever came first keeps the name."""
     a = cluster.daemon("a")

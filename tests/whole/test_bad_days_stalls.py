@@ -12,7 +12,6 @@ import urllib.request
 import pytest
 
 from pantala.model.ids import task_id
-from pantala.model.task import Kind
 from pantala.testing import bad_parent as bad
 from pantala.testing.bad_parent import BadParent, Conduct
 from pantala.testing.cluster import Cluster, Node, until
@@ -21,7 +20,7 @@ from pantala.testing.origin import Origin, Pattern
 pytestmark = pytest.mark.usefixtures("unharmed")
 
 MIB = 1 << 20
-CONTENT = Pattern(64 * MIB, seed=3)
+CONTENT = Pattern(48 * MIB, seed=3)
 
 #: Slow enough to be in the middle of something.
 SLOW = {"upload": {"bandwidthLimit": "16MiB"}}
@@ -41,10 +40,11 @@ def _in_vain(child: Node) -> int:
     return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("alone", [False, True], ids=["another has it", "the only one"])
 def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone: bool) -> None:
     """Another brings what is missing, or the origin does, with the scheduler's word."""
-    cluster.capacity = "128MiB"
+    cluster.capacity = "48MiB"
     cluster.scheduler()
     names = ("a",) if alone else ("a", "b")
     parents = [cluster.daemon(name, config=SLOW) for name in names]
@@ -66,18 +66,25 @@ def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone
     assert again.result["bytes_from_cache"] == CONTENT.size
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("conduct", [bad.stall, bad.say_nothing, bad.trickle])
 def test_one_of_two_brings_nothing(cluster: Cluster, origin: Origin, conduct: Conduct) -> None:
     """The other brings all. What comes late, and wrong, changes nothing."""
-    cluster.capacity = "128MiB"
+    cluster.capacity = "48MiB"
     cluster.scheduler()
     parent, child = cluster.daemon("a", config=SLOW), cluster.daemon("c")
     origin.put("/f", CONTENT)
     assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()
-    url, task = origin.url("/f"), task_id(Kind.CACHE, origin.url("/f"))
+    url, task = origin.url("/f"), task_id(cluster.kind, origin.url("/f"))
     worse = BadParent(
-        cluster.scheduler_port, task, CONTENT.read(), conduct=conduct, url=url, name="worse"
+        cluster.scheduler_port,
+        task,
+        CONTENT.read(),
+        conduct=conduct,
+        url=url,
+        name="worse",
+        kind=cluster.kind,
     )
     with worse:
         got = cluster.get(child, url)
@@ -93,7 +100,7 @@ def test_one_of_two_brings_nothing(cluster: Cluster, origin: Origin, conduct: Co
 
 def test_a_slow_parent_is_not_taken_for_a_stopped_one(cluster: Cluster, origin: Origin) -> None:
     """Bytes that come are progress: neither the origin nor anybody else is asked as well."""
-    cluster.capacity = "128MiB"
+    cluster.capacity = "48MiB"
     cluster.scheduler()
     parent = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
     child = cluster.daemon("c")
