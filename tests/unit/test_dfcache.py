@@ -135,6 +135,19 @@ def test_import(daemon: _Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["id"] == ONE
 
 
+@pytest.mark.usefixtures("daemon")
+def test_what_takes_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever waits for the hash of a huge file is told why, unless it needs none."""
+    file = tmp_path / "model"
+    file.touch()
+    os.truncate(file, 5 << 30)
+    assert _run("import", str(file)) == 0
+    warning = "dfcache: the content's id is its hash, which takes a while for a file of this size\n"
+    assert capsys.readouterr().err == warning
+    assert _run("import", str(file), "--content-for-calculating-task-id", "x") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_path_is_made_absolute(
     daemon: _Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

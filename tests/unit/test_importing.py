@@ -23,7 +23,7 @@ from pantala.daemon.importing.reading import ImportFile
 from pantala.errors import Forbidden, SourceChanged
 from pantala.model.ids import persistent_cache_task_id
 from pantala.model.task import Kind
-from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
+from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, scheduler_pb2
 from pantala.rpc.transport import channel_options
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -361,6 +361,28 @@ async def test_a_replica_or_not(tmp_path: Path, file: Path) -> None:
             assert not held(b, task.id).account.pinned
             call = stub.UpdatePersistentCacheTask(request(task_id="f" * 64, persistent=True))
             assert (await refused(call))[0] is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_replica_of_a_task_that_was_deleted_meanwhile(tmp_path: Path, file: Path) -> None:
+    """A host that comes back with it is told that nobody counts on it: others may have the room."""
+    async with AsyncExitStack() as stack:
+        scheduler = await stack.enter_async_context(inside.scheduler(**_rows(tmp_path)))
+        port = scheduler.port
+        a = await stack.enter_async_context(inside.daemon(tmp_path, "a", port=port, **MADE))
+        async with inside.daemon(tmp_path, "b", port=port, **MADE) as b:
+            task = await import_it(a, file)
+            assert await export(b, task.id, persistent=True) == CONTENT
+            assert held(b, task.id).account.pinned
+        request = scheduler_pb2.DeletePersistentCacheTaskRequest(
+            host_id=a.config.host_id, task_id=task.id
+        )
+        await a.schedulers.require(task.id).call("DeletePersistentCacheTask", request)
+        b = await stack.enter_async_context(inside.daemon(tmp_path, "b", port=port, **MADE))
+        assert held(b, task.id).complete
+        deadline = time.monotonic() + 10
+        while held(b, task.id).account.pinned:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
 
 
 async def test_a_range(tmp_path: Path, file: Path) -> None:

@@ -24,12 +24,19 @@ class Progress:
     Args:
         stream: The terminal.
         shown: Whether to draw at all. Warnings are written in any case.
+        program: Whose warnings they are.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, stream: TextIO, *, shown: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO,
+        *,
+        shown: bool,
+        program: str = "dfget",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._program = program
         self._stream = stream
         self._shown = shown
         self._clock = clock
@@ -92,7 +99,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Write *text* on a line of its own."""
         self.clear()
-        self._stream.write(f"dfget: {one_line(text)}\n")
+        self._stream.write(f"{self._program}: {one_line(text)}\n")
         self._stream.flush()
 
     def done(self) -> None:

@@ -36,6 +36,9 @@ _TTL: Final = (300.0, 7 * 86400.0)
 
 _MAX_REPLICAS: Final = 1000
 
+#: Bytes that take some seconds to hash.
+_LARGE: Final = 4 << 30
+
 _EPILOG: Final = """\
 examples:
   dfcache import model.bin --persistent-replica-count 3 --ttl 24h
@@ -82,7 +85,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     from ._daemon import Daemon  # noqa: PLC0415  gRPC: wrong usage need not wait for it
 
     shown = not (options.no_progress or options.json) and sys.stderr.isatty()
-    progress = Progress(sys.stderr, shown=shown)
+    progress = Progress(sys.stderr, shown=shown, program="dfcache")
 
     def work() -> Mapping[str, Any]:
         try:
@@ -100,8 +103,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
-    if options.content_for_calculating_task_id is None:
-        progress.say("the content's id is its hash, which takes a while for a large file")
+    large = Path(options.path).stat().st_size > _LARGE
+    if options.content_for_calculating_task_id is None and large:
+        progress.say("the content's id is its hash, which takes a while for a file of this size")
     wanted = {
         "content_for_calculating_task_id": options.content_for_calculating_task_id,
         "path": options.path,

@@ -190,8 +190,7 @@ class TaskRecord:
         persistent: It is to stay until its time is over, whatever room others need.
         ttl: Seconds that it lives from its creation. None: as long as it is used, by its kind's
             time to live.
-        peer_id: Of what was imported: the peer as which schedulers know this copy, once all of it
-            is here; ``""``: they have not been told.
+        peer_id: Of what was imported: the peer as which schedulers know this copy, or are about to.
     """
 
     kind: Kind

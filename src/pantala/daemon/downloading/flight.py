@@ -268,6 +268,8 @@ class Flight:
         )
         holding = self._hold(record)
         self._was_here = self._was_here and holding is known
+        if not (holding.complete and holding.record.peer_id):
+            holding.know_as(self._peer_id)  # now: it must outlive whatever ends this flight
         return holding
 
     async def _describe_by_swarm(self) -> Holding | None:
@@ -361,8 +363,6 @@ class Flight:
         if driven:
             told = await self._drive(holding)
         # Others shall know of what is here, unless they have been told before.
-        if driven and holding.complete and policy_of(self._kind).imported:
-            holding.know_as(self._peer_id)
         if told:
             self._node.announcements.heard(holding)
         elif not holding.gone and (driven or not self._was_here):

@@ -117,7 +117,7 @@ class Copies:
         is there, whoever asks for it here is served from it.
         """
         holding = self._stores.get(*key)
-        if holding is None or not holding.record.peer_id:
+        if holding is None:
             return
         copy = CopyName(holding.kind, self._host_id, holding.id, holding.record.peer_id)
         scheduler = self._schedulers.require(holding.id)
