@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from pantala.errors import InvalidRequest
+from pantala.model.notation import check_task_id
+
 from ._handoff import socket_path
 
 _MAX_TIMEOUT: Final = 7 * 86400.0
@@ -168,13 +171,7 @@ def task_id(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: Not exactly 64 lower-case hexadecimal digits.
     """
-    # As model/ids.py has it, which takes 25 ms to import; a test compares them.
-    if len(text) != _ID_LENGTH or not set(text) <= _HEX:
-        raise argparse.ArgumentTypeError(
-            f"task id {text[:150]!r}: want {_ID_LENGTH} lower-case hexadecimal digits"
-        )
-    return text
-
-
-_ID_LENGTH: Final = 64
-_HEX: Final = frozenset("0123456789abcdef")
+    try:
+        return check_task_id(text)
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -2,7 +2,7 @@
 
 - :mod:`.ids`: how host, peer and task ids are made and checked
 - :mod:`.addresses`: addresses as text
-- :mod:`.notation`: ``crc32:…``, ``sha256:…`` and ``0-99`` as they are written
+- :mod:`.notation`: task ids, ``crc32:…``, ``sha256:…`` and ``0-99`` as they are written
 - :mod:`.digest`: computing such digests
 - :mod:`.pieces`: piece length, which pieces cover a range
 - :mod:`.numbers`: sets of piece numbers

@@ -28,7 +28,7 @@ from pantala.model.urls import fault_of
 
 from .filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from .headers import representation
-from .notation import parse_digest
+from .notation import check_task_id, parse_digest
 from .task import Kind
 
 __all__ = [
@@ -50,7 +50,6 @@ __all__ = [
 #: What our fingerprints begin with, lest they be those of something else that is hashed.
 _DOMAIN: Final = "pantala identity 1"
 
-_TASK_ID: Final = re.compile(r"[0-9a-f]{64}")
 _BLOB: Final = re.compile(r"://.+/v2/.+/blobs/([^?]+)")
 _NO_HOST: Final = re.compile(r"\s*https?:/*(/{3}|$|[?#])", re.IGNORECASE)
 
@@ -79,17 +78,6 @@ def _with_seed(name: str, *, seed: bool) -> str:
 def piece_id(task_id: str, number: int) -> str:
     """A piece's id."""
     return f"{task_id}-{number}"
-
-
-def check_task_id(text: str) -> str:
-    """*text*, if it is a task id. Ids become names and keys: check them where they enter.
-
-    Raises:
-        InvalidRequest: Not exactly 64 lower-case hexadecimal digits.
-    """
-    if _TASK_ID.fullmatch(text) is None:
-        raise InvalidRequest(f"task id {text[:100]!r}: want 64 lower-case hexadecimal digits")
-    return text
 
 
 class Identity(NamedTuple):

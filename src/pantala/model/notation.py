@@ -1,4 +1,4 @@
-"""Digests and ranges as they are written: in requests, headers and on command lines.
+"""Ids, digests and ranges as they are written: in requests, headers and on command lines.
 
 A module of its own because ``dfget`` needs it and may import little.
 """
@@ -18,11 +18,24 @@ _ENCODED: Final = {
 }
 ALGORITHMS: Final = tuple(_ENCODED)
 
+_TASK_ID: Final = re.compile(r"[0-9a-f]{64}")
+
 _BOUNDS: Final = re.compile(r"([0-9]*)-([0-9]*)")
 _WANT_BOUNDS: Final = "want A-B, A- or -N, in bytes"
 
 # 20 digits hold any 64-bit number; more would only serve to make us multiply.
 _MAX_DIGITS: Final = 20
+
+
+def check_task_id(text: str) -> str:
+    """*text*, if it is a task id. Ids become names and keys: check them where they enter.
+
+    Raises:
+        InvalidRequest: Not exactly 64 lower-case hexadecimal digits.
+    """
+    if _TASK_ID.fullmatch(text) is None:
+        raise InvalidRequest(f"task id {text[:100]!r}: want 64 lower-case hexadecimal digits")
+    return text
 
 
 class Digest(NamedTuple):
