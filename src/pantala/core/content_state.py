@@ -185,7 +185,7 @@ class ContentState:
         return True
 
     def touch(self, now: float) -> None:
-        """It was used here."""
+        """Somebody on this node used it at *now*."""
         self._change(now)
 
     def know_as(self, peer_id: str, now: float) -> None:

@@ -86,7 +86,7 @@ class Holding(Known):
             self._claims.notify(None)
 
     def touch(self) -> None:
-        """It was used."""
+        """Somebody has used it: it is the last to be evicted now."""
         if not self.gone:
             self._home.ledger.touch(self.account)
             self.state.touch(self.now())

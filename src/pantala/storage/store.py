@@ -111,7 +111,7 @@ class Store:
         return iter(list(self._holdings.values()))
 
     def figures(self) -> Figures:
-        """How full it is."""
+        """How full it is, in bytes and contents."""
         return Figures(
             capacity=self.ledger.capacity,
             used=self.ledger.used,

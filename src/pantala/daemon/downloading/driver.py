@@ -218,7 +218,7 @@ class Driver:
         return self._callers.is_prefetch
 
     def on_piece(self, piece: PieceRecord) -> None:
-        """A piece was published."""
+        """A piece was published: callers who want it get it at once."""
         for download in self._callers.active():
             download.arrived((piece,))
 

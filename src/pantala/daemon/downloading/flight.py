@@ -102,7 +102,7 @@ class Flight:
         return True
 
     def forget(self, download: Download) -> None:
-        """One is served otherwise."""
+        """A caller is served otherwise, and takes no part in this flight any more."""
         self._callers.remove(download)
 
     def left(self) -> None:

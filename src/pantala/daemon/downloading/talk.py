@@ -103,7 +103,7 @@ def _say_it_comes(talk: Conversation, answer: Answer) -> None:
 
 
 class Listener(Protocol):
-    """Who has the talk."""
+    """The flight, as its talk with the scheduler sees it."""
 
     @property
     def over(self) -> bool:

@@ -34,7 +34,7 @@ class Downloads(Protocol):
     """The engine, as it is seen from here."""
 
     def open(self, request: DownloadRequest) -> AbstractAsyncContextManager[Download]:
-        """Begin a download."""
+        """Begin a download; leaving the context ends it."""
 
     def begin(self, download: Download) -> None:
         """Join it to what is here, to a flight, or to a new one."""

@@ -76,7 +76,7 @@ class Importer:
 
     @property
     def busy(self) -> int:
-        """Imports under way."""
+        """How many imports are under way."""
         return len(self._under_way)
 
     async def run(self, request: ImportRequest, *, public: bool = False) -> Any:

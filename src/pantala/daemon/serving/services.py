@@ -292,7 +292,7 @@ class NodeService:
         self._schedulers = schedulers
 
     async def Info(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
-        """See node.proto."""
+        """Which program this is; see ``node.proto``."""
         return node_pb2.InfoResponse(
             version=BUILD_VERSION,
             host_id=self._node.host_id,
@@ -300,7 +300,7 @@ class NodeService:
         )
 
     async def ListTasks(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
-        """See node.proto."""
+        """What is held here; see ``node.proto``."""
         wanted = request.type if request.HasField("type") else None
         all_stores = self._node.stores.all()
         stores = all_stores if wanted is None else [self._node.stores[kind_of(wanted)]]
@@ -312,7 +312,7 @@ class NodeService:
         )
 
     async def DeleteTask(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
-        """See node.proto."""
+        """Delete a task here, or everywhere; see ``node.proto``."""
         kind, task_id = kind_of(request.type), check_task_id(request.task_id)
         answer = node_pb2.DeleteTaskResponse()
         if request.swarm:

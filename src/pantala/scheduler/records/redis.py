@@ -86,7 +86,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        """For messages."""
+        """``host:port`` of the server, for messages."""
         return host_port(self.host, self.port)
 
 
