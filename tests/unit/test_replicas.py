@@ -165,6 +165,8 @@ def test_who_is_away_for_a_moment_still_counts() -> None:
     presence.look({"a", "b"}, both, 0.0)
     presence.look({"a", "b"}, {"a": 50.0}, 50.0)
     assert count(rows, presence, 59.0, fresh=0.0).missing(TASK) == 0
+    assert presence.next_loss(59.0) == 1.0
+    assert presence.next_loss(60.0) is None
     lost = count(rows, presence, 60.0, fresh=0.0)
     assert (lost.missing(TASK), lost.lost) == (1, (rows[1],))
     presence.look({"a", "b"}, both, 61.0)

@@ -229,6 +229,7 @@ class Scheduler:
         def hosts() -> None:
             for host in sweep_hosts(world, time.monotonic()):
                 logger.warning("host is silent; forgotten", host=host.id)
+                self._imports.host_left()
 
         for interval, work, name in (
             (gc.peer_gc_interval, lambda: sweep_peers(world, time.monotonic()), "sweep of peers"),

@@ -136,6 +136,10 @@ class Imports:
             raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
         return await self._task(peer.task_key), peer
 
+    def host_left(self) -> None:
+        """A host is not here any more. Soon its copies may not count."""
+        self._replication.wake()
+
     # Questions, and deleting
 
     async def stat_task(self, side: Side, task_id: str) -> Any:

@@ -109,8 +109,9 @@ class Replication:
 
     async def rest(self) -> None:
         """Return when a turn is due."""
+        loss = self._presence.next_loss(time.monotonic())
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._interval):
+            async with asyncio.timeout(min(self._interval, loss or self._interval)):
                 await self._wanted.wait()
 
     async def turn(self) -> None:

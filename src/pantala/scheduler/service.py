@@ -121,6 +121,7 @@ class Service:
         host = claim(self._world, request.host_id, caller_of(context), time.monotonic())
         if host is not None:
             self._world.remove_host(host)
+            self._imports.host_left()
         logger.info("host left", host=request.host_id)
         return Empty()
 

@@ -70,6 +70,11 @@ class Presence:
         """Whether it has been away for so long that its copies do not count."""
         return host_id in self._away and now - self._heard[host_id] >= self._grace
 
+    def next_loss(self, now: float) -> float | None:
+        """Seconds until the copies of another host count as lost; None: no host is away."""
+        ends = (self._heard[host] + self._grace - now for host in self._away)
+        return min((left for left in ends if left > 0), default=None)
+
 
 class Attempts:
     """Hosts that were asked for a copy of a task and failed, and until when they are left alone."""
