@@ -22,7 +22,6 @@ from pantala.errors import (
     DragonflyError,
     OutOfSpace,
     SourceChanged,
-    SourceFailed,
     TimedOut,
     Unavailable,
 )
@@ -283,12 +282,7 @@ class Flight:
 
     async def _describe_by_origin(self) -> Holding:
         """The content as the origin has it."""
-        try:
-            origin = await self._origins.probe()
-        except SourceFailed as error:
-            logger.warning("origin failed", task=self._task_id, why=str(error))
-            raise
-        return await self._describe_by(origin)
+        return await self._describe_by(await self._origins.probe())
 
     async def _describe_by(self, origin: Origin) -> Holding:
         """The content as the origin has it. If it is of unknown length, all of it."""

@@ -134,6 +134,7 @@ class Origins:
                 if self._callers.sponsor() is None:
                     if silence and self._callers.active():
                         return None
+                    logger.warning("origin failed", url=public_url(origin.url), why=str(error))
                     raise
             else:
                 return origin
