@@ -85,6 +85,7 @@ def programs(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Origin]]
         cluster.scheduler()
         cluster.daemons("a", "b", config=IMPATIENT)
         yield cluster, origin
+        unharmed.check(cluster, origin)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_bad_parent(programs: tuple[Cluster, Origin], conduct: Conduct) -> Non
         assert got.bytes() == CONTENT.read()
         assert got.result["bytes_from_peers"] == CONTENT.size
         assert second.tasks()[got.result["task_id"]].reserved_bytes == CONTENT.size
-    unharmed.check(cluster, origin)
+    unharmed.look(cluster, origin)
 
 
 @pytest.mark.usefixtures("kind")
