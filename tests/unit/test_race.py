@@ -73,13 +73,13 @@ async def test_the_second_is_first(daemon: Daemon, holding: Holding) -> None:
 
     async def first() -> None:
         with race.run(second=False):
-            await daemon.node.run(writer)
+            await daemon.node.threads.receivers.run(writer)
 
     async def second() -> None:
         with race.run(second=True):
             async with daemon.node.spare.borrow(LENGTH) as view:
                 view[:] = RIGHT
-                await race.win(daemon.node, view)
+                await race.win(daemon.node.threads.helpers, view)
                 race.publish(piece_digest(crc32(RIGHT)), parent_id="p", traffic=Traffic.REMOTE_PEER)
 
     slow = asyncio.ensure_future(first())
@@ -102,13 +102,13 @@ async def test_the_first_is_first(daemon: Daemon, holding: Holding) -> None:
         with race.run(second=True):
             async with daemon.node.spare.borrow(LENGTH) as view:
                 writers.append(Writer(view))
-                await daemon.node.run(writers[0])
+                await daemon.node.threads.receivers.run(writers[0])
 
     slow = asyncio.ensure_future(second())
     await asyncio.sleep(0)
     with race.run(second=False):
         fill(race.claim.sink, RIGHT)
-        await race.win(daemon.node, None)
+        await race.win(daemon.node.threads.helpers, None)
         race.publish(piece_digest(crc32(RIGHT)), parent_id="p", traffic=Traffic.REMOTE_PEER)
     await asyncio.wait((slow,))
     assert slow.cancelled()

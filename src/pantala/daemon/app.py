@@ -131,10 +131,7 @@ class Daemon:
             parents=self._parents,
             sources=sources(config.backend, self.metrics),
             metrics=self.metrics,
-            workers=self._threads.receivers,
-            readers=self._threads.readers,
-            probers=self._threads.probers,
-            helpers=self._threads.helpers,
+            threads=self._threads,
         )
         self.engine = Engine(self.node)
         self._importer = Importer(self.node, self.schedulers)

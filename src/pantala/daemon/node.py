@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
@@ -19,7 +17,7 @@ from pantala.model.announce import Registration
 from pantala.model.ids import peer_id
 from pantala.model.task import Kind
 from pantala.net.piece_client import Connections
-from pantala.ports import Conversation, Extent, MemoryExtent, ParentLink, SchedulerLink
+from pantala.ports import Conversation, ParentLink, SchedulerLink
 from pantala.sources.registry import Registry
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -30,23 +28,10 @@ from .downloading.race import Spare
 from .downloading.room import Rooms
 from .downloading.suspects import Suspects
 from .downloading.weights import Weights
-from .host.threads import OriginThreads
+from .host.threads import Threads
 from .metrics import Metrics
 
 logger = structlog.get_logger(__name__)
-
-T_co = TypeVar("T_co", covariant=True)
-T = TypeVar("T")
-
-
-class Job(Protocol[T_co]):
-    """Blocking work that can be given up."""
-
-    def run(self) -> T_co:
-        """Do it, in a worker thread."""
-
-    def abort(self) -> None:
-        """Make :meth:`run` fail soon, from any thread."""
 
 
 class Limiters:
@@ -104,10 +89,7 @@ class Node:
         parents: ParentLink,
         sources: Registry,
         metrics: Metrics,
-        workers: ThreadPoolExecutor,
-        readers: OriginThreads,
-        probers: OriginThreads,
-        helpers: ThreadPoolExecutor,
+        threads: Threads,
     ) -> None:
         self.config = config
         self.host_id = config.host_id
@@ -126,14 +108,7 @@ class Node:
         self.tasks = tasks
         self.weights = Weights(parents, tasks)
         self.rng = random.Random()  # noqa: S311  chooses parents, keeps no secret
-        #: Threads that receive pieces from parents; each is bound by the piece's time limits.
-        self.workers = workers
-        #: Threads that receive from origins.
-        self.readers = readers
-        #: Threads that ask origins what a content is; those who receive must not hold them up.
-        self.probers = probers
-        #: Threads for what needs only this machine: checksums and the like.
-        self.helpers = helpers
+        self.threads = threads
 
     def revalidates(self, kind: Kind) -> bool:
         """Contents of this kind are compared with their origins before they are given away."""
@@ -156,51 +131,11 @@ class Node:
             else:
                 holding.drop(number)
 
-    async def read(self, extent: Extent, offset: int, count: int) -> memoryview:
-        """Bytes of *extent*: in a thread, but for memory, which needs no waiting for.
-
-        Raises:
-            Damaged: They cannot be read any more.
-        """
-        if isinstance(extent, MemoryExtent):
-            return extent.read(offset, count)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.helpers, extent.read, offset, count)
-
-    async def run(self, job: Job[T], pool: ThreadPoolExecutor | None = None) -> T:
-        """Do blocking work in a worker thread.
-
-        When cancelled, the job is given up, and this returns only after its thread has let go
-        of everything: memory it received into may be used for something else then.
-        """
-        running = (pool or self.workers).submit(job.run)
-        future = asyncio.wrap_future(running)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if not running.cancel():  # it has begun
-                job.abort()
-                await _certainly(future)
-            raise
-
-    async def run_for(self, url: str, job: Job[T], threads: OriginThreads) -> T:
-        """The same in one of *threads*, when it is the turn of those who ask the host of *url*."""
-        async with threads.turn(url):
-            return await self.run(job, threads.pool)
-
 
 def new_peer_id(config: DaemonConfig) -> str:
     """A name for one attempt of this node at one task."""
     host = config.host
     return peer_id(host.ip, host.hostname, str(uuid.uuid4()), seed=config.seed_peer.enable)
-
-
-async def _certainly(future: asyncio.Future[Any]) -> None:
-    """Wait until *future* is done, come what may."""
-    while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((future,))
-    future.exception()
 
 
 async def take(bucket: Bucket, amount: int) -> None:

@@ -73,4 +73,4 @@ async def _damaged(
             )
             for piece in pieces
         ]
-        return await node.run(_Check(extents), node.helpers)
+        return await node.threads.helpers.run(_Check(extents))

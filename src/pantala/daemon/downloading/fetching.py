@@ -267,7 +267,7 @@ class Fetcher:
             data, digest = await self._node.parents.fetch(
                 parent, self._kind, self._task_id, offer, limit=self._limits.piece
             )
-            await self._node.run(Fill(place.sink, data), self._node.helpers)
+            await self._node.threads.helpers.run(Fill(place.sink, data))
             return digest
         request = PieceRequest(self._tag, self._task_id, place.piece.number)
         job = PieceFetch(
@@ -282,7 +282,7 @@ class Fetcher:
         key = what.number, what.second
         self._jobs[key] = name, job
         try:
-            digest = await self._node.run(job)
+            digest = await self._node.threads.receivers.run(job)
         finally:
             del self._jobs[key]
         self.pace.took(name, place.piece.length, job.seconds)
@@ -300,7 +300,7 @@ class Fetcher:
             if origin.reading is not None and not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
             job = SourceFetch(origin, place.piece, place.sink)
-            digest = await self._node.run_for(origin.url, job, self._node.readers)
+            digest = await self._node.threads.readers.run(origin.url, job)
             if not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
             self._certain = True
@@ -318,7 +318,7 @@ class Fetcher:
         race = self._races[what.number]
         _, slower = self._jobs.get((what.number, not what.second), (None, None))
         try:
-            await race.win(self._node, place.beside)
+            await race.win(self._node.threads.helpers, place.beside)
             piece = race.publish(digest, parent_id=parent, traffic=traffic)
             await race.claim.kept()
         except TaskDeleted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from pantala.daemon.node import Node, take
@@ -39,7 +38,7 @@ async def grow(
         claim = holding.claim(piece.number)
         try:
             with contextlib.closing(holding.content.extent(piece.offset, piece.length)) as extent:
-                crc = await node.run(Checksum(extent), node.helpers)
+                crc = await node.threads.helpers.run(Checksum(extent))
         except BaseException:  # cancelled, too: a claim must not outlive its receiver
             claim.abandon()
             raise
@@ -56,7 +55,7 @@ async def _stream(node: Node, holding: Holding, callers: Callers, origin: Origin
             sink = await node.rooms[holding.kind].extend(holding, callers)
             with contextlib.closing(sink):
                 await take(node.limiters.source, sink.length)
-                count = await node.run_for(origin.url, StreamFetch(body, sink), node.readers)
+                count = await node.threads.readers.run(origin.url, StreamFetch(body, sink))
             received += count
             node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
             for download in callers.active():
@@ -64,4 +63,4 @@ async def _stream(node: Node, holding: Holding, callers: Callers, origin: Origin
             if count < sink.length:
                 return received
     finally:
-        await asyncio.get_running_loop().run_in_executor(node.helpers, body.close)
+        await node.threads.helpers.call(body.close)

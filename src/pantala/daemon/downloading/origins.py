@@ -123,7 +123,7 @@ class Origins:
         while True:
             origin = self.current()
             try:
-                await self._node.run_for(origin.url, Probe(origin), self._node.probers)
+                await self._node.threads.probers.run(origin.url, Probe(origin))
             except (SourceFailed, InvalidRequest) as error:
                 if silence and not is_refusal(error):
                     logger.warning(

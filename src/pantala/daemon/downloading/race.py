@@ -14,15 +14,13 @@ import asyncio
 import mmap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from pantala.daemon.host.threads import Workers
 from pantala.model.pieces import Piece
 from pantala.model.task import PieceRecord, Traffic
 from pantala.ports import Sink, fill
 from pantala.storage.claims import Claim
-
-if TYPE_CHECKING:
-    from pantala.daemon.node import Node
 
 #: Bytes of buffers for second fetches, over all downloads: two of the longest pieces that there
 #: are, 32 of the shortest.
@@ -113,11 +111,11 @@ class Race:
         """Nobody takes part any more."""
         return not self._runners
 
-    async def win(self, node: Node, beside: memoryview | None) -> None:
+    async def win(self, helpers: Workers, beside: memoryview | None) -> None:
         """Have the piece, which was verified, in its place, and nobody else who might write there.
 
         Args:
-            node: For its threads.
+            helpers: Copy from one to the other.
             beside: Where the second received it; None: it is the first who calls.
 
         Raises:
@@ -132,7 +130,7 @@ class Race:
         if other is not None:
             # Its task ends only after its thread has let go of the sink.
             await asyncio.wait((other,))
-        await node.run(Fill(self.claim.sink, beside), node.helpers)
+        await helpers.run(Fill(self.claim.sink, beside))
 
     def publish(self, digest: str, *, parent_id: str | None, traffic: Traffic) -> PieceRecord:
         """See :meth:`Claim.publish`; after :meth:`win`."""

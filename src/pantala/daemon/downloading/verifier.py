@@ -155,7 +155,6 @@ class Verifier:
 
     async def _hash(self, holding: Holding, algorithm: str) -> Digest:
         """Hash a whole content once for all who ask."""
-        loop = asyncio.get_running_loop()
         state = hasher(algorithm)
         total = holding.total
 
@@ -165,5 +164,5 @@ class Verifier:
 
         with holding.lease(), closing(holding.extent(ByteRange(0, total))) as extent:
             for at in range(0, total, _HASH_STEP):
-                await loop.run_in_executor(self._node.helpers, take, at)
+                await self._node.threads.helpers.call(take, at)
         return state.digest()

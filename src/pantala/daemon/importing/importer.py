@@ -123,7 +123,7 @@ class Importer:
             application=request.application,
             piece_length=request.piece_length,
         )
-        return await self._node.run(Identifying(file, identify), self._node.helpers)
+        return await self._node.threads.helpers.run(Identifying(file, identify))
 
     @contextlib.contextmanager
     def _alone(self, task_id: str) -> Iterator[None]:
@@ -206,7 +206,7 @@ class Importer:
             claims.append(claim)
             try:
                 work = Copying(file, claim.piece, claim.sink)
-                digest = await self._node.run(work, self._node.helpers)
+                digest = await self._node.threads.helpers.run(work)
                 claim.publish(digest, parent_id=None, traffic=Traffic.LOCAL_PEER)
             except BaseException:
                 claim.abandon()

@@ -49,7 +49,7 @@ async def _probe(node: Node, url: str, headers: Mapping[str, str]) -> Origin:
         retries=0,
     )
     try:
-        await node.run_for(url, Probe(origin), node.probers)
+        await node.threads.probers.run(url, Probe(origin))
     finally:
-        await asyncio.get_running_loop().run_in_executor(node.helpers, origin.close)
+        await node.threads.helpers.call(origin.close)
     return origin

@@ -289,7 +289,7 @@ async def _send_content(node: Node, client: _Client, download: Download) -> None
     part = download.part
     with contextlib.closing(download.holding.extent(part)) as extent:
         for at in range(0, part.length, MAX_CONTENT):
-            with await node.read(extent, at, min(MAX_CONTENT, part.length - at)) as content:
+            with await node.threads.read(extent, at, min(MAX_CONTENT, part.length - at)) as content:
                 head = {"event": "content", "offset": part.start + at, "inline": len(content)}
                 await client.send(head)
                 await client.send_raw(content)

@@ -245,6 +245,6 @@ async def _arrived(node: Node, download: Download, piece: PieceRecord, traffic: 
         # The one copy on this way: into the message.
         part = ByteRange(piece.offset, piece.length)
         extent = download.holding.extent(part)
-        with contextlib.closing(extent), await node.read(extent, 0, piece.length) as view:
+        with contextlib.closing(extent), await node.threads.read(extent, 0, piece.length) as view:
             message.content = bytes(view)
     return dfdaemon_pb2.DownloadPieceFinishedResponse(piece=message)

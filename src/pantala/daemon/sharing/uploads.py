@@ -127,7 +127,7 @@ class NodeUploads:
         """
         async with self.piece(kind, task_id, number) as (record, extent):
             await self.pace(record.length)
-            return record, await self._node.run(_Copy(extent, record.digest), self._node.helpers)
+            return record, await self._node.threads.helpers.run(_Copy(extent, record.digest))
 
     async def version(self, holding: Holding) -> str:
         """The version of what is held; ``""`` when it has none.

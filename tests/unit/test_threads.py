@@ -1,16 +1,14 @@
-"""daemon/node.py: work in threads that can be given up, and whose threads it may use."""
+"""daemon/host/threads.py: work in threads that can be given up, and whose threads it may use."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from pantala.daemon.host.threads import OriginThreads
-from pantala.testing import inside
+from pantala.daemon.host.threads import OriginWorkers
 
 
 class Waiting:
@@ -31,34 +29,32 @@ class Waiting:
 
 
 @pytest.fixture
-def threads() -> Iterator[OriginThreads]:
+def threads() -> Iterator[OriginWorkers]:
     """Four, of which one host gets two."""
-    threads = OriginThreads("test", count=4, share=2)
+    threads = OriginWorkers("test", count=4, share=2)
     yield threads
-    threads.pool.shutdown()
+    threads.shutdown()
 
 
-async def test_one_host_gets_its_share(tmp_path: Path, threads: OriginThreads) -> None:
+async def test_one_host_gets_its_share(threads: OriginWorkers) -> None:
     """Others are served meanwhile; the next of the same host when one of the two has ended."""
     urls = ["http://u:p@A/1", "http://a/2?x", "HTTP://a/3", "http://b/1", "https://a:1/1"]
     jobs = [Waiting() for _ in urls]
-    async with inside.daemon(tmp_path) as daemon:
-        running = [
-            asyncio.ensure_future(daemon.node.run_for(url, job, threads))
-            for url, job in zip(urls, jobs, strict=True)
-        ]
-        await begun(*jobs[:2], *jobs[3:])
-        assert not jobs[2].begun.is_set()
-        running[0].cancel()
-        await begun(jobs[2])
-        for job in jobs:
-            job.abort()
-        ended = await asyncio.gather(*running, return_exceptions=True)
+    running = [
+        asyncio.ensure_future(threads.run(url, job)) for url, job in zip(urls, jobs, strict=True)
+    ]
+    await begun(*jobs[:2], *jobs[3:])
+    assert not jobs[2].begun.is_set()
+    running[0].cancel()
+    await begun(jobs[2])
+    for job in jobs:
+        job.abort()
+    ended = await asyncio.gather(*running, return_exceptions=True)
     assert isinstance(ended[0], asyncio.CancelledError)
     assert ended[1:] == [True] * 4
 
 
-async def test_hosts_are_forgotten(threads: OriginThreads) -> None:
+async def test_hosts_are_forgotten(threads: OriginWorkers) -> None:
     """As soon as nobody waits for them; a URL without a sensible host is as good as any."""
     for url in ("http://a/", "file:///x", "http://[/"):
         async with threads.turn(url):
