@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantala.core import beliefs as module
-from pantala.core.beliefs import Beliefs, Greeting, TaskKey, Tell
+from pantala.core.beliefs import Beliefs, Greeting, TaskAnnouncement, TaskKey
 from pantala.model.task import Kind
 
 INTERVAL = 60.0
@@ -75,7 +75,7 @@ class Play:
             played.copies[KEYS[0]] = {(-1, -1)}
         self.here: dict[TaskKey, Amount] = {}
         self.copy = 0
-        self.tells: list[tuple[Tell, Amount | None]] = []
+        self.tells: list[tuple[TaskAnnouncement, Amount | None]] = []
         self.streams: dict[TaskKey, Stream] = {}
         #: Announcements that have arrived, and what each scheduler called itself then.
         self.greetings: list[tuple[Greeting, str | None]] = []
@@ -156,7 +156,7 @@ class Play:
         if self.tells:
             self.beliefs.untold(self.tells.pop(0)[0])
 
-    def _hear(self, tell: Tell, what: Amount | None, *, answered: bool) -> None:
+    def _hear(self, tell: TaskAnnouncement, what: Amount | None, *, answered: bool) -> None:
         played = self.schedulers[tell.address]
         if not played.reachable:
             self.beliefs.untold(tell)

@@ -19,21 +19,21 @@ from pantala.core.transfer import (
     Command,
     Drop,
     Event,
+    FailPieces,
     Fetch,
     Finish,
     Follow,
     Lost,
     Offered,
-    Refuse,
+    Phase,
     Scheduled,
     SchedulerLost,
     Stored,
-    Talk,
     ToldBackToSource,
     ToldEmpty,
     Transfer,
     Wanted,
-    Weighed,
+    WeightChanged,
 )
 from pantala.model.announce import (
     Failed,
@@ -83,7 +83,7 @@ def check(tr: Transfer) -> None:
         assert tr.parents[name].open or tr.parents[name].busy
     if not tr.over and tr.wanted and not flying:
         # Silence is allowed only while somebody else has the word.
-        assert tr.talk is Talk.ASKING or any(parent.open for parent in tr.parents.values())
+        assert tr.phase is Phase.ASKING or any(parent.open for parent in tr.parents.values())
 
 
 class Stage:
@@ -123,7 +123,7 @@ class Stage:
                 assert not self.tr.parents[name].bad
             case Drop(name):
                 assert self.tr.parents[name].bad
-            case Refuse(pieces):
+            case FailPieces(pieces):
                 assert pieces
                 assert not pieces & self.tr.wanted.keys()
             case Finish():
@@ -137,7 +137,7 @@ class Stage:
             assert parent in self.tr.offers[number]
             return
         assert self.tr.wanted[number]
-        assert self.tr.talk in (Talk.SOURCE, Talk.ALONE)
+        assert self.tr.phase in (Phase.SOURCE, Phase.ALONE)
         assert not set(self.tr.offers.get(number, ())) - self.tr.quiet
         if self.tr.source_in_order:
             assert [p for _, _, p in fetches(self.tr)].count(None) == 1
@@ -252,7 +252,7 @@ def test_without_a_scheduler() -> None:
 
 
 def test_nothing_is_said_before_the_scheduler_has_answered() -> None:
-    """Its first word ends a talk about nothing."""
+    """Its first word ends a download of nothing."""
     Stage().play(
         (wanted(), []),
         (scheduled(), [Started(), Finished(), Finish()]),
@@ -342,7 +342,7 @@ def test_who_must_not_ask_the_origin_is_refused() -> None:
     """Absolutely: told to go there, such a peer answers with a plain failure."""
     Stage().play(
         (wanted(0, 1, source=False), []),
-        (ToldBackToSource(), [Failed(), Refuse(frozenset({0, 1})), Finish()]),
+        (ToldBackToSource(), [Failed(), FailPieces(frozenset({0, 1})), Finish()]),
     )
 
 
@@ -353,7 +353,7 @@ def test_alone_the_parents_come_before_a_refusal() -> None:
         (scheduled("p"), [Started(), Follow("p")]),
         (SchedulerLost(), []),
         (Offered("p", 0), [Fetch(0, "p")]),
-        (Closed("p"), [Refuse(frozenset({1}))]),
+        (Closed("p"), [FailPieces(frozenset({1}))]),
         (stored(0), [Finish()]),
     )
 
@@ -364,7 +364,7 @@ def test_a_shared_download_asks_the_origin_for_some_only() -> None:
         (Wanted({0: True, 1: False}), []),
         (
             ToldBackToSource(),
-            [SourceStarted(), Fetch(0, None), Refuse(frozenset({1}))],
+            [SourceStarted(), Fetch(0, None), FailPieces(frozenset({1}))],
         ),
         (
             stored(0),
@@ -519,7 +519,7 @@ def test_a_parent_says_what_it_can_give() -> None:
     tr.handle(wanted(*range(1001)))
     assert (at_first, tr.has_backlog) == (False, True)
     tr.handle(Scheduled({"a": 1.0, "b": 1.0}))
-    assert [*tr.handle(Weighed("a", 1e9)), *tr.handle(Weighed("stranger", 1e9))] == []
+    assert [*tr.handle(WeightChanged("a", 1e9)), *tr.handle(WeightChanged("stranger", 1e9))] == []
     for number in range(1000):
         tr.offers[number] = ["a", "b"]
         tr._queue(number)
@@ -682,7 +682,7 @@ def test_silence_is_no_reason_to_refuse() -> None:
     stage.handle(Offered("p", 0))
     stage.handle(SchedulerLost())
     assert stage.handle(look(0, quiet=("p",))) == []
-    assert stage.handle(Lost(0)) == [Drop("p"), Refuse(frozenset({0, 1})), Finish()]
+    assert stage.handle(Lost(0)) == [Drop("p"), FailPieces(frozenset({0, 1})), Finish()]
 
 
 def test_silence_does_not_use_up_the_answers() -> None:
@@ -748,7 +748,7 @@ class AnyStory(RuleBasedStateMachine):
     @rule(name=NAMES, weight=st.floats(0.1, 10))
     def weighed(self, name: str, weight: float) -> None:
         """Known or not."""
-        self.stage.handle(Weighed(name, weight))
+        self.stage.handle(WeightChanged(name, weight))
 
     @rule(answer=st.sampled_from([ToldBackToSource(), ToldEmpty(), SchedulerLost()]))
     def answered(self, answer: Event) -> None:
@@ -877,7 +877,7 @@ class World:
                     self.following.pop(name, None)
                 case Reschedule():
                     self.asked = True
-                case Refuse(pieces):
+                case FailPieces(pieces):
                     self.callers = [c for c in self.callers if not c[0] & pieces]
                 case Finish():
                     self.over = True

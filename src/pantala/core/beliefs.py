@@ -8,8 +8,8 @@ however it came about::
 
     listed, announced, lost, ───►┌─────────┐──► Greeting: announce this host; afresh, if the
     forgot, settle               │         │    scheduler is to forget it first
-    spoke, knows ───────────────►│ Beliefs │──► Tell(version): this host holds a task
-    holds, drops ───────────────►│         │──► Tell(None): it holds it no longer
+    spoke, knows ───────────────►│ Beliefs │──► TaskAnnouncement(version): this host holds a task
+    holds, drops ───────────────►│         │──► TaskAnnouncement(None): it holds it no longer
     told, untold ───────────────►└─────────┘
 
 What is here has a version, a new one whenever more is here; what a scheduler may believe is the
@@ -65,7 +65,7 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class TaskAnnouncement:
     """Command: tell a scheduler that this host holds a task, or with version None, no longer."""
 
     address: str
@@ -102,7 +102,7 @@ class _Scheduler:
     told: dict[TaskKey, int] = field(default_factory=dict)
     pending: OrderedDict[TaskKey, None] = field(default_factory=OrderedDict)
     failed: set[TaskKey] = field(default_factory=set)
-    underway: dict[TaskKey, Tell] = field(default_factory=dict)
+    underway: dict[TaskKey, TaskAnnouncement] = field(default_factory=dict)
     void: set[TaskKey] = field(default_factory=set)
     greeting: Greeting | None = None
     latest: set[TaskKey] = field(default_factory=set)
@@ -328,14 +328,14 @@ class Beliefs:
 
     # -- what must be said ---------------------------------------------------------------------
 
-    def take(self, limit: int, only: TaskKey | None = None) -> list[Tell]:
+    def take(self, limit: int, only: TaskKey | None = None) -> list[TaskAnnouncement]:
         """What is to be said now, each to be answered by :meth:`told` or :meth:`untold`.
 
         Args:
             limit: How much each scheduler is told at once, what is under way included.
             only: Of this task alone, whatever the limit.
         """
-        taken: list[Tell] = []
+        taken: list[TaskAnnouncement] = []
         for address, scheduler in self._all.items():
             if not scheduler.available:
                 continue
@@ -351,7 +351,7 @@ class Beliefs:
         return taken
 
     def _hand_out(
-        self, address: str, scheduler: _Scheduler, key: TaskKey, taken: list[Tell]
+        self, address: str, scheduler: _Scheduler, key: TaskKey, taken: list[TaskAnnouncement]
     ) -> None:
         version, believed = self._here.get(key), scheduler.told.get(key)
         if key in self._spoken or believed == version:
@@ -363,33 +363,33 @@ class Beliefs:
         else:
             scheduler.told[key] = _UNSURE
         scheduler.touch(key)
-        tell = scheduler.underway[key] = Tell(address, key, version)
-        taken.append(tell)
+        news = scheduler.underway[key] = TaskAnnouncement(address, key, version)
+        taken.append(news)
 
-    def told(self, tell: Tell) -> None:
+    def told(self, news: TaskAnnouncement) -> None:
         """A scheduler has heard and answered it."""
-        scheduler = self._ended(tell)
+        scheduler = self._ended(news)
         if scheduler is not None:
-            if tell.key in scheduler.void:
-                scheduler.void.discard(tell.key)
-            elif tell.version is None:
-                scheduler.told.pop(tell.key, None)
+            if news.key in scheduler.void:
+                scheduler.void.discard(news.key)
+            elif news.version is None:
+                scheduler.told.pop(news.key, None)
             else:
-                scheduler.told[tell.key] = tell.version
-            scheduler.compare(tell.key)
+                scheduler.told[news.key] = news.version
+            scheduler.compare(news.key)
 
-    def untold(self, tell: Tell) -> None:
+    def untold(self, news: TaskAnnouncement) -> None:
         """It could not be said, or nobody knows whether it was heard: again, next time."""
-        scheduler = self._ended(tell)
+        scheduler = self._ended(news)
         if scheduler is not None:
-            scheduler.void.discard(tell.key)
-            scheduler.pending.pop(tell.key, None)
-            scheduler.failed.add(tell.key)
+            scheduler.void.discard(news.key)
+            scheduler.pending.pop(news.key, None)
+            scheduler.failed.add(news.key)
 
-    def _ended(self, tell: Tell) -> _Scheduler | None:
+    def _ended(self, news: TaskAnnouncement) -> _Scheduler | None:
         """Whom it was told; None if it is of an earlier list of schedulers."""
-        scheduler = self._all.get(tell.address)
-        if scheduler is None or scheduler.underway.get(tell.key) is not tell:
+        scheduler = self._all.get(news.address)
+        if scheduler is None or scheduler.underway.get(news.key) is not news:
             return None
-        del scheduler.underway[tell.key]
+        del scheduler.underway[news.key]
         return scheduler

@@ -1,7 +1,7 @@
 """One download of one task on one node: events in, commands out.
 
-It knows which pieces are wanted, who offers them, which are being fetched, and where the talk
-with the scheduler stands; from these it decides what to fetch next, from whom, and what to tell.
+It knows which pieces are wanted, who offers them, which are being fetched, and what the
+scheduler has said; from these it decides what to fetch next, from whom, and what to tell.
 It never waits and moves no bytes: the shell (``daemon.downloading.driver``) carries out the
 commands and comes back with events.
 
@@ -9,7 +9,7 @@ commands and comes back with events.
     Scheduled ────────►│          │──► Follow(parent): collect what it offers
     ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
     SchedulerLost ────►│          │──► a Report: one message to the scheduler
-    Offered, Closed ──►│          │──► Refuse(pieces): nobody will ever provide them
+    Offered, Closed ──►│          │──► FailPieces(pieces): nobody will ever provide them
     Stored, Lost ─────►│          │──► Finish
     Look ─────────────►└──────────┘
 
@@ -23,7 +23,7 @@ it; only the last is used from outside, by its one door, ``handle``:
 - :mod:`.events`: the words: what can happen, and what is to be done about it
 - :mod:`.supply`: which pieces are wanted, who has them, which are on their way
 - :mod:`.picking`: which of them is fetched next, from whom, and which a second time
-- :mod:`.machine`: the talk with the scheduler, the origin, and the end
+- :mod:`.machine`: what the scheduler says, the origin, and the end
 """
 
 from .events import (
@@ -31,21 +31,21 @@ from .events import (
     Command,
     Drop,
     Event,
+    FailPieces,
     Fetch,
     Finish,
     Follow,
     Lost,
     Offered,
-    Refuse,
     Scheduled,
     SchedulerLost,
     Stored,
     ToldBackToSource,
     ToldEmpty,
     Wanted,
-    Weighed,
+    WeightChanged,
 )
-from .machine import Talk, Transfer
+from .machine import Phase, Transfer
 from .picking import MAX_TWICE
 
 __all__ = [
@@ -54,19 +54,19 @@ __all__ = [
     "Command",
     "Drop",
     "Event",
+    "FailPieces",
     "Fetch",
     "Finish",
     "Follow",
     "Lost",
     "Offered",
-    "Refuse",
+    "Phase",
     "Scheduled",
     "SchedulerLost",
     "Stored",
-    "Talk",
     "ToldBackToSource",
     "ToldEmpty",
     "Transfer",
     "Wanted",
-    "Weighed",
+    "WeightChanged",
 ]

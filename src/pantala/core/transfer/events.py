@@ -34,7 +34,7 @@ class Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class WeightChanged:
     """What a parent can give has changed; the weight is as in :class:`Scheduled`."""
 
     parent: str
@@ -53,7 +53,7 @@ class ToldEmpty:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLost:
-    """There is no scheduler, or the talk with it broke off."""
+    """There is no scheduler, or the announce stream broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Lost:
 Event = (
     Wanted
     | Scheduled
-    | Weighed
+    | WeightChanged
     | ToldBackToSource
     | ToldEmpty
     | SchedulerLost
@@ -136,7 +136,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class FailPieces:
     """Nobody will provide these pieces to those who want them; fail them."""
 
     pieces: frozenset[int]
@@ -148,4 +148,4 @@ class Finish:
 
 
 #: A report is a message to the scheduler. The shell may add to it what went wrong.
-Command = Fetch | Follow | Drop | Refuse | Finish | Report
+Command = Fetch | Follow | Drop | FailPieces | Finish | Report

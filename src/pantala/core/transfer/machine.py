@@ -1,4 +1,4 @@
-"""The talk with the scheduler, the origin, and the end of a download.
+"""What the scheduler says, the origin, and the end of a download.
 
     ASKING ──Scheduled──► FOLLOWING ──missing pieces──► ASKING  (at most max_schedules answers)
        │                                        └──too often──► ALONE
@@ -9,7 +9,7 @@
 What makes this hard is that a download must neither hang nor end too early. So after every event
 that leaves something wanted, one of these is true: a fetch is under way; the scheduler has the
 word; a parent may still offer something. When none is, the transfer is stuck, and says something
-itself: it asks the scheduler anew, or, when nobody is left to ask, refuses the pieces to those who
+itself: it asks the scheduler anew, or, when nobody is left to ask, fails the pieces for those who
 want them.
 
 Nobody may be asked without end, either. The scheduler's answers are counted; a parent that failed
@@ -41,23 +41,23 @@ from .events import (
     Closed,
     Command,
     Event,
+    FailPieces,
     Finish,
     Lost,
     Offered,
-    Refuse,
     Scheduled,
     SchedulerLost,
     Stored,
     ToldBackToSource,
     ToldEmpty,
     Wanted,
-    Weighed,
+    WeightChanged,
 )
 from .picking import Picker
 
 
-class Talk(Enum):
-    """Where the talk with the scheduler stands."""
+class Phase(Enum):
+    """How the download stands with its scheduler."""
 
     #: The scheduler has the word: its answer is waited for.
     ASKING = auto()
@@ -76,7 +76,7 @@ class Transfer(Picker):
     Args:
         rng: For choosing pieces and parents.
         max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
-        max_schedules: Answers of the scheduler that are acted on; one more ends the talk.
+        max_schedules: Answers of the scheduler that are acted on; after that it is not asked.
         source_in_order: The origin serves a single pass from front to back: one fetch at a
             time, in the order of the pieces. May be set at any time.
     """
@@ -84,7 +84,7 @@ class Transfer(Picker):
     max_schedules: int = 5
     source_in_order: bool = False
 
-    talk: Talk = field(init=False, default=Talk.ASKING)
+    phase: Phase = field(init=False, default=Phase.ASKING)
     #: Answers of the scheduler so far.
     schedules: int = field(init=False, default=0)
     #: The last command was given.
@@ -111,11 +111,11 @@ class Transfer(Picker):
                 commands = self._want(pieces)
             case Scheduled() | ToldBackToSource() | ToldEmpty():
                 commands = self._take_answer(event)
-            case Weighed(parent, weight):
+            case WeightChanged(parent, weight):
                 if parent in self.parents:
                     self.parents[parent].weight = weight
             case SchedulerLost():
-                self.talk = Talk.ALONE
+                self.phase = Phase.ALONE
             case Offered(parent, number):
                 self._speaks(parent)
                 self._offer(parent, number)
@@ -129,27 +129,27 @@ class Transfer(Picker):
         return commands
 
     def _take_answer(self, answer: Scheduled | ToldBackToSource | ToldEmpty) -> list[Command]:
-        if self.talk is Talk.ALONE:  # the scheduler takes no more words from us
+        if self.phase is Phase.ALONE:  # the scheduler takes no more words from us
             return []
         self.schedules += 1
         if isinstance(answer, ToldBackToSource):
             return self._take_source()
         if self.schedules > self.max_schedules:
-            self.talk = Talk.ALONE
+            self.phase = Phase.ALONE
             return [Failed()]
         return self._take_parents(answer.parents if isinstance(answer, Scheduled) else {})
 
     def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
-        self.talk = Talk.FOLLOWING
+        self.phase = Phase.FOLLOWING
         return [Started(), *self._meet(parents)]
 
     def _take_source(self) -> list[Command]:
         if any(self.wanted.values()) or not self.wanted:
-            self.talk = Talk.SOURCE
+            self.phase = Phase.SOURCE
             return [SourceStarted()]
         # Nobody here lets us ask the origin. Saying "the origin failed" would count against the
         # origin at the scheduler, so this is a plain failure.
-        self.talk = Talk.ALONE
+        self.phase = Phase.ALONE
         return [Failed()]
 
     def _store(self, piece: PieceRecord, *, second: bool) -> list[Command]:
@@ -168,7 +168,7 @@ class Transfer(Picker):
         else:
             self.parents[name].doubtful = False
             report = PieceFinished(piece)
-        return [] if self.talk is Talk.ALONE else [report]
+        return [] if self.phase is Phase.ALONE else [report]
 
     def _lose(self, number: int, *, blame: bool, second: bool) -> list[Command]:
         fetches = self.second if second else self.in_flight
@@ -178,7 +178,7 @@ class Transfer(Picker):
         self._landed(fetches, number)
         commands: list[Command] = []
         if name is not None:
-            if self.talk is not Talk.ALONE:
+            if self.phase is not Phase.ALONE:
                 commands.append(PieceFailed(number, name))
             if blame:
                 commands += self._ban(name)
@@ -205,7 +205,7 @@ class Transfer(Picker):
 
     def _is_unanswered(self) -> bool:
         """The scheduler has not said its first word; until then it takes no reports."""
-        return self.talk is Talk.ASKING and self.schedules == 0
+        return self.phase is Phase.ASKING and self.schedules == 0
 
     # -- the origin ----------------------------------------------------------------------------
 
@@ -214,9 +214,9 @@ class Transfer(Picker):
 
         Alone, those parents come first that may still offer something.
         """
-        if self.talk is Talk.SOURCE:
+        if self.phase is Phase.SOURCE:
             return True
-        return self.talk is Talk.ALONE and not self._somebody_may_offer()
+        return self.phase is Phase.ALONE and not self._somebody_may_offer()
 
     def _fetch_from_source(self, commands: list[Command]) -> None:
         limit = self.max_in_flight
@@ -245,9 +245,9 @@ class Transfer(Picker):
 
     def _is_stuck(self) -> bool:
         """Some piece has no provider, none can turn up, and nothing is on its way to change it."""
-        if self.talk is Talk.ASKING or self._somebody_may_offer():
+        if self.phase is Phase.ASKING or self._somebody_may_offer():
             return False
-        if self.talk is Talk.FOLLOWING:
+        if self.phase is Phase.FOLLOWING:
             if self.schedules < self.max_schedules and self._stranded():
                 return True
             return any(self._is_homeless(n) for n in self.unoffered)
@@ -264,21 +264,21 @@ class Transfer(Picker):
         return frozenset(n for n in self.unoffered if not self.wanted[n] and not self.offers.get(n))
 
     def _unstick(self) -> list[Command]:
-        if self.talk is Talk.FOLLOWING:
-            self.talk = Talk.ASKING
+        if self.phase is Phase.FOLLOWING:
+            self.phase = Phase.ASKING
             return [Reschedule(tuple(self.parents))]
         hopeless = self._hopeless()
         for number in hopeless:
             del self.unoffered[number]
             del self.wanted[number]
         self.gave_up = True
-        return [Refuse(hopeless)]
+        return [FailPieces(hopeless)]
 
     def _finish(self) -> list[Command]:
         self.over = True
-        if self.talk is Talk.ALONE:
+        if self.phase is Phase.ALONE:
             return [Finish()]
         if self.gave_up:  # its callers left: no fault of the origin's
             return [Failed(), Finish()]
-        done = SourceFinished() if self.talk is Talk.SOURCE else Finished()
+        done = SourceFinished() if self.phase is Phase.SOURCE else Finished()
         return [done, Finish()]

@@ -100,12 +100,12 @@ class Driver:
     @property
     def at_source(self) -> bool:
         """The scheduler has sent us to the origin."""
-        return self._transfer.talk is t.Talk.SOURCE
+        return self._transfer.phase is t.Phase.SOURCE
 
     @property
     def stage(self) -> str:
         """Where it stands, for people."""
-        return self._transfer.talk.name.lower()
+        return self._transfer.phase.name.lower()
 
     async def run(self) -> None:
         """Bring everything that is wanted, or fail those who want what cannot be had.
@@ -185,9 +185,9 @@ class Driver:
                 self._unfollow(parent)
                 if parent in self._unwatch:
                     self._unwatch.pop(parent)()
-            case t.Refuse() if self._fetcher.others:
+            case t.FailPieces() if self._fetcher.others:
                 self._break(_left_alone())
-            case t.Refuse(pieces):
+            case t.FailPieces(pieces):
                 # Children that wait for them here must look elsewhere.
                 self.holding.coming -= pieces
                 self._callers.refuse(pieces, self._refusal())
@@ -290,7 +290,7 @@ class Driver:
             self._fetcher.pace.is_mute(name)
             return
         self._fetcher.pace.host_heard(name, asyncio.get_running_loop().time())
-        self.on(t.Weighed(name, weight))
+        self.on(t.WeightChanged(name, weight))
 
     async def _watch(self) -> None:
         """Look now and then whether pieces come, and whether parents live."""

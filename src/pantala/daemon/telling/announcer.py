@@ -25,7 +25,7 @@ from typing import Final
 import structlog
 
 from pantala.background import Tasks
-from pantala.core.beliefs import Beliefs, TaskKey, Tell
+from pantala.core.beliefs import Beliefs, TaskAnnouncement, TaskKey
 from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError, HostUnknown, NotFound, SchedulerLost
 from pantala.model import announce
@@ -96,7 +96,7 @@ class Announcer:
         self._pause = _RETRY[0]
         self._round = asyncio.Lock()
         self._has_news = asyncio.Event()
-        self._telling: dict[Tell, asyncio.Task[None]] = {}
+        self._telling: dict[TaskAnnouncement, asyncio.Task[None]] = {}
         #: What a bug, or this machine's trouble, has just kept from being told.
         self._wrong: list[Exception] = []
         self._copies = Copies(schedulers, stores, host_id)
@@ -245,7 +245,7 @@ class Announcer:
         for tell in self._beliefs.take(_AT_ONCE, only):
             self._telling[tell] = self._tasks.start(self._carry_out(tell), "tell a scheduler")
 
-    async def _carry_out(self, tell: Tell) -> None:
+    async def _carry_out(self, tell: TaskAnnouncement) -> None:
         outcome = self._beliefs.untold
         try:
             await self._tell(tell)
@@ -261,7 +261,7 @@ class Announcer:
             self._telling.pop(tell, None)
             self._has_news.set()
 
-    async def _tell(self, tell: Tell) -> None:
+    async def _tell(self, tell: TaskAnnouncement) -> None:
         kind, task_id = tell.key
         holding = self._stores.get(kind, task_id)
         if tell.version is not None:
