@@ -12,6 +12,7 @@ inside            a scheduler and daemons inside this process
 journal_contract  what every journal that outlives the process must do
 keeper            a daemon that imports contents and keeps replicas
 kills             a daemon that is killed in the midst of its work, and what must hold then
+namespaces        hosts on links that have a limit, in network namespaces
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it
 own_disk          runs a program on a small disk of its own
