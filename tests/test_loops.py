@@ -26,7 +26,7 @@ ENDLESS = {
     "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
     "rpc.announce_stream.AnnounceStream._send": "of one talk, whose reader learns of it",
     "rpc.announce_stream.AnnounceStream._read": "of one talk, whose owner learns of it",
-    "scheduler.sessions.Session._schedule": "of one call, which fails with it",
+    "scheduler.announce_streams.AnnounceStream._schedule": "of one call, which fails with it",
 }
 
 #: Who makes tasks outside of Tasks and Loops, and who awaits them.

@@ -97,7 +97,7 @@ def requests(codec: Codec) -> st.SearchStrategy[DownloadRequest]:
 
 
 def _fields(codec: Codec, message: Any) -> set[str]:
-    return set(codec.shape.of(message).DESCRIPTOR.fields_by_name)
+    return set(codec.layout.of(message).DESCRIPTOR.fields_by_name)
 
 
 def _register_part(codec: Codec) -> Any:
@@ -115,7 +115,7 @@ def registrations(codec: Codec) -> st.SearchStrategy[Registration]:
         task_id=texts,
         peer_id=texts,
         request=requests(codec),
-        content_length=st.none() | lengths if codec.shape.content_length else st.none(),
+        content_length=st.none() | lengths if codec.layout.content_length else st.none(),
         piece_length=lacking | lengths,
         piece_count=lacking | lengths,
         concurrent_piece_count=st.none() | numbers,
@@ -229,7 +229,7 @@ def test_an_answer(codec: Codec, data: st.DataObject) -> None:
 def test_a_request_to_a_daemon(codec: Codec, data: st.DataObject) -> None:
     """Nothing is lost."""
     said = data.draw(requests(codec))
-    message = codec.shape.of(wired(codec.encode_download(said)))
+    message = codec.layout.of(wired(codec.encode_download(said)))
     assert download_request(codec.kind, message) == said
 
 
@@ -240,7 +240,7 @@ def test_a_request_to_a_daemon(codec: Codec, data: st.DataObject) -> None:
 def test_registering(codec: Codec) -> None:
     """What is wanted, and beside it how the content is cut."""
     peer = Registration("h", "t", "p", DownloadRequest(codec.kind, "u", tag="x"), 350, 100, 4, 8)
-    part = codec.shape.of(getattr(codec.encode(peer, peer), codec.register_arm))
+    part = codec.layout.of(getattr(codec.encode(peer, peer), codec.register_arm))
     assert (part.url, part.type, part.tag) == ("u", codec.kind, "x")
     assert (part.actual_content_length, part.actual_piece_length) == (350, 100)
     assert (part.actual_piece_count, part.concurrent_piece_count) == (4, 8)

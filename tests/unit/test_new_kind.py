@@ -25,12 +25,12 @@ from pantala.model import announce
 from pantala.model.announce import Answer, HostFacts, Registration, Report
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2, scheduler_pb2
-from pantala.rpc.codec import Codec, Shape
+from pantala.rpc.codec import Codec, Layout
 from pantala.rpc.dialects import Dialect, report_arms
-from pantala.scheduler.dialects import Side
+from pantala.scheduler.announce_streams import AnnounceStream, AnnounceStreams
+from pantala.scheduler.dialects import SchedulerDialect
 from pantala.scheduler.metrics import Metrics
 from pantala.scheduler.seeds import SeedCaller
-from pantala.scheduler.sessions import Session, Sessions
 from pantala.scheduler.waiters import Waiters
 from pantala.testing.stage import MIB, task_id
 
@@ -91,7 +91,7 @@ def _make() -> dict[str, type[Any]]:
 MADE = _make()
 CODEC = Codec(
     kind=KIND,
-    shape=Shape(part="wish", content_length="total", piece_length="cut", piece_count="none"),
+    layout=Layout(part="wish", content_length="total", piece_length="cut", piece_count="none"),
     request=MADE["Request"],
     register_arm="register",
     report_arms=report_arms("made_up_peer"),
@@ -104,15 +104,15 @@ CODEC = Codec(
     candidates="candidate_parents",
     download=MADE["Download"],
 )
-ROW = Dialect(
+SHARED = Dialect(
     announce="AnnounceMadeUpPeer",
     codec=CODEC,
     stat=("StatMadeUpTask", object),
     delete=("DeleteMadeUpTask", object),
 )
-SIDE = Side(
+DIALECT = SchedulerDialect(
     kind=KIND,
-    talk=ROW,
+    shared=SHARED,
     peer=common_pb2.Peer,
     task=common_pb2.Task,
     stat_peer="StatMadeUpPeer",
@@ -122,36 +122,36 @@ SIDE = Side(
 
 
 class Peer:
-    """A daemon's words, by way of bytes, to a session of a scheduler, whose answers come back."""
+    """A daemon's end of an announce stream: its words go as bytes, and answers come back."""
 
-    def __init__(self, sessions: Sessions, host: str, number: int) -> None:
-        self.session = Session(sessions, SIDE, Caller())
+    def __init__(self, streams: AnnounceStreams, host: str, number: int) -> None:
+        self.stream = AnnounceStream(streams, DIALECT, Caller())
         request = DownloadRequest(KIND, "http://o/f", tag="t")
         self.said = Registration(host, task_id("t"), f"{host}-{number}", request, 10 * MIB, 4 * MIB)
 
     async def say(self, said: Registration | Report) -> Answer | None:
         """One message there, and the answer."""
         message = CODEC.encode(self.said, said).SerializeToString()
-        answer = await self.session.handle(CODEC.request.FromString(message))
+        answer = await self.stream.handle(CODEC.request.FromString(message))
         if answer is None:
             return None
         return CODEC.decode_answer(CODEC.answer.FromString(answer.SerializeToString()))
 
 
 @pytest.fixture
-def sessions() -> Sessions:
+def streams() -> AnnounceStreams:
     """Of a scheduler that serves this kind alone."""
     waiters = Waiters()
     world = World(Limits(), waiters.wake, {KIND: RULES[Kind.CACHE]})
     seeds = SeedCaller(world, Tasks(lambda _: None), 1.0)
     for number, name in enumerate(("a", "b"), 1):
         world.announce(HostFacts(name, name, f"10.0.0.{number}", 4000), 0.0, Caller())
-    return Sessions(world, waiters, seeds, Metrics(), Random(0))
+    return AnnounceStreams(world, waiters, seeds, Metrics(), Random(0))
 
 
-async def test_a_download_of_a_kind_that_was_made_up(sessions: Sessions) -> None:
+async def test_a_download_of_a_kind_that_was_made_up(streams: AnnounceStreams) -> None:
     """The first peer goes to the origin, the second to the first; both finish."""
-    first, second = Peer(sessions, "a", 1), Peer(sessions, "b", 2)
+    first, second = Peer(streams, "a", 1), Peer(streams, "b", 2)
 
     assert await first.say(first.said) == announce.NeedBackToSource(
         "nobody has it and nobody is fetching it"
@@ -164,8 +164,8 @@ async def test_a_download_of_a_kind_that_was_made_up(sessions: Sessions) -> None
     assert await second.say(announce.Started()) is None
     assert await first.say(announce.SourceFinished()) is None
     assert await second.say(announce.Finished()) is None
-    assert first.session.is_over
-    task = sessions.world.task((KIND, task_id("t")))
+    assert first.stream.is_over
+    task = streams.world.task((KIND, task_id("t")))
     assert [peer.state.value for peer in task.peers.values()] == ["Succeeded", "Succeeded"]
     assert task.shape == (10 * MIB, 4 * MIB)
     assert task.registration.request.tag == "t"

@@ -55,7 +55,7 @@ def test_a_live_host_is_its_owners(play: Play, owner: Caller, stranger: Caller) 
 def test_a_secret_is_good_from_anywhere(play: Play) -> None:
     """A machine that got another address; whoever has had the first one is a stranger now."""
     host = play.meet(OURS)
-    play.world.begin_talk(play.source("h"))
+    play.world.stream_opened(play.source("h"))
     moved = Caller(AFAR, OURS.proof)
     assert play.meet(moved) is host
     assert owned(play.world, "h", OURS) is host
@@ -68,12 +68,12 @@ def test_a_daemon_that_is_started_anew(play: Play, before: Caller) -> None:
     """It is let in when its downloads of before have ended; what it held is forgotten."""
     old = play.meet(before)
     held, going = play.holder("h"), play.source("h", "u")
-    play.world.begin_talk(going)
+    play.world.stream_opened(going)
     again = Caller(before.address, b"again")
     with pytest.raises(NotYours):
         play.meet(again)
     play.world.fail(going, play.now)
-    play.world.end_talk(going)
+    play.world.stream_closed(going)
     host = play.meet(again)
     assert host is not old
     assert host.life > old.life
@@ -101,10 +101,10 @@ def test_a_silent_host_is_anybodys(play: Play) -> None:
         play.meet(Caller(AFAR, b"new"))
     play.now += 0.1
     going = play.source("h")
-    play.world.begin_talk(going)
+    play.world.stream_opened(going)
     with pytest.raises(NotYours):
         play.meet(Caller(AFAR, b"new"))
-    play.world.end_talk(going)
+    play.world.stream_closed(going)
     assert play.meet(Caller(AFAR, b"new")) is not old
 
 

@@ -7,11 +7,11 @@
 - :mod:`.service`: a service from its descriptor and an object
 - :mod:`.status`: errors as statuses, and back
 - :mod:`.convert`: messages to values, and back
-- :mod:`.codec`: the announce talk of any kind: values to messages, and back
+- :mod:`.codec`: the announce stream of any kind: values to messages, and back
 - :mod:`.dialects`: which messages and methods speak of a kind of task to schedulers
 - :mod:`.daemon_dialects`: which do to daemons
 - :mod:`.announce_stream`: a daemon's side of the talk with a scheduler about one download
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks
 - :mod:`.scheduler_link`: the schedulers of a daemon
-- :mod:`.parent_link`: a child's side of the talk with parents
+- :mod:`.parent_link`: what a child asks of parents
 """

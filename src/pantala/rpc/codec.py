@@ -1,9 +1,9 @@
-"""The announce talk on the wire: values of :mod:`pantala.model.announce` to messages, and back.
+"""Announce streams on the wire: values of :mod:`pantala.model.announce` to messages, and back.
 
-The contract has the same talk once for each kind of task, with other names and in three shapes:
+The contract has the same stream once for each kind of task, with other names and in three layouts:
 what a peer says of its download stands in the register message itself (CACHE), in a message
 within it (STANDARD), or is only as much as an imported content needs (PERSISTENT_CACHE). A
-:class:`Shape` says where things stand, a :class:`Codec` adds the names of one kind. Daemon and
+:class:`Layout` says which field has what, a :class:`Codec` adds the names of one kind. Daemon and
 scheduler use the same one.
 
 What comes from a stranger is read as it is, and judged by whoever reads it.
@@ -39,7 +39,7 @@ MAX_TEXT: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Layout:
     """Where the contract says what a peer wants, and how the content is cut.
 
     Attributes:
@@ -59,21 +59,23 @@ class Shape:
         return message if self.part is None else getattr(message, self.part)
 
 
-FLAT: Final = Shape()
-NESTED: Final = Shape(part="download")
+FLAT: Final = Layout()
+NESTED: Final = Layout(part="download")
 #: The length of a content that was imported is known by its task.
-IMPORTED: Final = Shape(content_length=None, piece_length="piece_length", piece_count="piece_count")
+IMPORTED: Final = Layout(
+    content_length=None, piece_length="piece_length", piece_count="piece_count"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """One kind's talk.
+    """The announce stream of one kind.
 
     Attributes:
         kind: Of task.
-        shape: Where things stand.
+        layout: Where things stand.
         request: Message of a peer.
-        register_arm: The arm of it that opens the talk.
+        register_arm: The arm of it that opens the stream.
         report_arms: The arm of each report.
         answer, answer_arms: Message to a peer, and the arm of each answer.
         candidates: Field of an answer with parents that lists them.
@@ -81,7 +83,7 @@ class Codec:
     """
 
     kind: Kind
-    shape: Shape
+    layout: Layout
     request: type[Any]
     register_arm: str
     report_arms: Mapping[type[Report], str]
@@ -119,19 +121,19 @@ class Codec:
         return {arm: report for report, arm in self.report_arms.items()}
 
     def _write_registration(self, arm: Any, said: Registration) -> None:
-        part = self.shape.of(arm)
+        part = self.layout.of(arm)
         part.SetInParent()
         fill_download(part, said.request)
         put(part, "digest", said.digest)
         put(part, "metadata_only", said.metadata_only)
         put(part, "concurrent_piece_count", said.concurrent_piece_count)
         for name in ("content_length", "piece_length", "piece_count"):
-            put(part, getattr(self.shape, name), getattr(said, name))
+            put(part, getattr(self.layout, name), getattr(said, name))
 
     def _read_registration(self, message: Any, arm: Any) -> Registration:
-        part = self.shape.of(arm)
+        part = self.layout.of(arm)
         actual = {
-            name: get(part, getattr(self.shape, name))
+            name: get(part, getattr(self.layout, name))
             for name in ("content_length", "piece_length", "piece_count")
         }
         return Registration(
@@ -187,7 +189,7 @@ class Codec:
     def encode_download(self, request: DownloadRequest) -> Any:
         """A message that asks a daemon to fetch."""
         message = self.download()
-        part = self.shape.of(message)
+        part = self.layout.of(message)
         part.SetInParent()
         fill_download(part, request)
         return message

@@ -41,8 +41,8 @@ class Dialect:
     """How one kind is spoken of.
 
     Attributes:
-        announce: The scheduler's method for the talk about a download.
-        codec: The messages of that talk.
+        announce: The scheduler's method that announces a download, a stream.
+        codec: The messages of that stream.
         stat, delete: The scheduler's methods for a task.
         imports: None: tasks of this kind are not imported.
     """
@@ -80,7 +80,7 @@ DIALECTS: Final[dict[Kind, Dialect]] = {
         announce="AnnouncePeer",
         codec=Codec(
             kind=Kind.STANDARD,
-            shape=NESTED,
+            layout=NESTED,
             request=scheduler_pb2.AnnouncePeerRequest,
             register_arm="register_peer_request",
             report_arms=report_arms("peer"),
@@ -101,7 +101,7 @@ DIALECTS: Final[dict[Kind, Dialect]] = {
         announce="AnnouncePersistentCachePeer",
         codec=Codec(
             kind=Kind.PERSISTENT_CACHE,
-            shape=IMPORTED,
+            layout=IMPORTED,
             request=scheduler_pb2.AnnouncePersistentCachePeerRequest,
             register_arm="register_persistent_cache_peer_request",
             report_arms=report_arms("persistent_cache_peer", from_source=False),
@@ -138,7 +138,7 @@ DIALECTS: Final[dict[Kind, Dialect]] = {
         announce="AnnounceCachePeer",
         codec=Codec(
             kind=Kind.CACHE,
-            shape=FLAT,
+            layout=FLAT,
             request=scheduler_pb2.AnnounceCachePeerRequest,
             register_arm="register_cache_peer_request",
             report_arms=report_arms("cache_peer"),

@@ -1,4 +1,4 @@
-"""What a daemon says to a scheduler of copies of imported tasks, but for the talk of a download."""
+"""What a daemon says to a scheduler of copies of imported tasks, but for announce streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child's side of the talk with parents: which pieces they have, and, failing Vortex, pieces."""
+"""What a child asks of parents: which pieces they have, and, failing Vortex, pieces."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 - :mod:`.config`: its settings
 - :mod:`.service`: the methods of the contract
 - :mod:`.callers`: who calls
-- :mod:`.sessions`: the talks with peers that download
+- :mod:`.announce_streams`: the streams of peers that download
 - :mod:`.waiters`: peers that wait for news of a task
 - :mod:`.seeds`: asking seeds to fetch
 - :mod:`.imports`: tasks that are imported

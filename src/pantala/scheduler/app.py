@@ -32,6 +32,7 @@ from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
 from . import swarm
+from .announce_streams import AnnounceStreams
 from .config import SchedulerConfig
 from .copies import Copies
 from .imports import Imports
@@ -41,7 +42,6 @@ from .records.store import RecordStore
 from .replication import Replication
 from .seeds import SeedCaller
 from .service import SERVICE, Service
-from .sessions import Sessions
 from .waiters import Waiters
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -177,10 +177,10 @@ class Scheduler:
     def _make_service(self) -> Service:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
-        sessions = Sessions(
+        streams = AnnounceStreams(
             self._world, self._waiters, seeds, self._metrics, chance, imports=self._imports
         )
-        return Service(self._world, sessions, self._imports, secrets.token_hex(8))
+        return Service(self._world, streams, self._imports, secrets.token_hex(8))
 
     async def _begin(self) -> grpc.aio.Server:
         server = new_server(self._connections)

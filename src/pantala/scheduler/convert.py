@@ -19,7 +19,7 @@ from pantala.pb import common_pb2, scheduler_pb2
 from pantala.rpc.codec import read_host, write_candidate
 from pantala.rpc.convert import duration, optional, seconds, timestamp
 
-from .dialects import Side
+from .dialects import SchedulerDialect
 
 #: Bytes of an id; stock ids have about a hundred.
 _MAX_ID: Final = 1024
@@ -128,11 +128,11 @@ def check_registration(message: Any, said: Registration, *, imported: bool = Fal
         )
 
 
-def import_rows(side: Side, request: Any, now: float) -> tuple[TaskRow, PeerRow]:
+def import_rows(dialect: SchedulerDialect, request: Any, now: float) -> tuple[TaskRow, PeerRow]:
     """The rows of a task that a host is about to import, and of its peer.
 
     Args:
-        side: The kind's.
+        dialect: The kind's.
         request: What the host says.
         now: Unix time.
 
@@ -156,7 +156,7 @@ def import_rows(side: Side, request: Any, now: float) -> tuple[TaskRow, PeerRow]
     if not shortest <= ttl <= longest:
         raise InvalidRequest(f"ttl {ttl:g} s: want {shortest} to {longest}")
     task = TaskRow(
-        kind=side.kind,
+        kind=dialect.kind,
         id=check_task_id(request.task_id),
         replicas=request.persistent_replica_count,
         content_length=length,
@@ -168,7 +168,7 @@ def import_rows(side: Side, request: Any, now: float) -> tuple[TaskRow, PeerRow]
         application=optional(request, "application") or None,
     )
     peer = PeerRow(
-        kind=side.kind,
+        kind=dialect.kind,
         id=check_id(request.peer_id, "peer id"),
         task_id=task.id,
         host_id=check_id(request.host_id, "host id"),
@@ -179,9 +179,9 @@ def import_rows(side: Side, request: Any, now: float) -> tuple[TaskRow, PeerRow]
     return task, peer
 
 
-def recorded_task(side: Side, row: TaskRow, counted: Count) -> Any:
+def recorded_task(dialect: SchedulerDialect, row: TaskRow, counted: Count) -> Any:
     """An imported task, and how many copies of it there are."""
-    return side.task(
+    return dialect.task(
         id=row.id,
         persistent_replica_count=row.replicas,
         current_persistent_replica_count=counted.kept,
@@ -198,17 +198,19 @@ def recorded_task(side: Side, row: TaskRow, counted: Count) -> Any:
     )
 
 
-def recorded_peer(side: Side, row: PeerRow, task: Any, host: HostFacts | None) -> Any:
+def recorded_peer(
+    dialect: SchedulerDialect, row: PeerRow, task: Any, host: HostFacts | None
+) -> Any:
     """A peer of an imported task.
 
     Args:
-        side: The kind's.
+        dialect: The kind's.
         row: The peer.
         task: Its task's description.
         host: Its host; None: it is not here.
     """
     facts = HostFacts(row.host_id, "", "", 0) if host is None else host
-    message = side.peer()
+    message = dialect.peer()
     write_candidate(
         message,
         Candidate(
@@ -231,20 +233,20 @@ def cut(description: str) -> str:
     return description[:_MAX_DESCRIPTION]
 
 
-def peer_message(side: Side, peer: Peer, clock_offset: float) -> Any:
+def peer_message(dialect: SchedulerDialect, peer: Peer, clock_offset: float) -> Any:
     """A peer, its task and its host.
 
     Args:
-        side: The kind's.
+        dialect: The kind's.
         peer: Whom.
         clock_offset: Unix time minus the world's.
     """
-    message = side.peer()
+    message = dialect.peer()
     write_candidate(message, candidate(peer))
     message.created_at.CopyFrom(timestamp(peer.created_at + clock_offset))
     message.updated_at.CopyFrom(timestamp(peer.updated_at + clock_offset))
     message.need_back_to_source = peer.registration.request.need_back_to_source
-    message.task.CopyFrom(task_message(side, peer.task, clock_offset))
+    message.task.CopyFrom(task_message(dialect, peer.task, clock_offset))
     if peer.cost is not None:
         message.cost.CopyFrom(duration(peer.cost))
     return message
@@ -262,10 +264,10 @@ def candidate(peer: Peer) -> Candidate:
     )
 
 
-def task_message(side: Side, task: Task, clock_offset: float) -> Any:
+def task_message(dialect: SchedulerDialect, task: Task, clock_offset: float) -> Any:
     """A task. Its digest and headers belong to those who gave them, and are not told."""
     wanted, (content_length, piece_length) = task.registration.request, task.shape
-    message = side.task(
+    message = dialect.task(
         id=task.id,
         type=int(task.kind),
         url=wanted.url,

@@ -17,7 +17,7 @@ from pantala.core.sched.world import World
 from pantala.errors import DragonflyError, NotFound
 from pantala.model.announce import HostFacts
 
-from .dialects import ImportNames, Side
+from .dialects import ImportNames, SchedulerDialect
 from .hosts import ask
 from .records.store import RecordStore
 
@@ -64,16 +64,16 @@ class Copies:
             raise
         await self._store.put_peer(replace(row, persistent=True, updated_at=time.time()))
 
-    async def fetch(self, side: Side, task: TaskRow, host: HostFacts) -> None:
+    async def fetch(self, dialect: SchedulerDialect, task: TaskRow, host: HostFacts) -> None:
         """Let a host fetch a replica. While it does, it registers as any peer.
 
         Raises:
             DragonflyError: It does not.
         """
-        request = side.talk.codec.download(
+        request = dialect.shared.codec.download(
             task_id=task.id, persistent=True, tag=task.tag, application=task.application
         )
-        answer = await self._ask(host, side.download, request, self._timeout)
+        answer = await self._ask(host, dialect.download, request, self._timeout)
         rows = [row for row in await self._store.peers(task.key) if row.host_id == host.id]
         if any(row.persistent and row.state is PeerState.SUCCEEDED for row in rows):
             return

@@ -1,6 +1,6 @@
 """The names by which the contract calls the same things for each kind of task.
 
-The messages of the announce talk are those of :mod:`pantala.rpc.dialects`; here is what only a
+The messages of the announce stream are those of :mod:`pantala.rpc.dialects`; here is what only a
 scheduler needs.
 """
 
@@ -28,12 +28,12 @@ class ImportNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """The scheduler's side of a dialect.
+class SchedulerDialect:
+    """How a scheduler speaks of one kind.
 
     Attributes:
         kind: Of task.
-        talk: What both sides know.
+        shared: What daemons use as well.
         peer: Message that describes a peer; its fields *task* and *host* the rest.
         task: Message that describes a task.
         stat_peer, delete_peer: The scheduler's methods for a peer.
@@ -42,7 +42,7 @@ class Side:
     """
 
     kind: Kind
-    talk: Dialect
+    shared: Dialect
     peer: type[Any]
     task: type[Any]
     stat_peer: str
@@ -51,28 +51,28 @@ class Side:
     imports: ImportNames | None = None
 
 
-SIDES: Final = {
-    Kind.STANDARD: Side(
+SCHEDULER_DIALECTS: Final = {
+    Kind.STANDARD: SchedulerDialect(
         kind=Kind.STANDARD,
-        talk=DIALECTS[Kind.STANDARD],
+        shared=DIALECTS[Kind.STANDARD],
         peer=common_pb2.Peer,
         task=common_pb2.Task,
         stat_peer="StatPeer",
         delete_peer="DeletePeer",
         download="DownloadTask",
     ),
-    Kind.CACHE: Side(
+    Kind.CACHE: SchedulerDialect(
         kind=Kind.CACHE,
-        talk=DIALECTS[Kind.CACHE],
+        shared=DIALECTS[Kind.CACHE],
         peer=common_pb2.CachePeer,
         task=common_pb2.CacheTask,
         stat_peer="StatCachePeer",
         delete_peer="DeleteCachePeer",
         download="DownloadCacheTask",
     ),
-    Kind.PERSISTENT_CACHE: Side(
+    Kind.PERSISTENT_CACHE: SchedulerDialect(
         kind=Kind.PERSISTENT_CACHE,
-        talk=DIALECTS[Kind.PERSISTENT_CACHE],
+        shared=DIALECTS[Kind.PERSISTENT_CACHE],
         peer=common_pb2.PersistentCachePeer,
         task=common_pb2.PersistentCacheTask,
         stat_peer="StatPersistentCachePeer",

@@ -33,7 +33,7 @@ from pantala.model.task import Kind
 
 from . import convert
 from .copies import Copies
-from .dialects import ImportNames, Side
+from .dialects import ImportNames, SchedulerDialect
 from .records.store import RecordStore
 from .replication import Replication
 
@@ -69,17 +69,17 @@ class Imports:
 
     # What a host says that imports a content
 
-    async def started(self, side: Side, request: Any, caller: Caller) -> None:
+    async def started(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> None:
         """It begins.
 
         Raises:
             TaskExists: The task is here, or another host imports it now.
         """
         host = owned(self._world, request.host_id, caller)
-        wanted, uploader = convert.import_rows(side, request, time.time())
+        wanted, uploader = convert.import_rows(dialect, request, time.time())
         known = await self._store.task(wanted.key)
         rows = [] if known is None else await self._store.peers(wanted.key)
-        if await self._store.peer(side.kind, uploader.id) is not None:
+        if await self._store.peer(dialect.kind, uploader.id) is not None:
             raise TaskExists(f"peer {uploader.id} is known here already; choose another id")
         earlier = next((row for row in rows if row.state is PeerState.UPLOADING), None)
         begun = begin_import(known, earlier, wanted, host.id)
@@ -91,13 +91,13 @@ class Imports:
         await self._store.put_peer(uploader.moved(PeerEvent.UPLOAD, begun.updated_at))
         logger.info("import", task=begun.id, host=host.id, replicas=begun.replicas)
 
-    async def finished(self, side: Side, request: Any, caller: Caller) -> Any:
+    async def finished(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> Any:
         """It has all of it. Said twice, it is answered twice.
 
         Returns:
             The task's description.
         """
-        task, peer = await self._uploader(side, request, caller)
+        task, peer = await self._uploader(dialect, request, caller)
         now = time.time()
         if peer.state is PeerState.UPLOADING and task.state is TaskState.UPLOADING:
             peer = peer.moved(PeerEvent.SUCCEED, now)
@@ -113,11 +113,11 @@ class Imports:
                 f"({task.state.value}); begin anew"
             )
         self._replication.wake()
-        return await self._described(side, task)
+        return await self._described(dialect, task)
 
-    async def failed(self, side: Side, request: Any, caller: Caller) -> None:
+    async def failed(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> None:
         """It gives up; the task has failed, and may be imported anew."""
-        task, peer = await self._uploader(side, request, caller)
+        task, peer = await self._uploader(dialect, request, caller)
         if peer.state is PeerState.UPLOADING:
             await self._store.put_peer(peer.moved(PeerEvent.FAIL, time.time()))
             await self._fail(task, peer, convert.cut(request.description))
@@ -129,9 +129,11 @@ class Imports:
             await self._store.put_task(failed, was=TaskState.UPLOADING)
         logger.info("import failed", task=task.id, host=peer.host_id, why=why)
 
-    async def _uploader(self, side: Side, request: Any, caller: Caller) -> tuple[TaskRow, PeerRow]:
+    async def _uploader(
+        self, dialect: SchedulerDialect, request: Any, caller: Caller
+    ) -> tuple[TaskRow, PeerRow]:
         owned(self._world, request.host_id, caller)
-        peer = await self._peer(side, request)
+        peer = await self._peer(dialect, request)
         if peer.host_id != request.host_id:
             raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
         return await self._task(peer.task_key), peer
@@ -142,29 +144,31 @@ class Imports:
 
     # Questions, and deleting
 
-    async def stat_task(self, side: Side, task_id: str) -> Any:
+    async def stat_task(self, dialect: SchedulerDialect, task_id: str) -> Any:
         """A task's description. Raises TaskNotFound."""
-        return await self._described(side, await self._task((side.kind, check_task_id(task_id))))
+        return await self._described(
+            dialect, await self._task((dialect.kind, check_task_id(task_id)))
+        )
 
-    async def stat_peer(self, side: Side, request: Any) -> Any:
+    async def stat_peer(self, dialect: SchedulerDialect, request: Any) -> Any:
         """A peer's description. Raises NotFound."""
-        peer = await self._peer(side, request)
+        peer = await self._peer(dialect, request)
         known = self._world.peers.get((peer.kind, peer.id))
         if known is not None and peer.state in ON_THE_WAY:  # the row tells only how it began
             peer = replace(peer, state=known.state)
         host = self._world.hosts.get(peer.host_id)
-        described = await self._described(side, await self._task(peer.task_key))
-        return convert.recorded_peer(side, peer, described, None if host is None else host.facts)
+        described = await self._described(dialect, await self._task(peer.task_key))
+        return convert.recorded_peer(dialect, peer, described, None if host is None else host.facts)
 
     async def delete_peer(
-        self, side: Side, names: ImportNames, request: Any, caller: Caller
+        self, dialect: SchedulerDialect, names: ImportNames, request: Any, caller: Caller
     ) -> None:
         """A host gives its copy up. If it was a replica, another host gets one.
 
         If it was about to be the first, the import has failed.
         """
         owned(self._world, request.host_id, caller)
-        peer = await self._peer(side, request)
+        peer = await self._peer(dialect, request)
         if peer.host_id != request.host_id:
             raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
         if peer.state is PeerState.UPLOADING:
@@ -179,7 +183,7 @@ class Imports:
         self._replication.gave_up(peer)
 
     async def delete_task(
-        self, side: Side, names: ImportNames, request: Any, caller: Caller
+        self, dialect: SchedulerDialect, names: ImportNames, request: Any, caller: Caller
     ) -> dict[str, str]:
         """Everywhere: all hosts that have a copy are told to delete it.
 
@@ -187,7 +191,7 @@ class Imports:
             By host, why its copy may be there still; ``""``: it is not.
         """
         owned(self._world, request.host_id, caller)
-        key = (side.kind, check_task_id(request.task_id))
+        key = (dialect.kind, check_task_id(request.task_id))
         rows = await self._store.peers(key)
         await self._store.remove_task(key)
         forget(self._world, key)
@@ -255,8 +259,8 @@ class Imports:
             raise TaskNotFound(key[1])
         return task
 
-    async def _peer(self, side: Side, request: Any) -> PeerRow:
-        kind: Kind = side.kind
+    async def _peer(self, dialect: SchedulerDialect, request: Any) -> PeerRow:
+        kind: Kind = dialect.kind
         peer = await self._store.peer(kind, request.peer_id)
         if peer is None or peer.task_id != check_task_id(request.task_id):
             raise NotFound(
@@ -264,6 +268,6 @@ class Imports:
             )
         return peer
 
-    async def _described(self, side: Side, task: TaskRow) -> Any:
+    async def _described(self, dialect: SchedulerDialect, task: TaskRow) -> Any:
         rows = await self._store.peers(task.key)
-        return convert.recorded_task(side, task, self._replication.counted(rows))
+        return convert.recorded_task(dialect, task, self._replication.counted(rows))

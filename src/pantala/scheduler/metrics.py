@@ -27,7 +27,7 @@ from pantala.errors import NotFound
 from pantala.model.task import PieceRecord, Traffic
 from pantala.pb import common_pb2
 
-from .dialects import SIDES, Side
+from .dialects import SCHEDULER_DIALECTS, SchedulerDialect
 
 #: Of what :meth:`Metrics.render` gives.
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -47,15 +47,15 @@ _PEER_EVENTS: Final = (
     "download_peer_back_to_source_finished_failure",
 )
 
-_DOWNLOADED: Final = [side for side in SIDES.values() if side.imports is None]
+_DOWNLOADED: Final = [dialect for dialect in SCHEDULER_DIALECTS.values() if dialect.imports is None]
 
 
-def _methods_of_imported(side: Side) -> Iterator[str]:
-    said = side.talk.imports
+def _methods_of_imported(dialect: SchedulerDialect) -> Iterator[str]:
+    said = dialect.shared.imports
     if said is not None:
         yield from (said.started[0], said.finished[0], said.failed[0])
-        yield from (side.talk.announce, side.stat_peer, side.delete_peer)
-        yield from (side.talk.stat[0], side.talk.delete[0])
+        yield from (dialect.shared.announce, dialect.stat_peer, dialect.delete_peer)
+        yield from (dialect.shared.stat[0], dialect.shared.delete[0])
 
 
 def _snake(name: str) -> str:
@@ -69,12 +69,16 @@ _METHODS: Final = {
     "AnnounceHost": "announce_host",
     "ListHosts": "list_hosts",
     "DeleteHost": "leave_host",
-    **{side.talk.announce: "announce_peer" for side in _DOWNLOADED},
-    **{side.stat_peer: "stat_peer" for side in _DOWNLOADED},
-    **{side.delete_peer: "leave_peer" for side in _DOWNLOADED},
-    **{side.talk.stat[0]: "stat_task" for side in _DOWNLOADED},
-    **{side.talk.delete[0]: "leave_task" for side in _DOWNLOADED},
-    **{name: _snake(name) for side in SIDES.values() for name in _methods_of_imported(side)},
+    **{dialect.shared.announce: "announce_peer" for dialect in _DOWNLOADED},
+    **{dialect.stat_peer: "stat_peer" for dialect in _DOWNLOADED},
+    **{dialect.delete_peer: "leave_peer" for dialect in _DOWNLOADED},
+    **{dialect.shared.stat[0]: "stat_task" for dialect in _DOWNLOADED},
+    **{dialect.shared.delete[0]: "leave_task" for dialect in _DOWNLOADED},
+    **{
+        name: _snake(name)
+        for dialect in SCHEDULER_DIALECTS.values()
+        for name in _methods_of_imported(dialect)
+    },
 }
 
 #: What is no failure, by method. A daemon that starts says goodbye for its life before, of which
@@ -127,7 +131,7 @@ class Metrics:
             "From a peer's question to an answer with parents, or the origin.",
             registry=self.registry,
         )
-        self._sessions = Gauge(
+        self._streams = Gauge(
             f"{_PREFIX}concurrent_schedule_total",
             "Announce streams that are open.",
             registry=self.registry,
@@ -169,13 +173,13 @@ class Metrics:
             if error is not None and not isinstance(error, _HARMLESS.get(method, ())):
                 failures.inc()
 
-    def session_opened(self) -> None:
+    def stream_opened(self) -> None:
         """An announce stream was opened."""
-        self._sessions.inc()
+        self._streams.inc()
 
-    def session_closed(self) -> None:
+    def stream_closed(self) -> None:
         """An announce stream has ended."""
-        self._sessions.dec()
+        self._streams.dec()
 
     def scheduled(self, seconds: float) -> None:
         """A peer got an answer."""

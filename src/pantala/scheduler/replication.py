@@ -31,7 +31,7 @@ from pantala.errors import DragonflyError, FeatureOff, Unavailable
 from pantala.model.announce import HostFacts
 
 from .copies import Copies
-from .dialects import SIDES, ImportNames, Side
+from .dialects import SCHEDULER_DIALECTS, ImportNames, SchedulerDialect
 from .metrics import Metrics
 from .records.store import RecordStore
 
@@ -56,8 +56,10 @@ _NEWS: Final = 5.0
 _IMPORT_GAP: Final = 60.0
 
 #: The kinds of task that are kept.
-_SIDES: Final = {
-    side.kind: (side, side.imports) for side in SIDES.values() if side.imports is not None
+_IMPORTED: Final = {
+    dialect.kind: (dialect, dialect.imports)
+    for dialect in SCHEDULER_DIALECTS.values()
+    if dialect.imports is not None
 }
 
 
@@ -118,8 +120,8 @@ class Replication:
         """Look at all tasks, and start what is to be done. No error if their rows are away."""
         self._wanted.clear()
         try:
-            for side, names in _SIDES.values():
-                await self._look_at_all(side, names)
+            for dialect, names in _IMPORTED.values():
+                await self._look_at_all(dialect, names)
         except (Unavailable, FeatureOff) as error:
             if not self._trouble:
                 logger.warning("records of imported tasks cannot be had", why=str(error))
@@ -147,13 +149,13 @@ class Replication:
         self._attempts.failed(row.task_key, row.host_id, time.monotonic())
         self.wake()
 
-    async def _look_at_all(self, side: Side, names: ImportNames) -> None:
+    async def _look_at_all(self, dialect: SchedulerDialect, names: ImportNames) -> None:
         began, seen = time.monotonic(), set(self._lives)
         known: set[TaskKey] = set()
         holders: set[str] = set()
         imports: set[tuple[TaskKey, str]] = set()
         missing = 0
-        async with aclosing(self._store.walk(side.kind)) as pages:
+        async with aclosing(self._store.walk(dialect.kind)) as pages:
             async for page in pages:
                 for task, found in page:
                     known.add(task.key)
@@ -162,7 +164,7 @@ class Replication:
                     if task.state is TaskState.UPLOADING:
                         imports |= await self._look_at_import(task, rows)
                     elif task.state is TaskState.SUCCEEDED:
-                        missing += self._look_at(side, names, task, rows)
+                        missing += self._look_at(dialect, names, task, rows)
         self._presence.keep_only(holders)
         self._attempts.keep_only(known)
         self._short &= known
@@ -173,19 +175,19 @@ class Replication:
         }
         self._metrics.replicas_missing(missing)
         for placed in list(self._world.tasks.values()):
-            is_old = placed.kind is side.kind and placed.updated_at < began
+            is_old = placed.kind is dialect.kind and placed.updated_at < began
             if is_old and placed.key not in known:
                 forget(self._world, placed.key)
 
     def _look_at(
-        self, side: Side, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
+        self, dialect: SchedulerDialect, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
     ) -> int:
         """How many replicas a task lacks; what can be done for it is started."""
         missing = self.counted(rows).missing(task)
         if not missing:
             self._short.discard(task.key)
         elif task.key not in self._busy and len(self._busy) < _AT_ONCE:
-            self._begin(side, names, task, rows)
+            self._begin(dialect, names, task, rows)
         return missing
 
     async def _tidy(self, rows: Sequence[PeerRow]) -> list[PeerRow]:
@@ -242,8 +244,8 @@ class Replication:
             )
         return set()
 
-    def _plan(self, side: Side, task: TaskRow, rows: Sequence[PeerRow]) -> Plan:
-        now, rules = time.monotonic(), RULES[side.kind]
+    def _plan(self, dialect: SchedulerDialect, task: TaskRow, rows: Sequence[PeerRow]) -> Plan:
+        now, rules = time.monotonic(), RULES[dialect.kind]
 
         def unfit(host: HostFacts) -> str | None:
             if self._attempts.rests(task.key, host.id, now):
@@ -280,22 +282,22 @@ class Replication:
             )
 
     def _begin(
-        self, side: Side, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
+        self, dialect: SchedulerDialect, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
     ) -> None:
         """Start what can be done for a task that lacks copies."""
-        planned = self._plan(side, task, rows)
+        planned = self._plan(dialect, task, rows)
         self._tell(task, planned)
         if planned.keep or planned.fetch:
             self._busy.add(task.key)
-            self._tasks.start(self._restore(side, names, task.key), f"replicas of {task.id}")
+            self._tasks.start(self._restore(dialect, names, task.key), f"replicas of {task.id}")
 
-    async def _restore(self, side: Side, names: ImportNames, key: TaskKey) -> None:
+    async def _restore(self, dialect: SchedulerDialect, names: ImportNames, key: TaskKey) -> None:
         """Carry out plans for a task until nothing more can be done."""
         lease = f"replicas:{key[1]}"
         try:
             if await self._store.lease(lease, _LEASE):
                 try:
-                    while await self._carry_out(side, names, key, lease):
+                    while await self._carry_out(dialect, names, key, lease):
                         pass
                 finally:
                     await self._store.release(lease)
@@ -306,16 +308,18 @@ class Replication:
                 self.wake()  # others wait for their turn
             self._busy.discard(key)
 
-    async def _carry_out(self, side: Side, names: ImportNames, key: TaskKey, lease: str) -> bool:
+    async def _carry_out(
+        self, dialect: SchedulerDialect, names: ImportNames, key: TaskKey, lease: str
+    ) -> bool:
         """One plan, whatever comes of it. Returns whether there was anything to do."""
         task = await self._store.task(key)
         if task is None:
             return False
         rows = await self._store.peers(key)
-        planned = self._plan(side, task, rows)
+        planned = self._plan(dialect, task, rows)
         calls = [
             *((row.host_id, self._copies.keep(names, row)) for row in planned.keep),
-            *((host.id, self._copies.fetch(side, task, host)) for host in planned.fetch),
+            *((host.id, self._copies.fetch(dialect, task, host)) for host in planned.fetch),
         ]
         work = {self._tasks.start(self._attempt(key, *call), "replica") for call in calls}
         pending: set[asyncio.Task[None]] = work

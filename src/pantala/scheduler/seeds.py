@@ -14,7 +14,7 @@ from pantala.core.sched.world import World
 from pantala.errors import Blame, DragonflyError, SourceFailed, Unavailable
 from pantala.model.task import DownloadRequest
 
-from .dialects import Side
+from .dialects import SchedulerDialect
 from .hosts import ask
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -37,12 +37,14 @@ class SeedCaller:
         self._tasks = tasks
         self._timeout = timeout
 
-    def ask(self, side: Side, task: Task, seeds: Sequence[Host], request: DownloadRequest) -> None:
+    def ask(
+        self, dialect: SchedulerDialect, task: Task, seeds: Sequence[Host], request: DownloadRequest
+    ) -> None:
         """Ask one of *seeds* for *task*, in this order, until one carries it out."""
-        self._tasks.start(self._ask(side, task, seeds, request), f"seed of {task.id}")
+        self._tasks.start(self._ask(dialect, task, seeds, request), f"seed of {task.id}")
 
     async def _ask(
-        self, side: Side, task: Task, seeds: Sequence[Host], request: DownloadRequest
+        self, dialect: SchedulerDialect, task: Task, seeds: Sequence[Host], request: DownloadRequest
     ) -> None:
         limits = self._world.limits
         no_seed_for = limits.seed_pause
@@ -50,7 +52,7 @@ class SeedCaller:
             for seed in seeds:
                 task.trigger = Trigger(seed.id, time.monotonic())
                 try:
-                    await self._download(side, seed, request)
+                    await self._download(dialect, seed, request)
                 except DragonflyError as error:
                     if isinstance(error, SourceFailed) and error.blame is not Blame.LOCAL:
                         # Another seed would hear the same from the origin. But what one caller's
@@ -69,12 +71,14 @@ class SeedCaller:
         finally:
             self._world.end_trigger(task, no_seed_before=time.monotonic() + no_seed_for)
 
-    async def _download(self, side: Side, seed: Host, request: DownloadRequest) -> None:
+    async def _download(
+        self, dialect: SchedulerDialect, seed: Host, request: DownloadRequest
+    ) -> None:
         """Let *seed* download, and stay until it has finished. Raises DragonflyError."""
         await ask(
             seed.facts,
-            side.download,
-            side.talk.codec.encode_download(request),
+            dialect.download,
+            dialect.shared.codec.encode_download(request),
             timeout=self._timeout,
             # A stock one asks the origin first, and has as long as it may take to register.
             stock_hello=self._world.limits.seed_start,

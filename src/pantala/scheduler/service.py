@@ -23,10 +23,10 @@ from pantala.pb import common_pb2, scheduler_pb2
 from pantala.rpc.dialects import ImportDialect
 
 from . import convert
+from .announce_streams import AnnounceStreams
 from .callers import caller_of
-from .dialects import SIDES, ImportNames, Side
+from .dialects import SCHEDULER_DIALECTS, ImportNames, SchedulerDialect
 from .imports import Imports
-from .sessions import Sessions
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -53,14 +53,16 @@ class Service:
 
     Args:
         world: What is known.
-        sessions: Answer the announce talks.
+        streams: Answer the announce streams.
         imports: Answers what is said of imported tasks.
         epoch: New at each start of a scheduler, see :data:`EPOCH_KEY`.
     """
 
-    def __init__(self, world: World, sessions: Sessions, imports: Imports, epoch: str) -> None:
+    def __init__(
+        self, world: World, streams: AnnounceStreams, imports: Imports, epoch: str
+    ) -> None:
         self._world = world
-        self._sessions = sessions
+        self._streams = streams
         self._imports = imports
         self._epoch = epoch
         # Values here are monotonic; messages want unix time.
@@ -73,15 +75,15 @@ class Service:
             "ListHosts": self.list_hosts,
             "DeleteHost": self.delete_host,
         }
-        for side in SIDES.values():
-            methods[side.talk.announce] = self._announce(side)
-            if side.imports is not None and side.talk.imports is not None:
-                methods |= self._imported(side, side.imports, side.talk.imports)
+        for dialect in SCHEDULER_DIALECTS.values():
+            methods[dialect.shared.announce] = self._announce(dialect)
+            if dialect.imports is not None and dialect.shared.imports is not None:
+                methods |= self._imported(dialect, dialect.imports, dialect.shared.imports)
                 continue
-            methods[side.stat_peer] = self._stat_peer(side)
-            methods[side.delete_peer] = self._delete_peer(side)
-            methods[side.talk.stat[0]] = self._stat_task(side)
-            methods[side.talk.delete[0]] = self._delete_task(side)
+            methods[dialect.stat_peer] = self._stat_peer(dialect)
+            methods[dialect.delete_peer] = self._delete_peer(dialect)
+            methods[dialect.shared.stat[0]] = self._stat_task(dialect)
+            methods[dialect.shared.delete[0]] = self._delete_task(dialect)
         return SimpleNamespace(**methods)
 
     async def announce_host(
@@ -125,13 +127,13 @@ class Service:
         logger.info("host left", host=request.host_id)
         return Empty()
 
-    def _announce(self, side: Side) -> Callable[..., AsyncGenerator[Any, None]]:
+    def _announce(self, dialect: SchedulerDialect) -> Callable[..., AsyncGenerator[Any, None]]:
         async def announce(
             requests: AsyncIterator[Any], context: _Context
         ) -> AsyncGenerator[Any, None]:
             try:
-                talk = self._sessions.announce(side, caller_of(context), requests)
-                async with aclosing(talk) as answers:
+                stream = self._streams.announce(dialect, caller_of(context), requests)
+                async with aclosing(stream) as answers:
                     async for answer in answers:
                         yield answer
             except (NoProvider, Forbidden) as error:
@@ -140,56 +142,58 @@ class Service:
 
         return announce
 
-    def _imported(self, side: Side, names: ImportNames, said: ImportDialect) -> dict[str, Any]:
-        """All methods of a kind whose tasks are imported, but for the announce talk."""
+    def _imported(
+        self, dialect: SchedulerDialect, names: ImportNames, said: ImportDialect
+    ) -> dict[str, Any]:
+        """All methods of a kind whose tasks are imported, but for the announce stream."""
         imports = self._imports
 
         async def started(request: Any, context: _Context) -> Empty:
-            await imports.started(side, request, caller_of(context))
+            await imports.started(dialect, request, caller_of(context))
             return Empty()
 
         async def finished(request: Any, context: _Context) -> Any:
-            return await imports.finished(side, request, caller_of(context))
+            return await imports.finished(dialect, request, caller_of(context))
 
         async def failed(request: Any, context: _Context) -> Empty:
-            await imports.failed(side, request, caller_of(context))
+            await imports.failed(dialect, request, caller_of(context))
             return Empty()
 
         async def stat_peer(request: Any, _: _Context) -> Any:
-            return await imports.stat_peer(side, request)
+            return await imports.stat_peer(dialect, request)
 
         async def stat_task(request: Any, _: _Context) -> Any:
-            return await imports.stat_task(side, request.task_id)
+            return await imports.stat_task(dialect, request.task_id)
 
         async def delete_peer(request: Any, context: _Context) -> Empty:
-            await imports.delete_peer(side, names, request, caller_of(context))
+            await imports.delete_peer(dialect, names, request, caller_of(context))
             return Empty()
 
         async def delete_task(request: Any, context: _Context) -> Empty:
-            await imports.delete_task(side, names, request, caller_of(context))
+            await imports.delete_task(dialect, names, request, caller_of(context))
             return Empty()
 
         return {
             said.started[0]: started,
             said.finished[0]: finished,
             said.failed[0]: failed,
-            side.stat_peer: stat_peer,
-            side.delete_peer: delete_peer,
-            side.talk.stat[0]: stat_task,
-            side.talk.delete[0]: delete_task,
+            dialect.stat_peer: stat_peer,
+            dialect.delete_peer: delete_peer,
+            dialect.shared.stat[0]: stat_task,
+            dialect.shared.delete[0]: delete_task,
         }
 
-    def _stat_peer(self, side: Side) -> _Unary:
+    def _stat_peer(self, dialect: SchedulerDialect) -> _Unary:
         async def stat_peer(request: Any, _: _Context) -> Any:
-            peer = self._world.peer((side.kind, request.peer_id))
+            peer = self._world.peer((dialect.kind, request.peer_id))
             _check_task(peer, request.task_id)
-            return convert.peer_message(side, peer, self._clock_offset)
+            return convert.peer_message(dialect, peer, self._clock_offset)
 
         return stat_peer
 
-    def _delete_peer(self, side: Side) -> _Unary:
+    def _delete_peer(self, dialect: SchedulerDialect) -> _Unary:
         async def delete_peer(request: Any, context: _Context) -> Empty:
-            peer = self._world.peers.get((side.kind, request.peer_id))
+            peer = self._world.peers.get((dialect.kind, request.peer_id))
             if peer is not None:
                 _check_task(peer, request.task_id)
                 owned(self._world, peer.host.id, caller_of(context))
@@ -198,17 +202,17 @@ class Service:
 
         return delete_peer
 
-    def _stat_task(self, side: Side) -> _Unary:
+    def _stat_task(self, dialect: SchedulerDialect) -> _Unary:
         async def stat_task(request: Any, _: _Context) -> Any:
-            task = self._world.task((side.kind, check_task_id(request.task_id)))
-            return convert.task_message(side, task, self._clock_offset)
+            task = self._world.task((dialect.kind, check_task_id(request.task_id)))
+            return convert.task_message(dialect, task, self._clock_offset)
 
         return stat_task
 
-    def _delete_task(self, side: Side) -> _Unary:
+    def _delete_task(self, dialect: SchedulerDialect) -> _Unary:
         async def delete_task(request: Any, context: _Context) -> Empty:
             host = owned(self._world, request.host_id, caller_of(context))
-            self._world.remove_from_host(host, (side.kind, check_task_id(request.task_id)))
+            self._world.remove_from_host(host, (dialect.kind, check_task_id(request.task_id)))
             return Empty()
 
         return delete_task

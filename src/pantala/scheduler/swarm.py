@@ -25,7 +25,7 @@ from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
 
 from .callers import caller_of
-from .dialects import SIDES
+from .dialects import SCHEDULER_DIALECTS
 from .imports import Imports
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -65,12 +65,12 @@ class Swarm:
             FeatureOff: Nobody deletes tasks of that kind.
         """
         asking = owned(self._world, request.host_id, caller_of(context))
-        dialect = daemon_dialect(kind_of(request.type))
-        key = dialect.kind, check_task_id(request.task_id)
-        side = SIDES[dialect.kind]
-        if side.imports is not None:
+        daemons = daemon_dialect(kind_of(request.type))
+        key = daemons.kind, check_task_id(request.task_id)
+        dialect = SCHEDULER_DIALECTS[daemons.kind]
+        if dialect.imports is not None:
             caller = caller_of(context)
-            came = await self._imports.delete_task(side, side.imports, request, caller)
+            came = await self._imports.delete_task(dialect, dialect.imports, request, caller)
             gone = sorted(host for host, why in came.items() if not why)
             left = {host: why for host, why in came.items() if why}
             return node_pb2.DeleteTaskResponse(host_ids=gone, failed=left)
@@ -83,7 +83,7 @@ class Swarm:
         async def delete(host: Host) -> None:
             async with turns:
                 try:
-                    await _delete(dialect, host, task.id)
+                    await _delete(daemons, host, task.id)
                 except NotFound:
                     pass  # it has gone from there by itself
                 except DragonflyError as error:

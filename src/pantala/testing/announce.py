@@ -24,7 +24,7 @@ from pantala.rpc.scheduler_link import SECRET_KEY
 from pantala.rpc.transport import channel_options
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load
-from pantala.scheduler.dialects import SIDES
+from pantala.scheduler.dialects import SCHEDULER_DIALECTS
 
 from .stage import MIB, task_id
 
@@ -61,7 +61,7 @@ class Peer:
         message = self.codec.request(**self.ids)
         arm = getattr(message, self.codec.register_arm)
         arm.SetInParent()
-        part = self.codec.shape.of(arm)
+        part = self.codec.layout.of(arm)
         described: dict[str, Any] = {
             "url": "http://origin/f",
             "actual_piece_length": 4 * MIB,
@@ -259,12 +259,12 @@ class Swarm:
     async def stat_peer(self, peer_id: str, task: str = "t") -> Any:
         """What the scheduler says of a peer."""
         request = scheduler_pb2.StatPeerRequest(peer_id=peer_id, task_id=task_id(task))
-        return await self._call_of_peer(SIDES[self.kind].stat_peer, request)
+        return await self._call_of_peer(SCHEDULER_DIALECTS[self.kind].stat_peer, request)
 
     async def delete_peer(self, peer_id: str, task: str = "t") -> Any:
         """Have the scheduler forget a peer."""
         request = scheduler_pb2.StatPeerRequest(peer_id=peer_id, task_id=task_id(task))
-        return await self._call_of_peer(SIDES[self.kind].delete_peer, request)
+        return await self._call_of_peer(SCHEDULER_DIALECTS[self.kind].delete_peer, request)
 
     async def _call_of_peer(self, method: str, like: Any) -> Any:
         request = getattr(scheduler_pb2, f"{method}Request")

@@ -58,7 +58,7 @@ class Seed:
     async def _download(self, request: Any, context: Context) -> AsyncIterator[Peer]:
         codec = DIALECTS[self.swarm.kind].codec
         assert type(request) is codec.download
-        self.requests.put_nowait(download_request(codec.kind, codec.shape.of(request)))
+        self.requests.put_nowait(download_request(codec.kind, codec.layout.of(request)))
         if self.says_hello:
             await context.send_initial_metadata(())
         if self.fail_with is not None:

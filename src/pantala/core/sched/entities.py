@@ -80,7 +80,7 @@ class Host:
     #: Which of all hosts that were ever met it is: one that is forgotten comes back as another.
     life: int
     #: Downloads whose streams are open.
-    talks: int = 0
+    streams: int = 0
     #: All its peers, by task and id; no task without a peer.
     peers: dict[TaskKey, dict[str, Peer]] = field(default_factory=dict)
     #: Sums over the edges to children of all its peers: bits a second that the children may

@@ -68,7 +68,7 @@ def _owns(owner: Caller, caller: Caller) -> bool:
 
 
 def _passes_on(world: World, host: Host, caller: Caller, now: float) -> bool:
-    if host.talks:
+    if host.streams:
         return False
     patience = _SILENT * (world.limits.interval(host.facts.interval) or world.limits.host_ttl)
     return host.owner.address == caller.address or now - host.heard_at > patience

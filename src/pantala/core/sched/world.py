@@ -103,13 +103,13 @@ class World:
         del self.hosts[host.id]
         self.room.host_left(host.account)
 
-    def begin_talk(self, peer: Peer) -> None:
+    def stream_opened(self, peer: Peer) -> None:
         """*peer* has a stream open, which its host's process holds."""
-        peer.host.talks += 1
+        peer.host.streams += 1
 
-    def end_talk(self, peer: Peer) -> None:
-        """The stream of *peer*, which :meth:`begin_talk` told of, has ended."""
-        peer.host.talks -= 1
+    def stream_closed(self, peer: Peer) -> None:
+        """The stream of *peer*, which :meth:`stream_opened` told of, has ended."""
+        peer.host.streams -= 1
 
     # Tasks
 

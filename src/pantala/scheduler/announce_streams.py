@@ -1,4 +1,4 @@
-"""The talks with peers that download: one stream each, one message after another."""
+"""The announce streams of peers that download: one each, one message after another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pantala.model.announce import Answer, Registration, Report
 from pantala.model.task import DownloadRequest
 
 from . import convert
-from .dialects import Side
+from .dialects import SchedulerDialect
 from .imports import Imports
 from .metrics import Metrics
 from .seeds import SeedCaller
@@ -40,8 +40,8 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _MAX_DESCRIPTION: Final = 500
 
 
-class Sessions:
-    """All talks that are going on.
+class AnnounceStreams:
+    """All announce streams that are open.
 
     Args:
         world: What is told changes it, and it decides what is answered.
@@ -70,38 +70,38 @@ class Sessions:
         self.imports = imports
 
     async def announce(
-        self, side: Side, caller: Caller, requests: AsyncIterator[Any]
+        self, dialect: SchedulerDialect, caller: Caller, requests: AsyncIterator[Any]
     ) -> AsyncGenerator[Any, None]:
-        """One talk: messages of a peer in, answers out, until it is over.
+        """One stream: messages of a peer in, answers out, until it is over.
 
         A stream that ends before the peer says how it went means that it is gone: a daemon
         holds its stream open for as long as it downloads.
         """
-        session = Session(self, side, caller)
-        self.metrics.session_opened()
+        stream = AnnounceStream(self, dialect, caller)
+        self.metrics.stream_opened()
         try:
             async for message in requests:
-                answer = await session.handle(message)
+                answer = await stream.handle(message)
                 if answer is not None:
                     yield answer
-                if session.is_over:
+                if stream.is_over:
                     return
         finally:
-            session.close()
-            self.metrics.session_closed()
+            stream.close()
+            self.metrics.stream_closed()
 
 
-class Session:
+class AnnounceStream:
     """One announce stream: what a peer says is told to the world, what is decided goes back."""
 
-    def __init__(self, sessions: Sessions, side: Side, caller: Caller) -> None:
-        self._all = sessions
-        self._world = sessions.world
-        self._side = side
-        self._codec = side.talk.codec
+    def __init__(self, streams: AnnounceStreams, dialect: SchedulerDialect, caller: Caller) -> None:
+        self._all = streams
+        self._world = streams.world
+        self._dialect = dialect
+        self._codec = dialect.shared.codec
         self._caller = caller
         #: None: tasks of this kind are not imported.
-        self._imports = None if side.imports is None else sessions.imports
+        self._imports = None if dialect.imports is None else streams.imports
         self._peer: Peer | None = None
         #: What it wants, with all that it asks the origin with: a seed may fetch with that.
         self._request: DownloadRequest  # of those that have registered, and so of `_known`
@@ -114,7 +114,7 @@ class Session:
         """Take one message; return the answer, or None.
 
         Raises:
-            DragonflyError: The talk ends with it.
+            DragonflyError: The stream ends with it.
         """
         said = self._codec.decode(message)
         answer: Answer | None
@@ -130,7 +130,7 @@ class Session:
         if self._peer is not None:
             ended = self._peer.state not in OVER
             self._world.fail(self._peer, time.monotonic())
-            self._world.end_talk(self._peer)
+            self._world.stream_closed(self._peer)
             if ended and self._imports is not None:
                 self._imports.keep_later(self._peer)
 
@@ -150,7 +150,7 @@ class Session:
             await self._imports.prepare((said.kind, said.task_id))
         peer = self._world.register(said, time.monotonic())
         self._peer, self._request = peer, said.request
-        self._world.begin_talk(peer)
+        self._world.stream_opened(peer)
         self._all.metrics.peer_event("register_peer", peer)
         if said.metadata_only:
             return announce.MetadataOnly()
@@ -176,7 +176,7 @@ class Session:
                     return announce.NeedBackToSource(why)
                 case AskSeed(seeds):
                     wanted = for_seed(self._request)
-                    self._all.seeds.ask(self._side, peer.task, seeds, wanted)
+                    self._all.seeds.ask(self._dialect, peer.task, seeds, wanted)
                 case Wait(until):
                     timeout = until - time.monotonic()
                     await self._all.waiters.wait(peer.task.key, timeout)
