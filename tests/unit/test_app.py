@@ -27,7 +27,7 @@ DAEMON = [
     "evict by time to live",
     "follow the list of schedulers",
     "keep room for callers",
-    "look what was handed out is back",
+    "look what was handed off is back",
     "read the list of schedulers",
     "serve those who wait for room in memory",
     "serve those who wait for room on disk",

@@ -486,7 +486,7 @@ async def test_a_reader_keeps_what_is_deleted(here: Disk) -> None:
     fill(claim.sink, b"hello")
     claim.publish(piece_digest(crc32(b"hello")), parent_id=None, traffic=Traffic.REMOTE_PEER)
     await claim.kept()
-    fd = holding.handout()
+    fd = holding.hand_off()
     assert fd is not None
     store.remove(holding, Reason.DELETED)
     assert os.pread(fd, 10, 0) == b"hello"

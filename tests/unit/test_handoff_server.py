@@ -360,7 +360,7 @@ async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Orig
                 assert seen[:] == Pattern(58 * MIB, 8).read()
 
     await until(lambda: not daemon.handoff.busy)  # its client has gone, and it knows
-    # What was handed out is never used again.
+    # What was handed off is never used again.
     file = os.fstat(holding.content._fd).st_ino  # type: ignore[attr-defined]  # a segment
     await fetch(daemon, origin.url("/old"))
     (holding,) = daemon.stores[Kind.CACHE]

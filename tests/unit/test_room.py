@@ -251,7 +251,7 @@ async def test_what_programs_keep_comes_back(daemon: Daemon, origin: Origin) -> 
     """Nobody tells of it; it is looked for while somebody waits."""
     first = await Reader(daemon, put(origin, "first", 40)).until_here()
     (holding,) = daemon.stores[Kind.CACHE]
-    fd = holding.handout(user=1234)
+    fd = holding.hand_off(user=1234)
     assert fd is not None
     await first.done()
     with pytest.raises(TimedOut, match="41943040 of it kept by programs of user 1234 that have"):

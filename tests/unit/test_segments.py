@@ -190,7 +190,7 @@ class TestReuse:
         assert _allocated(segment) == min(pages, kept)
         _fill(segment, 0, new, 9)
         assert _allocated(segment) == kept
-        fd = segment.handout()
+        fd = segment.hand_off()
         assert fd is not None
         assert os.pread(fd, 2 * new, 0) == bytes([9]) * new
         os.close(fd)
@@ -198,10 +198,10 @@ class TestReuse:
 
     def test_not_from_whom_others_may_read(self) -> None:
         """A descriptor can be anywhere by now; a view, too."""
-        handed_out = _segment(MIB)
-        fd = handed_out.handout()
+        handed_off = _segment(MIB)
+        fd = handed_off.hand_off()
         assert fd is not None
-        assert not handed_out.resize(MIB)
+        assert not handed_off.resize(MIB)
         seen = _segment(MIB)
         _fill(seen, 0, MIB, 3)
         with seen_in(seen, 0, 10) as view:
@@ -211,7 +211,7 @@ class TestReuse:
         closed.close()
         assert not closed.resize(MIB)
         os.close(fd)
-        handed_out.close()
+        handed_off.close()
         seen.close()
 
     def test_not_of_another_size_altogether(self) -> None:
@@ -276,7 +276,7 @@ class TestMemory:
         """They may be reading it."""
         segment = create(MIB)
         _fill(segment, 0, MIB)
-        fd = segment.handout()
+        fd = segment.hand_off()
         assert fd is not None
 
         assert not segment.punch(0, MIB)
@@ -322,7 +322,7 @@ class TestMemory:
             "while True:",
             "    try: os.dup(0)",
             "    except OSError: break",
-            "for way in (lambda: create(1 << 20), Growing, segment.handout):",
+            "for way in (lambda: create(1 << 20), Growing, segment.hand_off):",
             "    try: way()",
             "    except Unavailable as error: assert 'Too many open files' in str(error)",
             "    else: raise SystemExit(way)",
@@ -335,7 +335,7 @@ class TestMemory:
         for _ in range(1000):
             segment = create(SMALL + 1)
             _fill(segment, 0, 10)
-            fd = segment.handout()
+            fd = segment.hand_off()
             assert fd is not None
             os.close(fd)
             segment.close()
@@ -383,7 +383,7 @@ def _run(*lines: str, fds: tuple[int, ...] = ()) -> None:
 
 
 @linux
-class TestHandout:
+class TestHandOff:
     """A descriptor in another process's hands."""
 
     @pytest.fixture
@@ -396,8 +396,8 @@ class TestHandout:
 
     @pytest.fixture
     def fd(self, segment: Content) -> Iterator[int]:
-        """Handed out."""
-        fd = segment.handout()
+        """Handed off."""
+        fd = segment.hand_off()
         assert fd is not None
         yield fd
         os.close(fd)
@@ -448,7 +448,7 @@ class TestHandout:
         """However it ends, its mapping ends with it."""
         segment = create(MIB)
         _fill(segment, 0, MIB)
-        fd = segment.handout()
+        fd = segment.hand_off()
         assert fd is not None
         program = (
             f"import mmap, signal; m = mmap.mmap({fd}, {MIB}, prot=mmap.PROT_READ); m[:]\n"
@@ -485,7 +485,7 @@ def _segments() -> set[int]:
 
 @linux
 def test_where_the_kernel_cannot_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is handed out that could never be counted as back."""
+    """Nothing is handed off that could never be counted as back."""
 
     def refuse(_fd: int, command: int, *_: object) -> int:
         assert command == fcntl.F_SETLEASE
@@ -493,7 +493,7 @@ def test_where_the_kernel_cannot_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
     segment = create(5 * MIB)
     monkeypatch.setattr("pantala.storage.pages.fcntl.fcntl", refuse)
-    assert segment.handout() is None
+    assert segment.hand_off() is None
     assert not segment.is_elsewhere()
     segment.close()
 
@@ -503,7 +503,7 @@ def test_who_has_it() -> None:
     """A descriptor on its way through a socket counts, and so does a mapping without one."""
     segment = create(5 * MIB)
     assert not segment.is_elsewhere()
-    fd = segment.handout()
+    fd = segment.hand_off()
     assert fd is not None
     assert segment.is_elsewhere()
     ours, theirs = socket.socketpair()

@@ -27,7 +27,7 @@ from pantala.ports import fill
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.storage.journal import NullJournal
-from pantala.storage.leases import Handouts
+from pantala.storage.leases import HandOffs
 from pantala.storage.memory import MemoryMedium
 from pantala.storage.segments import Segment
 from pantala.storage.store import Store
@@ -80,7 +80,7 @@ def test_a_part_of_a_huge_content_takes_room_for_itself_only(store: Watched) -> 
 
     assert store.ledger.used == holding.reserved_bytes == 3 * MIB
     assert allocated(holding) == MIB
-    assert (holding.fully_reserved, holding.handout()) == (False, None)
+    assert (holding.fully_reserved, holding.hand_off()) == (False, None)
 
 
 def test_memory_passes_from_the_evicted_to_the_evictor(store: Watched) -> None:
@@ -96,9 +96,9 @@ def test_memory_passes_from_the_evicted_to_the_evictor(store: Watched) -> None:
     with pytest.raises(PieceNotFound):
         new.view(ByteRange(0, 10))
     for number in range(49):
-        assert new.handout() is None
+        assert new.hand_off() is None
         store.bring(new, number)
-    fd = new.handout()
+    fd = new.hand_off()
     assert fd is not None
     assert os.fstat(fd).st_size == 48 * MIB + 10
     assert os.pread(fd, MIB, 7 * MIB) == data_of(7, MIB)
@@ -121,14 +121,14 @@ def test_the_best_memory_is_taken_and_the_rest_is_freed(store: Watched) -> None:
     assert descriptors() == before - 1, "a segment has one"
 
 
-@pytest.mark.parametrize("why", ["a part", "early", "handed out", "in somebody's view"])
+@pytest.mark.parametrize("why", ["a part", "early", "handed off", "in somebody's view"])
 def test_memory_that_does_not_pass_on(store: Watched, why: str) -> None:
     """Where others could read in it, or it would count for less than it is."""
     old = store.fill("old", 60 * MIB)
     file = inode(old)
     view = None
-    if why == "handed out":
-        fd = old.handout()
+    if why == "handed off":
+        fd = old.hand_off()
         assert fd is not None
         os.close(fd)  # nobody has it any more, but its length is sealed
     if why == "in somebody's view":
@@ -140,7 +140,7 @@ def test_memory_that_does_not_pass_on(store: Watched, why: str) -> None:
     assert allocated(new) == 0
     if view is not None:
         assert view == data_of(0, MIB)[:100]
-    early = new.handout()
+    early = new.hand_off()
     assert (early is None) == (why == "a part")
     if early is not None:
         assert os.pread(early, 100, 0) == bytes(100)
@@ -202,7 +202,7 @@ def test_a_failed_download_in_memory_of_another(store: Watched) -> None:
 
     assert (store.ledger.used, allocated(new)) == (MIB, MIB)
     new.reserve(range(60))
-    assert new.handout() is None, "pages at the edge of a piece may hold what was there"
+    assert new.hand_off() is None, "pages at the edge of a piece may hold what was there"
     assert new.view(ByteRange(3 * MIB, MIB)) == data_of(3, MIB)
 
 
@@ -229,7 +229,7 @@ def test_a_segment_in_others_hands_keeps_its_room(store: Watched) -> None:
     holding = store.add("t", 4 * MIB)
     holding.reserve(range(4))
     store.bring(holding, 0)
-    fd = holding.handout()
+    fd = holding.hand_off()
     assert fd is not None
     holding.settle()
 
@@ -242,7 +242,7 @@ def test_a_small_content_is_one_piece(store: Watched) -> None:
     """Without a descriptor to give."""
     holding = store.fill("t", 1000)
     holding.settle()
-    assert (holding.complete, holding.handout()) == (True, None)
+    assert (holding.complete, holding.hand_off()) == (True, None)
     assert bytes(holding.view(ByteRange(10, 20))) == data_of(0, 1000)[10:30]
 
 
@@ -266,14 +266,14 @@ def test_what_is_kept_counts(store: Watched, way: str) -> None:
     """Without a lease, too: neither evicted nor forgotten until the last user lets go of it."""
     holding = store.fill("t", 40 * MIB)
     with holding.lease():
-        fd = holding.handout(user=1000)
+        fd = holding.hand_off(user=1000)
         assert fd is not None
-        assert store.handouts.kept() == 0
+        assert store.hand_offs.kept() == 0
         kept = mmap.mmap(fd, 0, prot=mmap.PROT_READ) if way == "mapping" else None
         if kept is not None:
             os.close(fd)  # the mapping is enough, by a descriptor of its own
-    assert store.handouts.kept() == store.figures().pinned == store.ledger.leased == 40 * MIB
-    assert (holding.lease_count, store.handouts.kept(1000), store.handouts.kept(1001)) == (
+    assert store.hand_offs.kept() == store.figures().pinned == store.ledger.leased == 40 * MIB
+    assert (holding.lease_count, store.hand_offs.kept(1000), store.hand_offs.kept(1001)) == (
         1,
         40 * MIB,
         0,
@@ -291,28 +291,28 @@ def test_what_is_kept_counts(store: Watched, way: str) -> None:
     else:
         os.close(fd)
     store.add("u", 30 * MIB).reserve(range(30))
-    assert (store.handouts.kept(), store.ledger.used) == (0, 30 * MIB)
+    assert (store.hand_offs.kept(), store.ledger.used) == (0, 30 * MIB)
 
 
 def test_one_user_keeps_a_share(store: Watched) -> None:
-    """Beyond it nothing more is handed out to that user, until something is back."""
-    store.handouts = Handouts(3 * MIB)
+    """Beyond it nothing more is handed off to that user, until something is back."""
+    store.hand_offs = HandOffs(3 * MIB)
     kept = []
     for name in "abc":
         holding = store.fill(name, 2 * MIB)
         with holding.lease():
-            kept.append(holding.handout(user=1000))
+            kept.append(holding.hand_off(user=1000))
     assert [fd is not None for fd in kept] == [True, True, False]
     holding = store.fill("d", 2 * MIB)
     for user, given in ((1000, False), (1001, True)):
-        fd = holding.handout(user)
+        fd = holding.hand_off(user)
         assert (fd is not None) == given
         if fd is not None:
             os.close(fd)
     assert kept[0] is not None
     assert kept[1] is not None
     os.close(kept[0])
-    fd = holding.handout(1000)
+    fd = holding.hand_off(1000)
     assert fd is not None, "one is back"
     os.close(fd)
     os.close(kept[1])
@@ -321,7 +321,7 @@ def test_one_user_keeps_a_share(store: Watched) -> None:
 def test_a_reader_in_another_process_that_is_killed(store: Watched) -> None:
     """With its lease goes its memory: capacity stays honest."""
     holding = store.fill("t", 4 * MIB)
-    lease, fd = holding.lease(), holding.handout()
+    lease, fd = holding.lease(), holding.hand_off()
     assert fd is not None
     program = f"import mmap, signal; m = mmap.mmap({fd}, 0, prot=1); m[:]; print(flush=True)"
     reader = subprocess.Popen(
@@ -411,7 +411,7 @@ class TestDescriptors:
             assert content is not None
             with content.view(ByteRange(0, 300 * 1024)) as view:
                 assert view == data_of(0, 300 * 1024)
-            fd = content.handout()
+            fd = content.hand_off()
             assert (fd is not None) == (number < 4)
             if fd is not None:
                 os.close(fd)

@@ -342,15 +342,15 @@ class Beliefs:
             if only is not None:
                 if only in scheduler.pending and only not in scheduler.underway:
                     del scheduler.pending[only]
-                    self._hand_out(address, scheduler, only, taken)
+                    self._take_one(address, scheduler, only, taken)
                 continue
             while scheduler.pending and len(scheduler.underway) < limit:
                 key, _ = scheduler.pending.popitem(last=False)
                 if key not in scheduler.underway:  # else it is compared again when that is over
-                    self._hand_out(address, scheduler, key, taken)
+                    self._take_one(address, scheduler, key, taken)
         return taken
 
-    def _hand_out(
+    def _take_one(
         self, address: str, scheduler: _Scheduler, key: TaskKey, taken: list[TaskAnnouncement]
     ) -> None:
         version, believed = self._here.get(key), scheduler.told.get(key)

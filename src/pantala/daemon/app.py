@@ -64,7 +64,7 @@ _HEALTH_INTERVAL: Final = 1.0
 #: Seconds that the daemon waits at start for schedulers to take its announcement.
 _HELLO_LIMIT: Final = 2.0
 
-#: Seconds between two looks at what was handed out; who is short of room looks at once.
+#: Seconds between two looks at what was handed off; who is short of room looks at once.
 _RECALL: Final = 1.0
 
 
@@ -341,7 +341,7 @@ class Daemon:
         keep(self._follow_dynconfig, "follow the list of schedulers")
         storage = self._storage
         self.loops.every(storage.interval, storage.collect, "evict by time to live")
-        self.loops.every(_RECALL, self.stores.recall, "look what was handed out is back")
+        self.loops.every(_RECALL, self.stores.recall, "look what was handed off is back")
         for room in self.node.rooms:
             keep(room.watch, f"serve those who wait for room {room.place}")
         self.loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")

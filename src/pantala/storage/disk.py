@@ -141,7 +141,7 @@ class DiskContent:
         self._medium.allocated -= self._blocks.pop(offset, 0)
         return True
 
-    def handout(self) -> int | None:
+    def hand_off(self) -> int | None:
         with _failures_named(f"cannot open {self._name}"):
             return os.open(f"/proc/self/fd/{self._file().fd}", os.O_RDONLY | os.O_CLOEXEC)
 

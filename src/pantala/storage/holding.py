@@ -153,8 +153,8 @@ class Holding(Known):
         All who only have a descriptor that they were given count as one, and not at all as long
         as there are others: those are most likely the same.
         """
-        handed_out = self in self._home.handouts
-        return max(1, self.account.leases - 1) if handed_out else self.account.leases
+        handed_off = self in self._home.hand_offs
+        return max(1, self.account.leases - 1) if handed_off else self.account.leases
 
     def lease(self) -> Lease:
         """Keep the bytes where they are.
@@ -169,16 +169,16 @@ class Holding(Known):
         if self._home.ledger.release(self.account):
             self._free()
         else:
-            self._home.handouts.recall(self)
+            self._home.hand_offs.recall(self)
             if self._content is not None and not self.account.leases:
                 self._content.rest()
         self._home.on_room()
 
     def is_elsewhere(self) -> bool:
-        """Whether a program may still have what it was handed out."""
+        """Whether a program may still have what was handed off to it."""
         return self._content is not None and self._content.is_elsewhere()
 
-    def handout(self, user: int = NOBODY) -> int | None:
+    def hand_off(self, user: int = NOBODY) -> int | None:
         """A read-only descriptor of the whole content for another process, or None.
 
         From here on the content counts as used, until the kernel says that nobody else has it.
@@ -193,11 +193,11 @@ class Holding(Known):
             return None
         if self._content.reused and not self.complete:
             return None
-        if not self._home.handouts.may_take(user):
+        if not self._home.hand_offs.may_take(user):
             return None
-        fd = self._content.handout()
+        fd = self._content.hand_off()
         if fd is not None:
-            self._home.handouts.add(self, user)
+            self._home.hand_offs.add(self, user)
         return fd
 
     # -- bytes ---------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Holding(Known):
 
         Args:
             numbers: Of the pieces.
-            early: Somebody wants a :meth:`handout` before all is here, for which memory that
+            early: Somebody wants a :meth:`hand_off` before all is here, for which memory that
                 was another content's is no good.
 
         Raises:

@@ -10,7 +10,7 @@ from pantala.core.ledger import Account, Ledger, Needs
 from pantala.model.task import Kind, TaskRecord
 
 from .journal import Journal
-from .leases import Handouts
+from .leases import HandOffs
 from .medium import Content, Medium
 
 _T = TypeVar("_T")
@@ -34,7 +34,7 @@ class Home(Protocol):
     ledger: Ledger
     medium: Medium
     journal: Journal
-    handouts: Handouts
+    hand_offs: HandOffs
     now: Callable[[], float]
 
     #: Called when there may be more room than before.

@@ -1,6 +1,6 @@
 """Who relies on bytes: users in this process, and programs that were handed a descriptor.
 
-What was handed out counts as used until the kernel says that nobody else has it any more
+What was handed off counts as used until the kernel says that nobody else has it any more
 (docs/adr/0008).
 """
 
@@ -12,7 +12,7 @@ from typing import Final, Protocol, Self
 
 from pantala.core.ledger import Account
 
-#: Whom a hand-out is for where the system does not say: the user id that is none.
+#: Whom a hand-off is for where the system does not say: the user id that is none.
 NOBODY: Final = -1
 
 
@@ -35,8 +35,8 @@ class Lease:
             end()
 
 
-class HandedOut(Protocol):
-    """What was handed out.
+class HandedOff(Protocol):
+    """What was handed off.
 
     Attributes:
         account: Its account, where the lease for its readers in other programs counts.
@@ -45,7 +45,7 @@ class HandedOut(Protocol):
     account: Account
 
     def is_elsewhere(self) -> bool:
-        """Whether anybody may still have it by a hand-out."""
+        """Whether anybody may still have it by a hand-off."""
 
     def lease(self) -> Lease:
         """Keep the bytes where they are."""
@@ -64,7 +64,7 @@ class _Readers:
     users: set[int] = field(default_factory=set)
 
 
-class Handouts:
+class HandOffs:
     """See the module.
 
     Args:
@@ -74,28 +74,28 @@ class Handouts:
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._readers: dict[HandedOut, _Readers] = {}
+        self._readers: dict[HandedOff, _Readers] = {}
 
-    def __contains__(self, content: HandedOut) -> bool:
+    def __contains__(self, content: HandedOff) -> bool:
         return content in self._readers
 
-    def add(self, content: HandedOut, user: int) -> None:
+    def add(self, content: HandedOff, user: int) -> None:
         """A program of *user* was given *content*."""
         if content not in self._readers:
             self._readers[content] = _Readers(content.lease())
         self._readers[content].users.add(user)
 
-    def is_kept(self, content: HandedOut) -> bool:
+    def is_kept(self, content: HandedOff) -> bool:
         """Only those use it who keep what they were given though they need it no longer."""
         return content in self._readers and content.account.leases == 1
 
-    def recall(self, content: HandedOut) -> None:
+    def recall(self, content: HandedOff) -> None:
         """Stop counting it as used, once nobody has it any more."""
         if self.is_kept(content) and not content.is_elsewhere():
             self._readers.pop(content).lease.end()
 
     def recall_all(self) -> None:
-        """Look what of all that was handed out is back: 4 µs for each that only outsiders use."""
+        """Look what of all that was handed off is back: 4 µs for each that only outsiders use."""
         for content in list(self._readers):
             self.recall(content)
 

@@ -44,11 +44,11 @@ class Content(Room, Protocol):
         It reads as zeros after, or holds what it held. Whether it need not be counted any more.
         """
 
-    def handout(self) -> int | None:
+    def hand_off(self) -> int | None:
         """A new read-only descriptor of all the content, or None if there is none to give."""
 
     def is_elsewhere(self) -> bool:
-        """Whether anybody may still have a descriptor or a mapping of it by a hand-out.
+        """Whether anybody may still have a descriptor or a mapping of it by a hand-off.
 
         Where that takes no room that anybody could give back, it does not count.
         """

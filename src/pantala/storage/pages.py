@@ -45,7 +45,7 @@ def anonymous_file() -> int:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             os.close(first)
             raise
-        return first  # no /proc: it serves as it is, and is never handed out
+        return first  # no /proc: it serves as it is, and is never handed off
     os.close(first)
     with contextlib.suppress(OSError):
         # Whoever opens the file while we ask makes the kernel tell us, with SIGIO if nothing else

@@ -10,7 +10,7 @@ more                      a segment: a memfd as long as the content  a mapping a
 ========================  =========================================  ==========================
 
 A segment is mapped once. Its pages come into being when they are first written, so a segment of
-which only a few pieces are wanted costs only those. Only segments can be handed out; everything
+which only a few pieces are wanted costs only those. Only segments can be handed off; everything
 else reaches programs in frames. Empty content is nothing at all. docs/adr/0007 says why.
 
 Where memfd does not exist (macOS) an unlinked temporary file stands in: it may be paged out to
@@ -118,7 +118,7 @@ class SmallContent(_InMemory):
             self._bytes.madvise(mmap.MADV_DONTNEED, start, end - start)
         return True
 
-    def handout(self) -> None:
+    def hand_off(self) -> None:
         return None
 
     def is_elsewhere(self) -> bool:
@@ -170,7 +170,7 @@ class Segment(_InMemory):
             return False
         return True
 
-    def handout(self) -> int | None:
+    def hand_off(self) -> int | None:
         """A new descriptor, open for reading only.
 
         Our own mapping is older than the seal, so pieces are still received into it. None where

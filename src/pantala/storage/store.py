@@ -24,7 +24,7 @@ from pantala.model.task import Kind, PieceRecord, TaskRecord
 from .holding import Holding
 from .home import Reason
 from .journal import Journal
-from .leases import Handouts
+from .leases import HandOffs
 from .medium import Content, Medium
 
 _T = TypeVar("_T")
@@ -94,7 +94,7 @@ class Store:
         )
         self.medium = medium
         self.journal = journal
-        self.handouts = Handouts(pinned_per_user)
+        self.hand_offs = HandOffs(pinned_per_user)
         self.now = clock
         #: Called after a task has left, for whatever reason.
         self.on_removed: Callable[[Holding, Reason], None] = lambda _holding, _reason: None
@@ -116,7 +116,7 @@ class Store:
             capacity=self.ledger.capacity,
             used=self.ledger.used,
             leased=self.ledger.leased,
-            pinned=self.handouts.kept(),
+            pinned=self.hand_offs.kept(),
             published=self._published,
             tasks=len(self._holdings),
         )
@@ -245,7 +245,7 @@ class Store:
 
     def holders(self) -> str:
         """Where others want room, and who has it, in words."""
-        ledger, kept, users = self.ledger, self.handouts.kept(), self.handouts.keepers()
+        ledger, kept, users = self.ledger, self.hand_offs.kept(), self.hand_offs.keepers()
         named = f" of user {', '.join(map(str, users[:5]))}" if users else ""
         return (
             f"{ledger.place.name}: capacity {ledger.capacity}, {ledger.leased} in use "
@@ -254,8 +254,8 @@ class Store:
         )
 
     def recall(self) -> None:
-        """Look what of all that was handed out is back."""
-        self.handouts.recall_all()
+        """Look what of all that was handed off is back."""
+        self.hand_offs.recall_all()
 
     def make(self, make: Callable[[], _T]) -> _T:
         """Call *make*; while the system has no descriptor for it, evict who has one.
@@ -290,7 +290,7 @@ class Store:
     def remove(self, holding: Holding, reason: Reason) -> None:
         """Delete a task: from here on nobody finds it. A second time does nothing."""
         if not holding.gone:
-            self.handouts.recall(holding)
+            self.hand_offs.recall(holding)
             freed = self.ledger.doom(holding.account)
             self._forget(holding, reason, freed=freed)
             self.on_room()

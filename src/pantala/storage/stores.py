@@ -50,7 +50,7 @@ class Stores:
         self[holding.kind].remove(holding, reason)
 
     def recall(self) -> None:
-        """Look what of all that was handed out is back."""
+        """Look what of all that was handed off is back."""
         for store in self.all():
             store.recall()
 

@@ -111,18 +111,18 @@ class ContentContract:
         assert kept[start:first] in (data[start:first], bytes(first - start))
         assert kept[first:] == (bytes(end - first) if punched else data[first:])
 
-    def test_a_handout_shows_everything(self, content: Content, data: bytes) -> None:
+    def test_a_hand_off_shows_everything(self, content: Content, data: bytes) -> None:
         """What was there, and what is received later; at the content's own offsets."""
-        with self._handout(content) as fd:
+        with self._hand_off(content) as fd:
             assert os.pread(fd, self.length, 0) == data
             put(content, 3, b"late")
             assert os.pread(fd, 4, 3) == b"late"
             assert os.fstat(fd).st_size == self.length
             assert not os.get_inheritable(fd)
 
-    def test_a_handout_is_for_reading_only(self, content: Content, data: bytes) -> None:
+    def test_a_hand_off_is_for_reading_only(self, content: Content, data: bytes) -> None:
         """Also for its owner, who could open it once more."""
-        with self._handout(content) as fd:
+        with self._hand_off(content) as fd:
             assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.pwrite(fd, b"evil", 0)
@@ -132,17 +132,17 @@ class ContentContract:
                 mmap.mmap(fd, self.length)
         assert self.peek(content, 0, self.length) == data
 
-    def test_each_handout_is_one_of_its_own(self, content: Content) -> None:
+    def test_each_hand_off_is_one_of_its_own(self, content: Content) -> None:
         """Closing one leaves the others."""
-        with self._handout(content) as first, self._handout(content) as second:
+        with self._hand_off(content) as first, self._hand_off(content) as second:
             assert first != second
-        with self._handout(content) as third:
+        with self._hand_off(content) as third:
             assert len(os.pread(third, 10, 0)) == 10
 
     def test_views_outlive_it(self, data: bytes, content: Content) -> None:
         """A reader who was cut off must not crash; so do descriptors."""
         view = seen_in(content, 0, self.length)
-        with self._handout(content) as fd:
+        with self._hand_off(content) as fd:
             content.close()
             assert os.pread(fd, self.length, 0) == data
         assert view == data
@@ -153,8 +153,8 @@ class ContentContract:
         content.close()
 
     @contextlib.contextmanager
-    def _handout(self, content: Content) -> Iterator[int]:
-        fd = content.handout()
+    def _hand_off(self, content: Content) -> Iterator[int]:
+        fd = content.hand_off()
         assert (fd is not None) == self.hands_out
         if fd is None:
             pytest.skip("has no descriptor to give")

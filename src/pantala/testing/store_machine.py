@@ -32,7 +32,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.leases: list[tuple[Holding, Lease]] = []
         self.reserved: dict[Holding, set[int]] = {}
         #: Whose memory others may have got hold of.
-        self.handed_out: set[Holding] = set()
+        self.handed_off: set[Holding] = set()
 
     def make(self, capacity: int) -> Watched:
         """An empty store."""
@@ -102,16 +102,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     def gives_back(self, holding: Holding) -> bool:
         """What did not come of it gives its room back."""
-        return holding not in self.handed_out
+        return holding not in self.handed_off
 
     @rule(name=st.sampled_from(NAMES))
-    def hand_out(self, name: str) -> None:
+    def hand_off(self, name: str) -> None:
         """Whoever gets a descriptor sees nothing of other tasks."""
         holding = self.holding(name)
-        fd = None if holding is None else holding.handout()
+        fd = None if holding is None else holding.hand_off()
         if holding is None or fd is None:
             return
-        self.handed_out.add(holding)
+        self.handed_off.add(holding)
         assert os.fstat(fd).st_size == PIECES * PIECE
         for number in range(PIECES):
             seen = os.pread(fd, PIECE, number * PIECE)

@@ -115,7 +115,7 @@ class PiecesContract:
 
         assert (holding.complete, holding.total, holding.reserved_bytes) == (True, 0, 0)
         assert holding.record.finished_at == 1000.0
-        assert holding.handout() is None
+        assert holding.hand_off() is None
         assert bytes(holding.view(ByteRange(0, 0))) == b""
         assert store.get(store.kind, "t") is holding
 
@@ -144,7 +144,7 @@ class PiecesContract:
                 ask()
         assert not holding.complete
         assert not holding.fully_reserved
-        assert holding.handout() is None
+        assert holding.hand_off() is None
 
     def test_a_piece_that_does_not_exist(self, store: Watched) -> None:
         """Neither can it be reserved, and nothing changes by trying."""

@@ -31,7 +31,7 @@ from .download import Download
 LIMIT: Final = 900.0
 
 #: Seconds between two looks while somebody waits, for what nobody tells of: programs that let go of
-#: what they were handed out, callers whose time is over.
+#: what was handed off to them, callers whose time is over.
 _LOOK: Final = 0.1
 
 

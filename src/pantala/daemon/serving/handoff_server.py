@@ -205,24 +205,24 @@ class HandoffServer:
         left: asyncio.Future[None],
     ) -> None:
         async with self._engine.open(request, delivery) as download:
-            handed_out = False
+            handed_off = False
             async for event in download:
                 if isinstance(event, Waiting):
                     await client.send({"event": "waiting", "bytes": event.need})
                 elif isinstance(event, Growing):
                     await client.send({"event": "growing", "bytes": event.received})
                 elif isinstance(event, Started):
-                    handed_out = await self._start(client, download, event)
+                    handed_off = await self._start(client, download, event)
                 elif isinstance(event, Overflowed):
                     said = f"{event.why}; it is kept as a {event.kind.name} task instead, on disk"
                     await client.send({"event": "warning", "message": said})
                 elif isinstance(event, Anew):
-                    handed_out = False
+                    handed_off = False
                     if delivery.again:  # whoever cannot begin again has not been told anything
                         await client.send({"event": "again"})
                 else:
                     await _send_pieces(client, event)
-            if not handed_out and not await _send_segment(client, download):
+            if not handed_off and not await _send_segment(client, download):
                 await _send_content(self._node, client, download)
             await client.send({"event": "done"})
             await asyncio.shield(left)
@@ -266,7 +266,7 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
 
 def _descriptor(client: _Client, download: Download) -> int | None:
     with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
-        return None if download.holding is None else download.holding.handout(client.user)
+        return None if download.holding is None else download.holding.hand_off(client.user)
     return None
 
 

@@ -148,7 +148,7 @@ class DownloadService(TaskMethods):
         path = output.check_path(how.output_path, overwrite=how.overwrite)
         whole = download.part == ByteRange(0, holding.total)
         in_file = self._node.stores[holding.kind].medium.decays
-        file = holding.handout() if whole and in_file else None
+        file = holding.hand_off() if whole and in_file else None
         write = partial(
             output.write, path, file=file, overwrite=how.overwrite, hard_link=how.force_hard_link
         )
