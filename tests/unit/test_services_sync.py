@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from pantala.daemon.app import Daemon
+from pantala.daemon.serving import services
 from pantala.model.numbers import MAX_NUMBERS
 from pantala.model.task import Kind, TaskRecord
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
@@ -24,8 +25,17 @@ TASK = "a" * 64
 
 
 @pytest.fixture
-async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+def share() -> int:
+    """Bytes that the streams of one address may take."""
+    return services._STREAMS_OF_ONE
+
+
+@pytest.fixture
+async def daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int
+) -> AsyncIterator[Daemon]:
     """Two pieces of a task are on their way to it, for ever."""
+    monkeypatch.setattr(services, "_STREAMS_OF_ONE", share)
     async with inside.daemon(tmp_path) as daemon:
         record = TaskRecord(
             kind=Kind.CACHE,
@@ -78,16 +88,23 @@ def memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def test_how_much_a_share_is() -> None:
+    """64 of the largest requests: each counts for its message, and a byte for each number."""
+    large = wish(range(MAX_NUMBERS)).ByteSize() + MAX_NUMBERS + services._STREAM
+    assert services._STREAMS_OF_ONE // large == 64
+
+
+@pytest.mark.parametrize("share", [services._STREAMS_OF_ONE // 8], ids=["an eighth"])
 async def test_more_than_a_share(stub: Any) -> None:
     """One address that wants too much is told so; when it wants less it is heard again."""
     large = wish(range(MAX_NUMBERS))
     # One after the other: gRPC cancels what waits for longer than half a minute to be looked at.
     heard = []
-    for _ in range(66):
+    for _ in range(10):
         call = stub.SyncCachePieces(large)
         if await answers(call):
             heard.append(call)
-    assert len(heard) == 64
+    assert len(heard) == 8
     for call in heard:
         call.cancel()
     again = await asyncio.wait_for(until_heard(stub, large), PATIENCE)
