@@ -10,7 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, scheduler_pb2
+from pantala.model.task import Kind
+from pantala.pb import dfdaemon_pb2_grpc, scheduler_pb2
+from pantala.rpc.daemon_dialects import daemon_dialect
+from pantala.rpc.dialects import dialect_of
 from pantala.testing.cluster import PATIENCE, Cluster, Node, until
 from pantala.testing.origin import Fault, Origin, Pattern
 
@@ -41,6 +44,25 @@ def test_an_encoding_is_for_those_who_ask(cluster: Cluster, origin: Origin) -> N
     assert cluster.get(b, url, *ZIP).bytes() == ZIPPED
     assert cluster.get(b, url, "-H", "Accept-Encoding: identity").bytes() == PLAIN
     assert origin.sent() == sent
+
+
+def test_a_name_that_two_encodings_share(cluster: Cluster, origin: Origin) -> None:
+    """Ids of files know no headers: who asks for the one gets it, or reads that there is another.
+
+    Other nodes are none of his business, whatever they hold.
+    """
+    cluster.kind = Kind.STANDARD
+    cluster.scheduler()
+    a, b = cluster.daemons("a", "b")
+    origin.put("/f", PLAIN)
+    origin.put_encoded("/f", ZIPPED, "gzip")
+    url = origin.url("/f")
+
+    assert cluster.get(a, url, *ZIP).bytes() == ZIPPED
+    assert "is another content on this node" in cluster.get(a, url).refusal
+    assert cluster.get(b, url).bytes() == PLAIN
+    assert "is another content on this node" in cluster.get(b, url, *ZIP).refusal
+    assert cluster.get(a, url, *ZIP).bytes() == ZIPPED
 
 
 def test_an_encoding_that_nobody_asked_for(cluster: Cluster, origin: Origin) -> None:
@@ -94,25 +116,27 @@ def told(node: Node, scheduler_port: int, task_id: str) -> list[Any]:
     """All that anybody may ask of a task, at the daemon and at the scheduler."""
     upload = f"127.0.0.1:{node.ports['upload']}"
     answers: list[Any] = [*node.tasks().values()]
+    names, ask_scheduler = daemon_dialect(node.kind), dialect_of(node.kind).stat
+    stat = names.name("Stat{}Task")
     with (
         node.channel() as own,
         grpc.insecure_channel(upload) as far,
         grpc.insecure_channel(f"127.0.0.1:{scheduler_port}") as scheduler,
     ):
-        ask = dfdaemon_pb2.StatCacheTaskRequest(task_id=task_id)
-        answers.append(node.download_stub(own).StatCacheTask(ask, timeout=PATIENCE))
-        answers.append(
-            dfdaemon_pb2_grpc.DfdaemonUploadStub(far).StatCacheTask(ask, timeout=PATIENCE)
-        )
+        ask = names.message("Stat{}TaskRequest")(task_id=task_id)
+        daemons = (node.download_stub(own), dfdaemon_pb2_grpc.DfdaemonUploadStub(far))
+        answers += [getattr(daemon, stat)(ask, timeout=PATIENCE) for daemon in daemons]
         stub = Cluster.scheduler_stub(None, scheduler)  # type: ignore[arg-type]  # it needs no cluster
-        answers.append(stub.StatCacheTask(scheduler_pb2.StatCacheTaskRequest(task_id=task_id)))
+        method, request = ask_scheduler
+        answers.append(getattr(stub, method)(request(task_id=task_id)))
         answers.append(stub.ListHosts(scheduler_pb2.ListHostsRequest()))
     return answers
 
 
 def dfctl(node: Node, *command: str) -> str:
     """What it prints."""
-    program = [sys.executable, "-m", "pantala.cli.dfctl", "cache-task", *command]
+    noun = {Kind.CACHE: "cache-task", Kind.STANDARD: "task"}[node.kind]
+    program = [sys.executable, "-m", "pantala.cli.dfctl", noun, *command]
     done = subprocess.run(
         [*program, "--endpoint", str(node.socket), "--json"],
         capture_output=True,
@@ -123,8 +147,9 @@ def dfctl(node: Node, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("kind")
 def test_secrets_are_told_to_nobody(cluster: Cluster, origin: Origin) -> None:
-    """Not by any answer, and in no log, though the seed gets them and fetches with them."""
+    """Not by any answer, and in no log or file, though the seed fetches with them."""
     scheduler = cluster.scheduler("--log-level", "debug")
     seed = cluster.daemon("seed", "--log-level", "debug", seed=True)
     a = cluster.daemon("a", "--log-level", "debug")
@@ -156,4 +181,10 @@ def test_secrets_are_told_to_nobody(cluster: Cluster, origin: Origin) -> None:
     texts = [*map(str, answers), *shown, got.stdout, got.stderr]
     texts += [text for each in failed for text in (each.stdout, each.stderr)]
     texts += [program.log for program in (scheduler, seed, a)]
+    texts += [
+        path.read_bytes().decode("latin-1")
+        for node in (seed, a)
+        for path in node.contents.parent.rglob("*")
+        if path.is_file()
+    ]
     assert not [text for text in texts if secret in text or basic in text]

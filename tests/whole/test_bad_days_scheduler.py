@@ -166,7 +166,6 @@ def test_it_forgets_who_holds_a_part(cluster: Cluster, origin: Origin) -> None:
     assert got.result["bytes_from_peers"] == 95
 
 
-@pytest.mark.usefixtures("kind")
 def test_another_takes_over_for_good(cluster: Cluster, origin: Origin) -> None:
     """What belonged to a scheduler that is gone is announced to the one that is left."""
     first = cluster.scheduler()
@@ -208,7 +207,6 @@ def test_one_that_was_away_hears_what_came_meanwhile(cluster: Cluster, origin: O
         assert got.bytes() == Pattern(1000, seed=number).read()
 
 
-@pytest.mark.usefixtures("kind")
 def test_deleting_is_not_held_against_the_origin(cluster: Cluster, origin: Origin) -> None:
     """However many nodes delete what they fetch: the others are sent to the origin all the same."""
     scheduler = cluster.scheduler()

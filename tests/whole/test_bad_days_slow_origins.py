@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pantala.daemon.host.threads import PROBERS_OF_ONE, READERS_OF_ONE
+from pantala.model.task import Kind
 from pantala.paths import handoff_path_for
 from pantala.testing.cluster import Cluster, Node, until
 from pantala.testing.origin import Fault, Origin, Pattern
@@ -56,6 +57,22 @@ def test_a_silent_origin(cluster: Cluster, origin: Origin, trouble: Origin) -> N
         assert trouble.count() == PROBERS_OF_ONE
     assert node.stop() == 0
     assert not node.errors
+
+
+def test_a_silent_origin_of_a_file(cluster: Cluster, origin: Origin) -> None:
+    """It is asked whether that is still the same; who has it serves it without an answer."""
+    cluster.kind = Kind.STANDARD
+    cluster.scheduler()
+    holder, child = cluster.daemons("a", "b", config={"download": {"pieceTimeout": "1s"}})
+    origin.put("/f", SMALL)
+    assert cluster.get(holder, origin.url("/f")).bytes() == SMALL.read()
+    origin.fault("/f", Fault(delay=3600))
+    begun = [cluster.begin(node, origin.url("/f"), *AT_ONCE) for node in (holder, child)]
+    for download, source in zip(begun, ("cache", "peers"), strict=True):
+        got = cluster.finish(*download)
+        assert got.bytes() == SMALL.read()
+        assert got.result[f"bytes_from_{source}"] == SMALL.size
+    assert origin.sent("/f") <= SMALL.size + 1
 
 
 def test_a_slow_origin(cluster: Cluster, origin: Origin, trouble: Origin) -> None:

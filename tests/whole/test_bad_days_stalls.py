@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from pantala.model.ids import task_id
+from pantala.model.task import Kind
 from pantala.testing import bad_parent as bad
 from pantala.testing.bad_parent import BadParent, Conduct
 from pantala.testing.cluster import Cluster, Node, until
@@ -41,7 +42,15 @@ def _in_vain(child: Node) -> int:
 
 
 @pytest.mark.usefixtures("kind")
-@pytest.mark.parametrize("alone", [False, True], ids=["another has it", "the only one"])
+@pytest.mark.parametrize(
+    ("kind", "alone"),
+    [
+        pytest.param(Kind.CACHE, False, id="another has it"),
+        pytest.param(Kind.CACHE, True, id="the only one"),
+        pytest.param(Kind.STANDARD, True, id="the only one of a file"),
+    ],
+    indirect=["kind"],
+)
 def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone: bool) -> None:
     """Another brings what is missing, or the origin does, with the scheduler's word."""
     cluster.capacity = "48MiB"
@@ -67,12 +76,24 @@ def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone
 
 
 @pytest.mark.usefixtures("kind")
-@pytest.mark.parametrize("conduct", [bad.stall, bad.say_nothing, bad.trickle])
+@pytest.mark.parametrize(
+    ("kind", "conduct"),
+    [
+        pytest.param(Kind.CACHE, bad.stall, id="stall"),
+        pytest.param(Kind.CACHE, bad.say_nothing, id="say nothing"),
+        pytest.param(Kind.CACHE, bad.trickle, id="trickle"),
+        # What comes late is late for another place: that of a file.
+        pytest.param(Kind.STANDARD, bad.stall, id="stall of a file"),
+    ],
+    indirect=["kind"],
+)
 def test_one_of_two_brings_nothing(cluster: Cluster, origin: Origin, conduct: Conduct) -> None:
     """The other brings all. What comes late, and wrong, changes nothing."""
     cluster.capacity = "48MiB"
     cluster.scheduler()
-    parent, child = cluster.daemon("a", config=SLOW), cluster.daemon("c")
+    parent = cluster.daemon("a", config=SLOW)
+    # So few at once that most pieces are asked for when both parents have said what they have.
+    child = cluster.daemon("c", config={"download": {"concurrentPieceCount": 3}})
     origin.put("/f", CONTENT)
     assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()

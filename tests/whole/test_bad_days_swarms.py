@@ -74,7 +74,6 @@ def test_holders_of_parts_who_both_want_the_rest(cluster: Cluster, origin: Origi
             assert cluster.finish(*download).bytes() == CONTENT.read()
 
 
-@pytest.mark.usefixtures("kind")
 def test_a_slow_origin_that_names_no_version(cluster: Cluster, origin: Origin) -> None:
     """Nodes wait for the first piece however long it takes; the origin is read once."""
     cluster.scheduler()
