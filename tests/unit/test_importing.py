@@ -268,7 +268,8 @@ async def test_an_import_that_fails(tmp_path: Path, file: Path, how: str) -> Non
                 await call
         else:
             if how == "changed":
-                written(file, CONTENT[::-1])
+                with file.open("r+b") as opened:  # and it is as long as before at every moment
+                    opened.write(CONTENT[::-1])
             elif how == "deleted here":
                 a.stores.remove(held(a, task_id), Reason.DELETED)
             code, details = await refused(call)
@@ -363,6 +364,41 @@ async def test_a_replica_or_not(tmp_path: Path, file: Path) -> None:
             assert (await refused(call))[0] is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("size", [0, 5])
+async def test_a_replica_stays_one(tmp_path: Path, file: Path, size: int) -> None:
+    """The scheduler counts on it once it was answered: whatever is said before takes nothing back."""
+    written(file, CONTENT[:size])
+    async with made(tmp_path, "a", "b") as (a, b):
+        task = await import_it(a, file, persistent_replica_count=2)
+        await until_counted(a, task.id, 2)
+        await b.announcer.settle(KIND, task.id)
+        assert held(b, task.id).account.pinned
+        # A scheduler that knows of no copy asks for one, and hears which one there is.
+        name = held(b, task.id).record.peer_id
+        request = scheduler_pb2.DeletePersistentCachePeerRequest(
+            host_id=b.config.host_id, task_id=task.id, peer_id=name
+        )
+        await b.schedulers.require(task.id).call("DeletePersistentCachePeer", request)
+        assert await fetched(b, task.id, persistent=True) == {name}
+        await b.announcer.settle(KIND, task.id)
+        assert held(b, task.id).account.pinned
+
+
+async def fetched(daemon: Daemon, task_id: str, **fields: Any) -> set[str]:
+    """Have a daemon fetch a task, as schedulers do; the names that it gives its copy."""
+    request = dfdaemon_pb2.DownloadPersistentCacheTaskRequest(task_id=task_id, **fields)
+    async with others(daemon) as stub:
+        return {each.peer_id async for each in stub.DownloadPersistentCacheTask(request)}
+
+
+async def test_a_copy_has_one_name(tmp_path: Path, file: Path) -> None:
+    """Whoever wants it while it comes hears the name by which it will be given up."""
+    async with made(tmp_path, "a", "b") as (a, b):
+        task = await import_it(a, file)
+        named = await asyncio.gather(*(fetched(b, task.id) for _ in range(3)))
+        assert named == [{held(b, task.id).record.peer_id}] * 3
+
+
 async def test_a_replica_of_a_task_that_was_deleted_meanwhile(tmp_path: Path, file: Path) -> None:
     """A host that comes back with it is told that nobody counts on it: others may have the room."""
     async with AsyncExitStack() as stack:
@@ -391,6 +427,16 @@ async def test_a_range(tmp_path: Path, file: Path) -> None:
         task = await import_it(a, file)
         with pytest.raises(Exception, match="exported whole, not in ranges"):
             await export(a, task.id, request_header={"Range": "bytes=0-1"})
+
+
+@pytest.mark.parametrize("name", [{}, {"content_for_calculating_task_id": "x"}])
+async def test_more_than_its_length_says(tmp_path: Path, name: dict[str, str]) -> None:
+    """Files of the kernel's have no length, and have content all the same: not nothing is kept."""
+    async with made(tmp_path, "a") as (a,):
+        code, details = await refused(import_it(a, Path("/proc/version"), **name))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert details == "/proc/version: has more in it than its length says; import a copy of it"
+        assert list(a.stores) == []
 
 
 # -- the file ------------------------------------------------------------------------------------

@@ -62,9 +62,19 @@ class ImportFile:
             )
 
     def check_unchanged(self) -> None:
-        """Raise SourceChanged if it was written to since it was opened."""
+        """Look whether what was read is all of it, as it was when it was opened.
+
+        Raises:
+            SourceChanged: It was written to since.
+            InvalidRequest: It goes on where it should end, as files of the kernel's do.
+            Unavailable: It cannot be read.
+        """
         if _state(os.fstat(self.fd)) != self._state:
             raise SourceChanged(f"{self.path} changed while it was imported; import it anew")
+        if self._read(memoryview(bytearray(1)), self.length):
+            raise InvalidRequest(
+                f"{self.path}: has more in it than its length says; import a copy of it"
+            )
 
     def read_into(self, view: memoryview, offset: int) -> int:
         """Fill the beginning of *view* with bytes from *offset* on; how many.
@@ -73,13 +83,16 @@ class ImportFile:
             SourceChanged: It ends there.
             Unavailable: It cannot be read.
         """
-        try:
-            count = os.preadv(self.fd, [view], offset)
-        except OSError as error:
-            raise Unavailable(f"cannot read {self.path}: {error.strerror}") from error
+        count = self._read(view, offset)
         if not count:
             raise SourceChanged(f"{self.path} became shorter while it was imported; import it anew")
         return count
+
+    def _read(self, view: memoryview, offset: int) -> int:
+        try:
+            return os.preadv(self.fd, [view], offset)
+        except OSError as error:
+            raise Unavailable(f"cannot read {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
         """A second time does nothing."""
