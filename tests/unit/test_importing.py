@@ -366,7 +366,7 @@ async def test_a_replica_or_not(tmp_path: Path, file: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 5])
 async def test_a_replica_stays_one(tmp_path: Path, file: Path, size: int) -> None:
-    """The scheduler counts on it once it was answered: whatever is said before takes nothing back."""
+    """The scheduler counts on it once it was answered; nothing said before takes that back."""
     written(file, CONTENT[:size])
     async with made(tmp_path, "a", "b") as (a, b):
         task = await import_it(a, file, persistent_replica_count=2)

@@ -197,8 +197,8 @@ class Download:
             )
         )
         self.was_here = not self.missing
-        if self.was_here and record.peer_id:
-            self.peer_id = record.peer_id  # the name that schedulers know
+        if record.peer_id:  # the name that schedulers know, whoever asks for it here
+            self.peer_id = record.peer_id
         here = [have[p.number] for p in pieces if p.number in have]
         if here:
             # What came while this caller waited for the content's end came for it.

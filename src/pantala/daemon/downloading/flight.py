@@ -266,7 +266,7 @@ class Flight:
             ttl=told.ttl,
         )
         holding = self._hold(record)
-        self._was_here = self._was_here and holding is known
+        self._was_here = holding.complete
         if not (holding.complete and holding.record.peer_id):
             holding.know_as(self._peer_id)  # now: it must outlive whatever ends this flight
         return holding

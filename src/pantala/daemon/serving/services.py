@@ -208,9 +208,11 @@ class UploadService(TaskMethods):
         return replace(how, patient=False)
 
     async def _after(self, download: Download) -> None:
-        # A scheduler asks for what it believes nobody has; it may have forgotten that we do.
+        # A scheduler asks for what it believes nobody has; it may have forgotten that we do. Of a
+        # replica it knows from our answer, and has not yet.
         holding = download.holding
-        if download.was_here and holding is not None and not holding.gone:
+        told = download.request.persistent
+        if download.was_here and holding is not None and not holding.gone and not told:
             await self._node.announcements.announce_now(holding)
 
     def _update_task(self, dialect: DaemonDialect) -> Unary:
