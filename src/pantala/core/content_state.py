@@ -252,7 +252,7 @@ class ContentState:
 
     def unreserve(self, number: int) -> None:
         """The room for a piece was given back. It must be :meth:`idle`."""
-        if number not in self.idle():
+        if number not in self._reserved or number in self._pieces or number in self._claimed:
             raise ValueError(f"piece {number} of {self!r} keeps its room")
         self._reserved.discard(number)
 
