@@ -192,6 +192,11 @@ async def test_a_download_breaks_off(make: Made) -> None:
 
     await until(failed)
     assert (await a.stat("t")).current_replica_count == 1
+    # It had all of it, but for that its last word was not heard.
+    await b.ends("t", talk.peer)
+    assert (await a.stat("t")).current_persistent_replica_count == 2
+    _, answer = await (await make("c")).registers("t")
+    assert talk.peer in parents_of(answer)
 
 
 async def test_imports_that_are_refused(make: Made) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from pantala.background import Tasks
-from pantala.core.sched.entities import Caller, Peer, TaskKey
+from pantala.core.sched.entities import OVER, Caller, Peer, TaskKey
 from pantala.core.sched.imported import fail_holder, forget, place
 from pantala.core.sched.owners import owned
 from pantala.core.sched.records import ON_THE_WAY, PeerRow, TaskRow, begin_import
@@ -94,6 +94,8 @@ class Imports:
     async def finished(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> Any:
         """It has all of it. Said twice, it is answered twice.
 
+        A host says it also of what it has downloaded, if the last word of that was not heard.
+
         Returns:
             The task's description.
         """
@@ -107,6 +109,8 @@ class Imports:
             if await self._store.put_task(done, was=TaskState.UPLOADING):
                 task = done
                 logger.info("imported", task=task.id, host=peer.host_id)
+        if task.state is TaskState.SUCCEEDED and peer.state is not PeerState.UPLOADING:
+            peer = await self._has_it(peer, now)
         if (peer.state, task.state) != (PeerState.SUCCEEDED, TaskState.SUCCEEDED):
             raise NotFound(
                 f"peer {peer.id} ({peer.state.value}) does not import task {task.id} "
@@ -114,6 +118,17 @@ class Imports:
             )
         self._replication.wake()
         return await self._described(dialect, task)
+
+    async def _has_it(self, peer: PeerRow, now: float) -> PeerRow:
+        """All of a task that is here whole is with *peer*, whatever was last heard of it."""
+        if peer.state is PeerState.SUCCEEDED:
+            return peer
+        known = self._world.peers.get((peer.kind, peer.id))
+        if known is not None and known.state in OVER:
+            self._world.remove_peer(known)  # it comes again by its row
+        peer = replace(peer, state=PeerState.SUCCEEDED, updated_at=now)
+        await self._store.put_peer(peer)
+        return peer
 
     async def failed(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> None:
         """It gives up; the task has failed, and may be imported anew."""
