@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -251,6 +252,23 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "below" / "records.db"
 
 
+def remove(path: Path) -> None:
+    """Delete a file, or a directory and all in it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def swap(path: Path) -> None:
+    """Have a file and another one change places."""
+    other, between = path.with_name("other"), path.with_name("between")
+    other.touch()
+    path.rename(between)
+    other.rename(path)
+    between.rename(other)
+
+
 def damage(path: Path, where: int) -> bytes:
     """Write nonsense into a file; what it has now."""
     content = bytearray(path.read_bytes())
@@ -305,6 +323,32 @@ class TestSqlite:
         (aside,) = path.parent.glob("records.db.damaged-*")
         assert aside.read_bytes() == content
         assert not caplog.records or len(caplog.records) == 1
+
+    async def test_a_file_that_is_removed_is_written_again(
+        self, path: Path, clock: Clock, task: TaskRow
+    ) -> None:
+        """Nothing of it is lost, now or after the next start; another one is left alone."""
+        first = SqliteRecords(path, clock)
+        for n in range(200):
+            await first.put_task(replace(task, id=f"n{n}"), was=None)
+        remove(path)
+        assert await first.put_task(task, was=None)
+        assert await first.put_peer(peer(task))
+        await first.close()
+        second = SqliteRecords(path, clock)
+        assert len(await tasks_of(second)) == 201
+        assert await second.peers(task.key) == [peer(task)]
+        swap(path)
+        with pytest.raises(Unavailable, match="is not the file that is in use; put that back"):
+            await second.peers(task.key)
+        swap(path)
+        assert await second.peers(task.key) == [peer(task)]
+        remove(path.parent)
+        with pytest.raises(Unavailable, match="was removed, and cannot be written again"):
+            await second.peers(task.key)
+        path.parent.mkdir()
+        assert await second.peers(task.key) == [peer(task)]
+        await second.close()
 
     async def test_a_file_has_one_user(self, path: Path, task: TaskRow) -> None:
         """The second says so, and harms nothing."""

@@ -64,7 +64,7 @@ class SqliteRecords:
     """A :class:`.store.RecordStore`. The file comes to be with the first task.
 
     A file that is damaged is moved aside, with a line in the log; the hosts still have what they
-    have, and it can be imported again.
+    have, and it can be imported again. One that somebody removes under us is written again.
 
     Args:
         path: The file. Nobody else may use it meanwhile. None: nothing is kept, and every call
@@ -79,6 +79,7 @@ class SqliteRecords:
         self._is_closed = False
         #: Used in the thread alone.
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
 
     async def open(self) -> None:
         """See :class:`.store.RecordStore`. A file that is not there yet is not made."""
@@ -215,10 +216,13 @@ class SqliteRecords:
 
         Raises:
             FeatureOff: The file cannot be had.
+            Unavailable: It is not there any more.
         """
+        if self._path is None:
+            raise FeatureOff(f"imported tasks are not kept here: set {_SETTING}")
+        if self._connection is not None and _file(self._path) != self._opened:
+            self._write_again(self._path, self._connection)
         if self._connection is None:
-            if self._path is None:
-                raise FeatureOff(f"imported tasks are not kept here: set {_SETTING}")
             try:
                 self._connection = self._connect(self._path)
             except sqlite3.DatabaseError as error:
@@ -233,7 +237,32 @@ class SqliteRecords:
                     f"imported tasks cannot be kept in {self._path} ({_SETTING}): "
                     f"{error.strerror or error}"
                 ) from error
+            self._opened = _file(self._path)
         return self._connection
+
+    def _write_again(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Somebody has removed the file. What was in it is here as long as it is open.
+
+        Raises:
+            Unavailable: It cannot be written, or another one is there.
+        """
+        if _file(path) is not None:
+            raise Unavailable(
+                f"records of imported tasks: {path} is not the file that is in use; put that back, "
+                "or start the scheduler anew with the one that is there"
+            )
+        copy = path.with_name(f"{path.name}.copy")
+        try:
+            copy.unlink(missing_ok=True)
+            connection.execute("VACUUM INTO ?", (str(copy),))
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(
+                f"records of imported tasks: {path} was removed, and cannot be written again: "
+                f"{error}"
+            ) from error
+        self._disconnect()  # which removes the rest of the old file, by name
+        copy.rename(path)
+        logger.warning("records of imported tasks were removed; written again", path=str(path))
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +291,15 @@ class SqliteRecords:
             moved_to=str(target),
             why=str(error),
         )
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is there, if one is."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Damaged(sqlite3.DatabaseError):
