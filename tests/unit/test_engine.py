@@ -482,7 +482,7 @@ async def test_a_caller_who_left_before_the_next_flight(lone: Daemon, url: str) 
     """Nothing is begun for somebody who has gone."""
     request = DownloadRequest(kind=Kind.CACHE, url=url)
     download = Download(request, Delivery(), lone.engine.identify(request), "peer")
-    last = Flight(lone.node, download)
+    last = Flight(lone.node, lone.engine.means, download)
     last.ended.set()
     download.close()
     await lone.engine._retry(download, last)

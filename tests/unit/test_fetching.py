@@ -145,7 +145,7 @@ async def fetcher(owner: Any, parent: Parent, stack: AsyncExitStack) -> Fetcher:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stack.push_async_callback(server.stop, None)
-    fetcher = Fetcher(owner.daemon.node, owner, TASK)
+    fetcher = Fetcher(owner.daemon.node, owner.daemon.engine.means, owner, TASK)
     fetcher.candidates["p"] = Candidate("p", HostFacts("h", "h", "127.0.0.1", port))
     return fetcher
 

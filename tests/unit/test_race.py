@@ -77,7 +77,7 @@ async def test_the_second_is_first(daemon: Daemon, holding: Holding) -> None:
 
     async def second() -> None:
         with race.run(second=True):
-            async with daemon.node.spare.borrow(LENGTH) as view:
+            async with daemon.engine.means.spare.borrow(LENGTH) as view:
                 view[:] = RIGHT
                 await race.win(daemon.node.threads.helpers, view)
                 race.publish(piece_digest(crc32(RIGHT)), parent_id="p", traffic=Traffic.REMOTE_PEER)
@@ -89,7 +89,7 @@ async def test_the_second_is_first(daemon: Daemon, holding: Holding) -> None:
     assert race.is_over
     assert bytes(holding.content.extent(0, LENGTH).read(0, LENGTH)) == RIGHT
     assert holding.pieces[0].parent_id == "p"
-    assert daemon.node.spare.lent == 0
+    assert daemon.engine.means.spare.lent == 0
     lease.end()
 
 
@@ -100,7 +100,7 @@ async def test_the_first_is_first(daemon: Daemon, holding: Holding) -> None:
 
     async def second() -> None:
         with race.run(second=True):
-            async with daemon.node.spare.borrow(LENGTH) as view:
+            async with daemon.engine.means.spare.borrow(LENGTH) as view:
                 writers.append(Writer(view))
                 await daemon.node.threads.receivers.run(writers[0])
 
@@ -113,7 +113,7 @@ async def test_the_first_is_first(daemon: Daemon, holding: Holding) -> None:
     await asyncio.wait((slow,))
     assert slow.cancelled()
     assert bytes(holding.content.extent(0, LENGTH).read(0, LENGTH)) == RIGHT
-    assert daemon.node.spare.lent == 0
+    assert daemon.engine.means.spare.lent == 0
     lease.end()
 
 

@@ -41,7 +41,7 @@ async def daemon(tmp_path: Path, stack: AsyncExitStack) -> Daemon:
     async def check() -> None:
         await until(lambda: not daemon.engine.busy)
         assert daemon.stores[Kind.CACHE].ledger.leased == 0
-        assert len(daemon.node.rooms[Kind.CACHE]) == 0
+        assert len(daemon.engine.means.rooms[Kind.CACHE]) == 0
 
     stack.push_async_callback(check)
     return daemon
@@ -161,7 +161,7 @@ async def test_time_is_over(daemon: Daemon, origin: Origin) -> None:
         raised.value
     )
     assert str(raised.value).startswith("waited 0.")
-    await until(lambda: not len(daemon.node.rooms[Kind.CACHE]))
+    await until(lambda: not len(daemon.engine.means.rooms[Kind.CACHE]))
     await first.done()
 
 

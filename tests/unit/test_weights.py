@@ -12,6 +12,7 @@ import pytest
 
 from pantala.background import Tasks
 from pantala.daemon.downloading.weights import Listener, Weights
+from pantala.daemon.throttle import Throttle
 from pantala.errors import ParentLost
 from pantala.model.announce import Candidate, HostFacts
 from pantala.model.task import DownloadRequest, Kind
@@ -120,7 +121,7 @@ async def test_a_download_with_a_choice(
         inside.daemon(tmp_path, "c", port=scheduler.port, download__concurrentPieceCount=at_once)
     )
     told: list[tuple[str, float]] = []
-    watch = child.node.weights.watch
+    watch = child.engine.means.weights.watch
 
     def spy(parent: Candidate, listener: Listener) -> Callable[[], None]:
         def tell(weight: float | None) -> None:
@@ -130,21 +131,19 @@ async def test_a_download_with_a_choice(
 
         return watch(parent, tell)
 
-    child.node.weights.watch = spy  # type: ignore[method-assign]  # to look on
+    child.engine.means.weights.watch = spy  # type: ignore[method-assign]  # to look on
     origin.put("/f", Pattern(40 << 20))
     for daemon in (*parents, child):
         request = DownloadRequest(Kind.CACHE, origin.url("/f"))
         if daemon is child:
             for parent in parents:  # slow enough to be heard
-                parent.node.limiters.upload._rate = 20 << 20
-                parent.node.limiters.upload._burst = 4 << 20
-                parent.node.limiters.upload._tokens = 0.0
+                parent.uploads.bandwidth = Throttle(20 << 20, burst=4 << 20)
         async with daemon.engine.open(request) as download:
             async for _ in download:
                 pass
             assert download.holding is not None
             assert bytes(download.holding.view(download.part)) == Pattern(40 << 20).read()
 
-    await until(lambda: len(child.node.weights) == 0)
+    await until(lambda: len(child.engine.means.weights) == 0)
     assert {host for host, _ in told} == {p.config.host_id for p in parents}
     assert all(weight > 0 for _, weight in told)

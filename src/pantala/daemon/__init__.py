@@ -4,7 +4,8 @@
 - :mod:`.process`: a daemon as a process: what tells it to stop, and how it ends
 - :mod:`.config`: settings: typed, units parsed, unknown keys refused
 - :mod:`.config_values`: what a single one of them may be
-- :mod:`.node`: what all parts share
+- :mod:`.node`: what all rooms share
+- :mod:`.throttle`: a rate that nobody exceeds
 - :mod:`.metrics`: the only module that knows Prometheus
 
 and in rooms of their own

@@ -23,7 +23,6 @@ from pantala.net.endpoints import health_endpoint, metrics_endpoint
 from pantala.net.piece_server import SENDERS, PieceServer
 from pantala.rpc.crowd import Crowd
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE
-from pantala.rpc.parent_link import GrpcParents
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
@@ -32,7 +31,6 @@ from pantala.rpc.transport import bind
 from .config import DaemonConfig
 from .downloading.engine import Engine
 from .downloading.fetching import PIECE_LIMIT
-from .downloading.sources import sources
 from .host.descriptors import descriptors, doors
 from .host.hostinfo import HostMeter
 from .host.sockets import HostName, SocketPath, private
@@ -121,20 +119,17 @@ class Daemon:
             interval=config.scheduler.announce_interval,
             concurrent_piece_count=config.download.concurrent_piece_count,
         )
-        self._parents = GrpcParents(config.host_id)
         self.node = Node(
-            config,
+            config=config,
+            threads=self._threads,
+            tasks=self._tasks,
             stores=self.stores,
             schedulers=self.schedulers,
             announcements=self.announcer,
-            tasks=self._tasks,
-            parents=self._parents,
-            sources=sources(config.backend, self.metrics),
             metrics=self.metrics,
-            threads=self._threads,
         )
         self.engine = Engine(self.node)
-        self._importer = Importer(self.node, self.schedulers)
+        self._importer = Importer(self.node)
         self.uploads = NodeUploads(self.node)
         self.pieces = PieceServer(
             self.uploads,
@@ -148,8 +143,9 @@ class Daemon:
         local = config.download.server
         self._admit_local = Admission(local.request_rate_limit, local.request_buffer_size)
         self.handoff = HandoffServer(
-            self.node,
+            config,
             self.engine,
+            self._threads,
             self._admit_local,
             connections=self._doors.handoff,
             loops=self.loops,
@@ -160,7 +156,7 @@ class Daemon:
             config, addrs=addresses, on_change=lambda _addresses: self._changed.set()
         )
         for name, kind in (("cache", Kind.CACHE), ("disk", Kind.STANDARD)):
-            store, room = self.stores[kind], self.node.rooms[kind]
+            store, room = self.stores[kind], self.engine.means.rooms[kind]
             self.metrics.observe_store(name, functools.partial(figures, store, room))
         self.metrics.observe_schedulers(lambda: len(self._dynconfig.current()))
         #: Where it listens, by name, once started.
@@ -240,7 +236,6 @@ class Daemon:
         service = UploadService(
             self.node,
             self.engine,
-            self.schedulers,
             uploads=self.uploads,
             facts=self._facts,
             stopping=self.stopping,
@@ -268,10 +263,9 @@ class Daemon:
             stack.push_async_callback(endpoint.close)
 
     async def _meet_schedulers(self, stack: contextlib.AsyncExitStack) -> None:
-        stack.push_async_callback(self._parents.close)
+        stack.push_async_callback(self.engine.means.close)
         stack.push_async_callback(self.schedulers.close)
         stack.push_async_callback(self._tasks.cancel)
-        stack.callback(self.node.connections.close)
         stack.push_async_callback(self.loops.close)
         for store in self.stores.all():
             store.on_removed = self._removed
@@ -302,12 +296,10 @@ class Daemon:
     async def _begin_download(self, path: SocketPath) -> grpc.aio.Server:
         settings = self.config.download.server
         server = new_server(self._doors.programs)
-        service = DownloadService(self.node, self.engine, self.schedulers, self._importer)
+        service = DownloadService(self.node, self.engine, self._importer)
         methods = service.methods()
         add_service(server, DOWNLOAD_SERVICE, SimpleNamespace(**methods), admit=self._admit_local)
-        add_service(
-            server, NODE_SERVICE, NodeService(self.node, self.schedulers), admit=self._admit_local
-        )
+        add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
         _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
         with private():
             bind(server, f"unix:{path.path}", setting="download.server.socketPath")
@@ -342,7 +334,7 @@ class Daemon:
         storage = self._storage
         self.loops.every(storage.interval, storage.collect, "evict by time to live")
         self.loops.every(_RECALL, self.stores.recall, "look what was handed off is back")
-        for room in self.node.rooms:
+        for room in self.engine.means.rooms:
             keep(room.watch, f"serve those who wait for room {room.place}")
         self.loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 

@@ -1,6 +1,7 @@
 """How content comes to this node.
 
 - :mod:`.engine`: a request becomes a download
+- :mod:`.means`: what downloads share, and no other room has
 - :mod:`.download`: one caller's download, as the caller sees it
 - :mod:`.callers`: everybody who waits for one task
 - :mod:`.room`: those who wait for room, in order

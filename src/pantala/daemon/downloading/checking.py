@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from pantala.daemon.node import Node
+from pantala.daemon.telling.damage import drop
 from pantala.errors import Damaged
 from pantala.model.pieces import ByteRange
 from pantala.model.task import PieceRecord
@@ -55,7 +56,7 @@ async def check(node: Node, holding: Holding, part: ByteRange) -> None:
     except Damaged as error:
         damaged = [(pieces[0].number, error)]
     for number, why in damaged:
-        node.drop(holding, number, why)
+        drop(holding, number, why, stores=node.stores, announcements=node.announcements)
 
 
 async def _damaged(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pantala.core.policy import policy_of
+from pantala.daemon.config import Backend
 from pantala.model.pieces import piece_length_for
-from pantala.model.task import READING, DownloadRequest, TaskRecord
+from pantala.model.task import READING, DownloadRequest, Kind, TaskRecord
 from pantala.ports import KnownTask
 
 from .origin import Origin
+
+
+def revalidates(kind: Kind, backend: Backend) -> bool:
+    """Contents of this kind are compared with their origins before they are given away."""
+    return policy_of(kind).revalidates and backend.enable_revalidation
 
 
 def is_still(record: TaskRecord, origin: Origin) -> bool:

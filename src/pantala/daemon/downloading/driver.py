@@ -28,6 +28,7 @@ from pantala.storage.holding import Holding
 
 from .callers import Callers
 from .fetching import Fetcher
+from .means import Means
 from .origin import Origin
 from .origins import Origins
 from .talk import SchedulerTalk, source_piece_failed
@@ -43,7 +44,8 @@ class Driver:
     """Brings the pieces that callers want of one content whose length is known.
 
     Args:
-        node: What all parts share.
+        node: What all rooms share.
+        means: What all downloads share.
         holding: Where the pieces go.
         callers: Who wants them.
         origins: The origin, as the callers may ask it.
@@ -55,26 +57,28 @@ class Driver:
     def __init__(
         self,
         node: Node,
+        means: Means,
         holding: Holding,
         callers: Callers,
         origins: Origins,
-        registration: Registration | None,
         *,
+        registration: Registration | None,
         certain: bool = False,
         avoid: frozenset[str] = frozenset(),
     ) -> None:
         self.holding = holding
         self._node = node
+        self._means = means
         self._callers = callers
         self._origins = origins
         self._registration = registration
         self._transfer = t.Transfer(
-            node.rng,
+            means.rng,
             max_in_flight=node.config.download.concurrent_piece_count,
             max_schedules=node.config.scheduler.max_schedule_count,
         )
         self._transfer.piece_length = holding.record.piece_length or 1
-        self._fetcher = Fetcher(node, self, holding.id, certain=certain, avoid=avoid)
+        self._fetcher = Fetcher(node, means, self, holding.id, certain=certain, avoid=avoid)
         #: What the last look has found.
         self._saw_something = False
         self._quiet: frozenset[str] = frozenset()
@@ -266,7 +270,7 @@ class Driver:
             case announce.NeedBackToSource():
                 self.on(t.ToldBackToSource())
                 key, now = (self.holding.kind, self.holding.id), self._node.stores.now()
-                for parent in self._node.suspects.accused(key, now):
+                for parent in self._means.suspects.accused(key, now):
                     self._talk.tell(announce.PieceFailed(0, parent))
             case announce.EmptyTask():
                 self.on(t.ToldEmpty())
@@ -283,7 +287,7 @@ class Driver:
         """Hear from a parent's host what it can give, and that it lives."""
         if name not in self._unwatch:
             tell = functools.partial(self._weighed, name)
-            self._unwatch[name] = self._node.weights.watch(self._fetcher.candidates[name], tell)
+            self._unwatch[name] = self._means.weights.watch(self._fetcher.candidates[name], tell)
 
     def _weighed(self, name: str, weight: float | None) -> None:
         if weight is None:

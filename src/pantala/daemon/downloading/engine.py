@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ import structlog
 
 from pantala.core.policy import POLICIES, policy_of
 from pantala.daemon.metrics import TaskLabels
-from pantala.daemon.node import Node
+from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     DragonflyError,
     FeatureOff,
@@ -35,8 +35,12 @@ from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
 from .checking import check
+from .describing import revalidates
 from .download import Download, Event, asks_for_range, log_end
 from .flight import Flight
+from .means import Means
+from .origin import Origin
+from .origins import probe
 from .verifier import Verifier
 
 logger = structlog.get_logger(__name__)
@@ -57,12 +61,13 @@ class Engine:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._flights: dict[tuple[Kind, str], Flight] = {}
-        self._verifier = Verifier(node, self)
+        #: What downloads alone need.
+        self.means = Means.of(node, self.begin)
+        self._verifier = Verifier(node, self.means, self)
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        node.rooms.on_turn(self.begin)
 
     @property
     def busy(self) -> int:
@@ -94,7 +99,7 @@ class Engine:
             raise InvalidRequest(
                 f"piece length {length} is not between {MIN_PIECE_LENGTH} and {MAX_PIECE_LENGTH}"
             )
-        self._node.sources.for_url(request.url)
+        self.means.sources.for_url(request.url)
         check_url(request.url)  # also where the caller's own words decide the id
         return identify(
             request.kind,
@@ -108,6 +113,11 @@ class Engine:
             blob_digest=request.enable_task_id_based_blob_digest,
             request_header=request.request_header,
         )
+
+    async def ask_origin(self, url: str, headers: Mapping[str, str]) -> Origin:
+        """What is at *url*, without a download of it. Raises SourceFailed, InvalidRequest."""
+        check_url(url)
+        return await probe(self._node, self.means.sources, url, headers)
 
     @asynccontextmanager
     async def open(
@@ -134,7 +144,7 @@ class Engine:
             delivery = replace(delivery, patient=False)
         try:
             identity = self.identify(request)
-            peer_id = self._node.new_peer_id()
+            peer_id = new_peer_id(self._node.config)
             follow = partial(self._follow, overflow=overflow)
             download = Download(request, delivery, identity, peer_id, follow)
         except DragonflyError as error:
@@ -149,7 +159,7 @@ class Engine:
             await download.stop()
             download.close()
             self._left(download)
-            self._node.rooms.look()
+            self.means.rooms.look()
             self._open -= 1
             self._look_idle()
 
@@ -198,7 +208,7 @@ class Engine:
             return
         kind = download.request.kind
         asks = policy_of(kind).imported or (
-            self._node.revalidates(kind) and download.may_use_source
+            revalidates(kind, self._node.config.backend) and download.may_use_source
         )
         if holding is not None and holding.complete and not asks:
             self._node.metrics.cache_hit()
@@ -209,7 +219,7 @@ class Engine:
                 download.fail(error)
             return
         self._node.metrics.cache_miss()
-        flight = self._flights[key] = Flight(self._node, download)
+        flight = self._flights[key] = Flight(self._node, self.means, download)
         self._node.tasks.start(self._fly(key, flight), f"flight {download.task_id[:8]}")
 
     def _refuse(self, download: Download, other: str) -> None:
@@ -237,7 +247,7 @@ class Engine:
         finally:
             del self._flights[key]
             flight.ended.set()
-            self._node.rooms.look()
+            self.means.rooms.look()
             self._look_idle()
 
     def _overflow_of(self, request: DownloadRequest, delivery: Delivery) -> Kind | None:
@@ -350,7 +360,7 @@ class Engine:
     async def drain(self, grace: float) -> None:
         """Begin nothing new; give what is under way *grace* seconds, then fail it."""
         self._stopping = True
-        self._node.rooms.give_up()
+        self.means.rooms.give_up()
         self._give_up_orphans()
         if await self._is_idle_within(grace):
             return

@@ -12,7 +12,7 @@ import structlog
 from pantala.core.pace import Fetching, Pace
 from pantala.core.policy import policy_of
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
-from pantala.daemon.node import Node, take
+from pantala.daemon.node import Node
 from pantala.errors import (
     Busy,
     DragonflyError,
@@ -32,6 +32,7 @@ from pantala.ports import Copy, MemorySink, Offer
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
+from .means import Means
 from .origin import Origin, SourceFetch
 from .race import Fill, Place, Race
 from .reading import NO_VERSION, OutOfTurn
@@ -80,7 +81,8 @@ class Fetcher:
     What a method raises, as StoreFailed when bytes cannot be kept, ends the flight.
 
     Args:
-        node: What all parts share.
+        node: What all rooms share.
+        means: What all downloads share.
         owner: The flight.
         task_id: Of what.
         certain: The origin has said which version the content has.
@@ -90,6 +92,7 @@ class Fetcher:
     def __init__(
         self,
         node: Node,
+        means: Means,
         owner: Owner,
         task_id: str,
         *,
@@ -97,6 +100,7 @@ class Fetcher:
         avoid: frozenset[str] = frozenset(),
     ) -> None:
         self._node = node
+        self._means = means
         self._owner = owner
         self._task_id = task_id
         self._kind = owner.holding.kind
@@ -109,7 +113,7 @@ class Fetcher:
         #: By host, the version that it holds, if that is another than ours.
         self.others: dict[str, str] = {}
         #: Hosts that hold ours, we included if some of it is here.
-        self._same = {node.host_id} if owner.holding.pieces else set()
+        self._same = {node.config.host_id} if owner.holding.pieces else set()
         #: What those of ours hash to who have all of it.
         self._digests: set[str] = set()
         #: Who says what, and how fast pieces come.
@@ -135,7 +139,7 @@ class Fetcher:
         """Collect what a parent offers until it offers no more."""
         holding, host = self._owner.holding, self.candidates[name].host.id
         now = self._node.stores.now()
-        bad = self._node.suspects.is_suspect((holding.kind, holding.id), host, now)
+        bad = self._means.suspects.is_suspect((holding.kind, holding.id), host, now)
         if bad:
             logger.info("parent left out", parent=name, why="what it gave was not as it should be")
             self._owner.on(Closed(name, bad=True))
@@ -145,7 +149,7 @@ class Fetcher:
                 with contextlib.suppress(Busy):
                     bad = await self._collect(self.candidates[name], numbers)
                     break
-                await asyncio.sleep(self._node.rng.uniform(0.5, 1.5))
+                await asyncio.sleep(self._means.rng.uniform(0.5, 1.5))
         except DragonflyError as error:
             logger.info("parent offers no more", task=self._task_id, parent=name, why=str(error))
         self._owner.on(Closed(name, bad=bad))
@@ -156,7 +160,7 @@ class Fetcher:
         waiting = set(numbers)
         stream = cast(
             "Any",
-            self._node.parents.offers(parent, self._kind, self._task_id, numbers, gap=gap),
+            self._means.parents.offers(parent, self._kind, self._task_id, numbers, gap=gap),
         )
         async with aclosing(stream) as offers:
             async for offer in offers:
@@ -229,7 +233,7 @@ class Fetcher:
         try:
             with race.run(second=second):
                 if second:
-                    async with self._node.spare.borrow(race.claim.piece.length) as view:
+                    async with self._means.spare.borrow(race.claim.piece.length) as view:
                         place = Place(race.claim.piece, MemorySink(view), beside=view)
                         event = await self._bring(what, place)
                 else:
@@ -243,7 +247,7 @@ class Fetcher:
 
     async def _bring(self, what: Fetch, place: Place) -> Event | None:
         if self._owner.is_prefetch:
-            await take(self._node.limiters.prefetch, place.piece.length)
+            await self._means.bandwidth.prefetch.take(place.piece.length)
         if what.parent is None:
             return await self._from_source(place, what)
         return await self._from_parent(place, what, what.parent)
@@ -251,7 +255,7 @@ class Fetcher:
     async def _from_parent(self, place: Place, what: Fetch, name: str) -> Event | None:
         number = place.piece.number
         try:
-            await take(self._node.limiters.download, place.piece.length)
+            await self._means.bandwidth.download.take(place.piece.length)
             digest = await self._transfer(place, what, self.candidates[name], name)
         except StoreFailed:
             raise  # for others, too, there is no place here
@@ -264,14 +268,14 @@ class Fetcher:
     async def _transfer(self, place: Place, what: Fetch, parent: Candidate, name: str) -> str:
         offer = self._offers[name, place.piece.number]
         if offer.port is None:
-            data, digest = await self._node.parents.fetch(
+            data, digest = await self._means.parents.fetch(
                 parent, self._kind, self._task_id, offer, limit=self._limits.piece
             )
             await self._node.threads.helpers.run(Fill(place.sink, data))
             return digest
         request = PieceRequest(self._tag, self._task_id, place.piece.number)
         job = PieceFetch(
-            self._node.connections,
+            self._means.connections,
             Address(offer.ip, offer.port),
             request,
             place.piece,
@@ -295,8 +299,8 @@ class Fetcher:
         except NoProvider:  # those who let us ask have just left
             return lost
         try:
-            await take(self._node.limiters.source, place.piece.length)
-            await take(self._node.limiters.download, place.piece.length)
+            await self._means.bandwidth.source.take(place.piece.length)
+            await self._means.bandwidth.download.take(place.piece.length)
             if origin.reading is not None and not self._is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
             job = SourceFetch(origin, place.piece, place.sink)

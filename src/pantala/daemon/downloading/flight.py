@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from pantala.core.policy import policy_of
-from pantala.daemon.node import Node
+from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     DragonflyError,
     OutOfSpace,
@@ -33,10 +33,11 @@ from pantala.storage.home import Reason
 from pantala.storage.leases import Lease
 
 from .callers import Callers
-from .describing import is_still, told_piece_length
+from .describing import is_still, revalidates, told_piece_length
 from .download import Download
 from .driver import Driver
 from .growing import grow
+from .means import Means
 from .origin import Origin
 from .origins import Origins
 from .talk import introduction
@@ -59,10 +60,12 @@ ORPHAN_LIMIT: Final = 900.0
 class Flight:
     """See the module. The engine makes it, and runs :meth:`run` once."""
 
-    def __init__(self, node: Node, first: Download) -> None:
+    def __init__(self, node: Node, means: Means, first: Download) -> None:
         self._node = node
+        self._means = means
         self._request = first.request
         self._kind = first.request.kind
+        self._revalidates = revalidates(self._kind, node.config.backend)
         self._task_id = first.task_id
         #: What the task is made from, see :class:`~pantala.model.ids.Identity`.
         self.fingerprint = first.fingerprint
@@ -70,7 +73,7 @@ class Flight:
         self.url = public_url(first.request.url)
         self._peer_id = first.peer_id
         self._callers = Callers(first)
-        self._origins = Origins(node, self._callers)
+        self._origins = Origins(node, means.sources, self._callers)
         #: What the origin has said that its content is, and what it is not.
         self._version = ""
         self._avoid: set[str] = set()
@@ -190,8 +193,10 @@ class Flight:
         if (one_answer or sent) and self._callers.sponsor() is not None:
             self._request = replace(self._request, need_back_to_source=True)
         await self._origins.close()
-        self._origins = Origins(self._node, self._callers, one_answer=one_answer)
-        self._peer_id = self._node.new_peer_id()
+        self._origins = Origins(
+            self._node, self._means.sources, self._callers, one_answer=one_answer
+        )
+        self._peer_id = new_peer_id(self._node.config)
 
     async def _let_go_of(self, holding: Holding) -> None:
         """Give those who were told to let go of it a moment, if what comes has no room besides."""
@@ -228,7 +233,7 @@ class Flight:
         """
         if policy_of(self._kind).imported:
             return await self._describe_imported()
-        origin = await self._origins.ask() if self._node.revalidates(self._kind) else None
+        origin = await self._origins.ask() if self._revalidates else None
         known = self._node.stores.get(self._kind, self._task_id)
         if known is not None and known.record.content_length is not None:
             if origin is None or is_still(known.record, origin):
@@ -326,7 +331,14 @@ class Flight:
     async def _grow(self, origin: Origin) -> Holding:
         """Stream a content whose length shows at its end, then cut it into pieces."""
         holding = self._hold(self._record(None, None, origin))
-        await grow(self._node, holding, self._callers, origin, self._request.piece_length)
+        await grow(
+            self._node,
+            self._means,
+            holding,
+            self._callers,
+            origin,
+            piece_length=self._request.piece_length,
+        )
         return holding
 
     # -- getting it ----------------------------------------------------------------------------
@@ -336,7 +348,7 @@ class Flight:
 
         Where there is none, who can wait is ours no longer: it begins anew when there is.
         """
-        room = self._node.rooms[self._kind]
+        room = self._means.rooms[self._kind]
         try:
             download.begin(holding, others_wait=room.is_wanted)
         except OutOfSpace as error:
@@ -365,14 +377,15 @@ class Flight:
     async def _drive(self, holding: Holding) -> bool:
         """Fetch what is wanted; whether the scheduler knows what is here now."""
         registration = introduction(
-            self._node, self._callers, holding, self._request, self._peer_id
+            self._node.config, self._callers, holding, self._request, self._peer_id
         )
         self._driver = Driver(
             self._node,
+            self._means,
             holding,
             self._callers,
             self._origins,
-            registration,
+            registration=registration,
             certain=self._is_certain(holding),
             avoid=frozenset(self._avoid),
         )

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 
-from pantala.daemon.node import Node, take
+from pantala.daemon.node import Node
 from pantala.model.digest import piece_digest
 from pantala.model.pieces import piece_length_for, pieces_for
 from pantala.model.task import Traffic
 from pantala.storage.holding import Holding
 
 from .callers import Callers
+from .means import Means
 from .origin import Checksum, Origin, StreamFetch
 
 
 async def grow(
-    node: Node, holding: Holding, callers: Callers, origin: Origin, piece_length: int | None
+    node: Node,
+    means: Means,
+    holding: Holding,
+    callers: Callers,
+    origin: Origin,
+    *,
+    piece_length: int | None,
 ) -> None:
     """Read all that *origin*'s open answer brings into *holding*, and publish its pieces.
 
     Args:
-        node: For threads, limits and room.
+        node: For threads and metrics.
+        means: For limits and room.
         holding: Of which nothing is known yet.
         callers: Are told how much is here.
         origin: Probed just now.
@@ -31,7 +39,7 @@ async def grow(
         OutOfSpace: There is no room, and nobody waits for some.
     """
     holding.learn_version(origin.version)
-    received = await _stream(node, holding, callers, origin)
+    received = await _stream(node, means, holding, callers, origin)
     length = piece_length_for(received, piece_length)
     holding.finish_growing(received, length)
     for piece in pieces_for(None, content_length=received, piece_length=length):
@@ -46,15 +54,17 @@ async def grow(
         await claim.kept()
 
 
-async def _stream(node: Node, holding: Holding, callers: Callers, origin: Origin) -> int:
+async def _stream(
+    node: Node, means: Means, holding: Holding, callers: Callers, origin: Origin
+) -> int:
     """Receive it; how many bytes that were."""
     body = origin.take_stream()
     received = 0
     try:
         while True:
-            sink = await node.rooms[holding.kind].extend(holding, callers)
+            sink = await means.rooms[holding.kind].extend(holding, callers)
             with contextlib.closing(sink):
-                await take(node.limiters.source, sink.length)
+                await means.bandwidth.source.take(sink.length)
                 count = await node.threads.readers.run(origin.url, StreamFetch(body, sink))
             received += count
             node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from pantala.daemon.node import Node
 from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed
 from pantala.model.urls import public_url
+from pantala.sources.registry import Registry
 
 from .callers import Callers, Credentials, credentials
 from .origin import Origin, Probe
@@ -37,13 +39,17 @@ class Origins:
     """Hands out the origin with the credentials of whoever may ask now.
 
     Args:
-        node: For settings and sources.
+        node: For settings and threads.
+        sources: How it is asked.
         callers: On whose behalf it is asked.
         one_answer: Its answers are known to disagree; read all from one.
     """
 
-    def __init__(self, node: Node, callers: Callers, *, one_answer: bool = False) -> None:
+    def __init__(
+        self, node: Node, sources: Registry, callers: Callers, *, one_answer: bool = False
+    ) -> None:
         self._node = node
+        self._sources = sources
         self._callers = callers
         self._origins: dict[Credentials, Origin] = {}
         self._one_answer = one_answer
@@ -72,7 +78,7 @@ class Origins:
         if key not in self._origins:
             url, headers = key
             origin = Origin(
-                self._node.sources.for_url(url),
+                self._sources.for_url(url),
                 url,
                 dict(headers),
                 timeout=self._node.config.download.piece_stall_timeout,
@@ -150,3 +156,26 @@ class Origins:
         loop = asyncio.get_running_loop()
         for origin in origins:
             await loop.run_in_executor(None, origin.close)
+
+
+async def probe(node: Node, sources: Registry, url: str, headers: Mapping[str, str]) -> Origin:
+    """What is at *url*, asked once, and for no download.
+
+    Raises:
+        SourceFailed: It refuses, or cannot be reached.
+        InvalidRequest: Nobody is asked by such a URL.
+    """
+    config = node.config.download
+    origin = Origin(
+        sources.for_url(url),
+        url,
+        {k: v for k, v in headers.items() if k.lower() != "range"},
+        timeout=config.piece_stall_timeout,
+        answer=config.piece_timeout,
+        retries=0,
+    )
+    try:
+        await node.threads.probers.run(url, Probe(origin))
+    finally:
+        await node.threads.helpers.call(origin.close)
+    return origin

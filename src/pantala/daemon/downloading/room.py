@@ -70,17 +70,17 @@ class Room:
 
     Args:
         store: Where room is wanted.
+        begin: Begins a download for which there is room now.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, begin: Callable[[Download], None]) -> None:
         self._store = store
         self._waiters: list[_Waiter] = []
         self._growers: list[_Grower] = []
         #: Somebody waits.
         self._some = asyncio.Event()
         self._soon = False
-        #: Begins a download for which there is room now.
-        self.on_turn: Callable[[Download], None] = lambda _download: None
+        self._begin = begin
         store.on_room = self.look
 
     def __len__(self) -> int:
@@ -213,7 +213,7 @@ class Room:
             if holding is not None:
                 holding.settle()
             return
-        self.on_turn(download)
+        self._begin(download)
 
     def _grow(self, now: float) -> None:
         """Let the oldest go on that can; if none ever will, refuse the youngest."""
@@ -235,11 +235,12 @@ class Rooms:
 
     Args:
         stores: They.
+        begin: Begins a download for which there is room now.
     """
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: Stores, begin: Callable[[Download], None]) -> None:
         self._stores = stores
-        self._rooms = {store: Room(store) for store in stores.all()}
+        self._rooms = {store: Room(store, begin) for store in stores.all()}
 
     def __getitem__(self, kind: Kind) -> Room:
         """That of the store that a kind is in."""
@@ -247,11 +248,6 @@ class Rooms:
 
     def __iter__(self) -> Iterator[Room]:
         return iter(self._rooms.values())
-
-    def on_turn(self, begin: Callable[[Download], None]) -> None:
-        """*begin* is what begins a download for which there is room."""
-        for room in self:
-            room.on_turn = begin
 
     def look(self) -> None:
         """Somebody may have left: see in each store whose turn it is now."""

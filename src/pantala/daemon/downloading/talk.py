@@ -25,7 +25,8 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.policy import policy_of
-from pantala.daemon.node import Node
+from pantala.daemon.config import DaemonConfig
+from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     Blame,
     Busy,
@@ -56,18 +57,18 @@ _EXPLAINED: Final = (announce.Reschedule, announce.Failed, announce.SourceStarte
 
 
 def introduction(
-    node: Node, callers: Callers, holding: Holding, request: DownloadRequest, peer_id: str
+    config: DaemonConfig, callers: Callers, holding: Holding, request: DownloadRequest, peer_id: str
 ) -> Registration | None:
     """How to introduce ourselves; None for content so small that it is not worth it.
 
     Args:
-        node: This one.
+        config: Who we are, and how much we fetch at once.
         callers: On behalf of whoever may do most of them; the others' limits are kept here.
         holding: The content, whose length is known.
         request: What counts where no caller is left who may have the origin asked.
         peer_id: Under which name.
     """
-    sponsor, config = callers.sponsor(), node.config
+    sponsor = callers.sponsor()
     request = sponsor or request
     # Of several parts the largest: to promise what nobody here wants would be a lie.
     part = max((d.part for d in callers.active()), key=lambda part: part.length)
@@ -77,7 +78,7 @@ def introduction(
     partial = part.length < holding.total
     length = holding.record.piece_length or 1
     return Registration(
-        host_id=node.host_id,
+        host_id=config.host_id,
         task_id=holding.id,
         peer_id=peer_id,
         request=replace(request, range=part if partial else None, request_header=headers),
@@ -123,7 +124,7 @@ class SchedulerTalk:
     """See the module.
 
     Args:
-        node: What all parts share.
+        node: What all rooms share.
         holding: What is talked about.
         listener: Who hears what is answered.
         tasks: Those of the flight; what goes on beside it ends with it.
@@ -208,7 +209,7 @@ class SchedulerTalk:
         request = replace(registration.request, need_back_to_source=True)
         while True:
             await asyncio.sleep(_LOOK_AGAIN)
-            words = replace(registration, peer_id=self._node.new_peer_id(), request=request)
+            words = replace(registration, peer_id=new_peer_id(self._node.config), request=request)
             with contextlib.suppress(DragonflyError):  # it is away still, or again
                 talk = self._node.announcements.talk(words)
                 await talk.run(functools.partial(_say_it_comes, talk))

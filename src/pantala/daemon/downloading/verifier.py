@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from pantala.daemon.node import Node
+from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import DigestMismatch, DragonflyError
 from pantala.model.digest import hasher
 from pantala.model.ids import Identity
@@ -22,6 +22,7 @@ from pantala.storage.home import Reason
 
 from .callers import Callers
 from .download import Download
+from .means import Means
 from .origins import Origins
 
 logger = structlog.get_logger(__name__)
@@ -44,12 +45,14 @@ class Verifier:
     """See the module.
 
     Args:
-        node: What all parts share.
+        node: What all rooms share.
+        means: For origins, and for those who gave what was wrong.
         engine: For what is to be read afresh.
     """
 
-    def __init__(self, node: Node, engine: Downloads) -> None:
+    def __init__(self, node: Node, means: Means, engine: Downloads) -> None:
         self._node = node
+        self._means = means
         self._engine = engine
         #: What whole contents hash to, as long as they are held.
         self._digests: weakref.WeakKeyDictionary[Holding, dict[str, asyncio.Task[Digest]]]
@@ -79,10 +82,10 @@ class Verifier:
         digest may be wrong, too, and whoever gives one must not be able to empty the swarm.
         """
         holding, key = download.holding, (download.request.kind, download.task_id)
-        node, now = self._node, self._node.stores.now()
+        node, suspects, now = self._node, self._means.suspects, self._node.stores.now()
         assert holding is not None  # noqa: S101  it was verified
         old = holding.digests
-        if download.afresh or node.suspects.is_confirmed(key, old, now):
+        if download.afresh or suspects.is_confirmed(key, old, now):
             return False
         if not await self._may_read(download):
             return False
@@ -92,7 +95,7 @@ class Verifier:
             download.begin_again()
         if node.stores.get(*key) is holding:
             peers = {p.parent_id for p in holding.pieces.values() if p.parent_id is not None}
-            node.suspects.suspect(key, holding.givers, peers, now)
+            suspects.suspect(key, holding.givers, peers, now)
             node.stores.remove(holding, Reason.FAILED)
             work = self._fetch_afresh(download.request, key, old)
             self._fresh[key] = node.tasks.start(work, "content read afresh")
@@ -103,8 +106,8 @@ class Verifier:
     async def _may_read(self, download: Download) -> bool:
         """Whether the origin answers this caller."""
         identity = Identity(download.task_id, download.fingerprint)
-        scratch = Download(download.request, Delivery(), identity, self._node.new_peer_id())
-        origins = Origins(self._node, Callers(scratch))
+        scratch = Download(download.request, Delivery(), identity, new_peer_id(self._node.config))
+        origins = Origins(self._node, self._means.sources, Callers(scratch))
         try:
             async with asyncio.timeout_at(download.deadline):
                 await origins.probe()
@@ -132,7 +135,7 @@ class Verifier:
                     pass
                 if download.holding is not None and download.holding.digests == old:
                     now = self._node.stores.now()
-                    self._node.suspects.confirm(key, old, now)
+                    self._means.suspects.confirm(key, old, now)
         except DragonflyError as error:
             logger.info("not read afresh", task=key[1], why=str(error))
         finally:

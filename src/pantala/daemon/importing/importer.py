@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from pantala.core.policy import policy_of
-from pantala.daemon.node import Node
+from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     DragonflyError,
     FeatureOff,
@@ -36,7 +36,7 @@ from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, piece_lengt
 from pantala.model.task import ImportedTask, ImportRequest, TaskRecord, Traffic
 from pantala.rpc import import_calls
 from pantala.rpc.import_calls import CopyName
-from pantala.rpc.scheduler_link import Scheduler, Schedulers
+from pantala.rpc.scheduler_link import Scheduler
 from pantala.storage.claims import Claim
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -65,13 +65,11 @@ class Importer:
     """All imports of this node.
 
     Args:
-        node: What all parts share.
-        schedulers: Who must hear of them.
+        node: What all rooms share.
     """
 
-    def __init__(self, node: Node, schedulers: Schedulers) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._schedulers = schedulers
         self._under_way: set[str] = set()
 
     @property
@@ -138,7 +136,7 @@ class Importer:
 
     async def _import(self, request: ImportRequest, file: ImportFile, task_id: str) -> Any:
         node = self._node
-        copy = CopyName(request.kind, node.host_id, task_id, node.new_peer_id())
+        copy = CopyName(request.kind, node.config.host_id, task_id, new_peer_id(node.config))
         length = piece_length_for(file.length, request.piece_length)
         say = partial(
             import_calls.started, copy=copy, wanted=request, length=file.length, piece_length=length
@@ -154,7 +152,7 @@ class Importer:
             raise
         try:
             # By when it began, it is told from an earlier task of that id.
-            described = await self._schedulers.describe(request.kind, task_id)
+            described = await self._node.schedulers.describe(request.kind, task_id)
             holding = self._hold(request, copy, import_calls.described(described))
             with holding.lease():
                 await self._copy(file, holding)
@@ -235,7 +233,7 @@ class Importer:
         introduced = False
         while True:
             try:
-                return await say(self._schedulers.require(copy.task_id))
+                return await say(self._node.schedulers.require(copy.task_id))
             except HostUnknown:
                 if introduced:
                     raise

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, Final
 
-from pantala.daemon.downloading.origin import Origin, Probe
-from pantala.daemon.node import Node
+from pantala.daemon.downloading.engine import Engine
 from pantala.errors import TimedOut
-from pantala.model.ids import check_url
 from pantala.pb import dfdaemon_pb2
 from pantala.rpc.convert import seconds
 
@@ -17,7 +14,7 @@ from pantala.rpc.convert import seconds
 _OK: Final = 200
 
 
-async def list_task_entries(node: Node, request: Any) -> Any:
+async def list_task_entries(engine: Engine, request: Any) -> Any:
     """Answer ``ListTaskEntries``: length and headers of what is at a URL.
 
     It has entries only where it is a directory, and origins of ours have none.
@@ -27,29 +24,11 @@ async def list_task_entries(node: Node, request: Any) -> Any:
         TimedOut: The caller's time is over.
     """
     limit = seconds(request.timeout) if request.HasField("timeout") else None
-    check_url(request.url)
     try:
         async with asyncio.timeout(limit):
-            origin = await _probe(node, request.url, request.request_header)
+            origin = await engine.ask_origin(request.url, request.request_header)
     except TimeoutError:
         raise TimedOut(f"no answer within the {limit:g} s that were asked for") from None
     return dfdaemon_pb2.ListTaskEntriesResponse(
         content_length=origin.total or 0, response_header=origin.header, status_code=_OK
     )
-
-
-async def _probe(node: Node, url: str, headers: Mapping[str, str]) -> Origin:
-    config = node.config.download
-    origin = Origin(
-        node.sources.for_url(url),
-        url,
-        {k: v for k, v in headers.items() if k.lower() != "range"},
-        timeout=config.piece_stall_timeout,
-        answer=config.piece_timeout,
-        retries=0,
-    )
-    try:
-        await node.threads.probers.run(url, Probe(origin))
-    finally:
-        await node.threads.helpers.call(origin.close)
-    return origin

@@ -19,6 +19,7 @@ import structlog
 from pantala import BUILD_VERSION
 from pantala.background import Loops
 from pantala.core.places import Places
+from pantala.daemon.config import DaemonConfig
 from pantala.daemon.downloading.download import (
     Anew,
     Arrived,
@@ -29,7 +30,7 @@ from pantala.daemon.downloading.download import (
     Waiting,
 )
 from pantala.daemon.downloading.engine import Engine
-from pantala.daemon.node import Node
+from pantala.daemon.host.threads import Threads
 from pantala.errors import (
     DragonflyError,
     Forbidden,
@@ -72,8 +73,9 @@ class HandoffServer:
     """Serves the hand-off socket.
 
     Args:
-        node: For who we are and who may ask.
+        config: Who we are and who may ask.
         engine: For downloads.
+        threads: Where contents are read.
         admit: Lets a request in, or raises Busy.
         connections: How many there may be, shared out among the users who call.
         loops: Where it accepts. None: on its own.
@@ -81,18 +83,20 @@ class HandoffServer:
 
     def __init__(
         self,
-        node: Node,
+        config: DaemonConfig,
         engine: Engine,
+        threads: Threads,
         admit: Callable[[str], Awaitable[None]],
         *,
         connections: int = MAX_CONNECTIONS,
         loops: Loops | None = None,
     ) -> None:
         self._loops = loops or Loops()
-        self._node = node
+        self._host_id = config.host_id
+        self._threads = threads
         self._engine = engine
         self._admit = admit
-        self._allowed = frozenset(node.config.download.server.allow_users)
+        self._allowed = frozenset(config.download.server.allow_users)
         self._sock: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
@@ -172,7 +176,7 @@ class HandoffServer:
                 {
                     "event": "info",
                     "version": BUILD_VERSION,
-                    "host_id": self._node.host_id,
+                    "host_id": self._host_id,
                     "pid": os.getpid(),
                 }
             )
@@ -223,7 +227,7 @@ class HandoffServer:
                 else:
                     await _send_pieces(client, event)
             if not handed_off and not await _send_segment(client, download):
-                await _send_content(self._node, client, download)
+                await _send_content(self._threads, client, download)
             await client.send({"event": "done"})
             await asyncio.shield(left)
 
@@ -282,14 +286,14 @@ async def _send_segment(client: _Client, download: Download) -> bool:
     return True
 
 
-async def _send_content(node: Node, client: _Client, download: Download) -> None:
+async def _send_content(threads: Threads, client: _Client, download: Download) -> None:
     """The part itself, for a client without the segment."""
     if download.holding is None:
         return
     part = download.part
     with contextlib.closing(download.holding.extent(part)) as extent:
         for at in range(0, part.length, MAX_CONTENT):
-            with await node.threads.read(extent, at, min(MAX_CONTENT, part.length - at)) as content:
+            with await threads.read(extent, at, min(MAX_CONTENT, part.length - at)) as content:
                 head = {"event": "content", "offset": part.start + at, "inline": len(content)}
                 await client.send(head)
                 await client.send_raw(content)

@@ -16,14 +16,14 @@ from urllib.parse import quote
 from google.protobuf.empty_pb2 import Empty
 
 from pantala import BUILD_VERSION
-from pantala.core.bucket import Bucket
 from pantala.core.shares import Shares
 from pantala.daemon.downloading.download import Download
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.host.hostinfo import HostMeter
 from pantala.daemon.importing.importer import Importer
-from pantala.daemon.node import Node, take
+from pantala.daemon.node import Node
 from pantala.daemon.sharing.uploads import NodeUploads
+from pantala.daemon.throttle import Throttle
 from pantala.errors import (
     Busy,
     Forbidden,
@@ -42,7 +42,6 @@ from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.convert import import_request, kind_of, piece_message, timestamp
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE, DaemonDialect
 from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
-from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -84,7 +83,7 @@ class Admission:
     """
 
     def __init__(self, rate: int, waiting: int) -> None:
-        self._bucket = Bucket(rate)
+        self._throttle = Throttle(rate)
         self._room = waiting
 
     async def __call__(self, name: str) -> None:
@@ -93,7 +92,7 @@ class Admission:
             raise Busy(f"{name}: too many requests; try again later")
         self._room -= 1
         try:
-            await take(self._bucket, 1)
+            await self._throttle.take(1)
         finally:
             self._room += 1
 
@@ -103,10 +102,8 @@ class DownloadService(TaskMethods):
 
     service = DOWNLOAD_SERVICE
 
-    def __init__(
-        self, node: Node, engine: Engine, schedulers: Schedulers, importer: Importer
-    ) -> None:
-        super().__init__(node, engine, schedulers)
+    def __init__(self, node: Node, engine: Engine, importer: Importer) -> None:
+        super().__init__(node, engine)
         self._importer = importer
 
     def _table(self) -> dict[str, Make]:
@@ -118,7 +115,7 @@ class DownloadService(TaskMethods):
 
     async def _delete_host(self, _: Any, __: Context) -> Empty:
         """Have every scheduler forget this host, until it is announced again."""
-        await self._schedulers.delete_host(_GOODBYE_LIMIT)
+        await self._node.schedulers.delete_host(_GOODBYE_LIMIT)
         return Empty()
 
     def _upload_task(self, dialect: DaemonDialect) -> Unary:
@@ -174,14 +171,13 @@ class UploadService(TaskMethods):
         self,
         node: Node,
         engine: Engine,
-        schedulers: Schedulers,
         *,
         uploads: NodeUploads,
         facts: HostMeter,
         stopping: asyncio.Event,
         piece_port: int,
     ) -> None:
-        super().__init__(node, engine, schedulers)
+        super().__init__(node, engine)
         self._uploads = uploads
         self._facts = facts
         self._stopping = stopping
@@ -289,15 +285,14 @@ class UploadService(TaskMethods):
 class NodeService:
     """``pantala.v1.Node``: what the contract cannot say."""
 
-    def __init__(self, node: Node, schedulers: Schedulers) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._schedulers = schedulers
 
     async def Info(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
         """Which program this is; see ``node.proto``."""
         return node_pb2.InfoResponse(
             version=BUILD_VERSION,
-            host_id=self._node.host_id,
+            host_id=self._node.config.host_id,
             handoff_path=str(self._node.config.download.server.handoff_path),
         )
 
@@ -325,21 +320,21 @@ class NodeService:
         if holding is not None:
             self._node.stores.remove(holding, Reason.DELETED)
             await self._node.announcements.settle(kind, task_id)
-            if self._node.host_id not in answer.host_ids:
-                answer.host_ids.append(self._node.host_id)
+            if self._node.config.host_id not in answer.host_ids:
+                answer.host_ids.append(self._node.config.host_id)
         if not answer.host_ids and not answer.failed:
             raise TaskNotFound(task_id)
         return answer
 
     async def _delete_elsewhere(self, kind: Kind, task_id: str) -> Any:
-        scheduler = self._schedulers.pick(task_id)
+        scheduler = self._node.schedulers.pick(task_id)
         if scheduler is None:
             raise SchedulerLost("no scheduler is available that knows who else holds the task")
         try:
-            return await scheduler.delete_from_swarm(self._node.host_id, kind, task_id)
+            return await scheduler.delete_from_swarm(self._node.config.host_id, kind, task_id)
         except HostUnknown:  # it has been started anew since we announced ourselves
             await self._node.announcements.introduce(task_id)
-            return await scheduler.delete_from_swarm(self._node.host_id, kind, task_id)
+            return await scheduler.delete_from_swarm(self._node.config.host_id, kind, task_id)
 
 
 def _listed(holding: Holding) -> node_pb2.NodeTask:

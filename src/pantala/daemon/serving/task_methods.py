@@ -12,6 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from pantala.daemon.downloading.download import Arrived, Download, Overflowed, Started
 from pantala.daemon.downloading.engine import Engine
+from pantala.daemon.host.threads import Threads
 from pantala.daemon.node import Node
 from pantala.errors import TaskNotFound
 from pantala.model.ids import check_task_id
@@ -31,7 +32,6 @@ from pantala.rpc.convert import (
     with_fields,
 )
 from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
-from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 
@@ -54,9 +54,8 @@ class TaskMethods(ABC):
         service: Which, as in the contract.
 
     Args:
-        node: What all parts share.
+        node: What all rooms share.
         engine: For downloads.
-        schedulers: For what is known of a task elsewhere.
         dialects: The kinds.
     """
 
@@ -66,12 +65,10 @@ class TaskMethods(ABC):
         self,
         node: Node,
         engine: Engine,
-        schedulers: Schedulers,
         dialects: Mapping[Any, DaemonDialect] = DAEMON_DIALECTS,
     ) -> None:
         self._node = node
         self._engine = engine
-        self._schedulers = schedulers
         self._dialects = dialects
 
     def methods(self) -> dict[str, Any]:
@@ -117,7 +114,7 @@ class TaskMethods(ABC):
             async with self._engine.open(content, how) as download:
                 async for event in download:
                     ids = {
-                        "host_id": self._node.host_id,
+                        "host_id": self._node.config.host_id,
                         "task_id": download.task_id,
                         "peer_id": download.peer_id,
                     }
@@ -126,7 +123,7 @@ class TaskMethods(ABC):
                         yield response(**ids, **{dialect.started: first})
                     elif isinstance(event, Arrived):
                         for piece, traffic in event.pieces:
-                            arrived = await _arrived(self._node, download, piece, traffic)
+                            arrived = await _arrived(self._node.threads, download, piece, traffic)
                             yield response(**ids, download_piece_finished_response=arrived)
                     elif isinstance(event, Overflowed):
                         stored_as = DAEMON_DIALECTS[event.kind].name("{}Task")
@@ -142,7 +139,7 @@ class TaskMethods(ABC):
         async def stat_task(request: Any, _: Context) -> Any:
             with self._counted(self._node.metrics.stat, dialect):
                 task_id = check_task_id(request.task_id)
-                message = await self._schedulers.stat_message(kind, task_id)
+                message = await self._node.schedulers.stat_message(kind, task_id)
                 holding = self._node.stores.get(kind, task_id)
                 if message is None or message.id != task_id:
                     if holding is None:
@@ -204,7 +201,7 @@ class TaskMethods(ABC):
         return delete_local_task
 
     async def _list_task_entries(self, request: Any, _: Context) -> Any:
-        return await list_task_entries(self._node, request)
+        return await list_task_entries(self._engine, request)
 
     # -- parts of them -------------------------------------------------------------------------
 
@@ -239,12 +236,14 @@ def _started(message: type[Any], event: Started, request: DownloadRequest) -> An
     )
 
 
-async def _arrived(node: Node, download: Download, piece: PieceRecord, traffic: Traffic) -> Any:
+async def _arrived(
+    threads: Threads, download: Download, piece: PieceRecord, traffic: Traffic
+) -> Any:
     message = piece_message(piece, traffic=traffic)
     if download.delivery.need_piece_content and download.holding is not None:
         # The one copy on this way: into the message.
         part = ByteRange(piece.offset, piece.length)
         extent = download.holding.extent(part)
-        with contextlib.closing(extent), await node.threads.read(extent, 0, piece.length) as view:
+        with contextlib.closing(extent), await threads.read(extent, 0, piece.length) as view:
             message.content = bytes(view)
     return dfdaemon_pb2.DownloadPieceFinishedResponse(piece=message)

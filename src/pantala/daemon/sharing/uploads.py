@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pantala.core.policy import KIND_OF_TAG
-from pantala.daemon.node import Node, take
+from pantala.daemon.node import Node
+from pantala.daemon.telling.damage import drop
+from pantala.daemon.throttle import Throttle
 from pantala.errors import Damaged, InvalidRequest, TaskDeleted, TaskNotFound, Unavailable
 from pantala.model.numbers import Numbers
 from pantala.model.pieces import ByteRange
@@ -42,10 +44,18 @@ class _Copy:
 
 
 class NodeUploads:
-    """What this node gives away."""
+    """What this node gives away.
+
+    Args:
+        node: What all rooms share.
+
+    Attributes:
+        bandwidth: How much it may be, bytes a second.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.bandwidth = Throttle(node.config.upload.bandwidth_limit)
 
     def holding(self, kind: Kind, task_id: str) -> Holding:
         """What is held of a task. Raises TaskNotFound when that is nothing."""
@@ -61,8 +71,7 @@ class NodeUploads:
         if kind is None:
             raise InvalidRequest(f"{request.tag.name} is not served here")
         async with self.piece(kind, request.task_id, request.number) as (record, extent):
-            now = asyncio.get_running_loop().time()
-            granted = self._node.limiters.upload.take(record.length, now) == 0
+            granted = self.bandwidth.grants(record.length)
             yield Upload(
                 PieceContent(
                     tag=content_tag(request.tag),
@@ -76,12 +85,8 @@ class NodeUploads:
                     created_at=int(record.created_at),
                 ),
                 extent,
-                None if granted else self.pace,
+                None if granted else self.bandwidth.take,
             )
-
-    async def pace(self, size: int) -> None:
-        """Wait until so many bytes may be uploaded."""
-        await take(self._node.limiters.upload, size)
 
     @asynccontextmanager
     async def piece(
@@ -112,7 +117,13 @@ class NodeUploads:
                 delivered = True
                 self._node.metrics.upload_traffic(record.length)
             except Damaged as error:
-                self._node.drop(holding, number, error)
+                drop(
+                    holding,
+                    number,
+                    error,
+                    stores=self._node.stores,
+                    announcements=self._node.announcements,
+                )
                 raise
             finally:
                 self._node.metrics.upload_finished()
@@ -126,7 +137,7 @@ class NodeUploads:
             Damaged: The bytes are not what they were.
         """
         async with self.piece(kind, task_id, number) as (record, extent):
-            await self.pace(record.length)
+            await self.bandwidth.take(record.length)
             return record, await self._node.threads.helpers.run(_Copy(extent, record.digest))
 
     async def version(self, holding: Holding) -> str:
