@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pantala.cli import _output
+from pantala import files
 from pantala.cli._output import FileOutput, StreamOutput, output_for
 from pantala.errors import InvalidRequest, OutputExists, Unavailable
 
@@ -63,7 +63,7 @@ def test_its_mode_is_that_of_the_file_it_replaces(
 ) -> None:
     """Nobody gets to read it, nor what is there of it meanwhile, who could not before."""
     if not nameless:
-        monkeypatch.setattr(_output, "_NAMELESS", 0)
+        monkeypatch.setattr(files, "_NAMELESS", 0)
     path = tmp_path / "out"
     for mode in (0o600, 0o777, 0o4640):
         path.touch()
@@ -125,7 +125,7 @@ def test_a_file_system_where_files_have_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A temporary name does instead, until it is committed."""
-    monkeypatch.setattr(_output, "_NAMELESS", 0)
+    monkeypatch.setattr(files, "_NAMELESS", 0)
 
     def look() -> None:
         (name,) = _names(tmp_path)
@@ -154,7 +154,7 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def link(_src: str, _dst: str) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(_output, "_NAMELESS", 0)  # they have no files without names either
+    monkeypatch.setattr(files, "_NAMELESS", 0)  # they have no files without names either
     monkeypatch.setattr(os, "link", link)
     path = tmp_path / "out"
     _put(path)
@@ -174,7 +174,7 @@ def test_a_rename_that_fails_leaves_nothing(
     def refuse(_src: str, _dst: str) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(_output, "_NAMELESS", 0)
+    monkeypatch.setattr(files, "_NAMELESS", 0)
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(Unavailable, match="out: Input/output error"):

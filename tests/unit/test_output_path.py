@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,25 @@ def test_a_disk_that_is_full(directory: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env
     )
     assert (done.returncode, done.stderr) == (0, "")
+    assert list(directory.iterdir()) == []
+
+
+def test_who_is_killed_in_the_middle_leaves_nothing(directory: Path) -> None:
+    """The file has no name before all of it is there."""
+    program = (
+        "import os, pathlib, signal\n"
+        "from pantala.daemon.serving import output\n"
+        "from pantala.ports import MemoryExtent\n"
+        "class Deadly(MemoryExtent):\n"
+        "    def read(self, offset, length):\n"
+        "        if offset: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().read(offset, length)\n"
+        "output._STEP = 1000\n"
+        f"path = pathlib.Path({str(directory / 'out')!r})\n"
+        "output.write(path, Deadly(memoryview(bytes(5000))), overwrite=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
     assert list(directory.iterdir()) == []
 
 

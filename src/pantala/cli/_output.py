@@ -17,13 +17,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pantala.errors import InvalidRequest, OutputExists, Unavailable
-from pantala.files import link_open_file, reflink, why_no_link
+from pantala.files import link_open_file, open_nameless, reflink, why_no_link
 
 # So much of the output's own name stays in the temporary one, which may have 255 bytes.
 _NAME_KEPT = 200
-
-# Linux alone has it, and there not every file system. 0: no file without a name.
-_NAMELESS = getattr(os, "O_TMPFILE", 0)
 
 
 class Output(Protocol):
@@ -146,7 +143,7 @@ class FileOutput:
         kept = os.fsdecode(os.fsencode(name)[:_NAME_KEPT])
         # Known before it exists, so that a signal in between leaves nothing behind.
         self._temporary = os.path.join(directory, f".{kept}.{os.urandom(8).hex()}.part")
-        self._fd = _open_nameless(directory)
+        self._fd = open_nameless(directory, 0o666)
         self._named = self._fd < 0
         if self._named:
             self._open(self._temporary)
@@ -323,16 +320,6 @@ class StreamOutput:
 
     def commit(self) -> None:
         """Nothing is left to do: what was written has gone."""
-
-
-def _open_nameless(directory: str) -> int:
-    """Create a file without a name; -1 where that, or naming it later, is not possible."""
-    if not _NAMELESS or not os.path.isdir("/proc/self/fd"):
-        return -1
-    try:
-        return os.open(directory, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-    except OSError:
-        return -1  # if the directory is at fault, creating a name in it will say so
 
 
 def _cannot_write(name: str, error: OSError) -> Unavailable:

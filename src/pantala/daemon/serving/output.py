@@ -14,11 +14,14 @@ from typing import Final
 
 from pantala.daemon.config import DownloadServer
 from pantala.errors import Forbidden, InvalidRequest, OutputExists, Unavailable
-from pantala.files import link_open_file, reflink, why_no_link
+from pantala.files import link_open_file, open_nameless, reflink, why_no_link
 from pantala.ports import Extent
 
 _KEY: Final = "download.server.allowOutputPath"
 _STEP: Final = 8 << 20
+
+#: Of the file, less the umask.
+_MODE: Final = 0o644
 
 
 def check_allowed(server: DownloadServer) -> None:
@@ -117,14 +120,22 @@ def _link(output: Path, file: int | None, name: str, directory: int) -> None:
 
 
 def _copy(content: Extent, file: int | None, name: str, directory: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, 0o644, dir_fd=directory)
+    """Have a copy of *content* by that name. Who is killed meanwhile leaves nothing behind.
+
+    But where the file system has no files without names.
+    """
+    fd = open_nameless(".", _MODE, directory)
+    named = fd < 0
+    if named:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, _MODE, dir_fd=directory)
     try:
-        if file is not None and reflink(file, fd):
-            return
-        for at in range(0, content.length, _STEP):
-            with content.read(at, min(_STEP, content.length - at)) as part:
-                _write_all(fd, part)
+        if file is None or not reflink(file, fd):
+            for at in range(0, content.length, _STEP):
+                with content.read(at, min(_STEP, content.length - at)) as part:
+                    _write_all(fd, part)
+        if not named:
+            link_open_file(fd, name, directory)
     finally:
         os.close(fd)
 
