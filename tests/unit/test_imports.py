@@ -306,6 +306,28 @@ async def test_deleting_a_peer(make: Made, version: str) -> None:
     assert c.held == {}
 
 
+async def test_a_host_that_comes_back_without_its_replica(make: Made) -> None:
+    """It is asked for it when it is there again, and is not counted any more."""
+    a, b, c = [await make(name) for name in "abc"]
+    await a.imports("t", replicas=2)
+    await until_kept(a, "t", 2)
+    lost, other = (b, c) if b.held else (c, b)
+    await lost.kill()
+    lost.held.clear()
+    lost.asked.clear()
+    await lost.start()
+    # As a daemon does for its life before.
+    await lost.stub().DeleteHost(scheduler_pb2.DeleteHostRequest(host_id=lost.name))
+    await lost.announce()
+
+    async def restored() -> bool:
+        return other.held == {task_id("t"): True} or lost.held == {task_id("t"): True}
+
+    await until(restored)
+    await until_kept(a, "t", 2)
+    assert lost.asked[0] == ("update", task_id("t"))
+
+
 async def test_a_restart_in_the_middle_of_an_import(tmp_path: Path) -> None:
     """What is known is known again; the import goes on, and so does a task that was here."""
     async with swarm(tmp_path) as (first, _):

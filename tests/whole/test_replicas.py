@@ -95,7 +95,8 @@ async def test_a_scheduler_is_killed_in_the_middle_of_an_import(cluster: Cluster
         assert (await a.ends("t", begun)).state == "Succeeded"
         await until_kept(a, "t", 2, may_be_away=True)
         assert set(b.held) == {task_id("kept"), task_id("t")}
-        assert b.asked == [("download", task_id("kept")), ("download", task_id("t"))]
+        asked = ("download", "kept"), ("update", "kept"), ("download", "t")
+        assert b.asked == [(what, task_id(name)) for what, name in asked]
 
 
 async def test_killed_again_and_again(cluster: Cluster) -> None:

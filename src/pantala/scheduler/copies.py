@@ -62,7 +62,8 @@ class Copies:
         except NotFound:
             await self._store.put_peer(row.moved(PeerEvent.FAIL, time.time()))
             raise
-        await self._store.put_peer(replace(row, persistent=True, updated_at=time.time()))
+        if not row.persistent:
+            await self._store.put_peer(replace(row, persistent=True, updated_at=time.time()))
 
     async def fetch(self, dialect: SchedulerDialect, task: TaskRow, host: HostFacts) -> None:
         """Let a host fetch a replica. While it does, it registers as any peer.

@@ -103,6 +103,7 @@ class Imports:
         now = time.time()
         if peer.state is PeerState.UPLOADING and task.state is TaskState.UPLOADING:
             peer = peer.moved(PeerEvent.SUCCEED, now)
+            self._replication.there(peer, self._world.host(peer.host_id).life)
             await self._store.put_peer(peer)
         if peer.state is PeerState.SUCCEEDED and task.state is TaskState.UPLOADING:
             done = task.moved(TaskEvent.SUCCEED, now)
@@ -236,7 +237,10 @@ class Imports:
         Raises:
             TaskNotFound: Its task was deleted, or has ended.
         """
-        if not await self._store.put_peer(self._row(peer)):
+        row = self._row(peer)
+        if row.state is PeerState.SUCCEEDED:
+            self._replication.there(row, peer.host.life)
+        if not await self._store.put_peer(row):
             forget(self._world, peer.task.key)
             raise TaskNotFound(peer.task.id)
 

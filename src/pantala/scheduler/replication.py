@@ -27,7 +27,7 @@ from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, 
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.states import PeerEvent, PeerState, TaskEvent, TaskState
 from pantala.core.sched.world import World
-from pantala.errors import DragonflyError, FeatureOff, Unavailable
+from pantala.errors import DragonflyError, FeatureOff, NotFound, Unavailable
 from pantala.model.announce import HostFacts
 
 from .copies import Copies
@@ -103,6 +103,10 @@ class Replication:
         self._short: set[TaskKey] = set()
         #: Which life of a host an import was seen in.
         self._lives: dict[tuple[TaskKey, str], int] = {}
+        #: Which life of its host a replica was last known to be there in.
+        self._seen_in: dict[tuple[TaskKey, str], int] = {}
+        #: Those that are being asked for.
+        self._asking: set[tuple[TaskKey, str]] = set()
         self._trouble = ""
 
     def wake(self) -> None:
@@ -144,13 +148,17 @@ class Replication:
         """A host has begun to import, in this life of its."""
         self._lives[row.task_key, row.id] = life
 
+    def there(self, row: PeerRow, life: int) -> None:
+        """In this life of its host, a copy was there."""
+        self._seen_in[row.task_key, row.id] = life
+
     def gave_up(self, row: PeerRow) -> None:
         """A host does not want its copy any more, and is not the first to be asked for another."""
         self._attempts.failed(row.task_key, row.host_id, time.monotonic())
         self.wake()
 
     async def _look_at_all(self, dialect: SchedulerDialect, names: ImportNames) -> None:
-        began, seen = time.monotonic(), set(self._lives)
+        began, seen, there = time.monotonic(), set(self._lives), set(self._seen_in)
         known: set[TaskKey] = set()
         holders: set[str] = set()
         imports: set[tuple[TaskKey, str]] = set()
@@ -164,6 +172,7 @@ class Replication:
                     if task.state is TaskState.UPLOADING:
                         imports |= await self._look_at_import(task, rows)
                     elif task.state is TaskState.SUCCEEDED:
+                        self._ask_for(names, rows)
                         missing += self._look_at(dialect, names, task, rows)
         self._presence.keep_only(holders)
         self._attempts.keep_only(known)
@@ -173,11 +182,51 @@ class Replication:
             for key, life in self._lives.items()
             if key in imports or key not in seen  # begun since the rows were read
         }
+        self._seen_in = {
+            key: life
+            for key, life in self._seen_in.items()
+            if key[0] in known or key not in there  # as above
+        }
         self._metrics.replicas_missing(missing)
         for placed in list(self._world.tasks.values()):
             is_old = placed.kind is dialect.kind and placed.updated_at < began
             if is_old and placed.key not in known:
                 forget(self._world, placed.key)
+
+    def _ask_for(self, names: ImportNames, rows: Sequence[PeerRow]) -> None:
+        """Ask hosts that were started anew whether the replicas are there that count as theirs.
+
+        A host may have been killed before it could say that a copy is gone, or before it had
+        written down that it is to keep one; and its disk may be another. It is told once more to
+        keep what it has; what it does not have, others fetch.
+        """
+        for row in rows:
+            host, key = self._world.hosts.get(row.host_id), (row.task_key, row.id)
+            if host is None or row.state is not PeerState.SUCCEEDED or not row.persistent:
+                continue
+            if self._seen_in.get(key) == host.life or key in self._asking:
+                continue
+            if len(self._asking) >= _AT_ONCE:
+                self.wake()
+                return
+            self._asking.add(key)
+            self._tasks.start(self._ask(names, row), f"replica of {row.task_id}")
+
+    async def _ask(self, names: ImportNames, row: PeerRow) -> None:
+        try:
+            await self._keep(names, row)
+        except DragonflyError as error:
+            logger.warning("a replica was not found", host=row.host_id, why=str(error))
+            if isinstance(error, NotFound):
+                self.wake()
+        finally:
+            self._asking.discard((row.task_key, row.id))
+
+    async def _keep(self, names: ImportNames, row: PeerRow) -> None:
+        """See :meth:`.Copies.keep`."""
+        life = self._world.host(row.host_id).life
+        await self._copies.keep(names, row)
+        self.there(row, life)
 
     def _look_at(
         self, dialect: SchedulerDialect, names: ImportNames, task: TaskRow, rows: Sequence[PeerRow]
@@ -318,7 +367,7 @@ class Replication:
         rows = await self._store.peers(key)
         planned = self._plan(dialect, task, rows)
         calls = [
-            *((row.host_id, self._copies.keep(names, row)) for row in planned.keep),
+            *((row.host_id, self._keep(names, row)) for row in planned.keep),
             *((host.id, self._copies.fetch(dialect, task, host)) for host in planned.fetch),
         ]
         work = {self._tasks.start(self._attempt(key, *call), "replica") for call in calls}

@@ -390,6 +390,8 @@ class Flight:
             avoid=frozenset(self._avoid),
         )
         await self._driver.run()
+        if registration is not None and registration.request.persistent and holding.complete:
+            holding.keep()  # the scheduler counts on it, whether our caller is still there or not
         if registration is None or not self._driver.told_finished:
             return False
         return registration.request.range is None or not holding.complete
