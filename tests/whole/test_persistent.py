@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pantala.testing.cluster import Cluster, Got, Node, Program
 from pantala.testing.origin import Pattern
+from pantala.testing.redis_server import RedisServer
 
 MIB = 1 << 20
 PATIENCE = 20.0
 
+CONFIG: dict[str, Any] = {
+    "scheduler": {"announceInterval": "500ms"},
+    "download": {"server": {"allowImportPath": True}},
+}
+
 
 def start(
-    cluster: Cluster, *names: str, grace: str = "1s", port: int = 0
+    cluster: Cluster,
+    *names: str,
+    grace: str = "1s",
+    port: int = 0,
+    redis: RedisServer | None = None,
 ) -> tuple[Program, list[Node]]:
     """A scheduler that takes a silent host for lost after *grace*, and daemons."""
+    sqlite = {"sqlite": {"path": str(cluster.directory / "s.db")}}
     settings = {
         "scheduler": {
             "gc": {"hostGCInterval": "200ms", "replicaInterval": "200ms", "replicaGrace": grace}
         },
-        "database": {"sqlite": {"path": str(cluster.directory / "s.db")}},
+        "database": {"redis": {"addrs": [redis.address]}} if redis else sqlite,
     }
     path = cluster.directory / "scheduler.yaml"
     path.write_text(json.dumps(settings))
     scheduler = cluster.scheduler("--config", str(path), port=port)
-    config = {
-        "scheduler": {"announceInterval": "500ms"},
-        "download": {"server": {"allowImportPath": True}},
-    }
-    return scheduler, cluster.daemons(*names, config=config)
+    return scheduler, cluster.daemons(*names, config=CONFIG)
 
 
 def file(cluster: Cluster, content: Pattern, name: str = "file") -> Path:
@@ -234,11 +243,12 @@ def imported_in_time(cluster: Cluster, node: Node, path: Path, *arguments: str) 
         assert time.monotonic() < deadline
 
 
-def start_again(cluster: Cluster, name: str) -> list[Node]:
-    """A daemon of that name, as it was."""
-    return [
-        cluster.daemon(name, config=json.loads((cluster.directory / f"{name}.yaml").read_text()))
-    ]
+def start_again(cluster: Cluster, name: str, rate: str | None = None) -> list[Node]:
+    """A daemon of that name, as it was, but that it may receive so many bytes a second."""
+    config = json.loads((cluster.directory / f"{name}.yaml").read_text())
+    if rate is not None:
+        config["download"]["bandwidthLimit"] = rate
+    return [cluster.daemon(name, config=config)]
 
 
 def test_another_content_by_the_same_name(cluster: Cluster) -> None:
@@ -282,3 +292,105 @@ def test_bad_input(cluster: Cluster) -> None:
     assert "sha256" in refused.refusal
     same(export(cluster, a, task), Pattern(MIB, 13))
     assert len(a.tasks()) == 1
+
+
+def slow(cluster: Cluster, name: str) -> Node:
+    """A daemon that takes seconds to receive a few MiB."""
+    download = {**CONFIG["download"], "bandwidthLimit": "4MiB"}
+    return cluster.daemon(name, config={**CONFIG, "download": download})
+
+
+def test_a_host_that_is_killed_while_it_fetches_a_replica(cluster: Cluster) -> None:
+    """Another fetches it, or it goes on when it is back; nobody keeps half of it."""
+    _, (a,) = start(cluster, "a")
+    b = slow(cluster, "b")
+    content = Pattern(12 * MIB, 14)
+    task = imported(cluster, a, file(cluster, content), "--persistent-replica-count", "2")
+    until_begun(b)
+    b.kill()
+    assert stat(cluster, a, task)["current_persistent_replica_count"] == 1
+    (b,) = start_again(cluster, "b", rate="1GiB")
+    until_kept(cluster, b, task, 2)
+    assert holders([a, b], task) == [a, b]
+    a.kill()
+    same(export(cluster, b, task), content)
+
+
+def test_the_only_holder_is_killed_while_others_fetch_from_it(cluster: Cluster) -> None:
+    """It has all of it when it is back, and then there are as many as were wanted."""
+    _, (a,) = start(cluster, "a", grace="60s")
+    b = slow(cluster, "b")
+    content = Pattern(12 * MIB, 15)
+    task = imported(cluster, a, file(cluster, content), "--persistent-replica-count", "2")
+    until_begun(b)
+    a.kill()
+    (a,) = start_again(cluster, "a")
+    assert holders([a], task) == [a]
+    until_kept(cluster, b, task, 2)
+    a.kill()
+    same(export(cluster, b, task), content)
+
+
+def test_killed_in_the_middle_of_an_export(cluster: Cluster) -> None:
+    """It is told in a line, and leaves nothing where the file was to be; then it can be had."""
+    _, (a,) = start(cluster, "a")
+    b = slow(cluster, "b")
+    content = Pattern(12 * MIB, 16)
+    task = imported(cluster, a, file(cluster, content), "--persistent-replica-count", "1")
+    for flags in ((), ("--transfer-from-dfdaemon",)):
+        output = cluster.directory / f"out{len(flags)}"
+        words = ("export", task, "-O", str(output), *flags)
+        begun = cluster.begin_command("dfcache", b, *words)
+        until_begun(b)
+        b.kill()
+        assert "b.sock" in cluster.finish(*begun).refusal
+        (b,) = start_again(cluster, "b")
+        assert cluster.command("dfctl", b, "persistent-cache-task", "rm", task).code in {0, 1}
+    b.kill()
+    (b,) = start_again(cluster, "b", rate="1GiB")
+    same(export(cluster, b, task), content)
+
+
+def test_a_disk_that_was_lost(cluster: Cluster) -> None:
+    """A host that comes back without its replica is not counted for long."""
+    _, nodes = start(cluster, "a", "b", grace="60s")
+    a, b = nodes
+    content = Pattern(MIB, 17)
+    task = imported(cluster, a, file(cluster, content), "--persistent-replica-count", "2")
+    until_kept(cluster, a, task, 2)
+    b.kill()
+    shutil.rmtree(cluster.directory / "b.data")
+    (b,) = start_again(cluster, "b")
+    deadline = time.monotonic() + PATIENCE
+    while holders([b], task) != [b]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    until_kept(cluster, a, task, 2)
+    a.kill()
+    same(export(cluster, b, task), content)
+
+
+def test_redis_gone_and_back(cluster: Cluster, tmp_path: Path) -> None:
+    """An import waits for it, an export of what is here does not need it; nothing is lost."""
+    with RedisServer(tmp_path) as redis:
+        _, (a, b) = start(cluster, "a", "b", redis=redis)
+        kept = Pattern(3 * MIB, 18)
+        first = imported(cluster, a, file(cluster, kept), "--persistent-replica-count", "1")
+        content = Pattern(200 * MIB, 19)
+        path = file(cluster, content, "large")
+        words = ("import", str(path), "--content-for-calculating-task-id", "x")
+        begun = cluster.begin_command("dfcache", a, *words)
+        deadline = time.monotonic() + PATIENCE
+        while not any(not task.HasField("finished_at") for task in a.tasks().values()):
+            assert time.monotonic() < deadline
+        redis.kill()
+        same(export(cluster, a, first), kept)
+        assert "edis" in export(cluster, b, first).refusal
+        assert cluster.command("dfcache", b, "stat", first).code == 1
+        redis.start()
+        got = cluster.finish(*begun)
+        assert got.code == 0, got
+        task = str(got.result["id"])
+        until_kept(cluster, a, task, 2)
+        same(export(cluster, b, task), content)
+        same(export(cluster, b, first), kept)

@@ -11,7 +11,10 @@ imports           what the modules of this package import
 inside            a scheduler and daemons inside this process
 journal_contract  what every journal that outlives the process must do
 keeper            a daemon that imports contents and keeps replicas
-kills             a daemon that is killed in the midst of its work, and what must hold then
+kill_downloads    downloads while a daemon is killed, and what must hold when it is back
+kill_imports      the same for imports, exports and replicas
+kill_scene        what those two share
+kills             programs that are killed again and again in the midst of their work
 namespaces        hosts on links that have a limit, in network namespaces
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it

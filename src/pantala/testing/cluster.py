@@ -47,17 +47,20 @@ class Got:
         return self.path.read_bytes()
 
     @property
+    def left(self) -> list[Path]:
+        """What is there by the output's name, or by one that it had until it was whole."""
+        temporary = self.path.parent.glob(f".{self.path.name}.*")
+        return [*temporary, *([self.path] if self.path.is_file() else [])]
+
+    @property
     def refusal(self) -> str:
         """The one line that its user reads of a download that failed and left nothing behind."""
         assert self.code == 1, self
-        assert not [*self.path.parent.glob(f".{self.path.name}.*"), *self._made()]
+        assert not self.left
         (line,) = self.stderr.splitlines()
         program, _, said = line.partition(": ")
         assert program in {"dfget", "dfcache"}, line
         return said
-
-    def _made(self) -> list[Path]:
-        return [self.path] if self.path.is_file() else []
 
 
 class Cluster:
