@@ -10,14 +10,15 @@ from typing import Any, ClassVar, Final
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
+from pantala.core.policy import policy_of
 from pantala.daemon.downloading.download import Arrived, Download, Overflowed, Started
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.host.threads import Threads
 from pantala.daemon.node import Node
-from pantala.errors import TaskNotFound
+from pantala.errors import TaskNotFound, Unavailable
 from pantala.model.ids import check_task_id
 from pantala.model.pieces import ByteRange
-from pantala.model.task import Delivery, DownloadRequest, PieceRecord, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.model.urls import public_url
 from pantala.pb import common_pb2, dfdaemon_pb2
 from pantala.rpc.convert import (
@@ -139,7 +140,7 @@ class TaskMethods(ABC):
         async def stat_task(request: Any, _: Context) -> Any:
             with self._counted(self._node.metrics.stat, dialect):
                 task_id = check_task_id(request.task_id)
-                message = await self._node.schedulers.stat_message(kind, task_id)
+                message = await self._describe(kind, task_id)
                 holding = self._node.stores.get(kind, task_id)
                 if message is None or message.id != task_id:
                     if holding is None:
@@ -204,6 +205,22 @@ class TaskMethods(ABC):
         return await list_task_entries(self._engine, request)
 
     # -- parts of them -------------------------------------------------------------------------
+
+    async def _describe(self, kind: Kind, task_id: str) -> Any:
+        """The scheduler's words on a task; None: there are none, and what is here counts.
+
+        Raises:
+            TaskNotFound: It was imported, and is no more, although a copy may still be here.
+            Unavailable: It was imported, nobody could be asked, and it is not here.
+        """
+        if not policy_of(kind).imported:
+            return await self._node.schedulers.stat_message(kind, task_id)
+        try:
+            return await self._node.schedulers.describe(kind, task_id)
+        except Unavailable:
+            if self._node.stores.get(kind, task_id) is None:
+                raise
+            return None
 
     def _held(self, dialect: DaemonDialect, task_id: str) -> Holding:
         """What is held of a task. Raises InvalidRequest, TaskNotFound."""
