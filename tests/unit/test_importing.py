@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
 import os
 import tempfile
 import time
@@ -19,11 +20,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from pantala.daemon.app import Daemon
 from pantala.daemon.importing.importer import TTL
-from pantala.daemon.importing.reading import ImportFile
+from pantala.daemon.importing.reading import Copying, Identifying, ImportFile
 from pantala.errors import Forbidden, SourceChanged
 from pantala.model.ids import persistent_cache_task_id
+from pantala.model.pieces import Piece, pieces_for
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, scheduler_pb2
+from pantala.ports import MemorySink
 from pantala.rpc.transport import channel_options
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -475,6 +478,33 @@ def test_what_everybody_may_read(shared: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(Forbidden, match=r"see download\.server\.allowImportPath"):
         check("file")
+
+
+@pytest.mark.parametrize("length", [1, 4 * MIB + 1, 9 * MIB + 5])
+def test_it_is_written_to_through_a_mapping(tmp_path: Path, length: int) -> None:
+    """What is copied is what its id was made of, though no time of the file's has changed."""
+    path, piece_length = tmp_path / "file", 4 * MIB + 1
+    path.write_bytes(CONTENT[:length])
+    pieces = pieces_for(None, content_length=length, piece_length=piece_length)
+    with path.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapping:
+        mapping[length - 1] ^= 1  # the time of this is that of all that is written to this page
+        mapping[length - 1] ^= 1
+        file = ImportFile(str(path))
+        try:
+            found = Identifying(file, persistent_cache_task_id, piece_length).run()
+            assert found == persistent_cache_task_id([CONTENT[:length]])
+            assert [copied(file, each) for each in pieces] == file.digests
+            mapping[length - 1] ^= 1
+            file.check_unchanged()
+            with pytest.raises(SourceChanged, match="changed while it was imported"):
+                copied(file, pieces[-1])
+        finally:
+            file.close()
+
+
+def copied(file: ImportFile, piece: Piece) -> str:
+    """The digest of a piece that is copied."""
+    return Copying(file, piece, MemorySink(memoryview(bytearray(piece.length)))).run()
 
 
 def test_it_becomes_shorter(tmp_path: Path) -> None:

@@ -121,7 +121,9 @@ class Importer:
             application=request.application,
             piece_length=request.piece_length,
         )
-        return await self._node.threads.helpers.run(Identifying(file, identify))
+        return await self._node.threads.helpers.run(
+            Identifying(file, identify, _piece_length(request, file))
+        )
 
     @contextlib.contextmanager
     def _alone(self, task_id: str) -> Iterator[None]:
@@ -137,7 +139,7 @@ class Importer:
     async def _import(self, request: ImportRequest, file: ImportFile, task_id: str) -> Any:
         node = self._node
         copy = CopyName(request.kind, node.config.host_id, task_id, new_peer_id(node.config))
-        length = piece_length_for(file.length, request.piece_length)
+        length = _piece_length(request, file)
         say = partial(
             import_calls.started, copy=copy, wanted=request, length=file.length, piece_length=length
         )
@@ -254,6 +256,10 @@ class Importer:
                 await self._say(copy, say, patient=True)
         except (DragonflyError, TimeoutError) as error:
             logger.info("failed import not told", task=copy.task_id, why=str(error))
+
+
+def _piece_length(request: ImportRequest, file: ImportFile) -> int:
+    return piece_length_for(file.length, request.piece_length)
 
 
 def _check(request: ImportRequest) -> None:

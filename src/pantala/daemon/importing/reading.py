@@ -47,6 +47,8 @@ class ImportFile:
             raise InvalidRequest(f"{path}: is no regular file")
         self.length = found.st_size
         self._state = _state(found)
+        #: Of each piece, as it was read the first time; empty: it is read but once.
+        self.digests: list[str] = []
 
     def check_public(self) -> None:
         """Raise Forbidden unless everybody on this machine may read it."""
@@ -75,6 +77,14 @@ class ImportFile:
             raise InvalidRequest(
                 f"{self.path}: has more in it than its length says; import a copy of it"
             )
+
+    def check_same(self, number: int, digest: str) -> None:
+        """Raise SourceChanged if a piece is not what it was when it was read the first time.
+
+        Whoever writes through a mapping changes no times that could show it.
+        """
+        if self.digests and self.digests[number] != digest:
+            raise SourceChanged(f"{self.path} changed while it was imported; import it anew")
 
     def read_into(self, view: memoryview, offset: int) -> int:
         """Fill the beginning of *view* with bytes from *offset* on; how many.
@@ -134,11 +144,13 @@ class Identifying(_Job):
     Args:
         file: It.
         identify: Makes the task's id from the file's bytes, in parts.
+        piece_length: Of the pieces in which it is copied afterwards, bytes.
     """
 
-    def __init__(self, file: ImportFile, identify: Identify) -> None:
+    def __init__(self, file: ImportFile, identify: Identify, piece_length: int) -> None:
         super().__init__(file)
         self._identify = identify
+        self._piece_length = piece_length
 
     def run(self) -> str:
         """The task's id. Raises SourceChanged, Unavailable."""
@@ -147,12 +159,17 @@ class Identifying(_Job):
         return found
 
     def _chunks(self) -> Iterator[memoryview]:
-        buffer, at = memoryview(bytearray(_STEP)), 0
+        buffer, at, crc = memoryview(bytearray(_STEP)), 0, 0
         while at < self._file.length:
             self._look()
-            count = self._file.read_into(buffer[: self._file.length - at], at)
+            end = min(self._file.length, at - at % self._piece_length + self._piece_length)
+            count = self._file.read_into(buffer[: end - at], at)
+            crc = crc32(buffer[:count], crc)
             yield buffer[:count]
             at += count
+            if at == end:
+                self._file.digests.append(piece_digest(crc))
+                crc = 0
 
 
 class Copying(_Job):
@@ -180,4 +197,6 @@ class Copying(_Job):
                     crc = crc32(part, crc)
             self._sink.wrote(at, count)
             at += count
-        return piece_digest(crc)
+        digest = piece_digest(crc)
+        self._file.check_same(self._piece.number, digest)
+        return digest
