@@ -196,3 +196,16 @@ def test_grpc_writes_no_lines_of_its_own() -> None:
             [sys.executable, "-c", script], capture_output=True, check=True, env=env
         )
         assert (done.stderr == b"") is silent, done.stderr
+
+
+def test_ctrl_c_before_there_is_anything_to_end() -> None:
+    """While gRPC is imported, say: a line, and no traceback."""
+    script = (
+        "import os, signal; from pantala.cli._process import program\n"
+        "with program('dfcache'): os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "dfcache: stopped by SIGINT\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ class OutputLost(Unavailable):
 def program(name: str) -> Iterator[None]:
     """Run a program inside: it may print what it likes, wherever its streams lead.
 
-    Output that is lost ends it with one line on standard error, and status 1.
+    Output that is lost ends it with one line on standard error, and status 1; and so does Ctrl-C
+    before the program has begun to do something, with status 130.
 
     Args:
         name: The program's, for that line.
@@ -50,6 +52,9 @@ def program(name: str) -> Iterator[None]:
     except OutputLost as error:
         sys.stderr.write(f"{name}: {error}\n")
         raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{name}: stopped by SIGINT\n")
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _open_streams() -> None:
