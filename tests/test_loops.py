@@ -15,7 +15,7 @@ from pantala.testing.imports import modules
 ENDLESS = {
     "background.Loops._run": "what runs all others",
     "daemon.downloading.driver.Driver._watch": "of one download, which fails with it",
-    "daemon.downloading.talk.SchedulerTalk._reappear": "of one download, which fails with it",
+    "daemon.downloading.announcing.Announcing._reappear": "of one download, which fails with it",
     "daemon.downloading.origins.Origins._ask": "of one download: credentials after credentials",
     "daemon.downloading.growing._stream": "of one download: to the content's end",
     "daemon.downloading.room.Room.extend": "of one download: until there is room, or none to come",
@@ -24,8 +24,8 @@ ENDLESS = {
     "rpc.patience.while_busy": "of one call, whose caller learns of it",
     "rpc.parent_link._read": "of one call, whose caller learns of it",
     "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
-    "rpc.announce_stream.AnnounceStream._send": "of one talk, whose reader learns of it",
-    "rpc.announce_stream.AnnounceStream._read": "of one talk, whose owner learns of it",
+    "rpc.announce_stream.GrpcAnnounceStream._send": "of one stream, whose reader learns of it",
+    "rpc.announce_stream.GrpcAnnounceStream._read": "of one stream, whose owner learns of it",
     "scheduler.announce_streams.AnnounceStream._schedule": "of one call, which fails with it",
 }
 
@@ -37,7 +37,7 @@ TASKS = {
     "daemon.serving.handoff_server.HandoffServer._accept": "one connection; the server, in stop",
     "daemon.serving.handoff_server.HandoffServer._download": "itself",
     "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
-    "rpc.announce_stream.AnnounceStream.run": "itself",
+    "rpc.announce_stream.GrpcAnnounceStream.run": "itself",
     "rpc.server._Steadfast._make_request_call_future": "grpcio's loop",
     "rpc.server.Supervised._end_of": "itself",
 }

@@ -272,21 +272,21 @@ class KnownTask:
     first_piece: int | None
 
 
-class Conversation(Protocol):
-    """One talk with a scheduler about one download."""
+class AnnounceStream(Protocol):
+    """An announce stream: what a daemon and a scheduler tell each other about one download."""
 
     def tell(self, what: Report) -> None:
         """Queue a message, which is sent in its turn by :meth:`run`. Never waits."""
 
     def finish(self) -> None:
-        """Nothing more will be told; the scheduler has little time left to end the talk."""
+        """Nothing more will be told; the scheduler has little time left to end the stream."""
 
     async def run(self, on_answer: Callable[[Answer], None]) -> None:
-        """Talk, until the scheduler ends it or does not end it in time after :meth:`finish`.
+        """Tell and hear, until the scheduler ends it, or does not in time after :meth:`finish`.
 
         Raises:
             HostUnknown: The scheduler does not know this host.
-            DragonflyError: The talk broke off, or was refused.
+            DragonflyError: The stream broke off, or was refused.
         """
 
 

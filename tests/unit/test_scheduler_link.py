@@ -14,7 +14,7 @@ from google.protobuf.empty_pb2 import Empty as Nothing
 
 from pantala.core.beliefs import Beliefs
 from pantala.core.ring import HashRing
-from pantala.daemon.downloading.talk import source_piece_failed
+from pantala.daemon.downloading.announcing import source_piece_failed
 from pantala.errors import (
     Busy,
     DragonflyError,
@@ -276,7 +276,7 @@ async def test_a_scheduler_that_goes_away(stack: AsyncExitStack, script: Script)
     with pytest.raises(Unavailable, match=f"scheduler {address}: "):
         await announce(schedulers)
     with pytest.raises(SchedulerLost, match="no scheduler is available"):
-        schedulers.talk(REGISTRATION)
+        schedulers.open_stream(REGISTRATION)
     async with serving(script, int(address.rpartition(":")[2])):
         async with asyncio.timeout(20):
             while schedulers.pick(TASK) is None:
@@ -403,7 +403,7 @@ async def test_without_a_scheduler() -> None:
     assert await nobody.stat(Kind.CACHE, TASK) is None
     assert not await nobody.greet("10.0.0.1:8002", common_pb2.Host(id="h"), 60.0)
     with pytest.raises(SchedulerLost, match="no scheduler is available"):
-        nobody.talk(REGISTRATION)
+        nobody.open_stream(REGISTRATION)
 
 
 async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Script) -> None:
@@ -413,9 +413,9 @@ async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Scrip
     script.talk = answering(
         Response(empty_cache_task_response=scheduler_pb2.EmptyCacheTaskResponse())
     )
-    conversation = schedulers.talk(REGISTRATION)
-    conversation.finish()
-    await conversation.run(lambda _: conversation.tell(Finished()))
+    stream = schedulers.open_stream(REGISTRATION)
+    stream.finish()
+    await stream.run(lambda _: stream.tell(Finished()))
     await schedulers.delete_host(20.0)
     methods, (secret, *others) = zip(*script.secrets, strict=True)
     assert set(methods) == {
@@ -432,17 +432,17 @@ async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Scrip
     assert script.secrets[-1][1] != secret
 
 
-# -- talks ---------------------------------------------------------------------------------------
+# -- announce streams ----------------------------------------------------------------------------
 
 
 async def talk(schedulers: Schedulers, *tells: Callable[[Any], None]) -> list[Answer]:
     """Talk until the scheduler ends it; the answers."""
-    conversation = schedulers.talk(REGISTRATION)
+    stream = schedulers.open_stream(REGISTRATION)
     for tell in tells:
-        tell(conversation)
+        tell(stream)
     answers: list[Answer] = []
     async with asyncio.timeout(20):
-        await conversation.run(answers.append)
+        await stream.run(answers.append)
     return answers
 
 

@@ -261,7 +261,7 @@ class ParentLost(Unavailable):
 
 
 class SchedulerLost(Unavailable):
-    """No scheduler answers, or its conversation broke off."""
+    """No scheduler answers, or its stream broke off."""
 
 
 class NoProvider(Unavailable):

@@ -10,7 +10,7 @@
 - :mod:`.codec`: the announce stream of any kind: values to messages, and back
 - :mod:`.dialects`: which messages and methods speak of a kind of task to schedulers
 - :mod:`.daemon_dialects`: which do to daemons
-- :mod:`.announce_stream`: a daemon's side of the talk with a scheduler about one download
+- :mod:`.announce_stream`: a daemon's end of the announce stream of one download
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks
 - :mod:`.scheduler_link`: the schedulers of a daemon
 - :mod:`.parent_link`: what a child asks of parents

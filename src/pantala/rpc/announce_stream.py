@@ -1,4 +1,4 @@
-"""The announce stream: a daemon's side of the talk with a scheduler about one download."""
+"""The announce stream: a daemon's end of it, for one download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pantala.model.announce import Answer, MetadataOnly, Registration, Report
 
 from .dialects import dialect_of
 
-_END_LIMIT: Final = 10.0  # seconds for the scheduler to end a talk that is over
+_END_LIMIT: Final = 10.0  # seconds for the scheduler to end a stream that is over
 
 
 class Connection(Protocol):
@@ -37,8 +37,8 @@ class Connection(Protocol):
         """Whatever a call may raise, as an error of ours."""
 
 
-class AnnounceStream:
-    """One stream. See :class:`~pantala.ports.Conversation`.
+class GrpcAnnounceStream:
+    """One stream. See :class:`~pantala.ports.AnnounceStream`.
 
     Args:
         scheduler: Who hears it.
@@ -69,7 +69,7 @@ class AnnounceStream:
         self._finished.set()
 
     async def run(self, on_answer: Callable[[Answer], None]) -> None:
-        """See :class:`~pantala.ports.Conversation`."""
+        """See :class:`~pantala.ports.AnnounceStream`."""
         loop = asyncio.get_running_loop()
         sender = loop.create_task(self._send())
         reader = loop.create_task(self._read(on_answer))

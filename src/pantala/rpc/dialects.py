@@ -1,4 +1,4 @@
-"""The conversations of the contract as tables: other names for each kind of task.
+"""What daemons and schedulers tell each other, as tables: other names for each kind of task.
 
 A row says how a kind is spoken of, not that it is served: see :mod:`pantala.core.policy`.
 """

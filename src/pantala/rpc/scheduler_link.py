@@ -34,7 +34,7 @@ from pantala.pb import (
 from pantala.ports import KnownTask
 
 from . import status
-from .announce_stream import AnnounceStream
+from .announce_stream import GrpcAnnounceStream
 from .convert import duration
 from .dialects import dialect_of
 from .import_calls import imported_task
@@ -340,7 +340,9 @@ class Schedulers:
 
         await asyncio.gather(*(goodbye(self._all[a]) for a in self._beliefs.available))
 
-    def talk(self, registration: Registration, address: str | None = None) -> AnnounceStream:
+    def open_stream(
+        self, registration: Registration, address: str | None = None
+    ) -> GrpcAnnounceStream:
         """A stream that opens with a registration.
 
         Args:
@@ -354,4 +356,4 @@ class Schedulers:
         scheduler = None if at is None else self._all.get(at)
         if scheduler is None:
             raise SchedulerLost("no scheduler is available")
-        return AnnounceStream(scheduler, registration, self._schedule_timeout)
+        return GrpcAnnounceStream(scheduler, registration, self._schedule_timeout)

@@ -10,7 +10,7 @@
 - :mod:`.describing`: what a content is, by the words of its origin and of the swarm
 - :mod:`.growing`: a content whose length shows at its end
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
-- :mod:`.talk`: the talk with the scheduler: how it begins, what is told, what ends it
+- :mod:`.announcing`: the announce stream of a flight: how it begins, what is told, what ends it
 - :mod:`.race`: those who bring one piece, two at most
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
 - :mod:`.weights`: what the hosts of parents can still give

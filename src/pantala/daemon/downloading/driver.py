@@ -26,12 +26,12 @@ from pantala.model.announce import Answer, Registration
 from pantala.model.task import PieceRecord
 from pantala.storage.holding import Holding
 
+from .announcing import Announcing, source_piece_failed
 from .callers import Callers
 from .fetching import Fetcher
 from .means import Means
 from .origin import Origin
 from .origins import Origins
-from .talk import SchedulerTalk, source_piece_failed
 
 logger = structlog.get_logger(__name__)
 
@@ -89,7 +89,7 @@ class Driver:
         #: Ends the watch on a parent's weight, for each that is watched.
         self._unwatch: dict[str, Callable[[], None]] = {}
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._talk = SchedulerTalk(node, holding, self, self._tasks)
+        self._announcing = Announcing(node, holding, self, self._tasks)
 
     @property
     def over(self) -> bool:
@@ -99,7 +99,7 @@ class Driver:
     @property
     def told_finished(self) -> bool:
         """The scheduler was told that all we registered for is here."""
-        return self._talk.told_finished
+        return self._announcing.told_finished
 
     @property
     def at_source(self) -> bool:
@@ -124,18 +124,18 @@ class Driver:
             self.on(t.SchedulerLost())
         else:
             # Not among our tasks: its last words may be under way when all else is over.
-            self._node.tasks.start(self._talk.run(self._registration), "talk with the scheduler")
+            self._node.tasks.start(self._announcing.run(self._registration), "announce stream")
         self._tasks.start(self._watch(), "watch over the pace")
         try:
             await asyncio.shield(self._end)
         except BaseException as error:  # cancelled, too: the scheduler must not wait for us
             if not self._transfer.over:
-                self._talk.tell_failed(error, at_source=self.at_source)
+                self._announcing.tell_failed(error, at_source=self.at_source)
             raise
         finally:
             if not self._end.done():
                 self._end.cancel()
-            self._talk.finish()
+            self._announcing.finish()
             for end in self._unwatch.values():
                 end()
             await self._tasks.cancel()
@@ -198,7 +198,7 @@ class Driver:
             case t.Finish():
                 self._end.set_result(None)
             case _:
-                self._talk.tell(command)
+                self._announcing.tell(command)
 
     def _unfollow(self, parent: str) -> None:
         task = self._follows.pop(parent, None)
@@ -206,7 +206,7 @@ class Driver:
             task.cancel()
 
     def _refusal(self) -> DragonflyError:
-        trouble = self._talk.trouble
+        trouble = self._announcing.trouble
         if isinstance(trouble, SourceFailed):
             return trouble
         why = f" ({trouble})" if trouble else ""
@@ -236,8 +236,8 @@ class Driver:
 
     def on_source_failed(self, origin: Origin, error: DragonflyError) -> None:
         """The origin failed for good, at least for those on whose behalf it was asked."""
-        self._talk.trouble = error
-        self._talk.tell(source_piece_failed(error))
+        self._announcing.trouble = error
+        self._announcing.tell(source_piece_failed(error))
         if isinstance(error, SourceChanged):
             self._break(error)
             return
@@ -271,7 +271,7 @@ class Driver:
                 self.on(t.ToldBackToSource())
                 key, now = (self.holding.kind, self.holding.id), self._node.stores.now()
                 for parent in self._means.suspects.accused(key, now):
-                    self._talk.tell(announce.PieceFailed(0, parent))
+                    self._announcing.tell(announce.PieceFailed(0, parent))
             case announce.EmptyTask():
                 self.on(t.ToldEmpty())
 

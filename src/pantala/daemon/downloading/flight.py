@@ -32,6 +32,7 @@ from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.storage.leases import Lease
 
+from .announcing import introduction
 from .callers import Callers
 from .describing import is_still, revalidates, told_piece_length
 from .download import Download
@@ -40,7 +41,6 @@ from .growing import grow
 from .means import Means
 from .origin import Origin
 from .origins import Origins
-from .talk import introduction
 
 logger = structlog.get_logger(__name__)
 
@@ -243,7 +243,7 @@ class Flight:
             self._node.stores.remove(known, Reason.CHANGED)
         if origin is not None:
             if (origin.total or 0) > self._node.config.download.bypass_sizes[self._kind]:
-                # One that hangs is found out by this in seconds; by the talk that follows, late.
+                # One that hangs is found out by this in seconds; by the announce stream, late.
                 await self._node.schedulers.stat(self._kind, self._task_id)
             return await self._describe_by(origin)
         return await self._describe_by_swarm() or await self._describe_by_origin()
@@ -364,7 +364,7 @@ class Flight:
         for download in self._callers.active():
             self._admit(holding, download)
         told = False
-        # Where nothing is missing, or nobody found room, there is nothing to talk about.
+        # Where nothing is missing, or nobody found room, there is nothing to tell.
         driven = bool(self._callers.active())
         if driven:
             told = await self._drive(holding)

@@ -16,7 +16,7 @@ from pantala.daemon.serving import handoff_server
 from pantala.net import endpoints, piece_server
 
 #: Descriptors that are kept at least for what must always work: listening sockets, gRPC's own,
-#: talks with schedulers, name look-ups, logs, files of /proc. A daemon at rest has some forty.
+#: announce streams, name look-ups, logs, files of /proc. A daemon at rest has some forty.
 LEAST_RESERVE: Final = 64
 
 #: Connections that a server takes at least, however few descriptors there are.

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pantala.model.announce import Registration
 from pantala.model.task import Kind
-from pantala.ports import Conversation
+from pantala.ports import AnnounceStream
 from pantala.storage.holding import Holding
 
 
@@ -25,7 +25,7 @@ class Announcements(Protocol):
     async def settle(self, kind: Kind, task_id: str) -> None:
         """Return when what is to be told of a task was heard, or could not be said."""
 
-    def talk(self, registration: Registration) -> Conversation:
+    def open_stream(self, registration: Registration) -> AnnounceStream:
         """Open the stream of a download to the scheduler of its task.
 
         It ends with :meth:`heard`, if all was told on it, else with :meth:`announce`.
@@ -35,7 +35,7 @@ class Announcements(Protocol):
         """
 
     def heard(self, holding: Holding) -> None:
-        """What of a task is here was said on the stream that :meth:`talk` opened last."""
+        """What of a task is here was said on the stream that :meth:`open_stream` opened last."""
 
     async def introduce(self, task_id: str) -> None:
         """Announce this host again, now: the scheduler of a task does not know it."""

@@ -33,7 +33,7 @@ from pantala.model.announce import Answer, Registration
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
-from pantala.ports import Conversation
+from pantala.ports import AnnounceStream
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -192,7 +192,7 @@ class Announcer:
             await asyncio.wait(telling)
 
     def heard(self, holding: Holding) -> None:
-        """What of a task is here was said on the stream that :meth:`talk` opened last."""
+        """What of a task is here was said on the stream that :meth:`open_stream` opened last."""
         if policy_of(holding.kind).imported:
             return
         self._beliefs.knows((holding.kind, holding.id))
@@ -207,7 +207,7 @@ class Announcer:
         self._beliefs.drops((holding.kind, holding.id))
         self._has_news.set()
 
-    def talk(self, registration: Registration) -> Conversation:
+    def open_stream(self, registration: Registration) -> AnnounceStream:
         """Open the stream of a download to the scheduler of its task.
 
         It ends with :meth:`heard`, if all was told on it, else with :meth:`announce`.
@@ -215,7 +215,7 @@ class Announcer:
         Raises:
             SchedulerLost: No scheduler is available.
         """
-        stream = self._schedulers.talk(registration)
+        stream = self._schedulers.open_stream(registration)
         if policy_of(registration.kind).imported:
             return stream
         address = self._beliefs.owner(registration.task_id)
@@ -302,15 +302,15 @@ class Announcer:
             piece_count=record.piece_count or 0,
             concurrent_piece_count=self._concurrent_piece_count,
         )
-        talk = self._schedulers.talk(registration, address)
-        await talk.run(lambda answer: _say_we_have_it(talk, answer))
+        stream = self._schedulers.open_stream(registration, address)
+        await stream.run(lambda answer: _say_we_have_it(stream, answer))
 
 
-def _say_we_have_it(talk: Conversation, answer: Answer) -> None:
+def _say_we_have_it(stream: AnnounceStream, answer: Answer) -> None:
     if isinstance(answer, announce.NeedBackToSource):
-        talk.tell(announce.SourceStarted())
-        talk.tell(announce.SourceFinished())
+        stream.tell(announce.SourceStarted())
+        stream.tell(announce.SourceFinished())
     elif isinstance(answer, announce.EmptyTask):
-        talk.tell(announce.Started())
-        talk.tell(announce.Finished())
-    talk.finish()
+        stream.tell(announce.Started())
+        stream.tell(announce.Finished())
+    stream.finish()

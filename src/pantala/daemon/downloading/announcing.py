@@ -1,11 +1,11 @@
-"""The talk of one flight with its scheduler: how it begins, what is told, and what ends it.
+"""The announce stream of one flight: how it begins, what is told, and what ends it.
 
-A talk is an announce stream, and may end at any time: the scheduler dies, is started anew, or has
-too much to do. The flight must neither fail nor wait because of that. So whatever ends a talk, its
-listener is told that nobody will answer any more, and goes on with what it has:
+It may end at any time: the scheduler dies, is started anew, or has too much to do. The flight must
+neither fail nor wait because of that. So whatever ends it, its listener is told that nobody will
+answer any more, and goes on with what it has:
 
-- The scheduler has no time: the talk is begun anew after a pause, as long as somebody waits.
-- It does not know this host, for it was started anew: the host is announced, and the talk begins
+- The scheduler has no time: the stream is opened anew after a pause, as long as somebody waits.
+- It does not know this host, for it was started anew: the host is announced, and a stream opened
   anew, once.
 - It sends nobody to the origin any more: nor do we go there on our own.
 - It is gone: the flight goes on alone. When a scheduler is there again, it is told that the content
@@ -41,7 +41,7 @@ from pantala.model import announce
 from pantala.model.announce import Answer, Registration, Report
 from pantala.model.pieces import piece_count
 from pantala.model.task import DownloadRequest
-from pantala.ports import Conversation
+from pantala.ports import AnnounceStream
 from pantala.rpc.patience import while_busy
 from pantala.storage.holding import Holding
 
@@ -98,13 +98,13 @@ def source_piece_failed(error: DragonflyError) -> announce.SourcePieceFailed:
     return announce.SourcePieceFailed(str(error))
 
 
-def _say_it_comes(talk: Conversation, answer: Answer) -> None:
+def _say_it_comes(stream: AnnounceStream, answer: Answer) -> None:
     if isinstance(answer, announce.NeedBackToSource):
-        talk.tell(announce.SourceStarted())
+        stream.tell(announce.SourceStarted())
 
 
 class Listener(Protocol):
-    """The flight, as its talk with the scheduler sees it."""
+    """The flight, as its announce stream sees it."""
 
     @property
     def over(self) -> bool:
@@ -120,7 +120,7 @@ class Listener(Protocol):
         """Nobody will answer any more."""
 
 
-class SchedulerTalk:
+class Announcing:
     """See the module.
 
     Args:
@@ -135,7 +135,7 @@ class SchedulerTalk:
         self._holding = holding
         self._listener = listener
         self._tasks = tasks
-        self._stream: Conversation | None = None
+        self._stream: AnnounceStream | None = None
         self._answered = False
         #: The last thing that went wrong, here or there: it explains what is told next.
         self.trouble: DragonflyError | None = None
@@ -167,17 +167,17 @@ class SchedulerTalk:
             self._stream.finish()
 
     async def run(self, registration: Registration) -> None:
-        """Talk until the scheduler ends it, or until some time after the flight is through."""
+        """Tell and hear until the scheduler ends it, or some time after the flight is through."""
         schedulers, listener = self._node.schedulers, self._listener
         try:
             try:
-                await self._talk_patiently(registration)
+                await self._run_patiently(registration)
             except HostUnknown:
                 # It has been started anew since we announced ourselves.
                 await self._node.announcements.introduce(self._holding.id)
                 if listener.over:
                     raise
-                await self._talk_patiently(registration)
+                await self._run_patiently(registration)
         except SourceFailed as error:
             self.trouble = error
             listener.on_source_closed()
@@ -189,7 +189,7 @@ class SchedulerTalk:
                     logger.info("scheduler lost", task=self._holding.id, why=str(error))
                     from_source = policy_of(self._holding.kind).from_source
                     if isinstance(error, Unavailable) and from_source:
-                        self._tasks.start(self._reappear(registration), "talk after the talk")
+                        self._tasks.start(self._reappear(registration), "tell that it comes")
                 self.trouble = error
         finally:
             self._stream = None
@@ -211,17 +211,17 @@ class SchedulerTalk:
             await asyncio.sleep(_LOOK_AGAIN)
             words = replace(registration, peer_id=new_peer_id(self._node.config), request=request)
             with contextlib.suppress(DragonflyError):  # it is away still, or again
-                talk = self._node.announcements.talk(words)
-                await talk.run(functools.partial(_say_it_comes, talk))
+                stream = self._node.announcements.open_stream(words)
+                await stream.run(functools.partial(_say_it_comes, stream))
 
-    async def _talk_patiently(self, registration: Registration) -> None:
-        """Talk as soon as the scheduler has time for it: the origin has no more of that."""
-        begin = self._node.announcements.talk
+    async def _run_patiently(self, registration: Registration) -> None:
+        """Do so as soon as the scheduler has time for it: the origin has no more of that."""
+        open_stream = self._node.announcements.open_stream
         await while_busy(
-            lambda: self._talk_once(begin(registration)), needless=lambda: self._listener.over
+            lambda: self._run_once(open_stream(registration)), needless=lambda: self._listener.over
         )
 
-    async def _talk_once(self, stream: Conversation) -> None:
+    async def _run_once(self, stream: AnnounceStream) -> None:
         self._stream = stream
         if self._listener.over:
             stream.finish()
