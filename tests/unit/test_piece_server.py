@@ -440,7 +440,7 @@ async def test_half_a_request() -> None:
 
 async def test_an_idle_connection_ends() -> None:
     """Before the first request, and after one."""
-    async with serving(idle=0.2) as served:
+    async with serving(request=1.0, idle=0.2) as served:
         silent, done = await served.connect(), await served.connect()
         done.ask(0)
         assert await done.piece() == SMALL
