@@ -236,7 +236,7 @@ def _then(*events: dict[str, Any]) -> Script:
         (_with(length=-1), "length=-1"),
         (_with(piece_length="5000"), "piece_length='5000'"),
         (_with(start=True), "start=True"),
-        (_with(start=1), "bytes 1 to 23457 of a content of 23456"),
+        (_with(start=1), "bytes 1 to 23457 of a file of 23456"),
         (_with(task_id=None), "task_id=None"),
         (_with(content_length=100_000), "cannot be mapped"),
         (_with(event="dance"), "event 'dance'"),

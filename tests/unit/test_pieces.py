@@ -131,17 +131,17 @@ def test_there_is_no_piece_beyond_the_ends(number: int) -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        (ByteRange(0, 0), "range of 0 bytes from 0: not within a content of 10 bytes"),
-        (ByteRange(-1, 5), "range of 5 bytes from -1: not within a content of 10 bytes"),
-        (ByteRange(10, 1), "the range begins at the end of a content of 10 bytes: byte 10 is not"),
-        (ByteRange(17, 9), "the range begins past the end of a content of 10 bytes: byte 17 is"),
+        (ByteRange(0, 0), "range of 0 bytes from 0: not within a file of 10 bytes"),
+        (ByteRange(-1, 5), "range of 5 bytes from -1: not within a file of 10 bytes"),
+        (ByteRange(10, 1), "the range begins at the end of a file of 10 bytes: byte 10 is not"),
+        (ByteRange(17, 9), "the range begins past the end of a file of 10 bytes: byte 17 is"),
     ],
 )
 def test_a_range_must_lie_inside(wanted: ByteRange, words: str) -> None:
     """It holds at least one byte of the content's ten; a range that is refused has its reason."""
     with pytest.raises(RangeNotSatisfiable, match=words):
         resolve_range(wanted, 10)
-    with pytest.raises(RangeNotSatisfiable, match="begins at the end of a content of 1 byte: "):
+    with pytest.raises(RangeNotSatisfiable, match="begins at the end of a file of 1 byte: "):
         parse_range("bytes=1-", 1)
 
 
@@ -163,7 +163,7 @@ def test_a_range_must_lie_inside(wanted: ByteRange, words: str) -> None:
     ],
 )
 def test_range_as_http_writes_it(text: str, expected: ByteRange) -> None:
-    """Both ends count, of a content of 100 bytes."""
+    """Both ends count, of a file of 100 bytes."""
     assert parse_range(text, 100) == expected
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pantala.errors import LocalProtocolError, RemoteProtocolError, VortexCode
 from pantala.wire.vortex import (
-    CONTENTS,
+    CONTENT_TAGS,
     HEADER,
     MAX_ERROR_TEXT,
     MAX_METADATA,
@@ -60,7 +60,7 @@ requests = st.builds(
 )
 contents = st.builds(
     PieceContent,
-    tag=st.sampled_from(sorted(CONTENTS)),
+    tag=st.sampled_from(sorted(CONTENT_TAGS)),
     number=st.integers(0, 2**32 - 1),
     offset=st.integers(0, 2**64 - 1),
     length=st.integers(0, 2**64 - 1),

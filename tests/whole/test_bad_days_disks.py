@@ -43,13 +43,13 @@ def on_own_disk(cluster: Cluster, options: str, **terms: Any) -> Node:
     except StartFailed:
         if node.process.wait(30) == own_disk.REFUSED:
             pytest.skip("nobody may mount anything here")
-    node.contents = Path(f"/proc/{node.pid}/root{directory}/content")
+    node.content_dir = Path(f"/proc/{node.pid}/root{directory}/content")
     return node
 
 
 def file_of(node: Node, task_id: str) -> Path:
     """Where a content is."""
-    return node.contents / "tasks" / task_id[:3] / task_id
+    return node.content_dir / "tasks" / task_id[:3] / task_id
 
 
 def fill(path: Path) -> None:
@@ -76,7 +76,7 @@ def test_full_in_the_middle(cluster: Cluster, origin: Origin) -> None:
     origin.fault("/f", Fault(rate=8 * MIB))
     download = cluster.begin(node, origin.url("/f"))
     until(lambda: [t.finished_piece_count for t in node.tasks().values()] == [1], "a piece here")
-    filler = node.contents.parent / "filler"
+    filler = node.content_dir.parent / "filler"
     fill(filler)
     line = cluster.finish(*download).refusal
     # What finds no room first is a piece, or the journal.
@@ -106,7 +106,7 @@ def test_two_daemons_of_one_directory(cluster: Cluster, origin: Origin) -> None:
     first = cluster.daemon("a")
     origin.put("/f", CONTENT)
     assert cluster.get(first, origin.url("/f")).bytes() == CONTENT.read()
-    directory = first.contents.parent
+    directory = first.content_dir.parent
     line = the_line_of(cluster.daemon("b", "--data-dir", str(directory), wait=False))
     assert f"storage.dir {directory} is in use by another daemon (process {first.pid})" in line
     origin.pause()
@@ -122,7 +122,7 @@ def test_gone(cluster: Cluster, origin: Origin) -> None:
     origin.put("/f", CONTENT)
     origin.put("/g", CONTENT)
     assert cluster.get(node, origin.url("/f")).bytes() == CONTENT.read()
-    shutil.rmtree(node.contents.parent)
+    shutil.rmtree(node.content_dir.parent)
     assert cluster.get(child, origin.url("/f")).bytes() == CONTENT.read()
     for path in ("/g", "/f"):
         assert cluster.get(node, origin.url(path)).bytes() == CONTENT.read()
@@ -183,7 +183,7 @@ def test_a_journal_that_is_damaged(cluster: Cluster, origin: Origin, how: str) -
     origin.put("/f", CONTENT)
     assert cluster.get(first, origin.url("/f")).bytes() == CONTENT.read()
     assert first.stop() == 0
-    journal = first.contents.parent / "journal.db"
+    journal = first.content_dir.parent / "journal.db"
     with sqlite3.connect(journal) as db:
         (count,) = db.execute("SELECT count(*) FROM piece").fetchone()
         assert count == 3
@@ -197,7 +197,7 @@ def test_a_journal_that_is_damaged(cluster: Cluster, origin: Origin, how: str) -
     assert line["path"] == f"{journal}.damaged"
     assert Path(line["path"]).is_file()
     assert not second.tasks()
-    assert not [path for path in second.contents.rglob("*") if path.is_file()]
+    assert not [path for path in second.content_dir.rglob("*") if path.is_file()]
     assert cluster.get(second, origin.url("/f")).bytes() == CONTENT.read()
     second.kill()
     origin.pause()

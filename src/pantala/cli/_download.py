@@ -34,7 +34,7 @@ class Download:
         connection: To the daemon; nothing has been sent over it yet.
         output: Entered; committing it is left to the caller.
         progress: Is told of everything.
-        in_files: The daemon keeps contents of this kind in files, which an output may share.
+        in_files: The daemon keeps tasks of this kind in files, which an output may share.
 
     Attributes:
         task_id: The daemon's name for the content.
@@ -125,7 +125,7 @@ class Download:
         self._progress.say(f"warning: {_text(event, 'message')}")
 
     def _on_again(self, _event: dict[str, Any]) -> None:
-        """What came belongs to no content that there is."""
+        """What came belongs to no version that there is."""
         self._output.begin_again()
         self._segment, self._written, self.task_id = None, 0, None
         self._let_go()
@@ -142,7 +142,7 @@ class Download:
         if self.start + self.length > self.content_length:
             raise RemoteProtocolError(
                 f"the daemon offers bytes {self.start} to {self.start + self.length} "
-                f"of a content of {self.content_length}"
+                f"of a file of {self.content_length}"
             )
         self.task_id = _text(event, "task_id")
         if event.get("segment"):

@@ -64,7 +64,7 @@ class Progress:
         self.tick()
 
     def growing(self, size: int) -> None:
-        """*size* bytes are here, of a content whose length nobody knows yet."""
+        """*size* bytes are here, of a file whose length nobody knows yet."""
         self._growing, self._wanted = size, 0
         self.tick()
 

@@ -3,7 +3,7 @@
 - :mod:`.policy`: how the kinds of task differ, one row each
 - :mod:`.transfer`: one download: events in, commands out
 - :mod:`.pace`: how fast pieces come, which are late, who says nothing
-- :mod:`.content_state`: what is known of one content on this node, and of each piece
+- :mod:`.content_state`: what is known of one task's content on this node, and of each piece
 - :mod:`.ledger`: whose bytes fill a store, who must go, who must not
 - :mod:`.reclaim`: which tasks have outlived their time
 - :mod:`.bucket`: token bucket

@@ -1,4 +1,4 @@
-"""What is known of one content on this node, and of each of its pieces.
+"""What is known of one task's content on this node, and of each of its pieces.
 
     wanted ──reserve──► reserved ──claim──► claimed ──publish──► here
                          │    ▲                │                  │

@@ -10,7 +10,7 @@ An account is one task's share. Reserving picks victims among live accounts with
 recently used first; a doomed account counts until its last lease ends, because its bytes are
 still in somebody's hands. What is known of a task takes room as well, if it is empty or tiny most
 of all: records have a limit of their own, beyond which tasks go in the same order. So have the
-descriptors and mappings that contents take: whoever wants one has it from those that must go.
+descriptors and mappings that tasks take: whoever wants one has it from those that must go.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pantala.errors import OutOfDescriptors, OutOfSpace, TaskDeleted
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a content takes of the system besides its bytes."""
+    """What a task takes of the system besides its bytes."""
 
     descriptors: int = 0
     mappings: int = 0
@@ -83,7 +83,7 @@ class Ledger:
     Args:
         capacity: Bytes the store may hold.
         records: Bytes that records may take besides. None: any number.
-        descriptors, mappings: How many contents may have. None: any number.
+        descriptors, mappings: How many tasks may have. None: any number.
         place: Where it is.
     """
 
@@ -166,7 +166,7 @@ class Ledger:
 
     @property
     def abundant(self) -> bool:
-        """Contents have less than half of the descriptors that they may have."""
+        """Tasks have less than half of the descriptors that they may have."""
         return self._descriptors_limit is None or 2 * self.descriptors < self._descriptors_limit
 
     def reserve(self, account: Account, amount: int, besides: Needs = _NOTHING) -> list[Account]:

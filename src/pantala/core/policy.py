@@ -62,7 +62,7 @@ POLICIES: Final = {
         medium=Medium.MEMORY,
         request_tag=6,
         from_source=True,
-        # Its identity is its id: whoever wants a changed content names it otherwise, or deletes it.
+        # Its identity is its id: whoever wants a changed file names it otherwise, or deletes it.
         revalidates=False,
         overflow=Kind.STANDARD,
     ),

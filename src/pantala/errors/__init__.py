@@ -233,18 +233,18 @@ class OutOfSpace(Unavailable):
 
 
 class OutOfDescriptors(OutOfSpace):
-    """Contents in use have as many descriptors, or mappings, as contents may have.
+    """Tasks in use have as many descriptors, or mappings, as tasks may have.
 
     Args:
         what: Of which there are too few.
-        limit: How many contents may have.
+        limit: How many tasks may have.
     """
 
     def __init__(self, what: str, limit: int | None) -> None:
         where = "the limit on open files" if what == "descriptors" else "vm.max_map_count"
         Exception.__init__(
             self,
-            f"no room in memory: contents in use have all {limit} {what} that they may have; "
+            f"no room in memory: tasks in use have all {limit} {what} that they may have; "
             f"raise {where}, or wait",
         )
         self.hopeless = not limit

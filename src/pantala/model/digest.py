@@ -50,7 +50,7 @@ def piece_metadata_digest(number: int, offset: int, length: int, digest: str) ->
 
 
 def pieces_digest(length: int, digests: Iterable[str]) -> str:
-    """One digest for a content cut into pieces of *length*: SHA-256 of their digests in order."""
+    """One digest for content cut into pieces of *length*: SHA-256 of their digests in order."""
     text = " ".join((str(length), *digests))
     return hashlib.sha256(text.encode()).hexdigest()
 

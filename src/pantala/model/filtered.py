@@ -1,4 +1,4 @@
-"""Query parameters that say who may read a content, not which content it is.
+"""Query parameters that say who may read a file, not which file it is.
 
 A module of its own because ``dfget`` needs it and may import little.
 """

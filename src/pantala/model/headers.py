@@ -29,7 +29,7 @@ NOT_THE_CALLERS: Final = frozenset(
 )
 
 #: In lower case, besides all that begin with one of the prefixes below: by them an origin chooses
-#: which representation of a content it sends (RFC 9110, 12.5; RFC 2295, 3229, 7240; client hints).
+#: which representation of a resource it sends (RFC 9110, 12.5; RFC 2295, 3229, 7240; client hints).
 _NEGOTIATE: Final = frozenset(
     {
         "a-im",

@@ -39,7 +39,7 @@ def check_task_id(text: str) -> str:
 
 
 class Digest(NamedTuple):
-    """What a content must hash to.
+    """What content must hash to.
 
     Attributes:
         algorithm: ``crc32``, ``sha256`` or ``sha512``.

@@ -1,4 +1,4 @@
-"""Pieces of a content, and the byte ranges that ask for them.
+"""Pieces of a task's content, and the byte ranges that ask for them.
 
     content  0 ............................................. content_length
     pieces   |--- 0 ---|--- 1 ---|--- 2 ---|--- 3 ---|-- 4 --|
@@ -23,7 +23,7 @@ from .units import byte_count
 MIN_PIECE_LENGTH: Final = 4 * 1024 * 1024
 MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 
-# A content is cut into about this many pieces, as long as the two limits above allow it.
+# Content is cut into about this many pieces, as long as the two limits above allow it.
 _PIECES_WANTED: Final = 500
 
 _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) +([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)")
@@ -45,7 +45,7 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A numbered slice of a content: *length* bytes from *offset*."""
+    """A numbered slice of content: *length* bytes from *offset*."""
 
     number: int
     offset: int
@@ -78,7 +78,7 @@ def piece_length_for(content_length: int, requested: int | None = None) -> int:
 
 
 def piece_count(content_length: int, piece_length: int) -> int:
-    """Pieces in a content of *content_length* bytes; 0 when it is empty."""
+    """Pieces in *content_length* bytes of content; 0 when it is empty."""
     return -(-content_length // piece_length)
 
 
@@ -135,13 +135,13 @@ def resolve_range(range: ByteRange, content_length: int) -> ByteRange:
     if range.length > 0 and range.start >= content_length:
         where = "at" if range.start == content_length else "past"
         raise RangeNotSatisfiable(
-            f"the range begins {where} the end of a content of {byte_count(content_length)}: "
+            f"the range begins {where} the end of a file of {byte_count(content_length)}: "
             f"byte {range.start} is not there"
         )
     if range.length <= 0 or range.start < 0:
         raise RangeNotSatisfiable(
             f"range of {byte_count(range.length)} from {range.start}: "
-            f"not within a content of {byte_count(content_length)}"
+            f"not within a file of {byte_count(content_length)}"
         )
     return ByteRange(range.start, min(range.length, content_length - range.start))
 
@@ -153,7 +153,7 @@ def parse_range(text: str, content_length: int) -> ByteRange:
 
     Args:
         text: ``bytes=a-b`` (both ends included), ``bytes=a-`` (to the end) or ``bytes=-n``
-            (the last n bytes, or all of a shorter content).
+            (the last n bytes, or all of shorter content).
         content_length: Bytes in the whole content.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .pieces import ByteRange
 
-#: Opens the version of a content whose origin names none. What follows is new for each reading
+#: Opens the version of content whose origin names none. What follows is new for each reading
 #: of the origin, so that what was read twice is never joined.
 READING: Final = "reading:"
 
@@ -40,7 +40,7 @@ PRIORITY_ONLY_PEERS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class DownloadRequest:
-    """What is wanted: a content or a range of it, and where it may be fetched from.
+    """What is wanted: a file or a range of it, and where it may be fetched from.
 
     The fields are those of ``common.v2.Download`` and its like. How a caller wants to get it is
     a :class:`Delivery`.
@@ -185,7 +185,7 @@ class TaskRecord:
             kinds can be those of another.
         updated_at: Last use: a transition, a local hit, or an upload.
         finished_at: Set while *every* piece is here, and only then.
-        version: What the origin said of this content's identity (ETag or the like), or the
+        version: What the origin said of the content's identity (ETag or the like), or the
             reading that it is of (:data:`READING`); ``""`` when nobody has said.
         persistent: It is to stay until its time is over, whatever room others need.
         ttl: Seconds that it lives from its creation. None: as long as it is used, by its kind's

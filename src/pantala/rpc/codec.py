@@ -2,7 +2,7 @@
 
 The contract has the same stream once for each kind of task, with other names and in three layouts:
 what a peer says of its download stands in the register message itself (CACHE), in a message
-within it (STANDARD), or is only as much as an imported content needs (PERSISTENT_CACHE). A
+within it (STANDARD), or is only as much as an imported file needs (PERSISTENT_CACHE). A
 :class:`Layout` says which field has what, a :class:`Codec` adds the names of one kind. Daemon and
 scheduler use the same one.
 
@@ -61,7 +61,7 @@ class Layout:
 
 FLAT: Final = Layout()
 NESTED: Final = Layout(part="download")
-#: The length of a content that was imported is known by its task.
+#: The length of what was imported is known by its task.
 IMPORTED: Final = Layout(
     content_length=None, piece_length="piece_length", piece_count="piece_count"
 )

@@ -23,7 +23,7 @@ Method = tuple[str, type[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ImportDialect:
-    """How a host that imports a content says so.
+    """How a host that imports a file says so.
 
     Attributes:
         started, finished, failed: The scheduler's methods.

@@ -112,7 +112,7 @@ def check_registration(message: Any, said: Registration, *, imported: bool = Fal
     _check_piece_length("actual_piece_length", said.piece_length)
     if (said.content_length or 0) > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
         raise InvalidRequest(
-            f"a content of {said.content_length} bytes: more pieces than can be named"
+            f"a file of {said.content_length} bytes: more pieces than can be named"
         )
     check_id(said.host_id, "host id")
     check_task_id(said.task_id)
@@ -303,7 +303,7 @@ def _check_piece_length(name: str, length: int | None) -> None:
 
 
 def _size_scope(task: Task) -> common_pb2.SizeScope.ValueType:
-    """As Dragonfly's scheduler classifies contents."""
+    """As Dragonfly's scheduler classifies tasks."""
     length = task.shape.content_length
     if length == 0:
         return common_pb2.EMPTY

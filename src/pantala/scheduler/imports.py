@@ -67,7 +67,7 @@ class Imports:
         # Times in the world are monotonic; rows have unix time.
         self._clock_offset = time.time() - time.monotonic()
 
-    # What a host says that imports a content
+    # What a host says that imports a file
 
     async def started(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> None:
         """It begins.

@@ -1,4 +1,4 @@
-"""Where contents come from: clients of origins.
+"""Where content comes from: clients of origins.
 
 registry         URL scheme -> ports.Source
 http             http and https

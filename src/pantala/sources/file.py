@@ -1,4 +1,4 @@
-"""Contents from files of this machine, below directories that the operator names."""
+"""Content from files of this machine, below directories that the operator names."""
 
 from __future__ import annotations
 

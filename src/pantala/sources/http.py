@@ -1,4 +1,4 @@
-"""Contents from HTTP and HTTPS origins.
+"""Content from HTTP and HTTPS origins.
 
 urllib3 has the connections (pooling, TLS, proxies), and the response that ``http.client`` made
 on one of them fills the caller's buffer: bytes go from the socket to where they belong, and the
@@ -79,7 +79,7 @@ class HttpSource:
     """A :class:`~pantala.ports.Source` for http and https. Any thread may use it.
 
     Proxies come from the environment (docs/operate.md says from which variables). Bodies are
-    never decompressed: a content is what the origin sends. What is compressed for one who did not
+    never decompressed: content is what the origin sends. What is compressed for one who did not
     ask for that is refused. A 307's target may be remembered,
     other redirects are followed anew each time.
 

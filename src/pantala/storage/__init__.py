@@ -9,7 +9,7 @@
 - :mod:`.leases`: who relies on bytes, here and in other programs
 - :mod:`.journal`, :mod:`.sqlite_journal`: what outlives the process
 - :mod:`.medium`: interfaces of what bytes may lie in
-- :mod:`.memory`: memory as a medium, and what becomes of it when a content leaves
+- :mod:`.memory`: memory as a medium, and what becomes of it when a task leaves
 - :mod:`.segments`: ways of lying in memory: in the heap, without a descriptor, or in a segment
 - :mod:`.pages`: memory as the system gives it: files, mappings, and who else has them
 - :mod:`.disk`: a disk as a medium

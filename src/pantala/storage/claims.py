@@ -1,4 +1,4 @@
-"""Pieces on their way into a content: who fetches which, and who waits for them."""
+"""Pieces on their way into the store: who fetches which, and who waits for them."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class Claim:
 
 
 class Claims:
-    """The claims on the pieces of one content, and those who want to know how they end.
+    """The claims on the pieces of one task, and those who want to know how they end.
 
     Args:
-        home: The store that the content is in.
+        home: The store that the task is in.
         state: What is known of it.
         account: Its account there.
     """

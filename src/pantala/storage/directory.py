@@ -2,7 +2,7 @@
 
     <storage.dir>/
         lock                                           held by the daemon that uses it
-        journal.db                                     what is known of the contents
+        journal.db                                     what is known of the tasks
         content/tasks/<id[0:3]>/<id>                   a sparse file as long as the content
         content/persistent-tasks/…                     likewise
         content/persistent-cache-tasks/…               likewise

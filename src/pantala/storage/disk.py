@@ -1,4 +1,4 @@
-"""The disk medium: a file for each content, in the :mod:`directory <.directory>` of a daemon.
+"""The disk medium: a file for each task, in the :mod:`directory <.directory>` of a daemon.
 
 A file has its bytes from the moment a piece is begun: what a full disk refuses, it refuses then.
 Whether a piece is still what was verified is asked each time it is given away (docs/adr/0019).
@@ -245,9 +245,9 @@ class DiskMedium:
         self.directory = directory
         self._executor = executor
         self._limit = limit
-        #: Bytes for which the disk has set blocks aside, for all contents.
+        #: Bytes for which the disk has set blocks aside, for all tasks.
         self.allocated = 0
-        #: Bytes of deleted contents of which the disk does not know yet that they are free.
+        #: Bytes of deleted files of which the disk does not know yet that they are free.
         self._freeing = 0
         self._lock = threading.Lock()
         self._restored: set[Path] = set()

@@ -183,7 +183,7 @@ class Holding(Known):
 
         From here on the content counts as used, until the kernel says that nobody else has it.
         None when the content has no descriptor, or when a reader of parts that are not here
-        could make it larger than what is accounted for, or would see another content there; or
+        could make it larger than what is accounted for, or would see another task's bytes there; or
         when programs of *user*, whose program it is for, keep more than they may already.
 
         Raises:
@@ -209,7 +209,7 @@ class Holding(Known):
             raise self.no_room(amount)
 
     def no_room(self, need: int) -> OutOfSpace:
-        """The error for *need* bytes that do not fit beside what this content has already."""
+        """The error for *need* bytes that do not fit beside what this task has already."""
         ledger = self._home.ledger
         error = ledger.no_room(need)
         error.hopeless = self.account.size + need > ledger.capacity
@@ -225,13 +225,13 @@ class Holding(Known):
     def reserve(self, numbers: Iterable[int], *, early: bool = False) -> None:
         """Make room for pieces. Those that have room already cost nothing.
 
-        A content for all of which there is room takes over that of one that had to go for it, if
+        A task for all of which there is room takes over that of one that had to go for it, if
         the medium can do that.
 
         Args:
             numbers: Of the pieces.
             early: Somebody wants a :meth:`hand_off` before all is here, for which memory that
-                was another content's is no good.
+                was another task's is no good.
 
         Raises:
             OutOfSpace: They do not fit. Nothing has changed.
@@ -392,6 +392,6 @@ class Holding(Known):
         return content
 
     def _free(self) -> None:
-        contents = [c for c in (self._content, self._growing) if c is not None]
+        rooms = [c for c in (self._content, self._growing) if c is not None]
         self._content = self._growing = None
-        self._home.medium.discard(contents)
+        self._home.medium.discard(rooms)

@@ -53,7 +53,7 @@ class HandedOff(Protocol):
 
 @dataclass(slots=True)
 class _Readers:
-    """Programs that may have a content.
+    """Programs that may have the bytes of a task.
 
     Attributes:
         lease: Ended when they have it no more.

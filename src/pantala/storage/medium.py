@@ -28,7 +28,7 @@ class Content(Room, Protocol):
 
     length: int
 
-    #: It lies where another content's bytes were: until all of it is here, whoever could read
+    #: It lies where another task's bytes were: until all of it is here, whoever could read
     #: anywhere in it would see what is none of theirs.
     reused: bool
 
@@ -82,7 +82,7 @@ class Growing(Room, Protocol):
 
 
 class Medium(Protocol):
-    """Where contents are made, and what they take there.
+    """Where content is kept, and what it takes there.
 
     Attributes:
         step: Bytes by which growing content is extended at a time.

@@ -1,7 +1,7 @@
-"""The memory medium: which way of lying in memory a content gets, and what becomes of it after.
+"""The memory medium: which way of lying in memory content gets, and what becomes of it after.
 
-Touching a page for the first time costs more than receiving into it. Two things avoid it: content
-that has to go can hand its memory, still mapped, to the content that it makes room for; and where
+Touching a page for the first time costs more than receiving into it. Two things avoid it: a task
+that has to go can hand its memory, still mapped, to the task that it makes room for; and where
 the system allows huge pages for shared memory, segments ask for them. docs/adr/0005 has figures.
 """
 

@@ -43,7 +43,7 @@ MEDIUM: Final = 4 * 1024 * 1024
 #: content length is a multiple of it.
 GROWTH_STEP: Final = 4 * 1024 * 1024
 
-#: A content takes over memory that is at most this much longer than itself, because the rest is
+#: A task takes over memory that is at most this much longer than itself, because the rest is
 #: freed on the spot; and at least half as long, or it is not worth it.
 MAX_EXCESS: Final = 64 * 1024 * 1024
 
@@ -110,7 +110,7 @@ class SmallContent(_InMemory):
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
         if isinstance(self._bytes, bytearray):
-            # What stays in the heap is bounded by how small such contents are.
+            # What stays in the heap is bounded by how small such tasks are.
             self._bytes[start:end] = bytes(max(0, end - start))
         elif not hasattr(mmap, "MADV_DONTNEED"):
             return False
@@ -198,7 +198,7 @@ class Segment(_InMemory):
         return self.length - MAX_EXCESS <= length <= 2 * self.length
 
     def resize(self, length: int) -> bool:
-        """Turn into other content of *length* bytes, with the same memory. Whether that worked.
+        """Turn into room for *length* other bytes, with the same memory. Whether that worked.
 
         What was in it is in it still. Only content that nobody uses any more may be asked.
         """

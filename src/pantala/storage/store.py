@@ -65,8 +65,8 @@ class Store:
         journal: Where what is known outlives the process.
         clock: Unix time, seconds.
         records: Bytes that records may take. None: as befits the capacity.
-        descriptors: How many contents may have. None: any number.
-        mappings: How many contents may have. None: any number.
+        descriptors: How many its tasks may have. None: any number.
+        mappings: How many its tasks may have. None: any number.
         pinned_per_user: Bytes that programs of one user may keep by a descriptor or mapping
             alone and still be given more. None: any number.
     """
@@ -111,7 +111,7 @@ class Store:
         return iter(list(self._holdings.values()))
 
     def figures(self) -> Figures:
-        """How full it is, in bytes and contents."""
+        """How full it is, in bytes and tasks."""
         return Figures(
             capacity=self.ledger.capacity,
             used=self.ledger.used,
@@ -211,7 +211,7 @@ class Store:
             try:
                 victims = self.ledger.reserve(account, amount, besides)
             except OutOfSpace as error:
-                # A content is no victim of its own.
+                # A task is no victim of its own.
                 error.hopeless |= account.size + amount > self.ledger.capacity
                 raise
         return self._evict(victims)

@@ -57,7 +57,7 @@ class Peer:
         await self.call.write(self.codec.encode(said, report))
 
     async def register(self, length: int = 10 * MIB, **fields: Any) -> None:
-        """The first message, of a content of *length* bytes."""
+        """The first message, of a task of *length* bytes."""
         message = self.codec.request(**self.ids)
         arm = getattr(message, self.codec.register_arm)
         arm.SetInParent()

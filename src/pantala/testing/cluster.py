@@ -187,7 +187,7 @@ class Cluster:
         if scheduler and self.scheduler_port:
             flags += ["--scheduler", f"127.0.0.1:{self.scheduler_port}"]
         path = self.directory / f"{name}.yaml"
-        # Small contents are to be shared, too.
+        # Small files are to be shared, too.
         ours = {"download": {"bypassSize": 0}, "gc": {"policy": {"diskThreshold": capacity}}}
         path.write_text(json.dumps(_merged(ours, config or {})))  # JSON is YAML
         flags += ["--config", str(path)]
@@ -196,7 +196,7 @@ class Cluster:
             program.process,
             program.log_path,
             socket=socket,
-            contents=data / "content",
+            content_dir=data / "content",
             kind=self.kind,
         )
         self._programs[-1] = node
@@ -266,7 +266,7 @@ class Cluster:
     def _end(self, download: Process) -> Iterator[str]:
         """Wait for the end of it; what it has printed."""
         download.wait(PATIENCE)
-        return map(_contents, self._downloads.pop(download))
+        return map(_text, self._downloads.pop(download))
 
     def scheduler_stub(self, channel: grpc.Channel) -> scheduler_pb2_grpc.SchedulerStub:
         """The scheduler's service."""
@@ -286,7 +286,7 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _contents(file: IO[bytes]) -> str:
+def _text(file: IO[bytes]) -> str:
     """What was written to it; it is closed."""
     with file:
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Contents for tests: bytes, files, and patterns of any size that cost no memory."""
+"""Content for tests: bytes, files, and patterns of any size that cost no memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-#: What one read of a content yields. Large enough to hide Python behind the kernel's copying.
+#: What one read of content yields. Large enough to hide Python behind the kernel's copying.
 CHUNK = 256 << 10
 
 

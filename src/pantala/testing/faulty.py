@@ -48,7 +48,7 @@ FAULTS: Final[tuple[Callable[[], BaseException], ...]] = (
 _PSUTIL: Final = ("cpu_percent", "cpu_count", "virtual_memory", "net_io_counters", "net_if_stats")
 
 
-#: What the announcing does for one content.
+#: What the announcing does for one task.
 _TELLING: Final = "_tell_part"
 
 

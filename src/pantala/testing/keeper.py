@@ -1,4 +1,4 @@
-"""A daemon that imports contents and keeps replicas, played from a script over real gRPC.
+"""A daemon that imports files and keeps replicas, played from a script over real gRPC.
 
 It has no bytes; it says what a daemon says that has them, and answers as one. What it has stays
 with it when it is stopped, and is there when it starts again, as on a disk::

@@ -59,7 +59,7 @@ class Origin:
         self._tls = tls
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self._contents: dict[str, tuple[Content, Mapping[str, str]]] = {}
+        self._files: dict[str, tuple[Content, Mapping[str, str]]] = {}
         self._encoded: dict[str, tuple[Content, str, bool]] = {}
         self._faults: dict[str, list[tuple[Fault, int | None]]] = defaultdict(list)
         self._requests: list[Seen] = []
@@ -103,7 +103,7 @@ class Origin:
             headers: Response headers to add or replace; an empty value leaves one out.
         """
         with self._lock:
-            self._contents[path] = (_content(content), headers or {})
+            self._files[path] = (_content(content), headers or {})
 
     def put_encoded(
         self, path: str, content: bytes, encoding: str, *, unasked: bool = False
@@ -137,7 +137,7 @@ class Origin:
         self._released.set()
 
     def reset(self) -> None:
-        """Counters to zero, and stalls stall again. Contents and faults stay."""
+        """Counters to zero, and stalls stall again. Content and faults stay."""
         with self._lock:
             self._requests.clear()
             self._sent.clear()
@@ -226,7 +226,7 @@ class Origin:
         if path == _STATS:
             return Blob(self._stats()), {"Content-Type": "application/json"}
         with self._lock:
-            found = self._contents.get(path)
+            found = self._files.get(path)
         if found is not None or self._directory is None:
             return found
         file = (self._directory / path.lstrip("/")).resolve()

@@ -35,7 +35,7 @@ class Fault:
     Attributes:
         status: Answer so; if it is not 200 or 206, with a short text instead of the content.
         headers: Response headers to add or replace; an empty value leaves one out.
-        content: Serve this content instead, with its own length and ETag.
+        content: Serve this file instead, with its own length and ETag.
         redirect: Answer with this Location (status 302 unless given).
         require: A header and its value, without which the answer is 401.
         no_range: Ignore the request's Range.

@@ -150,12 +150,12 @@ class Node(Program):
     """A daemon.
 
     Attributes:
-        contents: Where its files are.
+        content_dir: Where the files of its tasks are.
         kind: Of the tasks that it is asked about, unless it is said.
     """
 
     socket: Path = Path()
-    contents: Path = Path()
+    content_dir: Path = Path()
     kind: Kind = Kind.CACHE
 
     @property

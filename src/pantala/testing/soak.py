@@ -38,12 +38,12 @@ from .soak_nodes import (
     troubles,
 )
 
-#: Contents that are asked for, and the largest, bytes. They are more than the stores hold.
-CONTENTS: Final = 48
+#: Files that are asked for, and the largest, bytes. They are more than the stores hold.
+FILES: Final = 48
 LARGEST: Final = 3 << 20
 STORE: Final = "24MiB"
 
-#: Two contents of which a store has room for one, bytes.
+#: Two files of which a store has room for one, bytes.
 _LARGE: Final = 15 << 20
 
 #: Seconds that the one is held while the other waits: for some turns of what looks for room.
@@ -66,9 +66,9 @@ class Soak:
 
     Args:
         cluster: Empty; it is started here.
-        origin: Where the contents are.
+        origin: Where the files are.
         seconds: How long.
-        seed: Of contents, of what is done to them, and of the faults.
+        seed: Of files, of what is done to them, and of the faults.
         rate: How many of all turns of background loops fail.
     """
 
@@ -88,8 +88,8 @@ class Soak:
         # A host that was silent for twice its interval is forgotten. A turn that fails is tried
         # again after 0.5, 1, 2, 4 s: of four in a row none may reach that.
         self._interval = 10
-        self._paths = [f"/soak/{number}" for number in range(CONTENTS)]
-        self._contents: dict[str, Pattern] = {}
+        self._paths = [f"/soak/{number}" for number in range(FILES)]
+        self._files: dict[str, Pattern] = {}
         self._loops: dict[int, set[str]] = {}
         self._lock = threading.Lock()
         #: Memory and descriptors of each process, before and after.
@@ -132,12 +132,12 @@ class Soak:
         random = Random(self._seed)
         for path in self._paths:
             size, seed = random.randrange(1, LARGEST), random.randrange(1 << 30)
-            self._contents[path] = Pattern(size, seed=seed)
-            self._origin.put(path, self._contents[path])
+            self._files[path] = Pattern(size, seed=seed)
+            self._origin.put(path, self._files[path])
         for number in range(2):
             path = f"/large/{number}"
-            self._contents[path] = Pattern(_LARGE, seed=number)
-            self._origin.put(path, self._contents[path])
+            self._files[path] = Pattern(_LARGE, seed=number)
+            self._origin.put(path, self._files[path])
         names = ("peerGCInterval", "hostGCInterval", "taskGCInterval", "replicaInterval")
         quick = dict.fromkeys(names, "1s")
         config = self._cluster.directory / "scheduler.yaml"
@@ -224,7 +224,7 @@ class Soak:
             self._complain(f"dfget of /large/1: {got.stderr.strip()}")
         elif not got.code:
             self.done["waited for room"] += 1
-            if got.bytes() != self._contents["/large/1"].read():
+            if got.bytes() != self._files["/large/1"].read():
                 self._complain("wrong bytes of /large/1")
         got.path.unlink(missing_ok=True)
 
@@ -273,7 +273,7 @@ class Soak:
                 self._complain(f"dfget of {path}: {got.stderr.strip()}")
             return
         self.done["dfget"] += 1
-        if got.bytes() != self._contents[path].read():
+        if got.bytes() != self._files[path].read():
             self._complain(f"wrong bytes of {path}")
         got.path.unlink()
 

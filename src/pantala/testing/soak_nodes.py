@@ -22,7 +22,7 @@ from .cluster import PATIENCE, Got, Node, Program
 
 @contextmanager
 def held(node: Node, url: str, kind: Kind) -> Iterator[None]:
-    """A program on *node* has a content, or was refused it, and keeps its connection."""
+    """A program on *node* has a file, or was refused it, and keeps its connection."""
     decoder = HandoffDecoder()
     with socket.socket(socket.AF_UNIX) as holder:
         holder.settimeout(PATIENCE)
@@ -53,7 +53,7 @@ def injected(report: dict[str, Any], loop: str) -> int:
 
 
 def anonymous(program: Program) -> int:
-    """Bytes of memory that is neither a file's nor a content's."""
+    """Bytes of memory that is neither a file's nor a task's."""
     for line in Path(f"/proc/{program.pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10

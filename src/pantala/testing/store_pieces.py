@@ -132,7 +132,7 @@ class PiecesContract:
         assert holding.view(ByteRange(0, MIB)).readonly
 
     def test_what_is_not_known_yet(self, store: Watched) -> None:
-        """Of a content of unknown length there are no pieces."""
+        """Of a task of unknown length there are no pieces."""
         holding = store.open(store.record("t", None, None))
         for ask in (
             lambda: holding.total,

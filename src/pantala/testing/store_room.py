@@ -21,7 +21,7 @@ from pantala.storage.store import Figures
 
 from .stores import CAPACITY, MIB, Watched, data_of
 
-#: By so much a content of unknown length grows at a time, in every medium.
+#: By so much a task of unknown length grows at a time, in every medium.
 STEP = 4 * MIB
 
 
@@ -204,7 +204,7 @@ class RoomContract:
             store.remove(new, Reason.DELETED)
 
     def test_an_unknown_version_may_be_any(self, store: Watched) -> None:
-        """What the swarm knows of a content has none; it is learnt later."""
+        """What the swarm knows of a task has none; it is learnt later."""
         old = store.open(store.record("t", 2 * MIB))
         new = store.open(replace(store.record("t", 2 * MIB), version="1"))
         again = store.open(store.record("t", 2 * MIB))

@@ -21,7 +21,7 @@ def look(cluster: Cluster, origin: Origin) -> None:
         store, tasks = node.store(), node.tasks()
         ours = [task for task in tasks.values() if Kind(task.type) is node.kind]
         assert store["used"] == sum(task.reserved_bytes for task in ours), (store, ours)
-        left = [path.name for path in node.contents.rglob("*") if path.is_file()]
+        left = [path.name for path in node.content_dir.rglob("*") if path.is_file()]
         assert set(left) <= tasks.keys()
         assert not node.errors, node.errors
 
@@ -29,7 +29,7 @@ def look(cluster: Cluster, origin: Origin) -> None:
 def check(cluster: Cluster, origin: Origin) -> None:
     """Every daemon that still runs is well.
 
-    That is what :func:`look` sees, and that it serves the next user: a content as large as the
+    That is what :func:`look` sees, and that it serves the next user: a file as large as the
     whole store, for which everything must go that was ever reserved.
     """
     look(cluster, origin)

@@ -19,7 +19,7 @@ from pantala.errors import LocalProtocolError, RemoteProtocolError
 
 _LENGTH: Final = struct.Struct("!I")
 
-#: Bytes of JSON in a frame. Pieces of a large content, listed all at once, stay well below.
+#: Bytes of JSON in a frame. Pieces of a large file, listed all at once, stay well below.
 MAX_JSON: Final = 1024 * 1024
 
 #: Bytes of content inside a frame. What is larger than a quarter of this comes as a descriptor.
@@ -43,7 +43,7 @@ def encode(obj: Mapping[str, Any]) -> bytes:
 
 
 class HandoffDecoder:
-    """Cuts a byte stream into objects, and the contents that follow some of them."""
+    """Cuts a byte stream into objects, and the content that follows some of them."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

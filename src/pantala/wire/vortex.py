@@ -11,7 +11,7 @@ A request's value, 68 bytes:
          0    64  task id, as hexadecimal text
         64     4  piece number
 
-A content's value, 49 + d + p bytes:
+The value of a content frame, 49 + d + p bytes:
 
          0     4  M = 45 + d + p, bytes of metadata after this field
          4     4  piece number
@@ -77,7 +77,7 @@ class Tag(IntEnum):
 #: Tags of requests for a piece.
 REQUESTS: Final = frozenset(tag for tag in Tag if tag < Tag.CLOSE and tag % 2 == 0)
 #: Tags of answers that bring one.
-CONTENTS: Final = frozenset(tag for tag in Tag if tag < Tag.CLOSE and tag % 2 == 1)
+CONTENT_TAGS: Final = frozenset(tag for tag in Tag if tag < Tag.CLOSE and tag % 2 == 1)
 #: What a server may receive.
 TO_SERVER: Final = REQUESTS | {Tag.CLOSE}
 
@@ -137,7 +137,7 @@ class PieceContent:
     """What is said of a piece before its bytes, *length* of them, follow unframed.
 
     Attributes:
-        tag: Says of which kind the task is; one of :data:`CONTENTS`.
+        tag: Says of which kind the task is; one of :data:`CONTENT_TAGS`.
         number: Counted from 0.
         offset: Where in the task's content the piece starts, bytes.
         length: Bytes in the piece.
@@ -165,7 +165,7 @@ class PieceContent:
         Raises:
             LocalProtocolError: A field does not fit the protocol.
         """
-        if self.tag not in CONTENTS:
+        if self.tag not in CONTENT_TAGS:
             raise LocalProtocolError(f"not the content of a piece: {self}")
         digest, parent = self.digest.encode(), (self.parent_id or "").encode()
         metadata = b"".join(
@@ -182,7 +182,7 @@ class PieceContent:
 
     @classmethod
     def decode(cls, tag: Tag, metadata: bytes) -> PieceContent:
-        """Parse a content's metadata: its value without the leading length M.
+        """Parse the metadata of a content frame: its value without the leading length M.
 
         Raises:
             RemoteProtocolError: The lengths inside do not add up, or a text is not UTF-8.
@@ -295,7 +295,7 @@ class FrameDecoder:
         if tag is None:
             raise RemoteProtocolError(f"a frame with tag {number}, which has no place here")
         _check_length(tag, length)
-        if tag not in CONTENTS:
+        if tag not in CONTENT_TAGS:
             return tag, HEADER.size + length
         if len(self._buffer) < HEADER.size + _SIZE.size:
             return None, HEADER.size + _SIZE.size
@@ -325,7 +325,7 @@ def _check_length(tag: Tag, length: int) -> None:
 def _decode(tag: Tag, value: bytes) -> Frame:
     if tag in REQUESTS:
         return PieceRequest.decode(tag, value)
-    if tag in CONTENTS:
+    if tag in CONTENT_TAGS:
         return PieceContent.decode(tag, value[_SIZE.size :])
     return ErrorFrame.decode(value) if tag is Tag.ERROR else Close()
 

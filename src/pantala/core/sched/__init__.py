@@ -3,7 +3,7 @@
 - :mod:`.states`: the lives of a task and of a peer, as tables
 - :mod:`.rules`: how kinds of task differ, and the numbers that operators may change
 - :mod:`.costs`: how long a peer's pieces took
-- :mod:`.shape`: how a content is cut
+- :mod:`.shape`: how a task is cut
 - :mod:`.votes`: which shape counts if holders do not agree
 - :mod:`.entities`: hosts, tasks and peers
 - :mod:`.arrivals`: what comes to be when a host announces itself, or a peer registers

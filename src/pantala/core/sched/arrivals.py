@@ -23,7 +23,7 @@ from .states import PeerState, TaskState
 #: must stay within reason.
 _MAX_CONCURRENT_PIECES: Final = 1024
 
-#: Of a content of which nothing has been told.
+#: Of a task of which nothing has been told.
 UNKNOWN: Final = Shape(0, 0)
 
 

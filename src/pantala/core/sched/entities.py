@@ -84,7 +84,7 @@ class Host:
     #: All its peers, by task and id; no task without a peer.
     peers: dict[TaskKey, dict[str, Peer]] = field(default_factory=dict)
     #: Sums over the edges to children of all its peers: bits a second that the children may
-    #: draw, bytes of the contents, pieces at once, and the edges themselves.
+    #: draw, bytes of the tasks, pieces at once, and the edges themselves.
     tx_bandwidth: int = 0
     upload_content_length: int = 0
     concurrent_pieces: int = 0
@@ -145,7 +145,7 @@ class OriginFailure:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A content, and all that is going on around it."""
+    """A task, and all that is going on around it."""
 
     kind: Kind
     id: str

@@ -1,6 +1,6 @@
 """What has gone without saying so.
 
-A peer that has finished lives as long as its host: the most wanted contents are those that
+A peer that has finished lives as long as its host: the most wanted tasks are those that
 nobody has had to fetch again for long.
 """
 

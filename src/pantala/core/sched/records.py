@@ -117,7 +117,7 @@ def begin_import(
 ) -> TaskRow:
     """The row of a task that *host_id* begins to import.
 
-    A host imports a content once at a time. If it begins again, then it was started anew, or
+    A host imports a file once at a time. If it begins again, then it was started anew, or
     nobody could tell us that its last import ended.
 
     Args:

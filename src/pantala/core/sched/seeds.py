@@ -10,7 +10,7 @@ from pantala.model.task import DownloadRequest
 
 from .entities import Host, Task
 
-#: Bytes of a content up to which a stock daemon goes to the origin without telling a scheduler.
+#: Bytes of a task up to which a stock daemon goes to the origin without telling a scheduler.
 _STOCK_IS_QUIET: Final = 4 * 1024 * 1024
 
 

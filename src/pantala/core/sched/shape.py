@@ -1,4 +1,4 @@
-"""How a content is cut into pieces."""
+"""How a task is cut into pieces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Shape(NamedTuple):
     piece_length: int
 
     def told(self, registration: Registration) -> Shape:
-        """How a peer says that its content is cut; what it does not say is as here."""
+        """How a peer says that the task is cut; what it does not say is as here."""
         content, piece = registration.content_length, registration.piece_length
         return Shape(
             self.content_length if content is None else content,

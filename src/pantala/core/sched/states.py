@@ -4,7 +4,7 @@ A peer is one attempt of one host at one task. Names of states are those that Dr
 scheduler shows in its answers.
 
 A task is either downloaded, and what moves it is that its peers get it (``TASK``, ``PEER``), or it
-is imported: there is no content until one host has uploaded all of it (``IMPORTED_TASK``,
+is imported: there is nothing to fetch until one host has uploaded all of it (``IMPORTED_TASK``,
 ``IMPORTED_PEER``). Those who then download an imported task do not move it.
 
 Rule: whatever moves a task or a peer has a row here.

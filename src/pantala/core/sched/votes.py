@@ -1,4 +1,4 @@
-"""How a content is cut, if those who hold it do not agree.
+"""How a task is cut, if those who hold it do not agree.
 
 The shape that is vouched for from the most addresses counts, else the one that somebody vouched
 for first: a stranger at one address outvotes nobody who was there before him, however many hosts
