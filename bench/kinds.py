@@ -2,7 +2,7 @@
 
     python bench/kinds.py [--size 1GiB] [--rounds 5] [--directory .] [--json results.json]
 
-Two daemons, a scheduler and an origin are real processes. The first daemon gets a content from the
+Two daemons, a scheduler and an origin are real processes. The first daemon gets a file from the
 origin, once as a cache task and once as a task; then the second gets each from the first, verified,
 again and again, and forgets it. *Cold* means that before each turn the first daemon's files are
 written out and their pages dropped (``POSIX_FADV_DONTNEED``, which their owner may do), so that it
@@ -36,7 +36,7 @@ KINDS = (Kind.CACHE, Kind.STANDARD)
 
 
 class Turn(NamedTuple):
-    """What the second daemon's getting a content took.
+    """What the second daemon's getting a file took.
 
     Attributes:
         rate: Bytes a second.

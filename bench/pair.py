@@ -3,9 +3,9 @@
     python bench/pair.py [--size 2GiB] [--rounds 5] [--json results.json]
 
 Two daemons, a scheduler and an origin are started as real processes. The first daemon gets two
-contents from the origin; then the second gets them from the first, verified, again and again:
+files from the origin; then the second gets them from the first, verified, again and again:
 
-- where its store is full, so that a content takes over the memory of the one it evicts;
+- where its store is full, so that a task takes over the memory of the one it evicts;
 - for a program that reads in place as the bytes come, which takes memory never touched before.
 
 In between, a bare loop moves as many bytes between two processes over plain sockets, by the calls
@@ -198,7 +198,7 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in rates.items()}
     for name, words in (
         ("warm", "bare socket loop, warm memory"),
-        ("pair-warm", "daemon to daemon, memory of an evicted content"),
+        ("pair-warm", "daemon to daemon, memory of an evicted task"),
         ("fresh", "bare socket loop, fresh memory"),
         ("pair-fresh", "daemon to daemon, fresh memory"),
     ):

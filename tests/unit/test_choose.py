@@ -377,7 +377,7 @@ def _no_child_of_itself(stage: Stage, child: Peer) -> None:
 
 
 def test_who_is_never_offered() -> None:
-    """Blocked, not sharing, same host, busy, another content."""
+    """Blocked, not sharing, same host, busy, another version."""
     stage = Stage(Limits(uploads=1))
     blocked = stage.holder("a", "blocked")
     child = stage.register("z", "blocked")

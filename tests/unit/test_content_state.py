@@ -45,7 +45,7 @@ def piece(number: int) -> PieceRecord:
 
 
 def filled(*numbers: int, record: TaskRecord = RECORD) -> ContentState:
-    """A content of which these pieces came."""
+    """A task of which these pieces came."""
     state = ContentState(record)
     state.reserve(numbers)
     for number in numbers:
@@ -223,7 +223,7 @@ def test_one_prefetch_at_a_time() -> None:
 
 
 def test_what_is_not_known_yet() -> None:
-    """Of a content of unknown length there are no pieces."""
+    """Of a task of unknown length there are no pieces."""
     state = ContentState(replace(RECORD, content_length=None, piece_length=None))
     assert (state.complete, state.fully_reserved, state.digests) == (False, False, "")
     for ask in (

@@ -253,7 +253,7 @@ def test_a_digest_is_read_as_the_daemon_reads_it(
     assert ours == theirs
 
 
-def test_a_content_that_is_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Is no wrong usage: the digest was one."""
 
     def script(talk: Conversation) -> None:

@@ -102,7 +102,7 @@ def test_a_hasher_takes_bytes_in_any_portions(algorithm: str) -> None:
     assert parse_digest(f"{algorithm}:{expected}") == ours.digest()
 
 
-def test_a_fresh_hasher_knows_the_empty_content() -> None:
+def test_a_fresh_hasher_knows_the_empty_file() -> None:
     """Nothing has a digest too."""
     assert str(hasher("crc32").digest()) == "crc32:0"
     assert hasher("sha256").digest().encoded.startswith("e3b0c442")

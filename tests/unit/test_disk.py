@@ -77,7 +77,7 @@ class Disk:
         return self.store
 
     def files(self) -> list[str]:
-        """What is below the contents' directory."""
+        """What is below the directory of the tasks."""
         below = self.directory.content.rglob("*")
         return sorted(str(p.relative_to(self.directory.content)) for p in below if not p.is_dir())
 

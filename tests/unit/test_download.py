@@ -88,7 +88,7 @@ def numbers(event: Event) -> list[tuple[int, Traffic]]:
     return [(piece.number, traffic) for piece, traffic in event.pieces]
 
 
-async def test_a_whole_content(holding: Holding) -> None:
+async def test_a_whole_file(holding: Holding) -> None:
     """What is here, then what comes, each piece once; then the end."""
     caller = download()
     caller.begin(holding)
@@ -170,7 +170,7 @@ async def test_all_of_it_was_here(holding: Holding) -> None:
     assert len(numbers(here)) == 3
 
 
-async def test_an_empty_content(holdings: Store) -> None:
+async def test_an_empty_file(holdings: Store) -> None:
     """It has begun, and is here."""
     caller = download()
     caller.begin(holdings.open(replace(RECORD, id="e", content_length=0)))
@@ -179,7 +179,7 @@ async def test_an_empty_content(holdings: Store) -> None:
     assert (started.finished, started.pieces, started.part) == (True, (), ByteRange(0, 0))
 
 
-async def test_a_content_of_unknown_length(holding: Holding) -> None:
+async def test_a_file_of_unknown_length(holding: Holding) -> None:
     """It is told how much has come; what it watched coming was not here before."""
     caller = download()
     caller.grown(100)

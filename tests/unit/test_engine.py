@@ -73,7 +73,7 @@ async def swarm(tmp_path: Path, stack: AsyncExitStack) -> list[Daemon]:
 
 @pytest.fixture
 def url(origin: Origin) -> str:
-    """Of a content of three pieces."""
+    """Of a file of three pieces."""
     origin.put("/f", CONTENT)
     return origin.url("/f")
 
@@ -189,7 +189,7 @@ async def test_sizes(lone: Daemon, origin: Origin, size: int) -> None:
 
 
 async def test_prefetching(lone: Daemon, origin: Origin, url: str) -> None:
-    """The rest of a content comes after the part, once."""
+    """The rest of a file comes after the part, once."""
     for _ in range(2):
         assert await get(lone, url, range=ByteRange(0, 1), prefetch=True) == WHOLE[:1]
     await until(lambda: held(lone).complete)
@@ -278,7 +278,7 @@ async def test_one_line_tells_why_a_download_failed(lone: Daemon, origin: Origin
 
 
 @pytest.mark.parametrize("size", [100, MIB, SIZE])
-async def test_a_content_of_unknown_length(lone: Daemon, origin: Origin, size: int) -> None:
+async def test_a_file_of_unknown_length(lone: Daemon, origin: Origin, size: int) -> None:
     """Its end shows when it is there; it comes once for all who wait."""
     origin.put("/c", Pattern(size))
     origin.fault("/c", Fault(chunked=True, no_range=True))
@@ -370,7 +370,7 @@ async def test_a_piece_that_the_origin_refuses(lone: Daemon, origin: Origin, url
     assert await get(lone, url) == WHOLE
 
 
-async def test_a_content_that_changes_meanwhile(lone: Daemon, origin: Origin, url: str) -> None:
+async def test_a_file_that_changes_meanwhile(lone: Daemon, origin: Origin, url: str) -> None:
     """Never a mix: it is begun anew, and nothing of the old one is left."""
     origin.fault("/f", Fault(), times=2)
     origin.fault("/f", Fault(content=Pattern(SIZE, seed=1)))
@@ -379,9 +379,7 @@ async def test_a_content_that_changes_meanwhile(lone: Daemon, origin: Origin, ur
     assert lone.stores[Kind.CACHE].figures().used == SIZE
 
 
-async def test_a_content_that_changes_under_a_reader(
-    lone: Daemon, origin: Origin, url: str
-) -> None:
+async def test_a_file_that_changes_under_a_reader(lone: Daemon, origin: Origin, url: str) -> None:
     """Who was given bytes of the old one that stay given is told, and nothing of it is left."""
     origin.fault("/f", Fault(), times=2)
     origin.fault("/f", Fault(content=Pattern(SIZE, seed=1), delay=0.5))
@@ -392,9 +390,7 @@ async def test_a_content_that_changes_under_a_reader(
     assert await get(lone, url) == Pattern(SIZE, seed=1).read()
 
 
-async def test_a_content_that_changes_again_and_again(
-    lone: Daemon, origin: Origin, url: str
-) -> None:
+async def test_a_file_that_changes_again_and_again(lone: Daemon, origin: Origin, url: str) -> None:
     """It is begun anew twice; then whoever waits is told. Nothing of it is left."""
     origin.fault("/f", Fault(), times=2)
     for seed in range(1, 40):
@@ -405,7 +401,7 @@ async def test_a_content_that_changes_again_and_again(
     assert lone.stores[Kind.CACHE].figures().used == 0
 
 
-async def test_a_content_that_changed_since_a_part_of_it_came(
+async def test_a_file_that_changed_since_a_part_of_it_came(
     lone: Daemon, origin: Origin, url: str
 ) -> None:
     """Likewise, however long ago that was."""
@@ -428,7 +424,7 @@ async def test_what_does_not_fit(lone: Daemon, origin: Origin, url: str) -> None
     assert await get(lone, url) == WHOLE
 
 
-async def test_a_content_of_unknown_length_that_does_not_fit(lone: Daemon, origin: Origin) -> None:
+async def test_a_file_of_unknown_length_that_does_not_fit(lone: Daemon, origin: Origin) -> None:
     """It shows in the middle."""
     origin.put("/large", Pattern(65 * MIB))
     origin.fault("/large", Fault(chunked=True, no_range=True))
@@ -666,7 +662,7 @@ async def test_both_at_once(swarm: list[Daemon], origin: Origin, url: str) -> No
 
 
 async def test_the_version_travels_with_the_pieces(swarm: list[Daemon], url: str) -> None:
-    """Who has a content from a peer can say of which version it is."""
+    """Who has a file from a peer can say of which version it is."""
     a, b = swarm
     await get(a, url)
     await idle(a)

@@ -192,7 +192,7 @@ async def test_offers_out_of_turn(
 async def test_a_parent_that_cuts_otherwise(
     fetcher: Fetcher, owner: Owner, parent: Parent, offer: tuple[int, int, int]
 ) -> None:
-    """It holds another content; nothing of it is wanted."""
+    """It holds another version; nothing of it is wanted."""
     parent.offers = [whole(0), offer]
     await follow(fetcher)
     assert owner.events == [Offered("p", 0), Closed("p", bad=True)]

@@ -151,7 +151,7 @@ def test_the_segment_may_come_last(
     assert download.received == {"peers": length, "origin": 0, "cache": 0}
 
 
-def test_a_growing_content(tmp_path: Path) -> None:
+def test_a_growing_file(tmp_path: Path) -> None:
     """Its descriptor comes late; warnings come any time."""
 
     def script(talk: Conversation) -> None:

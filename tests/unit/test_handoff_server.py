@@ -58,7 +58,7 @@ async def daemon(tmp_path: Path, stack: AsyncExitStack) -> Daemon:
 
 @pytest.fixture
 def url(origin: Origin) -> str:
-    """Of a content of three pieces."""
+    """Of a file of three pieces."""
     origin.put("/f", Pattern(SIZE))
     return origin.url("/f")
 
@@ -337,7 +337,7 @@ async def test_the_connection_is_the_lease(daemon: Daemon, url: str) -> None:
     await until(lambda: daemon.stores[Kind.CACHE].ledger.used == 0)
 
 
-async def test_memory_of_another_content_comes_last(daemon: Daemon, origin: Origin) -> None:
+async def test_memory_of_another_task_comes_last(daemon: Daemon, origin: Origin) -> None:
     """Nobody sees what was in it: the descriptor comes when all of it is overwritten."""
     origin.put("/old", Pattern(60 * MIB, 7))
     origin.put("/new", Pattern(58 * MIB, 8))
@@ -448,7 +448,7 @@ async def test_a_part_of_what_is_all_here(daemon: Daemon, url: str) -> None:
         assert os.pread(client.fds[0], 5, SIZE - 5) == WHOLE[-5:]
 
 
-async def test_a_content_of_unknown_length(daemon: Daemon, origin: Origin) -> None:
+async def test_a_file_of_unknown_length(daemon: Daemon, origin: Origin) -> None:
     """How much is here is told, until the end is known."""
     origin.put("/c", Pattern(SIZE))
     origin.fault("/c", Fault(chunked=True, no_range=True))

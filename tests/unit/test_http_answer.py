@@ -143,7 +143,7 @@ class TestPart:
 
 
 class TestEncoding:
-    """A content is encoded only for those who ask for that, by a header that names the task."""
+    """Content is encoded only for those who ask for that, by a header that names the task."""
 
     @pytest.mark.parametrize(
         ("accepted", "encoding"),

@@ -240,7 +240,7 @@ DISTINCT: list[dict[str, Any]] = [
 
 
 def test_nothing_collides() -> None:
-    """However the fields are chosen: the ids of CACHE are as many as the contents."""
+    """However the fields are chosen: the ids of CACHE are as many as the tasks."""
     found = [identify(Kind.CACHE, **fields) for fields in DISTINCT]
     assert len({each.task_id for each in found}) == len(DISTINCT)
     assert all(each.task_id == each.fingerprint for each in found)

@@ -98,7 +98,7 @@ async def test_a_download_gets_holders_as_parents(make: Made) -> None:
     )
 
 
-async def test_an_empty_content(make: Made) -> None:
+async def test_an_empty_file(make: Made) -> None:
     """There is nothing to fetch, and all the same it is told, and kept."""
     a, b = await make("a"), await make("b")
     await a.imports("t", replicas=2, length=0)

@@ -73,7 +73,7 @@ def test_a_probe_asks_for_one_byte(make: Make, origin: web.Origin) -> None:
     assert origin.sent() <= 1
 
 
-def test_an_empty_content(make: Make, origin: web.Origin) -> None:
+def test_an_empty_file(make: Make, origin: web.Origin) -> None:
     """Of which there is no first byte."""
     origin.put("/f", b"")
     found = make()
@@ -178,7 +178,7 @@ def test_a_stalled_origin(make: Make, origin: web.Origin) -> None:
 @pytest.mark.parametrize(
     "other", [Pattern(SIZE, seed=1), Pattern(SIZE + 1), Pattern(SIZE - 1), Pattern(10)]
 )
-def test_a_content_that_changes(make: Make, origin: web.Origin, other: Pattern) -> None:
+def test_a_file_that_changes(make: Make, origin: web.Origin, other: Pattern) -> None:
     """Other bytes, another length, or none where the piece was: never a mix."""
     found = make(retries=5)
     Probe(found).run()
@@ -189,7 +189,7 @@ def test_a_content_that_changes(make: Make, origin: web.Origin, other: Pattern) 
     assert not any(into[:100])
 
 
-def test_a_content_that_changes_in_the_middle_of_a_piece(make: Make, origin: web.Origin) -> None:
+def test_a_file_that_changes_in_the_middle_of_a_piece(make: Make, origin: web.Origin) -> None:
     """A broken transfer is not taken up with other bytes."""
     found = make(retries=5)
     Probe(found).run()
@@ -353,7 +353,7 @@ def test_it_changes_between_two_readings(make: Make, origin: web.Origin) -> None
         get(found, PIECES[0])
 
 
-# -- origins that do not say how long a content is -----------------------------------------------
+# -- origins that do not say how long a file is --------------------------------------------------
 
 
 @pytest.mark.parametrize(

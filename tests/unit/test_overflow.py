@@ -97,7 +97,7 @@ async def test_others_with_the_same_flight(daemon: Daemon, origin: Origin) -> No
 
 
 async def test_what_shows_to_be_too_long(daemon: Daemon, origin: Origin) -> None:
-    """A content of unknown length, of which memory is full in the middle."""
+    """A file of unknown length, of which memory is full in the middle."""
     origin.fault("/large", Fault(chunked=True, no_range=True))
     assert await get(daemon, origin.url("/large")) == LARGE.read(0, LARGE.size)
     assert held(daemon) == {Kind.STANDARD: LARGE.size}

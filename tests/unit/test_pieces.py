@@ -77,7 +77,7 @@ def test_only_the_last_piece_is_short(
     assert pieces[-1] == last
 
 
-def test_an_empty_content_has_no_pieces() -> None:
+def test_an_empty_file_has_no_pieces() -> None:
     """Neither is there a range in it."""
     assert pieces_for(None, content_length=0, piece_length=4) == []
     with pytest.raises(RangeNotSatisfiable):
@@ -213,7 +213,7 @@ def test_what_is_wrong_with_a_range(text: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["bytes=0-", "bytes=0-0", "bytes=-1"])
-def test_an_empty_content_satisfies_no_range(text: str) -> None:
+def test_an_empty_file_satisfies_no_range(text: str) -> None:
     """There is no first byte."""
     with pytest.raises(RangeNotSatisfiable):
         parse_range(text, 0)

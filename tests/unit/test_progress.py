@@ -113,7 +113,7 @@ def test_silence() -> None:
     assert stream.getvalue() == "dfget: hello\n"
 
 
-def test_empty_contents() -> None:
+def test_empty_files() -> None:
     """Nothing of nothing is all of it."""
     progress, stream, clock = _progress()
     progress.started(0)

@@ -53,7 +53,7 @@ def test_what_is_here_is_not_imported_again() -> None:
             begin_import(done, PEER, TASK, host)
 
 
-def test_two_hosts_do_not_import_one_content_at_once() -> None:
+def test_two_hosts_do_not_import_one_file_at_once() -> None:
     """The second is told whom to wait for; the same host begins anew."""
     begun = begin_import(None, None, TASK, "h")
     uploader = PEER.moved(PeerEvent.UPLOAD, 100.0)
@@ -75,6 +75,6 @@ def test_downloads_do_not_move_an_imported_task() -> None:
 
 
 def test_pieces() -> None:
-    """As many as it takes; of an empty content none."""
+    """As many as it takes; of an empty file none."""
     assert TASK.piece_count == 3
     assert replace(TASK, content_length=0).piece_count == 0

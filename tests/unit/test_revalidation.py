@@ -34,14 +34,14 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def url(origin: Origin) -> str:
-    """Of a content of three pieces."""
+    """Of a file of three pieces."""
     origin.put("/f", OLD)
     return origin.url("/f")
 
 
 @pytest.fixture
 async def daemon(tmp_path: Path, stack: AsyncExitStack, url: str) -> Daemon:
-    """It has had the content, of a kind whose contents are compared."""
+    """It has had the file, of a kind whose tasks are compared."""
     daemon = await stack.enter_async_context(inside.daemon(tmp_path))
     await get(daemon, url)
     return daemon
@@ -146,7 +146,7 @@ async def test_who_must_not_ask(daemon: Daemon, origin: Origin, url: str) -> Non
 
 
 async def test_no_validator(daemon: Daemon, origin: Origin) -> None:
-    """The length decides; where that is not told either, it is another content each time."""
+    """The length decides; where that is not told either, it is another file each time."""
     origin.put("/n", OLD, headers=UNNAMED)
     await get(daemon, origin.url("/n"))
     assert await get(daemon, origin.url("/n")) == (OLD, 0)

@@ -55,13 +55,13 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def put(origin: Origin, name: str, size: int) -> str:
-    """A content of that many MiB; its URL."""
+    """A file of that many MiB; its URL."""
     origin.put(f"/{name}", Pattern(size * MIB, seed=size))
     return origin.url(f"/{name}")
 
 
 class Reader:
-    """Somebody who keeps a content until told to let go of it."""
+    """Somebody who keeps a task until told to let go of it."""
 
     def __init__(self, daemon: Daemon, url: str, **wishes: object) -> None:
         self._daemon = daemon
@@ -219,7 +219,7 @@ async def test_two_who_want_more_of_what_they_have(daemon: Daemon, origin: Origi
 
 
 @pytest.mark.parametrize("count", [2, 3])
-async def test_growing_contents_do_not_block_each_other(
+async def test_growing_files_do_not_block_each_other(
     daemon: Daemon, origin: Origin, count: int
 ) -> None:
     """Each has a part of the store and needs more: one has to go, the others come to their end."""
@@ -235,7 +235,7 @@ async def test_growing_contents_do_not_block_each_other(
     assert all(isinstance(size, int) or size is OutOfSpace for size in sizes), found
 
 
-async def test_a_growing_content_waits_for_a_reader(daemon: Daemon, origin: Origin) -> None:
+async def test_a_growing_file_waits_for_a_reader(daemon: Daemon, origin: Origin) -> None:
     """Who will let go some day."""
     first = await Reader(daemon, put(origin, "first", 40)).until_here()
     url = put(origin, "growing", 50)

@@ -93,7 +93,7 @@ def test_a_peer_id_is_used_once() -> None:
 
 
 def test_lengths_are_adopted_when_nobody_holds_the_task() -> None:
-    """A content that has changed at its origin."""
+    """A file that has changed at its origin."""
     stage = Stage()
     old = stage.holder("a", url="http://old")
     stage.world.remove_peer(old)
@@ -103,7 +103,7 @@ def test_lengths_are_adopted_when_nobody_holds_the_task() -> None:
 
 
 def test_lengths_that_contradict_the_holders() -> None:
-    """Whoever has another content than they is left to the origin; both live, unmixed."""
+    """Whoever has another version than they is left to the origin; both live, unmixed."""
     stage = Stage()
     old = stage.holder("a")
     assert isinstance(stage.decide(stage.register("b", content_length=8 * MIB)), ToSource)
@@ -118,7 +118,7 @@ def test_lengths_that_contradict_the_holders() -> None:
     stage.check()
 
 
-def test_a_stranger_does_not_decide_how_long_a_content_is() -> None:
+def test_a_stranger_does_not_decide_how_long_a_file_is() -> None:
     """Nor do many, if he made them up; nor those whom he has deceived."""
     stage = Stage()
     stage.host("a", at="10.0.0.7")

@@ -71,7 +71,7 @@ class TestRoomInMemory(RoomContract):
     """The contract."""
 
 
-def test_a_part_of_a_huge_content_takes_room_for_itself_only(store: Watched) -> None:
+def test_a_part_of_a_huge_file_takes_room_for_itself_only(store: Watched) -> None:
     """However large the whole, and whatever the kernel would have to say."""
     holding = store.add("t", 100 << 30)
     holding.reserve([50_000, 50_001])
@@ -238,7 +238,7 @@ def test_a_segment_in_others_hands_keeps_its_room(store: Watched) -> None:
     os.close(fd)
 
 
-def test_a_small_content_is_one_piece(store: Watched) -> None:
+def test_a_small_file_is_one_piece(store: Watched) -> None:
     """Without a descriptor to give."""
     holding = store.fill("t", 1000)
     holding.settle()
@@ -374,13 +374,13 @@ class TestDescriptors:
         store.ledger = Ledger(1 << 40, descriptors=descriptors, mappings=mappings)
         return store
 
-    def test_large_contents_go_for_descriptors(self) -> None:
+    def test_large_files_go_for_descriptors(self) -> None:
         """Least recently used first, and never one in use."""
         store = self.few(descriptors=4)
-        contents = [store.add(f"t{n}", 5 * MIB) for n in range(4)]
-        for content in contents:
+        held = [store.add(f"t{n}", 5 * MIB) for n in range(4)]
+        for content in held:
             content.reserve([0])
-        lease = contents[0].lease()
+        lease = held[0].lease()
         store.add("new", 5 * MIB).reserve([0])
         assert store.removed == [("t1", Reason.LRU)]
         assert store.ledger.descriptors == store.ledger.mappings == 4
@@ -399,7 +399,7 @@ class TestDescriptors:
             store.add("c", 5 * MIB).reserve([0])
         assert (store.ledger.used, store.ledger.descriptors) == (2 * MIB, 2)
 
-    def test_medium_contents_do_without(self) -> None:
+    def test_medium_files_do_without(self) -> None:
         """Half of the descriptors is theirs at most; nobody has to go for the others."""
         store, before = self.few(descriptors=8), descriptors()
         for number in range(20):
@@ -423,20 +423,20 @@ class TestDescriptors:
             store.fill(f"t{number}", 300 * 1024)
         assert (len(store), store.ledger.mappings) == (6, 6)
 
-    def test_growing_contents_count(self) -> None:
+    def test_growing_files_count(self) -> None:
         """From their first byte; when they end, by what they have become."""
         store = self.few(descriptors=2)
-        contents = [store.open(store.record(name, None, None)) for name in "abc"]
-        for content in contents[:2]:
+        held = [store.open(store.record(name, None, None)) for name in "abc"]
+        for content in held[:2]:
             content.lease()
             content.extend().close()
         with pytest.raises(OutOfDescriptors):
-            contents[2].extend()
-        contents[0].finish_growing(100, MIB)
+            held[2].extend()
+        held[0].finish_growing(100, MIB)
         assert (store.ledger.descriptors, store.ledger.mappings) == (1, 1)
-        contents[1].finish_growing(3 * MIB, MIB)
+        held[1].finish_growing(3 * MIB, MIB)
         assert (store.ledger.descriptors, store.ledger.mappings) == (0, 1)
-        contents[2].extend().close()
+        held[2].extend().close()
 
     def test_the_system_has_none_left(self) -> None:
         """Others took more than their share: who has one goes, until there is one."""

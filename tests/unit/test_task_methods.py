@@ -27,7 +27,7 @@ CONTENT = Pattern(9 * MIB, seed=3)
 
 @pytest.fixture
 def url(origin: Origin) -> str:
-    """Of a content of three pieces."""
+    """Of a file of three pieces."""
     origin.put("/f", CONTENT)
     return origin.url("/f")
 
@@ -65,7 +65,7 @@ async def download(stub: Any, message: Any) -> list[Any]:
     return [answer async for answer in stub.DownloadTask(message)]
 
 
-async def test_a_download_with_its_contents(programs: Any, url: str) -> None:
+async def test_a_download_with_its_file(programs: Any, url: str) -> None:
     """Started, then every piece with its bytes."""
     first, *pieces = await download(programs, request(url, need_piece_content=True))
     started = first.download_task_started_response

@@ -222,7 +222,7 @@ def test_an_origin_that_is_read_front_to_back() -> None:
     )
 
 
-def test_an_empty_content() -> None:
+def test_an_empty_file() -> None:
     """The scheduler says so; it hears that all of it is here."""
     Stage().play(
         (wanted(), []),
@@ -230,7 +230,7 @@ def test_an_empty_content() -> None:
     )
 
 
-def test_an_empty_content_that_is_none() -> None:
+def test_an_empty_file_that_is_none() -> None:
     """Whoever misses something asks again, but not for ever."""
     stage = Stage(max_schedules=2)
     stage.play(

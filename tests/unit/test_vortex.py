@@ -58,7 +58,7 @@ requests = st.builds(
     task_id=st.text("0123456789abcdef", min_size=64, max_size=64),
     number=st.integers(0, 2**32 - 1),
 )
-contents = st.builds(
+content_frames = st.builds(
     PieceContent,
     tag=st.sampled_from(sorted(CONTENT_TAGS)),
     number=st.integers(0, 2**32 - 1),
@@ -71,7 +71,7 @@ contents = st.builds(
     created_at=st.integers(-(2**63), 2**63 - 1),
 )
 failures = st.builds(ErrorFrame, code=st.sampled_from(VortexCode), text=st.text(max_size=50))
-frames: st.SearchStrategy[Frame] = requests | contents | failures | st.just(Close())
+frames: st.SearchStrategy[Frame] = requests | content_frames | failures | st.just(Close())
 
 
 def decode(data: bytes, allowed: frozenset[Tag] = EVERYTHING) -> tuple[Frame | None, bytes]:
@@ -176,7 +176,7 @@ def test_garbage_is_the_peers_fault(junk: bytes, tag: Tag, claimed: int | None) 
             pass
 
 
-@given(contents, st.data())
+@given(content_frames, st.data())
 def test_a_byte_changed_is_a_frame_a_wait_or_the_peers_fault(
     frame: PieceContent, data: st.DataObject
 ) -> None:

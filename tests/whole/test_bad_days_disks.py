@@ -26,7 +26,7 @@ KEEPING = {"storage": {"keep": True}}
 
 @pytest.fixture(autouse=True)
 def _files(cluster: Cluster) -> None:
-    """Contents are files."""
+    """Content is in files."""
     cluster.kind = Kind.STANDARD
 
 
@@ -48,7 +48,7 @@ def on_own_disk(cluster: Cluster, options: str, **terms: Any) -> Node:
 
 
 def file_of(node: Node, task_id: str) -> Path:
-    """Where a content is."""
+    """Where the content of a task is."""
     return node.content_dir / "tasks" / task_id[:3] / task_id
 
 

@@ -24,13 +24,13 @@ OTHER = Pattern(12 * MIB, seed=2)
 LARGE = Pattern(20 * MIB, seed=3)
 
 
-#: Where contents are, for each kind.
+#: Where content is, for each kind.
 PLACES = {Kind.CACHE: MEMORY, Kind.STANDARD: DiskMedium.place}
 
 
 @pytest.fixture
 def node(cluster: Cluster, unharmed: None) -> Node:
-    """A daemon of so little room that two small contents do not fit."""
+    """A daemon of so little room that two small files do not fit."""
     del unharmed  # it has said how little
     cluster.scheduler()
     return cluster.daemon("a")
@@ -139,9 +139,7 @@ def test_deleted_while_it_is_fetched(cluster: Cluster, origin: Origin, node: Nod
 
 
 @pytest.mark.usefixtures("kind")
-def test_a_content_of_no_length_meets_the_limit(
-    cluster: Cluster, origin: Origin, node: Node
-) -> None:
+def test_a_file_of_no_length_meets_the_limit(cluster: Cluster, origin: Origin, node: Node) -> None:
     """While it grows, others are evicted; those in use are not."""
     origin.put("/f", CONTENT)
     origin.put("/g", OTHER)

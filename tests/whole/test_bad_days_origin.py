@@ -228,7 +228,7 @@ def test_a_part_without_ranges(place: Place) -> None:
     ids=["chunked", "until close", "chunked ranges", "ranges until close"],
 )
 def test_no_length(place: Place, fault: Fault) -> None:
-    """A content that ends when it ends is as good as any other, a second time too."""
+    """A file that ends when it ends is as good as any other, a second time too."""
     place.put(CONTENT, (fault, None))
     for source in ("origin", "cache"):
         got = place.get()

@@ -77,7 +77,7 @@ def hoarder(node: Node, urls: list[str]) -> Iterator[int]:
 
 
 def test_few_descriptors(cluster: Cluster, origin: Origin) -> None:
-    """More contents than descriptors, small and large: each is served, and old ones make room."""
+    """More tasks than descriptors, small and large: each is served, and old ones make room."""
     node = few_descriptors(cluster, 180)
     for number in range(110):
         size = 300 * 1024 if number % 2 else 5 * MIB

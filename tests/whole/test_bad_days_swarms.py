@@ -89,7 +89,7 @@ def test_a_slow_origin_that_names_no_version(cluster: Cluster, origin: Origin) -
 
 
 @pytest.mark.usefixtures("kind")
-def test_a_content_that_changed_since(cluster: Cluster, origin: Origin) -> None:
+def test_a_file_that_changed_since(cluster: Cluster, origin: Origin) -> None:
     """Where nobody asks for it, holders keep alive what they have; where it is, all move on."""
     cluster.scheduler()
     a, b, c = cluster.daemons("a", "b", "c")

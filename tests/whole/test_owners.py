@@ -230,7 +230,7 @@ def test_nodes_do_not_call_whom_a_parent_names(cluster: Cluster, origin: Origin)
     assert "another machine" in node.log
 
 
-async def test_a_fake_holder_does_not_decide_how_long_a_content_is(s: Swarm) -> None:
+async def test_a_fake_holder_does_not_decide_how_long_a_file_is(s: Swarm) -> None:
     """He vouches for 7 bytes by as many hosts as he likes; who comes gets the real holder."""
     await s.hosts("a", "b")
     held = await s.holder("a")

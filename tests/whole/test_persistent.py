@@ -251,7 +251,7 @@ def start_again(cluster: Cluster, name: str, rate: str | None = None) -> list[No
     return [cluster.daemon(name, config=config)]
 
 
-def test_another_content_by_the_same_name(cluster: Cluster) -> None:
+def test_another_file_by_the_same_name(cluster: Cluster) -> None:
     """A host that was away has the old one, and gives away the new one."""
     _, (a, b) = start(cluster, "a", "b")
     name = "--content-for-calculating-task-id", "x", "--persistent-replica-count", "1"

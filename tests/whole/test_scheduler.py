@@ -220,7 +220,7 @@ async def test_disabled_back_to_source_waits_for_who_is_on_the_way() -> None:
         assert waiting.named(await answer) == [told.id]
 
 
-# Empty contents
+# Empty files
 
 
 async def test_empty_content() -> None:
@@ -238,7 +238,7 @@ async def test_empty_content() -> None:
         assert not stat.pieces
 
 
-async def test_an_empty_content_is_announced_likewise() -> None:
+async def test_an_empty_file_is_announced_likewise() -> None:
     """A holder of nothing: empty answer, back-to-source started and finished are taken."""
     async with swarm() as s:
         await s.hosts("a")

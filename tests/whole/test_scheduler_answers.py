@@ -93,7 +93,7 @@ async def test_a_joining_peer_does_not_unmake_a_task() -> None:
         assert (await s.stat()).state == "Succeeded"
 
 
-async def test_a_changed_content_is_not_mixed_with_the_old() -> None:
+async def test_a_changed_file_is_not_mixed_with_the_old() -> None:
     """Whoever has another length than the holders is left to the origin; theirs stays known."""
     async with swarm() as s:
         await s.hosts("a", "b", "c")

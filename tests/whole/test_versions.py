@@ -1,4 +1,4 @@
-"""Two versions of a content are never mixed, whatever origins and parents say of them."""
+"""Two versions of a file are never mixed, whatever origins and parents say of them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _GRACE: Final = 1.0
 #: Seconds until a daemon that cannot be asked is given up.
 _STAT_LIMIT: Final = 30.0
 
-#: Seconds that an imported content may be kept, at least and at most: 5 minutes to 7 days.
+#: Seconds that an imported file may be kept, at least and at most: 5 minutes to 7 days.
 _TTL: Final = (300.0, 7 * 86400.0)
 
 _MAX_REPLICAS: Final = 1000

@@ -107,7 +107,7 @@ class PiecesContract:
         store.bring(holding, 0)
         assert (holding.complete, holding.record.finished_at) == (True, 1005.0)
 
-    def test_an_empty_content_is_complete(self, store: Watched) -> None:
+    def test_an_empty_file_is_complete(self, store: Watched) -> None:
         """It has no bytes, and is nowhere."""
         holding = store.add("t", 0)
         holding.reserve([])

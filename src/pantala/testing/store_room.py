@@ -187,7 +187,7 @@ class RoomContract:
         assert bytes(successor.view(ByteRange(0, MIB))) == data_of(0, MIB)
         assert store.ledger.used == MIB
 
-    def test_another_content_under_the_same_name(self, store: Watched) -> None:
+    def test_another_file_under_the_same_name(self, store: Watched) -> None:
         """What is held is from before it changed, and goes, even when it is used."""
         for change in (
             {"content_length": 3 * MIB},
@@ -261,7 +261,7 @@ class RoomContract:
         lease.end()
 
     def test_it_grew_to_nothing(self, store: Watched) -> None:
-        """An empty content, and no bytes reserved."""
+        """An empty task, and no bytes reserved."""
         holding = store.open(store.record("t", None, None))
         holding.extend().close()
         holding.finish_growing(0, STEP)
