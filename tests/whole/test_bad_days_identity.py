@@ -184,7 +184,7 @@ def test_secrets_are_told_to_nobody(cluster: Cluster, origin: Origin) -> None:
     texts += [
         path.read_bytes().decode("latin-1")
         for node in (seed, a)
-        for path in node.contents.parent.rglob("*")
+        for path in node.content_dir.parent.rglob("*")
         if path.is_file()
     ]
     assert not [text for text in texts if secret in text or basic in text]
