@@ -3,10 +3,10 @@
     python bench/scheduler.py [--registrations 1000] [--holders 1 100 1000] [--json results.json]
 
 A scheduler runs as a process of its own; this program is its clients. Each registration is a
-whole talk: a new stream, register, the answer with parents, started, finished, end.
+whole announce stream: opened, register, the answer with parents, started, finished, end.
 
-    latency     one talk at a time: from the register message to the answer, milliseconds
-    throughput  64 talks at a time: talks a second, and CPU of the scheduler for each
+    latency     one stream at a time: from the register message to the answer, milliseconds
+    throughput  64 streams at a time: streams a second, and CPU of the scheduler for each
     cold        that many peers of a task that nobody has, at once: who goes to the origin
 """
 
@@ -36,7 +36,7 @@ _CHANNELS: Final = 10  # a daemon of Dragonfly opens as many to each scheduler
 
 
 class Clients:
-    """Daemons without anything but their talk."""
+    """Daemons without anything but their announce streams."""
 
     def __init__(self, target: str) -> None:
         # A setting of its own keeps gRPC from giving all channels one connection.
@@ -64,8 +64,8 @@ class Clients:
         )
         await self._stubs[0].AnnounceHost(scheduler_pb2.AnnounceHostRequest(host=message))
 
-    async def talk(self, host: str, task: str, *, holds: bool = False) -> tuple[float, bool]:
-        """One talk. Seconds from register to answer, and whether it was the origin."""
+    async def download(self, host: str, task: str, *, holds: bool = False) -> tuple[float, bool]:
+        """One announce stream. Seconds from register to answer, and whether it was the origin."""
         self._count += 1
         ids = {"host_id": host, "task_id": task, "peer_id": f"{host}-{self._count}"}
         call = self._stubs[self._count % _CHANNELS].AnnounceCachePeer()
@@ -100,12 +100,12 @@ class Clients:
 
 
 async def _many(clients: Clients, count: int, at_once: int, task: str) -> list[tuple[float, bool]]:
-    """*count* talks of as many peers, *at_once* at a time."""
+    """*count* streams of as many peers, *at_once* at a time."""
     numbers = iter(range(count))
     results: list[tuple[float, bool]] = []
 
     async def worker() -> None:
-        results.extend([await clients.talk(f"c{number % 500}", task) for number in numbers])
+        results.extend([await clients.download(f"c{number % 500}", task) for number in numbers])
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
@@ -118,8 +118,8 @@ async def _with_holders(
 ) -> dict[str, float]:
     task = task_id(f"held by {holders}")
     for number in range(holders):
-        await clients.announce(f"holder{number}")
-        await clients.talk(f"holder{number}", task, holds=True)
+        await clients.download(f"holder{number}")
+        await clients.download(f"holder{number}", task, holds=True)
     alone = [took for took, _ in await _many(clients, registrations // 4, 1, task)]
     cpu, began = _cpu(scheduler), time.perf_counter()
     together = await _many(clients, registrations, _AT_ONCE, task)
@@ -154,7 +154,7 @@ async def _measure(target: str, pid: int, options: argparse.Namespace) -> dict[s
     clients, scheduler = Clients(target), psutil.Process(pid)
     try:
         for number in range(500):
-            await clients.announce(f"c{number}")
+            await clients.download(f"c{number}")
         warm = [
             await _with_holders(clients, scheduler, holders, options.registrations)
             for holders in options.holders

@@ -30,7 +30,7 @@ PATIENCE = 20.0
 LIMITS = TimeLimits(request=PATIENCE, stall=PATIENCE, piece=PATIENCE)
 
 
-class Talk(NamedTuple):
+class Exchange(NamedTuple):
     """What went over one connection.
 
     Attributes:
@@ -87,63 +87,63 @@ def four_bytes(crc: int, wanted: int) -> bytes:
 
 
 def recorded() -> Iterator[Any]:
-    """All talks about pieces."""
+    """All exchanges of pieces."""
     for file in sorted(Path(__file__).with_name("recorded").glob("*.json")):
         for number, call in enumerate(json.loads(file.read_text())):
             if call["method"] == "vortex":
                 child, parent = call["events"]
                 asked, answered = bytes.fromhex(child["hex"]), bytes.fromhex(parent["hex"])
                 assert len(asked) == child["total_bytes"]
-                talk = Talk(asked, answered, parent["total_bytes"])
-                yield pytest.param(talk, id=f"{file.stem}-{number}")
+                exchange = Exchange(asked, answered, parent["total_bytes"])
+                yield pytest.param(exchange, id=f"{file.stem}-{number}")
 
 
-TALKS = list(recorded())
+EXCHANGES = list(recorded())
 
 
 class Shelf:
     """One piece."""
 
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     @asynccontextmanager
     async def upload(self, request: PieceRequest) -> AsyncIterator[Upload]:
         """As :class:`pantala.net.piece_server.Uploads`."""
-        assert request == self._talk.request()
-        with closing(MemoryExtent(memoryview(self._talk.data()))) as extent:
-            yield Upload(self._talk.content()[0], extent)
+        assert request == self._exchange.request()
+        with closing(MemoryExtent(memoryview(self._exchange.data()))) as extent:
+            yield Upload(self._exchange.content()[0], extent)
 
 
-@pytest.mark.parametrize("talk", TALKS)
-async def test_a_stock_child(talk: Talk) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+async def test_a_stock_child(exchange: Exchange) -> None:
     """It asks, closes its half, and reads to the end: all that it was sent, and the end."""
     with ThreadPoolExecutor(1) as executor:
-        server = PieceServer(Shelf(talk), executor, stall=PATIENCE, piece=PATIENCE)
+        server = PieceServer(Shelf(exchange), executor, stall=PATIENCE, piece=PATIENCE)
         port = await server.start("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(talk.asked)
+        writer.write(exchange.asked)
         writer.write_eof()
         async with asyncio.timeout(PATIENCE):
             answer = await reader.read()
         writer.close()
         await server.stop(0)
-    content, begin = talk.content()
-    assert answer[1 : len(talk.answered)] == talk.answered[1:]  # the first byte means nothing
-    assert answer.endswith(talk.data())
-    assert len(answer) == len(talk.answered) - len(begin) + content.length
+    content, begin = exchange.content()
+    assert answer[1 : len(exchange.answered)] == exchange.answered[1:]  # not the first byte
+    assert answer.endswith(exchange.data())
+    assert len(answer) == len(exchange.answered) - len(begin) + content.length
 
 
 @contextmanager
-def stock_parent(talk: Talk, heard: list[bytes]) -> Iterator[Address]:
+def stock_parent(exchange: Exchange, heard: list[bytes]) -> Iterator[Address]:
     """It reads one request, answers as it was recorded, and hangs up."""
 
     def play() -> None:
         child, _ = listener.accept()
         with child:
-            heard.append(child.recv(len(talk.asked), socket.MSG_WAITALL))
-            begin = talk.content()[1]
-            child.sendall((talk.answered + talk.data()[len(begin) :])[: talk.size])
+            heard.append(child.recv(len(exchange.asked), socket.MSG_WAITALL))
+            begin = exchange.content()[1]
+            child.sendall((exchange.answered + exchange.data()[len(begin) :])[: exchange.size])
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=play)
@@ -152,23 +152,23 @@ def stock_parent(talk: Talk, heard: list[bytes]) -> Iterator[Address]:
         thread.join()
 
 
-@pytest.mark.parametrize("talk", TALKS)
-def test_a_stock_parent(talk: Talk) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_stock_parent(exchange: Exchange) -> None:
     """What it sends whole is taken, what it breaks off is lost; its connection is not kept."""
-    content, begin = talk.content()
+    content, begin = exchange.content()
     into, heard = bytearray(content.length), list[bytes]()
     piece, sink = (
         Piece(content.number, content.offset, content.length),
         MemorySink(memoryview(into)),
     )
     with closing(Connections()) as connections:
-        with stock_parent(talk, heard) as address:
-            fetch = PieceFetch(connections, address, talk.request(), piece, sink, limits=LIMITS)
-            if talk.size == len(talk.answered) - len(begin) + content.length:
+        with stock_parent(exchange, heard) as address:
+            fetch = PieceFetch(connections, address, exchange.request(), piece, sink, limits=LIMITS)
+            if exchange.size == len(exchange.answered) - len(begin) + content.length:
                 assert fetch.run() == content.digest
-                assert into == talk.data()
+                assert into == exchange.data()
             else:
                 with pytest.raises(ParentLost, match=f"closed after .* of {content.length} bytes"):
                     fetch.run()
         assert connections.take(address) is None
-    assert [request[1:] for request in heard] == [talk.asked[1:]]
+    assert [request[1:] for request in heard] == [exchange.asked[1:]]

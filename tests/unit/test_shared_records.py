@@ -122,7 +122,7 @@ async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -
         await until(asked)
         await one.__aexit__(None, None, None)
         for keeper in (b, c):
-            keeper.talks_to = 1
+            keeper.registers_at = 1
             keeper.release.set()
         await until_kept(a, "t", 2, scheduler=1, may_be_away=True)
 

@@ -819,7 +819,7 @@ class World:
         self.late = [self._caller() for _ in range(rng.randint(0, 2))]
         self.here: set[int] = set()
         self.asked = True  # registering is asking
-        self.talking = True
+        self.answering = True
         self.following: dict[str, list[int]] = {}
         self.flying: dict[tuple[int, bool], str | None] = {}
         self.over = False
@@ -851,9 +851,9 @@ class World:
     def _possible(self) -> Iterator[Callable[[], None]]:
         if self.over:
             return
-        if self.asked and self.talking:
+        if self.asked and self.answering:
             yield self._answer
-        if self.talking and self.rng.random() < 0.05:
+        if self.answering and self.rng.random() < 0.05:
             yield self._lose_scheduler
         for name in self.following:
             yield partial(self._offer, name)
@@ -903,7 +903,7 @@ class World:
             self._handle(ToldBackToSource() if kind < 0.9 else ToldEmpty())
 
     def _lose_scheduler(self) -> None:
-        self.talking = False
+        self.answering = False
         self._handle(SchedulerLost())
 
     def _offer(self, name: str) -> None:

@@ -148,7 +148,7 @@ async def test_two_schedulers_share_a_redis(cluster: Cluster, tmp_path: Path) ->
             begun = await a.begins("t", replicas=2)
             first.kill()
             for keeper in (a, b, c):
-                keeper.talks_to = 1
+                keeper.registers_at = 1
             await a.ends("t", begun, scheduler=1)
             await until_kept(a, "t", 2, scheduler=1, may_be_away=True)
             lost, other = (b, c) if b.held else (c, b)

@@ -68,21 +68,21 @@ async def stub() -> AsyncIterator[Any]:
 async def play(stub: Any, call: Call) -> list[tuple[Answer, Answer]]:
     """Say what was said; beside each answer of the stock scheduler's ours."""
     answers: list[tuple[Answer, Answer]] = []
-    talk = stub.AnnouncePeer()
+    stream = stub.AnnouncePeer()
     async with asyncio.timeout(LIMIT):
         for event in call["events"]:
             if "hex" not in event:
                 continue
             data = bytes.fromhex(event["hex"])
             if event["dir"] == "client to server":
-                await talk.write(CODEC.request.FromString(data))
+                await stream.write(CODEC.request.FromString(data))
                 continue
-            ours = await talk.read()
-            assert isinstance(ours, Message), await talk.details()
+            ours = await stream.read()
+            assert isinstance(ours, Message), await stream.details()
             theirs = CODEC.answer.FromString(data)
             answers.append((CODEC.decode_answer(theirs), CODEC.decode_answer(ours)))
-        assert await talk.read() is grpc.aio.EOF  # a stock daemon waits for that
-        assert await talk.code() is grpc.StatusCode[call["status"]]
+        assert await stream.read() is grpc.aio.EOF  # a stock daemon waits for that
+        assert await stream.code() is grpc.StatusCode[call["status"]]
     return answers
 
 
@@ -143,23 +143,23 @@ async def test_an_empty_file_and_a_seed_that_says_what_it_has(stub: Any) -> None
         empty.register_peer_request.download.ClearField(name)
     register.register_peer_request.download.metadata_only = True
     for message, arm in ((empty, "empty_task_response"), (register, "metadata_only_response")):
-        talk = stub.AnnouncePeer()
-        await talk.write(message)
-        answer = await talk.read()
+        stream = stub.AnnouncePeer()
+        await stream.write(message)
+        answer = await stream.read()
         assert answer.WhichOneof("response") == arm
         ids = {name: getattr(message, name) for name in ("host_id", "task_id", "peer_id")}
-        await talk.write(CODEC.request(**ids, download_peer_started_request={}))
-        await talk.write(CODEC.request(**ids, download_peer_finished_request={}))
+        await stream.write(CODEC.request(**ids, download_peer_started_request={}))
+        await stream.write(CODEC.request(**ids, download_peer_finished_request={}))
         async with asyncio.timeout(LIMIT):
-            assert await talk.code() is grpc.StatusCode.OK
+            assert await stream.code() is grpc.StatusCode.OK
     child = CODEC.request()
     child.CopyFrom(register)
     child.host_id, child.peer_id = "127.0.0.11-peer", "child"
     child.register_peer_request.download.metadata_only = False
-    talk = stub.AnnouncePeer()
-    await talk.write(child)
-    said = CODEC.decode_answer(await talk.read())
+    stream = stub.AnnouncePeer()
+    await stream.write(child)
+    said = CODEC.decode_answer(await stream.read())
     assert isinstance(said, CandidateParents)
     assert [candidate.peer_id for candidate in said.candidates] == [register.peer_id]
-    talk.cancel()
+    stream.cancel()
     assert CODEC.answer_arms[EmptyTask] == "empty_task_response"

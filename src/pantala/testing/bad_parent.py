@@ -291,8 +291,8 @@ class BadParent:
         dialect = dialect_of(self.kind)
         says: queue.SimpleQueue[Registration | Report] = queue.SimpleQueue()
         says.put(peer)
-        talk = getattr(self._scheduler, dialect.announce)
-        for answer in talk(self._messages(peer, says), timeout=_PATIENCE):
+        call = getattr(self._scheduler, dialect.announce)
+        for answer in call(self._messages(peer, says), timeout=_PATIENCE):
             said = dialect.codec.decode_answer(answer)
             assert isinstance(said, announce.NeedBackToSource), answer
             says.put(announce.SourceStarted())

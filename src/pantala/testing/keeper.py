@@ -44,7 +44,7 @@ class Keeper:
 
     Args:
         name: Its host id.
-        schedulers: Ports on this machine. It announces itself to all, and talks of a task with
+        schedulers: Ports on this machine. It announces itself to all, and registers for a task at
             the first, unless it is told otherwise.
         interval: Seconds between announcements.
         host: More of what it announces, such as ``disable_shared=True``.
@@ -54,7 +54,7 @@ class Keeper:
         asked: What it was asked, in order: the method, and the task's id.
         release: Unset, downloads wait for it to be set.
         refuse_with: It refuses downloads with this.
-        talks_to: The place of the scheduler that it talks with when it is asked for a replica.
+        registers_at: The place of the scheduler that it tells when it is asked for a replica.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Keeper:
         self.release = asyncio.Event()
         self.release.set()
         self.refuse_with: grpc.StatusCode | None = None
-        self.talks_to = 0
+        self.registers_at = 0
         self._server: grpc.aio.Server | None = None
         self._port = 0
         self._loops = Loops()
@@ -217,20 +217,20 @@ class Keeper:
 
     async def registers(
         self, task: str, *, persistent: bool = False, scheduler: int = 0
-    ) -> tuple[Talk, Any]:
-        """Register for a task; the talk and the answer."""
-        talk = Talk(self, task_id(task), scheduler)
-        return talk, await talk.register(persistent=persistent)
+    ) -> tuple[AnnounceStream, Any]:
+        """Register for a task; the stream and the answer."""
+        stream = AnnounceStream(self, task_id(task), scheduler)
+        return stream, await stream.register(persistent=persistent)
 
     async def _fetch(self, wanted: str, *, persistent: bool, scheduler: int = 0) -> str:
-        talk = Talk(self, wanted, scheduler)
-        await talk.register(persistent=persistent)
-        await talk.say("download_persistent_cache_peer_started_request")
+        stream = AnnounceStream(self, wanted, scheduler)
+        await stream.register(persistent=persistent)
+        await stream.say("download_persistent_cache_peer_started_request")
         await self.release.wait()
         self.held[wanted] = self.held.get(wanted, False) or persistent
-        await talk.say("download_persistent_cache_peer_finished_request")
-        await talk.ended()
-        return talk.peer
+        await stream.say("download_persistent_cache_peer_finished_request")
+        await stream.ended()
+        return stream.peer
 
     # What it is asked; the names are the contract's
 
@@ -246,7 +246,7 @@ class Keeper:
             self.held[request.task_id] |= request.persistent
         else:
             peer = await self._fetch(
-                request.task_id, persistent=request.persistent, scheduler=self.talks_to
+                request.task_id, persistent=request.persistent, scheduler=self.registers_at
             )
         yield dfdaemon_pb2.DownloadPersistentCacheTaskResponse(
             host_id=self.name, task_id=request.task_id, peer_id=peer
@@ -271,7 +271,7 @@ class Keeper:
         return Empty()
 
 
-class Talk:
+class AnnounceStream:
     """One announce stream about a copy of an imported task."""
 
     def __init__(self, keeper: Keeper, wanted: str, scheduler: int) -> None:
