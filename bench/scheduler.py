@@ -118,7 +118,7 @@ async def _with_holders(
 ) -> dict[str, float]:
     task = task_id(f"held by {holders}")
     for number in range(holders):
-        await clients.download(f"holder{number}")
+        await clients.announce(f"holder{number}")
         await clients.download(f"holder{number}", task, holds=True)
     alone = [took for took, _ in await _many(clients, registrations // 4, 1, task)]
     cpu, began = _cpu(scheduler), time.perf_counter()
@@ -154,7 +154,7 @@ async def _measure(target: str, pid: int, options: argparse.Namespace) -> dict[s
     clients, scheduler = Clients(target), psutil.Process(pid)
     try:
         for number in range(500):
-            await clients.download(f"c{number}")
+            await clients.announce(f"c{number}")
         warm = [
             await _with_holders(clients, scheduler, holders, options.registrations)
             for holders in options.holders

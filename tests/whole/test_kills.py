@@ -9,7 +9,7 @@ from pantala.testing.origin import Origin
 
 def test_killed_again_and_again(cluster: Cluster, origin: Origin) -> None:
     """What it said to be finished is there when it is back, and right; nothing else is left."""
-    kills = Kills(cluster, origin, rounds=3, contents=3, slots=2, seed=7)
+    kills = Kills(cluster, origin, rounds=3, files=3, slots=2, seed=7)
     assert kills.run() == []
     assert kills.done["kills"] >= 3
     assert kills.done["imports"] > 0

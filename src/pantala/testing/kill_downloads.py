@@ -47,18 +47,18 @@ class Downloads:
 
     Args:
         scene: Where.
-        origin: Where contents come from.
+        origin: Where files come from.
         victim: The name of the daemon that is killed.
-        contents: How many there are.
+        files: How many there are.
     """
 
-    def __init__(self, scene: Scene, origin: Origin, *, victim: str, contents: int) -> None:
+    def __init__(self, scene: Scene, origin: Origin, *, victim: str, files: int) -> None:
         self._scene = scene
         self._origin = origin
         self._victim = victim
         self._dialect = daemon_dialect(_KIND)
         self._promises: list[Promise] = []
-        for number in range(contents):
+        for number in range(files):
             size = scene.random.randint(1, LARGEST)
             content = Pattern(size, seed=scene.seed * 1000 + number)
             self._promises.append(Promise(f"/{number}", content))

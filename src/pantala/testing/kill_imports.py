@@ -1,6 +1,6 @@
 """Imports, exports and replicas while daemons and their scheduler are killed; what must hold then.
 
-A :class:`Slot` is a name by which contents are imported, one after the other, so that who was away
+A :class:`Slot` is a name by which files are imported, one after the other, so that who was away
 meanwhile comes back with a content that is not the task's any more.
 """
 
@@ -62,7 +62,7 @@ class Slot:
 
     @property
     def task_id(self) -> str:
-        """Of the task that its contents are, one after the other."""
+        """Of the task that its files are, one after the other."""
         return hashlib.sha256(self.name.encode()).hexdigest()
 
 

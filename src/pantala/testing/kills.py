@@ -49,9 +49,9 @@ class Kills:
 
     Args:
         cluster: With no scheduler yet.
-        origin: Where contents come from.
+        origin: Where files come from.
         rounds: How often somebody is killed.
-        contents: How many are downloaded.
+        files: How many are downloaded.
         slots: How many are imported at once.
         seed: Of the dice.
     """
@@ -62,14 +62,14 @@ class Kills:
         origin: Origin,
         *,
         rounds: int,
-        contents: int = 6,
+        files: int = 6,
         slots: int = 3,
         seed: int = 1,
     ) -> None:
         cluster.kind = Kind.STANDARD
         self._rounds = rounds
         self._scene = Scene(cluster, seed)
-        self._downloads = Downloads(self._scene, origin, victim=VICTIM, contents=contents)
+        self._downloads = Downloads(self._scene, origin, victim=VICTIM, files=files)
         self._imports = Imports(self._scene, slots=slots)
         self.done = self._scene.done
 
@@ -170,7 +170,7 @@ class Kills:
 
     @staticmethod
     def _orphans(node: Node) -> list[str]:
-        """Files of contents that it does not know; for a moment, those that are just removed."""
-        files = [path for path in node.contents.rglob("*") if path.is_file()]
+        """Files that it does not know; for a moment, those that are just removed."""
+        files = [path for path in node.content_dir.rglob("*") if path.is_file()]
         tasks = node.tasks()
-        return [str(p.relative_to(node.contents)) for p in files if p.name not in tasks]
+        return [str(p.relative_to(node.content_dir)) for p in files if p.name not in tasks]
