@@ -20,7 +20,7 @@ from .origin import Origin
 #: Contents have up to so many bytes: several pieces.
 LARGEST: Final = 30 << 20
 
-#: Pieces of a content that are looked at when the daemon is back.
+#: Pieces of a file that are looked at when the daemon is back.
 _LOOKS: Final = 3
 
 _KIND: Final = Kind.STANDARD
@@ -65,7 +65,7 @@ class Downloads:
             origin.put(f"/{number}", content)
 
     def begin(self, peer: Node) -> None:
-        """From every second content *peer* has all of it."""
+        """From every second file *peer* has all of it."""
         for promise in self._promises[::2]:
             self._read(peer, promise)
 

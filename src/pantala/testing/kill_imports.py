@@ -1,7 +1,7 @@
 """Imports, exports and replicas while daemons and their scheduler are killed; what must hold then.
 
 A :class:`Slot` is a name by which files are imported, one after the other, so that who was away
-meanwhile comes back with a content that is not the task's any more.
+meanwhile comes back with content that is not the task's any more.
 """
 
 from __future__ import annotations
