@@ -16,7 +16,6 @@ from typing import Final
 
 import structlog
 
-from pantala.core.policy import policy_of
 from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     DragonflyError,
@@ -25,7 +24,6 @@ from pantala.errors import (
     TimedOut,
     Unavailable,
 )
-from pantala.model.pieces import piece_length_for
 from pantala.model.task import TaskRecord
 from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
@@ -34,12 +32,11 @@ from pantala.storage.leases import Lease
 
 from .announcing import introduction
 from .callers import Callers
-from .describing import is_still, revalidates, told_piece_length
+from .describing import Describing
 from .download import Download
 from .driver import Driver
 from .growing import grow
 from .means import Means
-from .origin import Origin
 from .origins import Origins
 
 logger = structlog.get_logger(__name__)
@@ -65,7 +62,6 @@ class Flight:
         self._means = means
         self._request = first.request
         self._kind = first.request.kind
-        self._revalidates = revalidates(self._kind, node.config.backend)
         self._task_id = first.task_id
         #: What the task is made from, see :class:`~pantala.model.ids.Identity`.
         self.fingerprint = first.fingerprint
@@ -74,8 +70,8 @@ class Flight:
         self._peer_id = first.peer_id
         self._callers = Callers(first)
         self._origins = Origins(node, means.sources, self._callers)
-        #: What the origin has said that its content is, and what it is not.
-        self._version = ""
+        self._describing = Describing(node.config, node.stores, node.schedulers, first)
+        #: Versions that the content is known not to have.
         self._avoid: set[str] = set()
         self._holding: Holding | None = None
         #: All of it was here before.
@@ -181,7 +177,7 @@ class Flight:
         """Drop what is here; what was learnt from it decides where to look for the rest."""
         driver, self._driver = self._driver, None
         holding, self._holding = self._holding, None
-        self._version = error.version
+        self._describing.version = error.version
         if holding is not None:
             if holding.record.version != error.version:
                 self._avoid.add(holding.record.version)
@@ -226,119 +222,28 @@ class Flight:
     # -- what it is ----------------------------------------------------------------------------
 
     async def _describe(self) -> Holding:
-        """The content, as whoever knows it says that it is.
-
-        Kinds that are compared with their origins: the origin first, so that what has changed
-        there is not given away for ever; if it does not answer, who has the content will do.
-        """
-        if policy_of(self._kind).imported:
-            return await self._describe_imported()
-        origin = await self._origins.ask() if self._revalidates else None
-        known = self._node.stores.get(self._kind, self._task_id)
-        if known is not None and known.record.content_length is not None:
-            if origin is None or is_still(known.record, origin):
-                self._was_here = known.complete
-                return self._hold(replace(known.record, updated_at=self._node.stores.now()))
-            logger.info("changed at its origin", task=self._task_id, version=origin.version)
-            self._node.stores.remove(known, Reason.CHANGED)
-        if origin is not None:
-            if (origin.total or 0) > self._node.config.download.bypass_sizes[self._kind]:
-                # One that hangs is found out by this in seconds; by the announce stream, late.
-                await self._node.schedulers.stat(self._kind, self._task_id)
-            return await self._describe_by(origin)
-        return await self._describe_by_swarm() or await self._describe_by_origin()
-
-    async def _describe_imported(self) -> Holding:
-        """The content as its scheduler has it written down.
-
-        Raises:
-            DragonflyError: It has not, or does not say, and the content is not here.
-        """
-        known = self._node.stores.get(self._kind, self._task_id)
-        self._was_here = known is not None and known.complete
-        now = self._node.stores.now()
-        try:
-            told = await self._node.schedulers.imported(self._kind, self._task_id)
-        except Unavailable as error:
-            if known is None or not known.complete:
-                raise
-            logger.warning("not compared with the cluster's", task=self._task_id, why=str(error))
-            return self._hold(replace(known.record, updated_at=now))
-        self._version = told.version
-        record = replace(
-            self._record(told.content_length, told.piece_length),
-            created_at=told.created_at,
-            ttl=told.ttl,
-        )
-        holding = self._hold(record)
+        """The content as it is said to be; all of it, where only its end shows how long it is."""
+        described = await self._describing.describe(self._request, self._origins)
+        holding = self._hold(described.record)
         self._was_here = holding.complete
-        if not (holding.complete and holding.record.peer_id):
+        if described.imported and not (holding.complete and holding.record.peer_id):
             holding.know_as(self._peer_id)  # now: it must outlive whatever ends this flight
+        if described.streamed is not None:
+            await grow(
+                self._node,
+                self._means,
+                holding,
+                self._callers,
+                described.streamed,
+                piece_length=self._request.piece_length,
+            )
         return holding
-
-    async def _describe_by_swarm(self) -> Holding | None:
-        """The content as the swarm knows it."""
-        if self._request.need_back_to_source:
-            return None
-        told = await self._node.schedulers.stat(self._kind, self._task_id)
-        if told is None:
-            return None
-        return self._hold(self._record(told.content_length, told_piece_length(told, self._request)))
-
-    async def _describe_by_origin(self) -> Holding:
-        """The content as the origin has it."""
-        return await self._describe_by(await self._origins.probe())
-
-    async def _describe_by(self, origin: Origin) -> Holding:
-        """The content as the origin has it. If it is of unknown length, all of it."""
-        if origin.total is None:
-            return await self._grow(origin)
-        length = piece_length_for(origin.total, self._request.piece_length)
-        return self._hold(self._record(origin.total, length, origin))
-
-    def _record(
-        self, total: int | None, piece_length: int | None, origin: Origin | None = None
-    ) -> TaskRecord:
-        now = self._node.stores.now()
-        return TaskRecord(
-            kind=self._kind,
-            id=self._task_id,
-            url=self.url,
-            identity=self.fingerprint,
-            tag=self._request.tag,
-            application=self._request.application,
-            created_at=now,
-            updated_at=now,
-            content_length=total,
-            piece_length=piece_length,
-            response_header=origin.header if origin else {},
-            version=self._named(origin),
-        )
-
-    def _named(self, origin: Origin | None) -> str:
-        """The version that the origin names; a reading is one only once it is read."""
-        if origin is not None and origin.reading is None:
-            self._version = origin.version
-        return self._version
 
     def _hold(self, record: TaskRecord) -> Holding:
         holding = self._node.stores.open(record)
         self._lease, self._holding = holding.lease(), holding
         if record.content_length is not None:
             self._origins.expect(record.content_length, holding.record.version)
-        return holding
-
-    async def _grow(self, origin: Origin) -> Holding:
-        """Stream a content whose length shows at its end, then cut it into pieces."""
-        holding = self._hold(self._record(None, None, origin))
-        await grow(
-            self._node,
-            self._means,
-            holding,
-            self._callers,
-            origin,
-            piece_length=self._request.piece_length,
-        )
         return holding
 
     # -- getting it ----------------------------------------------------------------------------
@@ -398,5 +303,6 @@ class Flight:
 
     def _is_certain(self, holding: Holding) -> bool:
         """The origin has said which version the content has, now or before."""
-        named = bool(self._version) and self._version == holding.record.version
+        version = self._describing.version
+        named = bool(version) and version == holding.record.version
         return named or any(piece.parent_id is None for piece in holding.pieces.values())
