@@ -127,7 +127,7 @@ STANDARD = DIALECTS[Kind.STANDARD].codec
 
 
 @pytest.mark.parametrize("call", ANNOUNCE)
-def test_the_announce_talk_as_values(call: dict[str, Any]) -> None:
+def test_the_announce_stream_as_values(call: dict[str, Any]) -> None:
     """A peer registers and reports, the scheduler answers; said again, it means the same."""
     said: list[Any] = []
     for cls, data, _ in messages(call):

@@ -82,16 +82,16 @@ async def test_a_download_gets_holders_as_parents(make: Made) -> None:
     a, b = await make("a"), await make("b")
     begun = await a.begins("t", replicas=1)
     await a.ends("t", begun)
-    talk, answer = await b.registers("t")
+    stream, answer = await b.registers("t")
     assert parents_of(answer) == {begun}
     (parent,) = answer.normal_persistent_cache_task_response.candidate_cache_parents
     assert (parent.host.id, parent.state) == ("a", "Succeeded")
-    await talk.say("download_persistent_cache_peer_started_request")
-    await talk.say("download_persistent_cache_peer_finished_request")
-    await talk.ended()
+    await stream.say("download_persistent_cache_peer_started_request")
+    await stream.say("download_persistent_cache_peer_finished_request")
+    await stream.ended()
     said = await a.stat("t")
     assert (said.current_persistent_replica_count, said.current_replica_count) == (1, 2)
-    request = scheduler_pb2.StatPersistentCachePeerRequest(**b.ids("t", talk.peer))
+    request = scheduler_pb2.StatPersistentCachePeerRequest(**b.ids("t", stream.peer))
     peer = await a.stub().StatPersistentCachePeer(request)
     assert (peer.state, peer.persistent, peer.host.id, peer.task.id) == (
         *("Succeeded", False, "b", task_id("t")),
@@ -182,10 +182,10 @@ async def test_a_download_breaks_off(make: Made) -> None:
     """The peer has failed; a replica that was on the way is asked for again."""
     a, b = await make("a"), await make("b")
     await a.imports("t", replicas=1)
-    talk, _ = await b.registers("t", persistent=True)
-    await talk.say("download_persistent_cache_peer_started_request")
-    talk.cancel()
-    request = scheduler_pb2.StatPersistentCachePeerRequest(**b.ids("t", talk.peer))
+    stream, _ = await b.registers("t", persistent=True)
+    await stream.say("download_persistent_cache_peer_started_request")
+    stream.cancel()
+    request = scheduler_pb2.StatPersistentCachePeerRequest(**b.ids("t", stream.peer))
 
     async def failed() -> bool:
         return bool((await a.stub().StatPersistentCachePeer(request)).state == "Failed")
@@ -193,10 +193,10 @@ async def test_a_download_breaks_off(make: Made) -> None:
     await until(failed)
     assert (await a.stat("t")).current_replica_count == 1
     # It had all of it, but for that its last word was not heard.
-    await b.ends("t", talk.peer)
+    await b.ends("t", stream.peer)
     assert (await a.stat("t")).current_persistent_replica_count == 2
     _, answer = await (await make("c")).registers("t")
-    assert talk.peer in parents_of(answer)
+    assert stream.peer in parents_of(answer)
 
 
 async def test_imports_that_are_refused(make: Made) -> None:
@@ -274,11 +274,11 @@ async def test_deleting_a_task_that_is_being_fetched(make: Made) -> None:
     """Who fetches it learns it at the end at the latest."""
     a, b = await make("a"), await make("b")
     await a.imports("t", replicas=1)
-    talk, _ = await b.registers("t")
-    await talk.say("download_persistent_cache_peer_started_request")
+    stream, _ = await b.registers("t")
+    await stream.say("download_persistent_cache_peer_started_request")
     await a.delete("t")
-    await talk.say("download_persistent_cache_peer_finished_request")
-    assert await refusal(talk.ended()) is grpc.StatusCode.NOT_FOUND
+    await stream.say("download_persistent_cache_peer_finished_request")
+    assert await refusal(stream.ended()) is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize("version", [BUILD_VERSION, "v2.5.0"])
@@ -372,12 +372,12 @@ async def test_reschedule(make: Made) -> None:
     begun = await a.begins("t", replicas=1)
     await a.ends("t", begun)
     other = await b.fetches("t")
-    talk, answer = await c.registers("t")
+    stream, answer = await c.registers("t")
     assert parents_of(answer) == {begun, other}
-    await talk.say("download_persistent_cache_peer_started_request")
-    await talk.say("reschedule_persistent_cache_peer_request", candidate_parents=[{"id": begun}])
-    assert parents_of(await talk.answer()) == {other}
-    talk.cancel()
+    await stream.say("download_persistent_cache_peer_started_request")
+    await stream.say("reschedule_persistent_cache_peer_request", candidate_parents=[{"id": begun}])
+    assert parents_of(await stream.answer()) == {other}
+    stream.cancel()
 
 
 async def test_a_holder_that_fails_everybody_is_replaced(make: Made) -> None:
@@ -389,22 +389,22 @@ async def test_a_holder_that_fails_everybody_is_replaced(make: Made) -> None:
     held = await b.fetches("t")
     for name in ("c", "d", "e"):
         child = await make(name, disk_free=0)
-        talk, _ = await child.registers("t")
-        await talk.say("download_persistent_cache_peer_started_request")
-        await talk.say(
+        stream, _ = await child.registers("t")
+        await stream.say("download_persistent_cache_peer_started_request")
+        await stream.say(
             "download_piece_failed_request", piece_number=0, parent_id=begun, temporary=True
         )
-        await talk.say("reschedule_persistent_cache_peer_request")
-        assert parents_of(await talk.answer()) == {held}
-        talk.cancel()
+        await stream.say("reschedule_persistent_cache_peer_request")
+        assert parents_of(await stream.answer()) == {held}
+        stream.cancel()
 
     async def replaced() -> bool:
         return b.held == {task_id("t"): True}
 
     await until(replaced)
-    talk, answer = await (await make("f")).registers("t")
+    stream, answer = await (await make("f")).registers("t")
     assert parents_of(answer) == {held}
-    talk.cancel()
+    stream.cancel()
 
 
 async def test_metrics_say_how_many_are_missing(tmp_path: Path) -> None:

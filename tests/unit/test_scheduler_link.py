@@ -88,7 +88,7 @@ class Script:
         self.secrets: list[tuple[str, str]] = []
         self.stat: Any = common_pb2.CacheTask()
         self.error: DragonflyError | None = None
-        self.talk: Stream = silence
+        self.stream: Stream = silence
 
     async def AnnounceHost(self, request: Any, context: Any) -> Any:  # noqa: N802  the contract's name
         """Take an announcement."""
@@ -116,7 +116,7 @@ class Script:
     async def AnnounceCachePeer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  the contract's name
         """Play the script."""
         self._note("AnnounceCachePeer", context)
-        async for answer in self.talk(requests):
+        async for answer in self.stream(requests):
             yield answer
 
     def _note(self, method: str, context: Any) -> None:
@@ -139,7 +139,7 @@ async def silence(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 def answering(*answers: Any, heard: list[Any] | None = None) -> Stream:
     """Answer at once, then listen until the child says that it is over."""
 
-    async def talk(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         for answer in answers:
             yield answer
         async for message in requests:
@@ -148,7 +148,7 @@ def answering(*answers: Any, heard: list[Any] | None = None) -> Stream:
             if message.WhichOneof("request") == "download_cache_peer_finished_request":
                 return
 
-    return talk
+    return stream
 
 
 @asynccontextmanager
@@ -410,7 +410,7 @@ async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Scrip
     """By one secret, which is another at each start of a daemon and part of no message."""
     await schedulers.stat(Kind.CACHE, TASK)
     await next(iter(schedulers)).delete_task("h", Kind.CACHE, TASK)
-    script.talk = answering(
+    script.stream = answering(
         Response(empty_cache_task_response=scheduler_pb2.EmptyCacheTaskResponse())
     )
     stream = schedulers.open_stream(REGISTRATION)
@@ -435,8 +435,8 @@ async def test_every_call_proves_who_calls(schedulers: Schedulers, script: Scrip
 # -- announce streams ----------------------------------------------------------------------------
 
 
-async def talk(schedulers: Schedulers, *tells: Callable[[Any], None]) -> list[Answer]:
-    """Talk until the scheduler ends it; the answers."""
+async def run_stream(schedulers: Schedulers, *tells: Callable[[Any], None]) -> list[Answer]:
+    """An announce stream, until the scheduler ends it; the answers."""
     stream = schedulers.open_stream(REGISTRATION)
     for tell in tells:
         tell(stream)
@@ -449,8 +449,8 @@ async def talk(schedulers: Schedulers, *tells: Callable[[Any], None]) -> list[An
 async def test_registering(schedulers: Schedulers, script: Script) -> None:
     """The first message says who wants what, and what is known of it."""
     heard: list[Any] = []
-    script.talk = answering(heard=heard)
-    await talk(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
+    script.stream = answering(heard=heard)
+    await run_stream(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
     first = heard[0]
     arm = first.register_cache_peer_request
 
@@ -478,8 +478,8 @@ async def test_what_is_told(
 ) -> None:
     """In the words of the contract."""
     heard: list[Any] = []
-    script.talk = answering(heard=heard)
-    await talk(
+    script.stream = answering(heard=heard)
+    await run_stream(
         schedulers,
         lambda c: c.tell(tell),
         lambda c: c.tell(Finished()),
@@ -496,8 +496,8 @@ async def test_what_is_told(
 async def test_a_piece_that_came(schedulers: Schedulers, script: Script) -> None:
     """With all that is known of it."""
     heard: list[Any] = []
-    script.talk = answering(heard=heard)
-    await talk(
+    script.stream = answering(heard=heard)
+    await run_stream(
         schedulers,
         lambda c: c.tell(PieceFinished(PIECE)),
         lambda c: c.tell(Finished()),
@@ -510,8 +510,8 @@ async def test_a_piece_that_came(schedulers: Schedulers, script: Script) -> None
 async def test_asking_again(schedulers: Schedulers, script: Script) -> None:
     """It says whose stock is exhausted."""
     heard: list[Any] = []
-    script.talk = answering(heard=heard)
-    await talk(
+    script.stream = answering(heard=heard)
+    await run_stream(
         schedulers,
         lambda c: c.tell(Reschedule(("q", "r"))),
         lambda c: c.tell(Finished()),
@@ -537,8 +537,8 @@ async def test_an_origin_that_failed(
 ) -> None:
     """What it answered, or what else it was; not more than fits."""
     heard: list[Any] = []
-    script.talk = answering(heard=heard)
-    await talk(
+    script.stream = answering(heard=heard)
+    await run_stream(
         schedulers,
         lambda c: c.tell(source_piece_failed(error)),
         lambda c: c.tell(OriginFailed(str(error))),
@@ -580,8 +580,8 @@ async def test_parents(schedulers: Schedulers, script: Script) -> None:
             common_pb2.CachePeer(id="no host"),
         ]
     )
-    script.talk = answering(Response(normal_cache_task_response=response))
-    answers = await talk(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
+    script.stream = answering(Response(normal_cache_task_response=response))
+    answers = await run_stream(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
 
     assert answers == [
         CandidateParents(
@@ -604,23 +604,23 @@ async def test_parents(schedulers: Schedulers, script: Script) -> None:
 async def test_other_answers(schedulers: Schedulers, script: Script) -> None:
     """In the order in which they come."""
     source = scheduler_pb2.NeedBackToSourceResponse(description="why")
-    script.talk = answering(
+    script.stream = answering(
         Response(empty_cache_task_response=scheduler_pb2.EmptyCacheTaskResponse()),
         Response(need_back_to_source_response=source),
     )
-    answers = await talk(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
+    answers = await run_stream(schedulers, lambda c: c.tell(Finished()), lambda c: c.finish())
     assert answers == [EmptyTask(), NeedBackToSource("why")]
 
 
 async def test_an_answer_that_is_none(schedulers: Schedulers, script: Script) -> None:
-    """The talk is over."""
-    script.talk = answering(Response())
+    """The stream is over."""
+    script.stream = answering(Response())
     with pytest.raises(SchedulerLost, match="unexpected answer of the scheduler: None"):
-        await talk(schedulers)
+        await run_stream(schedulers)
 
 
 @pytest.mark.parametrize("error", [NotFound, Unavailable, DragonflyError])
-async def test_a_talk_that_breaks_off(
+async def test_a_stream_that_breaks_off(
     schedulers: Schedulers, script: Script, error: type[DragonflyError]
 ) -> None:
     """With the scheduler's own words; one that is away is not asked again."""
@@ -631,13 +631,13 @@ async def test_a_talk_that_breaks_off(
                 raise error("because")
             yield message
 
-    script.talk = refuse
+    script.stream = refuse
     with pytest.raises(error, match="because"):
-        await talk(schedulers)
+        await run_stream(schedulers)
     assert (schedulers.pick(TASK) is None) == (error is Unavailable)
 
 
-async def test_a_scheduler_that_ends_the_talk(schedulers: Schedulers, script: Script) -> None:
+async def test_a_scheduler_that_ends_the_stream(schedulers: Schedulers, script: Script) -> None:
     """Without a word: it is over."""
 
     async def end(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -646,8 +646,8 @@ async def test_a_scheduler_that_ends_the_talk(schedulers: Schedulers, script: Sc
                 return
             yield message
 
-    script.talk = end
-    assert await talk(schedulers) == []
+    script.stream = end
+    assert await run_stream(schedulers) == []
 
 
 async def test_a_scheduler_that_thinks_too_long(
@@ -658,36 +658,36 @@ async def test_a_scheduler_that_thinks_too_long(
     stack.push_async_callback(schedulers.close)
     await schedulers.set_addresses([address])
     await announce(schedulers)
-    script.talk = silence
+    script.stream = silence
     with pytest.raises(TimedOut, match=r"no answer for 0\.1 s"):
-        await talk(schedulers)
+        await run_stream(schedulers)
 
 
-async def test_a_scheduler_that_does_not_end_a_talk(
+async def test_a_scheduler_that_does_not_end_a_stream(
     schedulers: Schedulers, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has some time for it, and no more."""
     monkeypatch.setattr("pantala.rpc.announce_stream._END_LIMIT", 0.1)
-    script.talk = silence
-    assert await talk(schedulers, lambda c: c.finish()) == []
+    script.stream = silence
+    assert await run_stream(schedulers, lambda c: c.finish()) == []
 
 
-async def test_a_talk_that_is_given_up(schedulers: Schedulers, script: Script) -> None:
+async def test_a_stream_that_is_given_up(schedulers: Schedulers, script: Script) -> None:
     """The scheduler notices."""
     ended = asyncio.Event()
 
     async def listen(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for message in requests:
-                script.heard.append(("talk", message))
+                script.heard.append(("stream", message))
                 if message is None:
                     yield message
         finally:
             ended.set()
 
-    script.talk = listen
-    running = asyncio.ensure_future(talk(schedulers))
-    await until(lambda: script.heard[-1][0] == "talk")
+    script.stream = listen
+    running = asyncio.ensure_future(run_stream(schedulers))
+    await until(lambda: script.heard[-1][0] == "stream")
     running.cancel()
     async with asyncio.timeout(20):
         await ended.wait()

@@ -51,13 +51,13 @@ async def test_what_one_knows_the_other_knows(redis: RedisServer) -> None:
         exists = grpc.StatusCode.ALREADY_EXISTS
         assert await refusal(b.begins("t", scheduler=1)) is exists
         await a.ends("t", begun, scheduler=1)
-        talk, answer = await b.registers("t", scheduler=1)
+        stream, answer = await b.registers("t", scheduler=1)
         assert parents_of(answer) == {begun}
-        talk.cancel()
+        stream.cancel()
         held = await c.fetches("t", scheduler=0)
-        talk, answer = await b.registers("t", scheduler=1)
+        stream, answer = await b.registers("t", scheduler=1)
         assert parents_of(answer) == {begun, held}
-        talk.cancel()
+        stream.cancel()
         await c.delete("t")
         assert await refusal(a.stat("t", scheduler=1)) is grpc.StatusCode.NOT_FOUND
         assert await refusal(b.fetches("t", scheduler=1)) is grpc.StatusCode.NOT_FOUND
@@ -136,8 +136,8 @@ async def test_redis_gone_and_back(redis: RedisServer) -> None:
         await until_kept(a, "t", 2, may_be_away=True)
         begun = await a.begins("u", replicas=1)
         child = c if b.held else b
-        talk, _ = await child.registers("t")
-        await talk.say("download_persistent_cache_peer_started_request")
+        stream, _ = await child.registers("t")
+        await stream.say("download_persistent_cache_peer_started_request")
         redis.kill()
 
         unavailable = grpc.StatusCode.UNAVAILABLE
@@ -148,8 +148,8 @@ async def test_redis_gone_and_back(redis: RedisServer) -> None:
             assert caught.value.code() is unavailable
             assert f"Redis at {redis.address}" in (caught.value.details() or "")
             assert "try again when it is back" in (caught.value.details() or "")
-        await talk.say("download_persistent_cache_peer_finished_request")
-        assert await refusal(talk.ended()) is unavailable
+        await stream.say("download_persistent_cache_peer_finished_request")
+        assert await refusal(stream.ended()) is unavailable
         await a.announce()
         await asyncio.sleep(1.0)  # turns go by
         assert made._loops.failing() == []

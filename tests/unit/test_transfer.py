@@ -299,7 +299,7 @@ def test_being_sent_to_the_origin_does_not_forget_the_parents() -> None:
     )
 
 
-def test_too_many_answers_end_the_talk() -> None:
+def test_too_many_answers_end_the_stream() -> None:
     """Then this node is on its own, and says nothing more."""
     Stage(max_schedules=1).play(
         (wanted(0, 1), []),

@@ -113,7 +113,7 @@ async def test_a_changed_file_is_not_mixed_with_the_old() -> None:
         assert (await s.stat()).content_length == 12 * MIB
 
 
-async def test_news_of_pieces_of_a_deleted_peer_do_not_end_the_talk() -> None:
+async def test_news_of_pieces_of_a_deleted_peer_do_not_end_the_stream() -> None:
     """Only what it says of itself does."""
     async with swarm() as s:
         await s.hosts("a")

@@ -214,7 +214,7 @@ class Schedulers:
         return len(self._all)
 
     async def set_addresses(self, addresses: Iterable[str]) -> None:
-        """Talk to these from now on. New ones are used once they have been announced to."""
+        """Announce to these from now on. New ones are used once they have been announced to."""
         wanted = set(addresses)
         self._beliefs.listed(wanted)
         for address in wanted - self._all.keys():
@@ -237,7 +237,7 @@ class Schedulers:
 
     @property
     def addresses(self) -> frozenset[str]:
-        """All that we talk to, whether they answer or not."""
+        """All that we announce to, whether they answer or not."""
         return frozenset(self._all)
 
     def get(self, address: str) -> Scheduler | None:
