@@ -21,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from pantala.daemon.app import Daemon
 from pantala.daemon.importing.importer import TTL
 from pantala.daemon.importing.reading import Copying, Identifying, ImportFile
-from pantala.errors import Forbidden, SourceChanged
+from pantala.errors import Forbidden, OutOfSpace, SourceChanged
 from pantala.model.ids import persistent_cache_task_id
 from pantala.model.pieces import Piece, pieces_for
 from pantala.model.task import Kind
@@ -300,6 +300,26 @@ async def test_no_room(tmp_path: Path, file: Path) -> None:
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert str(len(CONTENT)) in details
         assert list(a.stores) == []
+
+
+async def test_no_room_beside_replicas(tmp_path: Path, file: Path) -> None:
+    """Nobody waits for the room of what is kept for days, and it is told what has it."""
+    async with AsyncExitStack() as stack:
+        scheduler = await stack.enter_async_context(inside.scheduler(**_rows(tmp_path)))
+        small = {"gc__policy__diskThreshold": "16MiB"}
+        a, b = [
+            await stack.enter_async_context(
+                inside.daemon(tmp_path, name, port=scheduler.port, **MADE, **more)
+            )
+            for name, more in (("a", {}), ("b", small))
+        ]
+        task = await import_it(a, file)
+        await import_it(b, file, tag="b")
+        words = f"{len(CONTENT)} kept as replicas of imported tasks; make room on the disk"
+        with pytest.raises(OutOfSpace, match=words):
+            await export(b, task.id)
+        code, details = await refused(import_it(b, file, tag="c"))
+        assert (code, words in details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
 
 
 async def test_copies_that_leave(tmp_path: Path, file: Path) -> None:

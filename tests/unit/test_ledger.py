@@ -343,3 +343,21 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_replicas_are_not_waited_for() -> None:
+    """They stay for days; the error says how much room they take."""
+    ledger = Ledger(100)
+    kept, other = ledger.open("kept"), ledger.open("other")
+    ledger.reserve(kept, 80)
+    kept.pinned = True
+    words = "70 bytes needed, capacity 100, 0 in use, 80 kept as replicas of imported tasks; raise"
+    with pytest.raises(OutOfSpace, match=words) as caught:
+        ledger.reserve(other, 70)
+    assert caught.value.hopeless
+    assert "or wait" not in str(caught.value)
+    ledger.reserve(other, 20)
+    ledger.lease(other)
+    with pytest.raises(OutOfSpace, match="or wait") as caught:
+        ledger.reserve(ledger.open("third"), 20)
+    assert not caught.value.hopeless

@@ -144,6 +144,7 @@ class Ledger:
             amount,
             capacity=self.capacity,
             leased=self.leased,
+            kept=sum(account.size for account in self._live.values() if account.pinned),
             where=self.place.name,
             advice=self.place.advice,
         )

@@ -205,13 +205,14 @@ class OutOfSpace(Unavailable):
         need: Bytes asked for on top of what the task already has.
         capacity: Bytes the store may hold in all.
         leased: Bytes of tasks in use, which eviction must not touch.
+        kept: Bytes of replicas, which stay until their time is over.
         where: The store is, in words.
         advice: What an operator does about it.
     """
 
     code = Code.RESOURCE_EXHAUSTED
 
-    #: It does not fit into an empty store either: waiting is in vain.
+    #: It does not fit into a store of replicas alone either: waiting is in vain.
     hopeless = False
 
     def __init__(
@@ -220,12 +221,14 @@ class OutOfSpace(Unavailable):
         *,
         capacity: int,
         leased: int,
+        kept: int = 0,
         where: str = "in memory",
         advice: str = "raise storage.cacheCapacity",
     ) -> None:
-        self.hopeless = need > capacity
-        advice += "" if need > capacity else ", or wait"
+        self.hopeless = kept + need > capacity
+        advice += "" if self.hopeless else ", or wait"
         room = f"{need} bytes needed, capacity {capacity}, {leased} in use"
+        room += f", {kept} kept as replicas of imported tasks" if kept else ""
         super().__init__(f"no room {where}: {room}; {advice}")
         self.need = need
         self.capacity = capacity

@@ -212,7 +212,7 @@ class Holding(Known):
         """The error for *need* bytes that do not fit beside what this task has already."""
         ledger = self._home.ledger
         error = ledger.no_room(need)
-        error.hopeless = self.account.size + need > ledger.capacity
+        error.hopeless |= self.account.size + need > ledger.capacity
         return error
 
     @property
