@@ -125,7 +125,7 @@ class Announcing:
 
     Args:
         node: What all rooms share.
-        holding: What is talked about.
+        holding: What is announced.
         listener: Who hears what is answered.
         tasks: Those of the flight; what goes on beside it ends with it.
     """
