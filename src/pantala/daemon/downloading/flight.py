@@ -223,9 +223,12 @@ class Flight:
 
     async def _describe(self) -> Holding:
         """The content as it is said to be; all of it, where only its end shows how long it is."""
+        known = self._node.stores.get(self._kind, self._task_id)
+        whole = known is not None and known.complete
         described = await self._describing.describe(self._request, self._origins)
         holding = self._hold(described.record)
-        self._was_here = holding.complete
+        # What is empty is complete at once. If it is new, nobody has been told, but of an import.
+        self._was_here = holding.complete if described.imported else whole and holding is known
         if described.imported and not (holding.complete and holding.record.peer_id):
             holding.know_as(self._peer_id)  # now: it must outlive whatever ends this flight
         if described.streamed is not None:
