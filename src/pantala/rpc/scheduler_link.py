@@ -82,9 +82,11 @@ class Scheduler:
     def error(self, error: grpc.aio.AioRpcError) -> DragonflyError:
         """The error of ours that a failed call stands for.
 
-        A scheduler that is away is not asked again before it has answered an announcement.
+        A scheduler that is away is not asked again before it has answered an announcement. One that
+        cannot get at its records says so, and is there for all else.
         """
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        if away and not status.is_answer(error):
             self._on_lost(self.address)
         mine = status.from_rpc_error(error, f"scheduler {self.address}")
         if type(mine) is NotFound and self.epoch is None:

@@ -31,7 +31,11 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 #: Trailing metadata of ours: which of several errors with the same status it is.
 REASON_KEY: Final = "pantala-reason"
 
-_REASONS: Final[Mapping[str, type[DragonflyError]]] = {"host-unknown": HostUnknown}
+_REASONS: Final[Mapping[str, type[DragonflyError]]] = {
+    "host-unknown": HostUnknown,
+    # The peer's own word, and not that of a connection that cannot be made.
+    "unavailable": Unavailable,
+}
 
 # HTTP/2 peers commonly refuse 8 KiB of header fields, trailers included. Beyond these sizes an
 # answer would be lost as a whole, so the origin's headers go first, then the text is cut.
@@ -103,6 +107,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
         if key == REASON_KEY and value in _REASONS:
             return _REASONS[str(value)](text)
     return error_named(status.name)(text)
+
+
+def is_answer(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a peer of ours has said so itself, so that it is there."""
+    return any(key == REASON_KEY for key, _ in error.trailing_metadata() or ())
 
 
 def _clip(text: str) -> str:
