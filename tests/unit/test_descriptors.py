@@ -17,10 +17,8 @@ from pantala.daemon.host.descriptors import (
 
 
 def test_a_thousand_descriptors() -> None:
-    """Half for contents, three eighths for connections, the rest in reserve."""
-    assert share_out(1024) == Descriptors(
-        contents=512, connections=384, reserve=128, mappings=32765
-    )
+    """Half for tasks, three eighths for connections, the rest in reserve."""
+    assert share_out(1024) == Descriptors(tasks=512, connections=384, reserve=128, mappings=32765)
 
 
 @pytest.mark.parametrize("limit", [0, 10, 64, 65, 100, 256, 300, 1024, 4096, 1 << 20])
@@ -28,8 +26,8 @@ def test_parts_never_exceed_the_whole(limit: int) -> None:
     """The reserve comes first; what is beyond it is shared."""
     parts = share_out(limit)
     assert parts.reserve >= LEAST_RESERVE
-    assert min(parts.contents, parts.connections) >= 0
-    assert parts.contents + parts.connections <= max(0, limit - parts.reserve)
+    assert min(parts.tasks, parts.connections) >= 0
+    assert parts.tasks + parts.connections <= max(0, limit - parts.reserve)
 
 
 def test_doors() -> None:
@@ -53,4 +51,4 @@ def test_the_limits_of_this_process() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     parts = descriptors()
     assert parts.connections == share_out(soft).connections
-    assert (parts.contents, parts.mappings > 0) == (share_out(soft).contents, True)
+    assert (parts.tasks, parts.mappings > 0) == (share_out(soft).tasks, True)

@@ -584,7 +584,7 @@ async def test_another_identity_with_the_same_id(
     async def refused(request: DownloadRequest) -> None:
         with (
             capture_logs() as logs,
-            pytest.raises(InvalidRequest, match="another content on this node") as caught,
+            pytest.raises(InvalidRequest, match="another file on this node") as caught,
         ):
             await fetch(request)
         assert f"that of {origin.url('/x/pub')}:" in str(caught.value)

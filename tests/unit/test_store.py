@@ -469,11 +469,11 @@ class TestDescriptors:
             shares, before = descriptors(), opened()
             store = in_memory(1 << 40)
             store.ledger = Ledger(
-                1 << 40, descriptors=shares.contents, mappings=shares.mappings)
+                1 << 40, descriptors=shares.tasks, mappings=shares.mappings)
             for number in range(20_000):
                 store.add(f"t{number}", 300 << 10).reserve([0])
             assert len(store) == 20_000, len(store)
-            assert opened() - before <= shares.contents, opened()
+            assert opened() - before <= shares.tasks, opened()
             store.close()
             assert opened() == before, opened()
         """

@@ -59,9 +59,9 @@ def test_a_name_that_two_encodings_share(cluster: Cluster, origin: Origin) -> No
     url = origin.url("/f")
 
     assert cluster.get(a, url, *ZIP).bytes() == ZIPPED
-    assert "is another content on this node" in cluster.get(a, url).refusal
+    assert "is another file on this node" in cluster.get(a, url).refusal
     assert cluster.get(b, url).bytes() == PLAIN
-    assert "is another content on this node" in cluster.get(b, url, *ZIP).refusal
+    assert "is another file on this node" in cluster.get(b, url, *ZIP).refusal
     assert cluster.get(a, url, *ZIP).bytes() == ZIPPED
 
 

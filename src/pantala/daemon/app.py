@@ -328,7 +328,8 @@ class Daemon:
         keep, announcer = self.loops.keep, self.announcer
         keep(announcer.announce_round, "announce this host", rest=announcer.rest)
         keep(announcer.tell_news, "announce what is held")
-        keep(announcer.tell_of_copies, "tell of copies of imported tasks")
+        copies = announcer.copies
+        keep(copies.turn, "tell of copies of imported tasks", rest=copies.rest)
         self._dynconfig.keep_reading(self.loops)
         keep(self._follow_dynconfig, "follow the list of schedulers")
         storage = self._storage

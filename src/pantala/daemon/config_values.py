@@ -78,7 +78,7 @@ def _only_tcp(protocol: str) -> str:
 
 
 def _decides_no_content(headers: dict[str, str]) -> dict[str, str]:
-    # It would be another content under the same id than on nodes that are set up otherwise.
+    # It would be another file under the same id than on nodes that are set up otherwise.
     for name, _ in representation(headers):
         raise ValueError(
             f"{name} decides which content an origin sends: only a caller may set it, with --header"

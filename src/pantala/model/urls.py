@@ -30,6 +30,8 @@ def public_url(url: str) -> str:
     scheme, slashes, rest = _parts(url)
     if scheme.lower() == "file:" and len(slashes) > 2:
         return scheme + slashes + rest  # no host, so nobody stands before one
+    if not scheme:  # nobody knows where its host ends
+        return slashes + rest.rpartition("@")[2]
     end = _end_of_host(scheme, rest)
     return scheme + slashes + rest[:end].rpartition("@")[2] + rest[end:]
 

@@ -19,6 +19,7 @@ from pantala.errors import (
     SourceChanged,
     SourceFailed,
     SourceUnreachable,
+    Unavailable,
 )
 from pantala.errors.answers import error_named
 

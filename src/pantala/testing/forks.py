@@ -15,7 +15,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import inspect
 import json
 import os
 import runpy
@@ -216,7 +215,6 @@ def main() -> None:
         importlib.import_module(name)
     for name in _ANEW:
         del sys.modules[name]
-    inspect.stack()  # finds each module's file, which coverage would make each child do
     gc.collect()
     # Else each child would copy every page when it collects, and when it ends most of all.
     gc.freeze()

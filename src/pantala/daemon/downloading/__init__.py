@@ -7,8 +7,8 @@
 - :mod:`.room`: those who wait for room, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.checking`: what is here is read once more before it is relied on
-- :mod:`.describing`: what a content is, by the words of its origin and of the swarm
-- :mod:`.growing`: a content whose length shows at its end
+- :mod:`.describing`: what a file is, by the words of its origin and of the swarm
+- :mod:`.growing`: a file whose length shows at its end
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.announcing`: the announce stream of a flight: how it begins, what is told, what ends it
 - :mod:`.race`: those who bring one piece, two at most
@@ -17,6 +17,6 @@
 - :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it
 - :mod:`.sources`: one for each scheme, counted
 - :mod:`.reading`: one reading of an origin whose answers cannot be told apart
-- :mod:`.verifier`: digests, and what becomes of a content that is not what they say
-- :mod:`.suspects`: who gave contents that were not what a digest says
+- :mod:`.verifier`: digests, and what becomes of content that is not what they say
+- :mod:`.suspects`: who gave content that was not what a digest says
 """

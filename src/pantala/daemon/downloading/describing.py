@@ -1,4 +1,4 @@
-"""What a content is, by the words of its origin and of the swarm."""
+"""What a file is, by the words of its origin and of the swarm."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Download:
         return not self.request.only_peers
 
     def wanted(self, total: int) -> ByteRange:
-        """The part that it asks for of a content of *total* bytes.
+        """The part that it asks for of a file of *total* bytes.
 
         Raises:
             RangeNotSatisfiable: The content has no such part.
@@ -257,7 +257,7 @@ class Download:
             self._queue.get_nowait()
 
     def grown(self, received: int) -> None:
-        """More of a content of unknown length is here."""
+        """More of a file of unknown length is here."""
         self._waits = None
         if not self.over:
             self._saw_it_grow = True
@@ -341,7 +341,7 @@ class Download:
 
 
 def asks_for_range(request: DownloadRequest) -> bool:
-    """Not all of a content is wanted."""
+    """Not all of a file is wanted."""
     return request.range is not None or any(k.lower() == "range" for k in request.request_header)
 
 

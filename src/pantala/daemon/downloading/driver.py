@@ -41,7 +41,7 @@ def _left_alone() -> SourceChanged:
 
 
 class Driver:
-    """Brings the pieces that callers want of one content whose length is known.
+    """Brings the pieces that callers want of one task whose length is known.
 
     Args:
         node: What all rooms share.

@@ -223,14 +223,14 @@ class Engine:
         self._node.tasks.start(self._fly(key, flight), f"flight {download.task_id[:8]}")
 
     def _refuse(self, download: Download, other: str) -> None:
-        """What is here by this id is another content: that of the public URL *other*."""
+        """What is here by this id is another file: that of the public URL *other*."""
         url = public_url(download.request.url)
         logger.warning(
             "refused: same id, other content", task=download.task_id, url=url, held=other
         )
         download.fail(
             InvalidRequest(
-                f"task {download.task_id} is another content on this node, that of {other}: URL, "
+                f"task {download.task_id} is another file on this node, that of {other}: URL, "
                 "tag, application and the like of both are written alike; choose another tag"
             )
         )
@@ -324,7 +324,7 @@ class Engine:
     # -- prefetching ---------------------------------------------------------------------------
 
     def _prefetch(self, download: Download, holding: Holding) -> None:
-        """Fetch the rest of a content of which a part was asked for, once."""
+        """Fetch the rest of a file of which a part was asked for, once."""
         if holding.complete or holding.gone or holding.record.prefetched_at is not None:
             return
         request = download.request

@@ -41,7 +41,7 @@ from .origins import Origins
 
 logger = structlog.get_logger(__name__)
 
-#: How often a content is begun before its callers are told that what comes does not belong
+#: How often a task is begun before its callers are told that what comes does not belong
 #: together: once, once with what was learnt from that, and once from a single answer of the origin.
 _ATTEMPTS: Final = 3
 
@@ -214,7 +214,7 @@ class Flight:
         if holding is None or holding.gone:
             return
         if isinstance(error, SourceChanged):
-            # Pieces of two contents would be mixed by whoever goes on with this one.
+            # Pieces of two versions would be mixed by whoever goes on with this one.
             self._node.stores.remove(holding, Reason.CHANGED)
         elif not holding.complete:
             holding.failed()

@@ -1,4 +1,4 @@
-"""A content whose length shows at its end: streamed from its origin, then cut into pieces."""
+"""A file whose length shows at its end: streamed from its origin, then cut into pieces."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ BACKOFF: Final = 0.2
 
 
 class Origin:
-    """One content at its origin, asked with one caller's URL and headers.
+    """One file at its origin, asked with one caller's URL and headers.
 
     Args:
         source: The client.
@@ -103,7 +103,7 @@ class Origin:
             self._keep(self._open(None, None, abort))
 
     def take_stream(self) -> SourceBody:
-        """The body that the probe began: all of a content of unknown length. Once."""
+        """The body that the probe began: all of a file of unknown length. Once."""
         stream = self._take()
         if stream is None:
             raise ValueError("no probe has begun to read the content")

@@ -60,7 +60,7 @@ class Reading:
         """Read what was read before; where *body* is then.
 
         Raises:
-            SourceChanged: It is another content.
+            SourceChanged: It is another version.
             SourceFailed: The answer ended, or broke off.
         """
         if self._end is None:

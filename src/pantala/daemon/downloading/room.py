@@ -1,11 +1,11 @@
 """Those who wait for room in a store, in the order in which they came.
 
 Whoever waits holds nothing: neither bytes nor a lease. So those who wait never keep each other
-waiting, and a large content has its turn like a small one: as long as somebody waits, those who
+waiting, and a large task has its turn like a small one: as long as somebody waits, those who
 come later wait behind. Who needs nothing more than what is reserved already goes past.
 
-A content of unknown length is the exception. It holds what has come of it, and needs more to come
-to its end. Such contents go first; when they alone have all that is in use, the youngest is
+A task of unknown length is the exception. It holds what has come of it, and needs more to come
+to its end. Such tasks go first; when they alone have all that is in use, the youngest is
 refused.
 """
 
@@ -55,7 +55,7 @@ class _Waiter:
 
 @dataclass(slots=True, eq=False)
 class _Grower:
-    """A content of unknown length that needs more; *may* says whether to try again."""
+    """A task of unknown length that needs more; *may* says whether to try again."""
 
     holding: Holding
     callers: Callers
@@ -205,7 +205,7 @@ class Room:
                 holding = self._store.open(replace(record, updated_at=self._store.now()))
             lease = holding.lease()
             download.keep(lease)
-            # Of a content that has changed other pieces are missing: the flight will say which.
+            # Of a task that has changed other pieces are missing: the flight will say which.
             if self._store.has_lengths_of(record):
                 holding.reserve(waiter.missing, early=download.delivery.early)
         except DragonflyError as error:

@@ -1,4 +1,4 @@
-"""Contents that were not what a digest says: who gave them, and which were right after all."""
+"""Content that was not what a digest says: who gave them, and which were right after all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Case:
     until: float
     hosts: frozenset[str] = frozenset()
     peers: list[str] = field(default_factory=list)
-    #: What the pieces of a content hash to that the origin was read for, and had.
+    #: What the pieces of a task hash to that the origin was read for, and had.
     confirmed: str = ""
 
 

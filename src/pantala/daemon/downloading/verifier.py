@@ -1,4 +1,4 @@
-"""Whether a content is what its callers' digests say, and what becomes of it if it is not."""
+"""Whether content is what its callers' digests say, and what becomes of it if it is not."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Verifier:
         self._node = node
         self._means = means
         self._engine = engine
-        #: What whole contents hash to, as long as they are held.
+        #: What whole tasks hash to, as long as they are held.
         self._digests: weakref.WeakKeyDictionary[Holding, dict[str, asyncio.Task[Digest]]]
         self._digests = weakref.WeakKeyDictionary()
-        #: Contents that are read from their origins again, because what was here was wrong.
+        #: Tasks that are read from their origins again, because what was here was wrong.
         self._fresh: dict[tuple[Kind, str], asyncio.Task[None]] = {}
 
     async def is_expected(self, download: Download, want: Digest) -> bool:
@@ -76,7 +76,7 @@ class Verifier:
         return True
 
     async def _read_afresh(self, download: Download) -> bool:
-        """Drop a content that is not what it should be, and read the origin; whether that helps.
+        """Drop content that is not what it should be, and read the origin; whether that helps.
 
         Not twice for the same bytes within some minutes, nor when the origin does not answer: a
         digest may be wrong, too, and whoever gives one must not be able to empty the swarm.
@@ -127,7 +127,7 @@ class Verifier:
     async def _fetch_afresh(
         self, request: DownloadRequest, key: tuple[Kind, str], old: str
     ) -> None:
-        """Read all of a content from its origin; *old* is what the one before hashed to."""
+        """Read all of a task from its origin; *old* is what the one before hashed to."""
         whole = replace(request, need_back_to_source=True, prefetch=False)
         try:
             async with self._engine.open(whole) as download:
@@ -147,7 +147,7 @@ class Verifier:
         known = self._digests.setdefault(holding, {})
         if want.algorithm not in known:
             work = self._hash(holding, want.algorithm)
-            known[want.algorithm] = self._node.tasks.start(work, "digest of a content")
+            known[want.algorithm] = self._node.tasks.start(work, "digest of a task")
         try:
             async with asyncio.timeout_at(download.deadline):
                 got = await asyncio.shield(known[want.algorithm])
@@ -157,7 +157,7 @@ class Verifier:
             raise DigestMismatch("the content", want=str(want), got=str(got))
 
     async def _hash(self, holding: Holding, algorithm: str) -> Digest:
-        """Hash a whole content once for all who ask."""
+        """Hash all of the content once for all who ask."""
         state = hasher(algorithm)
         total = holding.total
 

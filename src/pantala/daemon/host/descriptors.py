@@ -1,6 +1,6 @@
 """Descriptors and mappings that this process may have, and what they are for.
 
-Whatever runs out of them fails: a content that cannot be opened, but also the announcing, the
+Whatever runs out of them fails: a task that cannot be opened, but also the announcing, the
 name look-up, the log. So each use has a part of its own, and none may take another's.
 """
 
@@ -34,14 +34,14 @@ class Descriptors:
     """How the descriptors of this process are shared out.
 
     Attributes:
-        contents: For contents in memory, one each.
+        tasks: For tasks in memory, one each.
         connections: For connections that others open to us, on all sockets together: the
             piece server's, the hand-off's, gRPC's and those of metrics and health.
         reserve: For everything else: what we open ourselves to live at all.
-        mappings: Mappings for contents in memory. Not descriptors, but scarce in the same way.
+        mappings: Mappings for tasks in memory. Not descriptors, but scarce in the same way.
     """
 
-    contents: int
+    tasks: int
     connections: int
     reserve: int
     mappings: int
@@ -82,11 +82,11 @@ def doors(connections: int) -> Doors:
 
 
 def share_out(limit: int, mappings: int = _MAPPINGS) -> Descriptors:
-    """Share out *limit* descriptors: about a half to contents, three eighths to connections.
+    """Share out *limit* descriptors: about a half to tasks, three eighths to connections.
 
     Args:
         limit: The soft RLIMIT_NOFILE; below 0 means none.
-        mappings: What vm.max_map_count says. A half of them is for contents; threads, the
+        mappings: What vm.max_map_count says. A half of them is for tasks; threads, the
             interpreter and its libraries need some as well.
     """
     if limit < 0 or limit > _UNLIMITED:

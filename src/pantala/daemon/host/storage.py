@@ -37,7 +37,7 @@ class NodeStorage:
 
     Args:
         config: What the operator wants.
-        shares: What contents in memory may take of descriptors and mappings.
+        shares: What tasks in memory may take of descriptors and mappings.
         executor: Where room is freed.
     """
 
@@ -155,7 +155,7 @@ def _memory(config: DaemonConfig, shares: Descriptors, executor: Executor) -> St
         ),
         NullJournal(),
         clock=time.time,
-        descriptors=shares.contents,
+        descriptors=shares.tasks,
         mappings=shares.mappings,
         pinned_per_user=storage.cache_capacity * storage.cache_pinned_percent // 100,
     )

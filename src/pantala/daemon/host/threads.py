@@ -26,7 +26,7 @@ RECEIVERS: Final = 256
 READERS: Final = 512
 READERS_OF_ONE: Final = 128
 
-#: Threads that ask origins what a content is, and how many of them ask one host.
+#: Threads that ask origins what a file is, and how many of them ask one host.
 PROBERS: Final = 128
 PROBERS_OF_ONE: Final = 32
 
@@ -131,8 +131,8 @@ class Threads:
         receivers: Receive pieces from parents; each is bound by the piece's time limits.
         senders: Send pieces to children.
         readers: Receive from origins.
-        probers: Ask origins what a content is; those who receive must not hold them up.
-        helpers: For what needs only this machine: hash whole contents, and do the like.
+        probers: Ask origins what a file is; those who receive must not hold them up.
+        helpers: For what needs only this machine: hash whole files, and do the like.
         disposer: Gives memory back.
     """
 

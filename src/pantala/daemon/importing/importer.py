@@ -47,7 +47,7 @@ logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds that an imported content may live, at least and at most: 5 minutes to 7 days.
+#: Seconds that an imported file may live, at least and at most: 5 minutes to 7 days.
 TTL: Final = (300.0, 7 * 86400.0)
 
 #: Seconds that an import may take whose caller names no limit: as long as others may fetch.

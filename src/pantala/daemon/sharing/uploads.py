@@ -21,7 +21,7 @@ from pantala.ports import Extent
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
 
-#: Seconds to wait for the version of a content of which nothing is here yet; a child gives a
+#: Seconds to wait for the version of a task of which nothing is here yet; a child gives a
 #: parent up that says nothing for twice as long.
 _VERSION_LIMIT: Final = 5.0
 

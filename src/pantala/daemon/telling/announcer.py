@@ -99,7 +99,8 @@ class Announcer:
         self._telling: dict[TaskAnnouncement, asyncio.Task[None]] = {}
         #: What a bug, or this machine's trouble, has just kept from being told.
         self._wrong: list[Exception] = []
-        self._copies = Copies(schedulers, stores, host_id)
+        #: What is said of imported tasks.
+        self.copies = Copies(schedulers, stores, host_id)
         schedulers.on_trouble = self._soon.set
 
     # -- who we are ----------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Announcer:
     def _share_out(self) -> None:
         self._beliefs.settle()
         self._has_news.set()
-        self._copies.again()
+        self.copies.again()
 
     async def announce_round(self) -> None:
         """Announce this host, as is to be repeated for ever; :meth:`rest` says when."""
@@ -163,7 +164,7 @@ class Announcer:
     def announce(self, holding: Holding) -> None:
         """Say what of a task is here, soon."""
         if policy_of(holding.kind).imported:
-            self._copies.here(holding)
+            self.copies.here(holding)
             return
         self._beliefs.holds((holding.kind, holding.id))
         self._has_news.set()
@@ -171,7 +172,7 @@ class Announcer:
     def damaged(self, holding: Holding) -> None:
         """Say that less of a task is here than was told, soon."""
         if policy_of(holding.kind).imported:
-            self._copies.gone(holding)
+            self.copies.gone(holding)
             return
         self._beliefs.drops((holding.kind, holding.id))
         self.announce(holding)
@@ -185,7 +186,7 @@ class Announcer:
         """Return when what is to be told of a task was heard, or could not be said."""
         key = kind, task_id
         if policy_of(kind).imported:
-            await self._copies.settle(key)
+            await self.copies.settle(key)
             return
         self._begin(only=key)
         if telling := [task for tell, task in self._telling.items() if tell.key == key]:
@@ -202,7 +203,7 @@ class Announcer:
         """Say that a task is here no longer, soon."""
         logger.info("task left", task=holding.id, kind=holding.kind.name, reason=reason.value)
         if policy_of(holding.kind).imported:
-            self._copies.gone(holding)
+            self.copies.gone(holding)
             return
         self._beliefs.drops((holding.kind, holding.id))
         self._has_news.set()
@@ -222,10 +223,6 @@ class Announcer:
         assert address is not None  # noqa: S101  there is a stream
         self._beliefs.spoke(address, (registration.request.kind, registration.task_id))
         return stream
-
-    async def tell_of_copies(self) -> None:
-        """Tell what is to be told of imported tasks, as is to be repeated for ever."""
-        await self._copies.turn()
 
     async def tell_news(self) -> None:
         """Begin to tell what is to be told, as soon as there is anything.

@@ -70,15 +70,17 @@ class Copies:
 
     def again(self) -> None:
         """Schedulers have just been announced to: those that were away may be there."""
-        if self._unsaid:
-            self._news.set()
+        self._news.set()
 
     async def turn(self) -> None:
-        """Say what is to be said, as is to be repeated for ever."""
-        await self._news.wait()
-        self._news.clear()
+        """Say what is to be said, as is to be repeated for ever; :meth:`rest` says when."""
         for word in list(self._unsaid):
             await self._try(word)
+
+    async def rest(self) -> None:
+        """Until there is something new, or somebody who may hear what was not heard."""
+        await self._news.wait()
+        self._news.clear()
 
     async def settle(self, key: TaskKey) -> None:
         """Return when what is to be said of a task was heard, or could not be said."""
