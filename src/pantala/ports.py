@@ -117,7 +117,7 @@ class MemorySink:
 
 
 class Extent(Protocol):
-    """Bytes of a content where they lie, read-only. Hold a lease for as long as you use them.
+    """Bytes of a task where they lie, read-only. Hold a lease for as long as you use them.
 
     What lies on a disk may have to be waited for, and may fail; memory does neither.
 
@@ -261,7 +261,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KnownTask:
-    """What the swarm knows of a content that somebody holds.
+    """What the swarm knows of a task that somebody holds.
 
     Attributes:
         first_piece: Bytes in piece 0; None when it was not told.

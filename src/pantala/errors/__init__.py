@@ -236,12 +236,7 @@ class OutOfSpace(Unavailable):
 
 
 class OutOfDescriptors(OutOfSpace):
-    """Tasks in use have as many descriptors, or mappings, as tasks may have.
-
-    Args:
-        what: Of which there are too few.
-        limit: How many tasks may have.
-    """
+    """Tasks in use have as many descriptors, or mappings (*what*), as tasks may have (*limit*)."""
 
     def __init__(self, what: str, limit: int | None) -> None:
         where = "the limit on open files" if what == "descriptors" else "vm.max_map_count"

@@ -28,7 +28,7 @@ _KIND: Final = Kind.STANDARD
 
 @dataclass
 class Promise:
-    """What the daemon has told anybody of one content.
+    """What the daemon has told anybody of one task.
 
     Attributes:
         path: At the origin.

@@ -55,7 +55,7 @@ def told_piece_length(told: KnownTask, request: DownloadRequest) -> int:
 
 
 class Described(NamedTuple):
-    """What a content is.
+    """What a task is.
 
     Attributes:
         record: As it is to be held.

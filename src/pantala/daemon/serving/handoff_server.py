@@ -75,7 +75,7 @@ class HandoffServer:
     Args:
         config: Who we are and who may ask.
         engine: For downloads.
-        threads: Where contents are read.
+        threads: Where content is read.
         admit: Lets a request in, or raises Busy.
         connections: How many there may be, shared out among the users who call.
         loops: Where it accepts. None: on its own.
