@@ -135,8 +135,12 @@ async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -
 async def test_redis_gone_and_back(redis: RedisServer) -> None:
     """A refusal in words meanwhile, at once; other kinds notice nothing; then all goes on."""
     async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(sharing(redis))
-        a, b, c = [await stack.enter_async_context(Keeper(name, [made.port])) for name in "abc"]
+        patient = sharing(redis, scheduler__gc__replicaGrace="60s")
+        made = await stack.enter_async_context(patient)
+        a, b, c = [
+            await stack.enter_async_context(Keeper(name, [made.port], interval=5.0))
+            for name in "abc"
+        ]
         await a.imports("t", replicas=2)
         await until_kept(a, "t", 2, may_be_away=True)
         begun = await a.begins("u", replicas=1)
