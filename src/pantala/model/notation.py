@@ -1,6 +1,7 @@
 """Ids, digests and ranges as they are written: in requests, headers and on command lines.
 
-A module of its own because ``dfget`` needs it and may import little.
+A module of its own because ``dfget`` needs it and may import little: patterns are compiled when
+they are used.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from pantala.errors import InvalidRequest
 
 _MAX_CRC: Final = 2**32 - 1
 _ENCODED: Final = {
-    "crc32": re.compile(r"[0-9]{1,10}"),
-    "sha256": re.compile(r"[0-9a-f]{64}"),
-    "sha512": re.compile(r"[0-9a-f]{128}"),
+    "crc32": r"[0-9]{1,10}",
+    "sha256": r"[0-9a-f]{64}",
+    "sha512": r"[0-9a-f]{128}",
 }
 ALGORITHMS: Final = tuple(_ENCODED)
 
-_TASK_ID: Final = re.compile(r"[0-9a-f]{64}")
+_TASK_ID: Final = r"[0-9a-f]{64}"
 
-_BOUNDS: Final = re.compile(r"([0-9]*)-([0-9]*)")
+_BOUNDS: Final = r"([0-9]*)-([0-9]*)"
 _WANT_BOUNDS: Final = "want A-B, A- or -N, in bytes"
 
 # 20 digits hold any 64-bit number; more would only serve to make us multiply.
@@ -33,7 +34,7 @@ def check_task_id(text: str) -> str:
     Raises:
         InvalidRequest: Not exactly 64 lower-case hexadecimal digits.
     """
-    if _TASK_ID.fullmatch(text) is None:
+    if re.fullmatch(_TASK_ID, text) is None:
         raise InvalidRequest(f"task id {text[:100]!r}: want 64 lower-case hexadecimal digits")
     return text
 
@@ -64,7 +65,7 @@ def parse_digest(text: str) -> Digest:
     """
     algorithm, _, encoded = text.partition(":")
     pattern = _ENCODED.get(algorithm)
-    if pattern is not None and pattern.fullmatch(encoded):
+    if pattern is not None and re.fullmatch(pattern, encoded):
         if algorithm != "crc32":
             return Digest(algorithm, encoded)
         if int(encoded) <= _MAX_CRC:
@@ -88,7 +89,7 @@ def parse_bounds(text: str) -> tuple[int | None, int | None]:
     >>> parse_bounds("0-9"), parse_bounds("-10")
     ((0, 9), (None, 10))
     """
-    found = _BOUNDS.fullmatch(text)
+    found = re.fullmatch(_BOUNDS, text)
     if found is None or text == "-":
         raise ValueError(_WANT_BOUNDS)
     if max(map(len, found.groups())) > _MAX_DIGITS:
