@@ -9,7 +9,6 @@ import structlog
 
 from pantala.core.policy import policy_of
 from pantala.daemon.config import Backend, DaemonConfig
-from pantala.errors import Unavailable
 from pantala.model.pieces import piece_length_for
 from pantala.model.task import READING, DownloadRequest, Kind, TaskRecord
 from pantala.model.urls import public_url
@@ -126,16 +125,11 @@ class Describing:
         return described or self._by_origin(request, await origins.probe())
 
     async def _by_import(self, request: DownloadRequest) -> Described:
-        """The content as its scheduler has it written down."""
-        known = self._stores.get(self._kind, self._task_id)
-        now = self._stores.now()
-        try:
-            told = await self._schedulers.imported(self._kind, self._task_id)
-        except Unavailable as error:
-            if known is None or not known.complete:
-                raise
-            logger.warning("not compared with the cluster's", task=self._task_id, why=str(error))
-            return Described(replace(known.record, updated_at=now))
+        """The content as its scheduler has it written down.
+
+        Without a scheduler, what is here may be of an earlier import by that name.
+        """
+        told = await self._schedulers.imported(self._kind, self._task_id)
         self.version = told.version
         record = self._record(request, told.content_length, told.piece_length)
         record = replace(record, created_at=told.created_at, ttl=told.ttl)

@@ -15,7 +15,7 @@ from pantala.daemon.downloading.download import Arrived, Download, Overflowed, S
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.host.threads import Threads
 from pantala.daemon.node import Node
-from pantala.errors import TaskNotFound, Unavailable
+from pantala.errors import TaskNotFound
 from pantala.model.ids import check_task_id
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind, PieceRecord, Traffic
@@ -211,16 +211,12 @@ class TaskMethods(ABC):
 
         Raises:
             TaskNotFound: It was imported, and is no more, although a copy may still be here.
-            Unavailable: It was imported, nobody could be asked, and it is not here.
+            Unavailable: It was imported, and nobody who knows could be asked.
         """
-        if not policy_of(kind).imported:
-            return await self._node.schedulers.stat_message(kind, task_id)
-        try:
-            return await self._node.schedulers.describe(kind, task_id)
-        except Unavailable:
-            if self._node.stores.get(kind, task_id) is None:
-                raise
-            return None
+        schedulers = self._node.schedulers
+        if policy_of(kind).imported:
+            return await schedulers.describe(kind, task_id)
+        return await schedulers.stat_message(kind, task_id)
 
     def _held(self, dialect: DaemonDialect, task_id: str) -> Holding:
         """What is held of a task. Raises InvalidRequest, TaskNotFound."""
