@@ -140,7 +140,7 @@ def of_another(
                 seconds.append(time.monotonic() - began)
             if time.monotonic() - began > PATIENCE:
                 raise SystemExit(f"{command}: not within {PATIENCE:g} s")
-            time.sleep(0.01)
+            time.sleep(0.01)  # they are other programs: nothing to wait on but their end
         base = url.removesuffix("/file")
         return Round(seconds, sent(fast, f"{base}/.stats"), 0)
 

@@ -30,7 +30,7 @@ def until(done: Callable[[], bool]) -> float:
     while not done():
         if time.monotonic() - began > PATIENCE:
             raise SystemExit(f"not within {PATIENCE:g} s")
-        time.sleep(0.02)
+        time.sleep(0.02)  # what is waited for happens in other processes
     return time.monotonic() - began
 
 

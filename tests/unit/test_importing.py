@@ -248,7 +248,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     read = ImportFile.read_into
 
     def read_slowly(self: ImportFile, view: memoryview, offset: int) -> int:
-        time.sleep(0.05)
+        time.sleep(0.05)  # that it takes a while is the point
         return read(self, view, offset)
 
     monkeypatch.setattr(ImportFile, "read_into", read_slowly)

@@ -85,7 +85,7 @@ def until_kept(cluster: Cluster, node: Node, task: str, number: int) -> float:
         # A daemon whose scheduler has just come back may not have met it yet.
         if got.code == 0 and got.result["current_persistent_replica_count"] == number:
             return time.monotonic() - began
-        time.sleep(0.1)
+        time.sleep(0.1)  # it happens in other processes
     raise AssertionError(stat(cluster, node, task))
 
 
@@ -106,7 +106,7 @@ def test_a_holder_is_lost_for_good(cluster: Cluster) -> None:
     deadline = time.monotonic() + PATIENCE
     while holders([third], task) != [third]:
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.05)  # it happens in other processes
     until_kept(cluster, second, task, 2)
     second.kill()
     same(export(cluster, third, task, "--digest", f"sha256:{content.digest()}"), content)
@@ -370,7 +370,7 @@ def test_a_disk_that_was_lost(cluster: Cluster) -> None:
     deadline = time.monotonic() + PATIENCE
     while holders([b], task) != [b]:
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.05)  # it happens in other processes
     until_kept(cluster, a, task, 2)
     a.kill()
     same(export(cluster, b, task), content)

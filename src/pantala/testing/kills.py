@@ -139,7 +139,7 @@ class Kills:
         threads = [threading.Thread(target=partial(scene.guarded, work)) for work in works]
         for thread in threads:
             thread.start()
-        time.sleep(scene.random.uniform(0, _SPAN))
+        time.sleep(scene.random.uniform(0, _SPAN))  # the moment is what the dice decide
         scene.killed.set()
         kills_scheduler = scene.random.random() < _SCHEDULER
         kills_daemon = not kills_scheduler or scene.random.random() < 0.5

@@ -208,7 +208,7 @@ class Importer:
                 work = Copying(file, claim.piece, claim.sink)
                 digest = await self._node.threads.helpers.run(work)
                 claim.publish(digest, parent_id=None, traffic=Traffic.LOCAL_PEER)
-            except BaseException:
+            except BaseException:  # whatever it is, the piece is nobody's any more
                 claim.abandon()
                 raise
         for claim in claims:
