@@ -27,10 +27,10 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage(Limits(uploads=2, accusers=2, start=3.0), seed=1)
+        self.stage = Stage(Limits(uploads=2, accusers=2, start=3.0, partners=2), seed=1)
         self.peers: list[Peer] = []
 
-    hosts = st.sampled_from(["a", "b", "c", "d"])
+    hosts = st.sampled_from(["a", "b", "c", "d", "e", "f"])
     tasks = st.sampled_from(["t", "u"])
     picks = st.integers(0, 100)
 
@@ -38,11 +38,20 @@ class Life(RuleBasedStateMachine):
         """One of the peers, living or not."""
         return self.peers[number % len(self.peers)]
 
-    @rule(name=hosts, selfish=st.booleans(), seed=st.booleans(), interval=st.sampled_from([0, 2]))
-    def announce(self, name: str, *, selfish: bool, seed: bool, interval: int) -> None:
+    @rule(
+        name=hosts,
+        selfish=st.booleans(),
+        seed=st.booleans(),
+        interval=st.sampled_from([0, 2]),
+        idc=st.sampled_from(["", "i", "I", "k"]),
+        version=st.sampled_from(["pantala/0", "2.3.4"]),
+    )
+    def announce(
+        self, name: str, interval: int, idc: str, version: str, *, selfish: bool, seed: bool
+    ) -> None:
         """A host comes, or changes."""
         facts: dict[str, Any] = {"disable_shared": selfish, "type": int(seed)}
-        self.stage.host(name, interval=interval, **facts)
+        self.stage.host(name, interval=interval, idc=idc, version=version, **facts)
 
     @rule(
         host=hosts,
@@ -108,6 +117,15 @@ class Life(RuleBasedStateMachine):
                 self.stage.world.piece(peer, 1.0, parent.id, self.stage.now)
             else:
                 self.stage.world.piece_failed(peer, parent.id, self.stage.now)
+
+    @precondition(lambda self: self.peers)
+    @rule(number=picks)
+    def hear(self, number: int) -> None:
+        """A peer is told of its new partners."""
+        peer = self.pick(number)
+        news = self.stage.world.take_news(peer)
+        assert all(peer.partners[partner.id] is partner for partner in news)
+        assert not self.stage.world.take_news(peer)
 
     @precondition(lambda self: self.peers)
     @rule(number=picks)

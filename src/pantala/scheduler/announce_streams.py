@@ -166,7 +166,9 @@ class AnnounceStream:
         while True:
             decision = decide(self._world, peer, time.monotonic(), self._all.chance)
             match decision:
-                case Parents(parents):
+                case Parents(
+                    parents
+                ):  # of partners nothing is told yet: they are no way to the source
                     self._all.metrics.scheduled(time.monotonic() - began)
                     candidates = tuple(convert.candidate(parent) for parent in parents)
                     return announce.CandidateParents(candidates)

@@ -34,6 +34,8 @@ class Stage:
     Attributes:
         kind: Of those tasks whose kind is not said.
         changed: Tasks whose waiters were woken, in order.
+        orphans: Peers that lost their last parent, in order.
+        news: Peers that got a partner of which they had not heard, in order.
     """
 
     kind = Kind.CACHE
@@ -46,7 +48,15 @@ class Stage:
         rules: Mapping[Kind, Rules] = RULES,
     ) -> None:
         self.changed: list[Task] = []
-        self.world = World(limits or Limits(), self.changed.append, rules)
+        self.orphans: list[Peer] = []
+        self.news: list[Peer] = []
+        self.world = World(
+            limits or Limits(),
+            self.changed.append,
+            rules,
+            on_orphan=self.orphans.append,
+            on_partner=self.news.append,
+        )
         self.now = 1000.0
         self.rng = Random(seed)
         self._numbers = itertools.count()
@@ -126,6 +136,34 @@ class Stage:
                 assert edge.parent.children[peer.id] is edge
                 assert self.world.peers[edge.parent.key] is edge.parent
             assert not peer.parents or peer.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING)
+            _check_partners(self.world, peer)
+
+
+def _check_partners(world: World, peer: Peer) -> None:
+    assert len(peer.partners) <= 2 * world.limits.partners
+    assert peer.unheard.items() <= peer.partners.items()
+    for partner_id, partner in peer.partners.items():
+        assert world.peers[partner.key] is partner
+        assert (partner_id, partner.task) == (partner.id, peer.task)
+        assert partner.partners[peer.id] is peer
+        assert partner.host is not peer.host
+        assert partner_id not in peer.blocked
+    if peer.partners:
+        assert peer.host.facts.is_ours
+        assert not peer.host.facts.disable_shared
+        assert not peer.distrusted
+        assert peer.state is not PeerState.FAILED
+
+
+def _is_sociable(world: World, peer: Peer) -> bool:
+    told = peer.state is PeerState.RECEIVED_NORMAL and bool(peer.parents)
+    return (
+        peer.host.facts.is_ours
+        and not peer.host.facts.disable_shared
+        and not peer.distrusted
+        and len(peer.partners) < 2 * world.limits.partners
+        and (told or peer.state is PeerState.RUNNING)
+    )
 
 
 def _is_below_itself(peer: Peer) -> bool:
@@ -142,6 +180,10 @@ def _is_below_itself(peer: Peer) -> bool:
 def _check_task(world: World, task: Task) -> None:
     assert all(world.peers[peer.key] is peer for peer in task.peers.values())
     assert set(task.holders) == {peer for peer in task.peers.values() if _is_holder(peer)}
+    sociable = {peer for peer in task.peers.values() if _is_sociable(world, peer)}
+    assert set(task.sociable) == sociable
+    for peer in sociable:
+        assert task.sociable.group_of(peer) == peer.host.facts.idc.lower()
     assert task.at_origin == {
         peer.id for peer in task.peers.values() if peer.state is PeerState.BACK_TO_SOURCE
     }

@@ -5,12 +5,14 @@
 - :mod:`.costs`: how long a peer's pieces took
 - :mod:`.shape`: how a task is cut
 - :mod:`.votes`: which shape counts if holders do not agree
+- :mod:`.pool`: members in groups, of which one is drawn mostly from its own
 - :mod:`.entities`: hosts, tasks and peers
 - :mod:`.arrivals`: what comes to be when a host announces itself, or a peer registers
 - :mod:`.holders`: where a peer counts in its task, and who hears of it
 - :mod:`.blame`: whose fault it was
 - :mod:`.room`: how much is kept of them
 - :mod:`.edges`: who is whose parent, and what that costs a host
+- :mod:`.partners`: who exchanges pieces with whom, both ways
 - :mod:`.seeds`: which seed fetches a task from its origin
 - :mod:`.world`: all of them, and everything that can happen to them
 - :mod:`.owners`: whose a host is

@@ -11,6 +11,10 @@ So of any number of peers that come at once for a task that nobody has, one goes
 When that one fails, the first of the others to look again is sent in its place; but after a few
 such failures the origin is left alone for a while.
 
+Parents never make a circle, so there is always one who is nearer to the source. With them a peer of
+ours gets partners, who fetch the same at the same time, in circles as they like: nobody waits for
+these (:mod:`.partners`). They are no step: whoever has partners alone has no way to the source.
+
 Priorities are Dragonfly's: 0, 4, 5, 6 all steps; 3 without 4; 2 only 2 and 3; 1 is forbidden.
 """
 
@@ -26,14 +30,12 @@ from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
 
 from .entities import AT_WORK, OVER, Host, Peer, Task, Trigger
 from .evaluate import evaluate
+from .partners import find_partners
 from .rules import Limits
-from .states import PeerState
+from .states import MAY_HAVE_PARENTS, PeerState
 from .world import World
 
 _NO_SEED: Final = 3
-
-#: A peer may be given parents in these states only.
-_MAY_HAVE_PARENTS: Final = frozenset({PeerState.RECEIVED_NORMAL, PeerState.RUNNING})
 
 #: Seconds after which a peer looks again whether a busy parent has become free.
 _LOOK_AGAIN: Final = 0.5
@@ -41,9 +43,15 @@ _LOOK_AGAIN: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Parents:
-    """Fetch from these, best first. They are linked."""
+    """Fetch from these, best first. They are linked.
+
+    Attributes:
+        parents: Each is nearer to the source.
+        partners: To exchange pieces with: all that it has, but for those that are its parents.
+    """
 
     parents: tuple[Peer, ...]
+    partners: tuple[Peer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +101,16 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
         NotFound: Its priority allows only peers, and there are none.
     """
     world.link([], peer)
-    if peer.registration.request.need_back_to_source or peer.state not in _MAY_HAVE_PARENTS:
+    if peer.registration.request.need_back_to_source or peer.state not in MAY_HAVE_PARENTS:
         return _to_source(world, peer, now, "the peer asked for it")
     below = peer.hosts_below()
     parents = find_candidates(world.limits, peer, below, chance)
     if parents:
         world.link(parents, peer)
+        partners = world.introduce(peer, find_partners(world.limits, peer, chance))
         world.expect(peer, now + world.limits.start)
         peer.waiting_since = None
-        return Parents(tuple(parents))
+        return Parents(tuple(parents), partners)
     until = _somebody_coming(world, peer, below, now)
     if until is not None:
         peer.waiting_since = None

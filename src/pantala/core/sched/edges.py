@@ -42,3 +42,11 @@ def disconnect_parents(child: Peer) -> None:
     """*child* fetches from nobody any more; its parents' hosts are charged no longer."""
     for edge in list(child.parents.values()):
         disconnect(edge)
+
+
+def disconnect_children(parent: Peer) -> list[Peer]:
+    """Nobody fetches from *parent* any more. Returns who did."""
+    edges = list(parent.children.values())
+    for edge in edges:
+        disconnect(edge)
+    return [edge.child for edge in edges]

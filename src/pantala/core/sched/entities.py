@@ -1,7 +1,8 @@
-"""Hosts, tasks and peers, and who is whose parent. Only the world changes them.
+"""Hosts, tasks and peers, and who is whose parent, or partner. Only the world changes them.
 
     Host 1 ── n Peer n ── 1 Task          a peer is one attempt of a host at a task
     Peer n ── n Peer                      an edge: the child fetches pieces from the parent
+    Peer n ── n Peer                      partners: each fetches pieces from the other
 
 Times are seconds on the clock that the world's caller reads; they only go forward.
 """
@@ -20,6 +21,7 @@ from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
 
 from .costs import Costs
+from .pool import Pool
 from .rules import Rules
 from .shape import Shape
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
@@ -160,7 +162,9 @@ class Task:
     peers: dict[str, Peer] = field(default_factory=dict)
     #: All and only those peers that have content or get some, on hosts that share.
     holders: SampleSet[Peer] = field(default_factory=SampleSet)
-    #: For which shapes those of them vouch that have finished, or are at the origin.
+    #: All and only those peers that may be given to others as partners, by their data centres.
+    sociable: Pool[Peer] = field(default_factory=Pool)
+    #: For which shapes those of the holders vouch that have finished, or are at the origin.
     votes: Votes = field(default_factory=Votes)
     #: Ids of all and only those peers that are at the origin now.
     at_origin: set[str] = field(default_factory=set)
@@ -214,7 +218,11 @@ class Peer:
     #: Edges to its parents, and to its children, by the other's id. Never a circle.
     parents: dict[str, Edge] = field(default_factory=dict)
     children: dict[str, Edge] = field(default_factory=dict)
-    #: Peers that it must not be given as parents: itself, and those that failed it.
+    #: Peers with which it exchanges pieces, by id; it is among theirs. Circles are free here.
+    partners: dict[str, Peer] = field(default_factory=dict)
+    #: Those of them of which it has not been told.
+    unheard: dict[str, Peer] = field(default_factory=dict)
+    #: Peers that it must not be given: itself, and those that failed it.
     blocked: set[str] = field(default_factory=set)
     #: Accounts of hosts whose peers it failed, since the last that it served; of hosts of its own
     #: account their ids.

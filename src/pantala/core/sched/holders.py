@@ -2,9 +2,9 @@
 
 A task keeps collections of its peers, so that no choice has to look at all of them: who has content
 or gets some, for which shapes those vouch, who is at the origin, who was told to start. All of it
-follows from the states of peers and hosts. So after each change of one of these the world calls
-:meth:`Holders.settle` or :meth:`Holders.refresh`, which set right what has become wrong, and may be
-called once too often.
+follows from the states of peers and hosts, as does who may have partners (:mod:`.partners`). So
+after each change of one of these the world calls :meth:`Holders.settle` or :meth:`Holders.refresh`,
+which set right what has become wrong, and may be called once too often.
 
 Peers that wait for a task are told whenever it gets or loses a holder, or whoever was on the way to
 it has started or never will. They are told *after* the change, and look anew themselves.
@@ -14,20 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .edges import disconnect_parents
+from .edges import disconnect_children, disconnect_parents
 from .entities import Peer, Task
-from .states import PeerState
+from .partners import Partners
+from .states import MAY_HAVE_PARENTS, PeerState
 
 
 class Holders:
     """Keeps the collections of tasks true to their descriptions.
 
     Args:
+        partners: Settled with each peer.
         on_change: Called with a task when peers that wait for it should look again.
+        on_orphan: Called with a peer that had parents, and by no doing of its own has none.
     """
 
-    def __init__(self, on_change: Callable[[Task], None]) -> None:
+    def __init__(
+        self,
+        partners: Partners,
+        on_change: Callable[[Task], None],
+        on_orphan: Callable[[Peer], None],
+    ) -> None:
+        self._partners = partners
         self._on_change = on_change
+        self._on_orphan = on_orphan
 
     def settle(self, peer: Peer) -> None:
         """After a move: who is its parent, where it is counted, and who should know."""
@@ -39,6 +49,17 @@ class Holders:
             disconnect_parents(peer)
         self.started(peer)
         self.refresh(peer)
+        if peer.state in (PeerState.FAILED, PeerState.LEAVE):
+            self._abandon_children(peer)
+
+    def _abandon_children(self, peer: Peer) -> None:
+        """Nobody is to wait for what *peer* will not bring."""
+        children = disconnect_children(peer)
+        for child in children:
+            self.refresh(child)
+        for child in children:
+            if not child.parents and child.state in MAY_HAVE_PARENTS:
+                self._on_orphan(child)
 
     def started(self, peer: Peer) -> None:
         """Nobody waits for *peer* to begin any more, if anybody did."""
@@ -55,6 +76,7 @@ class Holders:
         else:
             task.holders.discard(peer)
         _vote(peer, vouches=after and peer.state is not PeerState.RUNNING)
+        self._partners.settle(peer)
         if before != after:
             self._on_change(task)
 

@@ -82,6 +82,8 @@ class Limits:
     Attributes:
         candidates: Parents offered to a peer at most.
         sample: Parents compared at most.
+        partners: Peers that a peer is given to exchange pieces with. It is given to others, too,
+            until it has twice as many. With its parents it has about 16.
         back_to_source: Peers of one task at the origin at most.
         origin_failures: After so many hosts failed at the origin, no other is sent there...
         origin_memory: ...until this long after.
@@ -110,6 +112,7 @@ class Limits:
 
     candidates: int = 3
     sample: int = 15
+    partners: int = 13
     back_to_source: int = 200
     origin_failures: int = 4
     origin_memory: float = 60.0

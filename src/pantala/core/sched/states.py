@@ -53,6 +53,10 @@ class PeerState(StrEnum):
     LEAVE = "Leave"
 
 
+#: In these states a peer may have parents.
+MAY_HAVE_PARENTS: Final = frozenset({PeerState.RECEIVED_NORMAL, PeerState.RUNNING})
+
+
 class PeerEvent(StrEnum):
     """What happens to a peer."""
 

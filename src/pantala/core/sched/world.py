@@ -22,9 +22,10 @@ from pantala.model.task import Kind
 from .arrivals import UNKNOWN, credentials_of, new_host, new_peer, new_task
 from .blame import blame_origin, blame_parent, block
 from .costs import Costs
-from .edges import connect, disconnect, disconnect_parents
+from .edges import connect, disconnect_parents
 from .entities import OVER, Caller, Host, Peer, PeerKey, Task, TaskKey
 from .holders import Holders
+from .partners import Partners
 from .room import Room
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
@@ -38,6 +39,8 @@ class World:
         limits: How far to go.
         on_change: Called with a task when peers that wait for it should look again.
         rules: The kinds of task that are served.
+        on_orphan: Called with a peer that had parents, and by no doing of its own has none.
+        on_partner: Called with a peer that has got a partner of which it has not heard.
     """
 
     def __init__(
@@ -45,13 +48,17 @@ class World:
         limits: Limits,
         on_change: Callable[[Task], None],
         rules: Mapping[Kind, Rules] = RULES,
+        *,
+        on_orphan: Callable[[Peer], None] = lambda _peer: None,
+        on_partner: Callable[[Peer], None] = lambda _peer: None,
     ) -> None:
         self.limits = limits
         self.hosts: dict[str, Host] = {}
         self.tasks: dict[TaskKey, Task] = {}
         self.peers: dict[PeerKey, Peer] = {}
         self._on_change = on_change
-        self._holders = Holders(on_change)
+        self._partners = Partners(limits, on_partner)
+        self._holders = Holders(self._partners, on_change, on_orphan)
         self._rules = rules
         self.seeds = Seeds()
         self.room = Room(limits)
@@ -72,11 +79,11 @@ class World:
             self.room.admit_host(caller.account)
             self._met += 1
             host = self.hosts[facts.id] = new_host(facts, limit, caller, self._met, now)
-        before = host.facts
+        before = _sharing(host.facts)
         host.facts, host.upload_limit = facts, limit
         host.updated_at = host.heard_at = now
         self.seeds.update(host)
-        if (before.disable_shared, before.is_seed) != (facts.disable_shared, facts.is_seed):
+        if before != _sharing(facts):
             for peers in host.peers.values():
                 for peer in peers.values():
                     self._holders.refresh(peer)
@@ -228,10 +235,7 @@ class World:
             task.machine.fire(TaskEvent.FAIL)
 
     def remove_peer(self, peer: Peer) -> None:
-        """Forget a peer; its children are without it at once."""
-        children = [edge.child for edge in peer.children.values()]
-        for child in children:
-            disconnect(child.parents[peer.id])
+        """Forget a peer; its children and partners are without it at once."""
         peer.machine.fire(PeerEvent.LEAVE)
         self._holders.settle(peer)
         task, host = peer.task, peer.host
@@ -241,8 +245,6 @@ class World:
         if not host.peers[task.key]:
             del host.peers[task.key]
         self.room.peer_left(host.account, peer.registration)
-        for child in children:
-            self._holders.refresh(child)
         if not task.peers:
             oldest = self.room.task_idle(task.key)
             if oldest is not None:
@@ -276,14 +278,25 @@ class World:
         gets it any more. Its own download may go on.
         """
         peer.updated_at = peer.task.updated_at = now
-        parent = block(peer, parent_id)
+        parent = self.block(peer, parent_id)
         if parent is not None and parent is not peer:
             blame_parent(parent, peer, self.limits)
             self._holders.refresh(parent)
 
-    def block(self, peer: Peer, parent_id: str) -> None:
-        """Never give *peer* that parent again."""
-        block(peer, parent_id)
+    def block(self, peer: Peer, parent_id: str) -> Peer | None:
+        """Never give *peer* that one again. Returns it, if it is there."""
+        other = block(peer, parent_id)
+        if other is not None:
+            self._partners.part(peer, other)
+        return other
+
+    def introduce(self, peer: Peer, others: list[Peer]) -> tuple[Peer, ...]:
+        """See :meth:`.Partners.introduce`."""
+        return self._partners.introduce(peer, others)
+
+    def take_news(self, peer: Peer) -> tuple[Peer, ...]:
+        """See :meth:`.Partners.take_news`."""
+        return self._partners.take_news(peer)
 
     def link(self, parents: list[Peer], child: Peer) -> None:
         """*parents* shall serve *child*, and no others."""
@@ -379,3 +392,8 @@ class World:
             idle = other.state is PeerState.SUCCEEDED and not other.children
             if other is not peer and idle and peer.absorb(other):
                 self.remove_peer(other)
+
+
+def _sharing(facts: HostFacts) -> tuple[object, ...]:
+    """What of a host decides where its peers count, and with whom they exchange."""
+    return facts.disable_shared, facts.is_seed, facts.is_ours, facts.idc

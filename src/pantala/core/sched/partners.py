@@ -1,0 +1,164 @@
+"""Peers that fetch the same at the same time and exchange pieces, each from the other.
+
+Parents make a tree: that there is one who is nearer to the source keeps everybody from waiting for
+nobody. Partners come on top of that, and among them circles are free. They need nobody's leave, for
+nobody waits for them, and cost no host a place: what two exchange, neither fetches from a parent.
+
+A parent that is under way itself may be its child's partner, too, and fetches from it what it has
+from others. Of two who are alone with a seed, the second is the first one's only partner.
+
+Only daemons of ours know what to do with them. A peer is given some together with its parents, and
+those hear of it in turn. So the relation has always two sides, and whoever leaves it, leaves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from pantala.core.sample import Chance
+
+from .entities import Peer
+from .pool import Pool
+from .rules import Limits
+from .states import PeerState
+
+#: In these states a peer keeps what partners it has. One that has everything is the best of them.
+_MAY_KEEP: Final = frozenset(
+    {
+        PeerState.RECEIVED_NORMAL,
+        PeerState.RUNNING,
+        PeerState.BACK_TO_SOURCE,
+        PeerState.SUCCEEDED,
+    }
+)
+
+#: A peer has at most so many times the partners that it is given: others are given it.
+_ROOM: Final = 2
+
+#: Members looked at for each that is wanted: some are of another version, or want another part.
+_TRIES: Final = 4
+
+#: Of four partners so many are of the peer's own data centre. The links between these are thin, but
+#: what has crossed one spreads behind it.
+_NEAR_OF_FOUR: Final = 3
+
+
+class Partners:
+    """Keeps what is said of partners in :mod:`.entities` true.
+
+    Args:
+        limits: How many.
+        on_news: Called with a peer that has got one, of which it has not heard.
+    """
+
+    def __init__(self, limits: Limits, on_news: Callable[[Peer], None]) -> None:
+        self._limits = limits
+        self._on_news = on_news
+
+    def settle(self, peer: Peer) -> None:
+        """After a change of *peer* or its host: may it have partners, and be given as one?"""
+        facts = peer.host.facts
+        keeps = (
+            facts.is_ours
+            and not facts.disable_shared
+            and not peer.distrusted
+            and peer.state in _MAY_KEEP
+        )
+        if not keeps:
+            for other in list(peer.partners.values()):
+                self.part(peer, other)
+        full = len(peer.partners) >= _ROOM * self._limits.partners
+        if keeps and not full and _is_under_way(peer):
+            peer.task.sociable.add(peer, facts.idc.lower())
+        else:
+            peer.task.sociable.discard(peer)
+
+    def introduce(self, peer: Peer, others: list[Peer]) -> tuple[Peer, ...]:
+        """*peer* gets *others* as partners, too, and they it, who hear of it later.
+
+        Returns:
+            All that it has beside its parents, of which it is to be told now.
+        """
+        for other in others:
+            peer.partners[other.id] = other
+            other.partners[peer.id] = other.unheard[peer.id] = peer
+            self.settle(other)
+            self._on_news(other)
+        self.settle(peer)
+        peer.unheard.clear()
+        return _beside_parents(peer, peer.partners)
+
+    def take_news(self, peer: Peer) -> tuple[Peer, ...]:
+        """The partners of which *peer* has not been told, nor as parents: it is told now."""
+        news = _beside_parents(peer, peer.unheard)
+        peer.unheard.clear()
+        return news
+
+    def part(self, one: Peer, other: Peer) -> None:
+        """They are partners no more, if they were."""
+        if one.partners.pop(other.id, None) is not None:
+            del other.partners[one.id]
+            one.unheard.pop(other.id, None)
+            other.unheard.pop(one.id, None)
+            self.settle(one)
+            self.settle(other)
+
+
+def find_partners(limits: Limits, peer: Peer, chance: Chance) -> list[Peer]:
+    """Those to be given to *peer* in addition to the partners that it has.
+
+    They are drawn at random among those that have room, and most of them from its own data centre.
+    """
+    pool = peer.task.sociable
+    wanted = limits.partners - len(peer.partners)
+    if wanted <= 0 or peer not in pool:
+        return []
+    taken = {peer.host.id}
+    taken.update(partner.host.id for partner in peer.partners.values())
+    group = pool.group_of(peer)
+    near = -(-wanted * _NEAR_OF_FOUR // 4) if pool.has_others(group) else wanted
+    found: list[Peer] = []
+    _take(pool.near(group, chance, _TRIES * near), near, peer, taken, found)
+    if near < wanted:
+        _take(_far(pool, group, chance, _TRIES * (wanted - near)), wanted, peer, taken, found)
+    return found
+
+
+def _far(pool: Pool[Peer], group: str, chance: Chance, most: int) -> Iterator[Peer]:
+    """Up to so many of all, and of these those that are not of *group* first."""
+    own = []
+    for each in pool.anywhere(chance, most):
+        if pool.group_of(each) == group:
+            own.append(each)
+        else:
+            yield each
+    yield from own
+
+
+def _take(drawn: Iterator[Peer], most: int, peer: Peer, taken: set[str], found: list[Peer]) -> None:
+    """Add those *drawn* that fit to those *found*, one of a host, until there are *most*."""
+    for other in drawn:
+        if len(found) >= most:
+            return
+        host_id = other.host.id
+        if (
+            host_id not in taken
+            and other.id not in peer.blocked
+            and peer.id not in other.blocked
+            and other.shape == peer.shape
+            and other.overlaps(peer)
+        ):
+            taken.add(host_id)
+            found.append(other)
+
+
+def _beside_parents(peer: Peer, partners: dict[str, Peer]) -> tuple[Peer, ...]:
+    return tuple(each for each in partners.values() if each.id not in peer.parents)
+
+
+def _is_under_way(peer: Peer) -> bool:
+    """Whether it was told its parents, and is not over."""
+    if peer.state is PeerState.RECEIVED_NORMAL:
+        return bool(peer.parents)
+    return peer.state is PeerState.RUNNING

@@ -1,0 +1,313 @@
+"""core/sched/partners.py: who exchanges pieces with whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from pantala.core.sched.choose import Parents, ToSource, Wait
+from pantala.core.sched.entities import Peer
+from pantala.core.sched.expire import sweep_peers
+from pantala.core.sched.rules import RULES, Limits
+from pantala.core.sched.states import PeerState
+from pantala.model.pieces import ByteRange
+from pantala.testing.stage import MIB, Stage
+
+
+@pytest.fixture(
+    params=[kind for kind, rules in RULES.items() if rules.from_source],
+    ids=lambda kind: kind.name,
+    autouse=True,
+)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds for one kind of task holds for all that fetch from an origin."""
+    monkeypatch.setattr(Stage, "kind", request.param)
+
+
+def started(stage: Stage, *names: str, **said: Any) -> list[Peer]:
+    """Peers of these hosts, who are under way; somebody is at the origin."""
+    if not stage.world.peers:
+        stage.source("source")
+    return [stage.child(name, **said) for name in names]
+
+
+def told(stage: Stage, peer: Peer) -> list[Peer]:
+    """The partners of *peer*, which gets parents; it is told of all."""
+    decision = stage.decide(peer)
+    assert isinstance(decision, Parents)
+    listed = [each.id for each in (*decision.parents, *decision.partners)]
+    assert len(set(listed)) == len(listed)
+    assert set(peer.partners) <= set(listed)
+    return list(peer.partners.values())
+
+
+def test_who_comes_at_the_same_time_is_a_partner() -> None:
+    """The newcomer is told of those who are under way, and they of it; once."""
+    stage = Stage()
+    first, second = started(stage, "a", "b")
+    assert first.partners == {second.id: second}
+    assert stage.news == [first]
+    third = stage.register("c")
+    assert told(stage, third) == [*third.partners.values()]
+    assert set(third.partners) == {first.id, second.id}
+    assert stage.world.take_news(first) == (second, third)
+    assert stage.world.take_news(first) == ()
+    assert stage.world.take_news(third) == ()  # it had that with its answer
+    stage.check()
+
+
+def test_a_parent_is_told_of_once() -> None:
+    """As a parent; and it hears of the child that may give it something."""
+    stage = Stage(Limits(candidates=1))
+    first = started(stage, "a")[0]
+    child = stage.register("b")
+    (source,) = first.parents
+    stage.world.block(child, source)
+    assert stage.decide(child) == Parents((first,), ())
+    assert child.partners == {first.id: first}
+    assert stage.world.take_news(first) == (child,)
+    # The other way round: a child that is drawn by its parent knows it already.
+    stage.world.block(first, child.id)
+    first.blocked.discard(child.id)
+    stage.decide(first)
+    assert child.partners == {first.id: first}
+    assert stage.world.take_news(child) == ()
+    stage.check()
+
+
+def test_there_are_no_circles_of_parents_and_plenty_of_partners() -> None:
+    """Of some that came one after another each exchanges with each."""
+    stage = Stage()
+    peers = started(stage, *"abcdef")
+    for peer in peers:
+        assert {peer.id, *peer.partners} == {each.id for each in peers}
+    stage.check()  # that is where circles of parents show
+
+
+def test_at_the_origin_or_through_it_is_a_parent_only() -> None:
+    """Nobody gets it as a new partner; but who had it keeps it."""
+    stage = Stage()
+    first, second = started(stage, "a", "b")
+    stage.world.start_back_to_source(first, stage.now)
+    stage.world.finish(second, stage.now)
+    third = stage.register("c")
+    assert told(stage, third) == []
+    assert first.partners == {second.id: second}
+    stage.check()
+
+
+@pytest.mark.parametrize("how", ["fail", "remove_peer", "remove_host"])
+def test_who_is_gone_is_nobodys_partner(how: str) -> None:
+    """At once, told of or not."""
+    stage = Stage()
+    first, second = started(stage, "a", "b")
+    if how == "fail":
+        stage.world.fail(second, stage.now)
+    elif how == "remove_peer":
+        stage.world.remove_peer(second)
+    else:
+        stage.world.remove_host(second.host)
+    assert first.partners == {}
+    assert stage.world.take_news(first) == ()
+    stage.check()
+
+
+def test_one_that_has_not_been_told_anything_is_none() -> None:
+    """It may be sent to the origin yet."""
+    stage = Stage()
+    stage.source("source")
+    stage.register("a")
+    assert told(stage, stage.register("b")) == []
+    told_only = stage.register("c")
+    stage.decide(told_only)
+    assert told_only.state is PeerState.RECEIVED_NORMAL
+    assert told_only in told(stage, stage.register("d"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"version": "2.3.4"}, {}),
+        ({"disable_shared": True}, {}),
+        ({}, {"content_length": 11 * MIB}),
+        ({}, {"range": ByteRange(8, 4)}),
+    ],
+    ids=["stock", "selfish", "another version", "another part"],
+)
+def test_who_does_not_fit_is_none(facts: dict[str, Any], said: dict[str, Any]) -> None:
+    """To either side."""
+    stage = Stage()
+    stage.host("a", **facts)
+    stage.source("source")
+    stage.source("other", **said)
+    odd = stage.child("a", **said)
+    assert told(stage, stage.register("b", range=ByteRange(0, 4))) == []
+    assert odd.partners == {}
+    again = stage.register("a", **said)
+    assert told(stage, again) == []
+
+
+def test_a_stock_peer_gets_what_it_always_got() -> None:
+    """Parents only, in a task full of ours."""
+    stage = Stage()
+    started(stage, *"abcdefgh")
+    stage.host("stock", version="2.3.4")
+    decision = stage.decide(stage.register("stock"))
+    assert isinstance(decision, Parents)
+    assert (len(decision.parents), decision.partners) == (3, ())
+    stage.check()
+
+
+def test_two_peers_of_a_host_are_none() -> None:
+    """Nor does one get two of another host."""
+    stage = Stage()
+    first = started(stage, "a")[0]
+    again = stage.child("a", range=ByteRange(0, 5))
+    assert (first.partners, again.partners) == ({}, {})
+    assert len(told(stage, stage.register("b"))) == 1
+    stage.check()
+
+
+def test_who_failed_one_is_its_partner_no_more() -> None:
+    """Nor ever again, whichever of the two asks."""
+    stage = Stage()
+    first, second = started(stage, "a", "b")
+    stage.world.piece_failed(first, second.id, stage.now)
+    assert first.partners == second.partners == {}
+    assert told(stage, first) == told(stage, second) == []
+    stage.check()
+
+
+def test_who_failed_many_is_nobodys() -> None:
+    """It is distrusted."""
+    stage = Stage(Limits(accusers=2))
+    bad, *others = (stage.child(name) for name in ["bad", "b", "c", "d"] if stage.source("s"))
+    for number, other in enumerate(others[:2]):
+        other.host.account = f"10.1.0.{number}"
+        stage.world.piece_failed(other, bad.id, stage.now)
+    assert bad.distrusted
+    assert bad.partners == {}
+    stage.check()
+
+
+def test_a_host_that_stops_sharing_has_none() -> None:
+    """As soon as it says so; and when it shares again, it may get some."""
+    stage = Stage()
+    first, second = started(stage, "a", "b")
+    stage.host("a", disable_shared=True)
+    assert second.partners == {}
+    stage.check()
+    stage.host("a")
+    assert first in told(stage, second)
+
+
+def test_each_has_room_for_twice_as_many() -> None:
+    """A newcomer gets as many as are wanted, and none who has no room."""
+    stage = Stage(Limits(partners=2))
+    peers = started(stage, *(f"h{number}" for number in range(40)))
+    assert max(len(peer.partners) for peer in peers) == 4
+    assert all(len(peer.partners) >= 2 for peer in peers[2:])
+    stage.check()
+
+
+def test_who_asks_again_gets_new_ones_for_those_that_it_blocked() -> None:
+    """It is told of all that it has, and of none that it blocked."""
+    stage = Stage(Limits(partners=3))
+    peers = started(stage, *(f"h{number}" for number in range(9)))
+    peer = peers[-1]
+    blocked = list(peer.partners)[:2]
+    (kept,) = list(peer.partners)[2:]
+    for each in blocked:
+        stage.world.block(peer, each)
+    again = [each.id for each in told(stage, peer)]
+    assert kept in again
+    assert len(again) == 3
+    assert not set(blocked) & set(again)
+    stage.check()
+
+
+def test_most_are_of_the_own_data_centre() -> None:
+    """About three of four; a link between two is crossed, but rarely."""
+    stage = Stage(Limits(partners=8))
+    stage.source("source")
+    for number in range(200):
+        stage.host(f"h{number}", idc="iK"[number % 2])
+        stage.child(f"h{number}")
+    counts: Counter[bool] = Counter()
+    for number in range(40):
+        stage.host(f"x{number}", idc="IK"[number % 2])
+        peer = stage.register(f"x{number}")
+        idc = peer.host.facts.idc.lower()
+        counts.update(each.host.facts.idc.lower() == idc for each in told(stage, peer))
+    assert counts.total() == 320
+    assert 0.65 < counts[True] / counts.total() < 0.85
+    stage.check()
+
+
+@pytest.mark.parametrize("idcs", ["i", "j", "", "ijklmnop"])
+def test_wherever_others_are_a_peer_gets_enough(idcs: str) -> None:
+    """All in its data centre, none, or nobody says where."""
+    stage = Stage(Limits(partners=4))
+    stage.source("source")
+    for number in range(24):
+        stage.host(f"h{number}", idc=idcs[number % len(idcs)] if idcs else "")
+        stage.child(f"h{number}")
+    stage.host("x", idc="i")
+    assert len(told(stage, stage.register("x"))) == 4
+
+
+# Orphans
+
+
+@pytest.mark.parametrize("how", ["fail", "remove_peer", "remove_host"])
+def test_who_lost_its_last_parent_is_named(how: str) -> None:
+    """At once, and nobody who has another, or never had one; of the orphans one is sent."""
+    stage = Stage(Limits(candidates=1))
+    parent = stage.source("source")
+    orphans = [stage.child(name) for name in "abc"]
+    for each in orphans:
+        stage.world.link([parent], each)
+    stage.register("d")
+    if how == "remove_host":
+        stage.world.remove_host(parent.host)
+    elif how == "fail":
+        stage.world.fail(parent, stage.now)
+    else:
+        stage.world.remove_peer(parent)
+    assert stage.orphans == orphans
+    decisions = [stage.decide(each) for each in orphans]
+    assert [type(each) for each in decisions] == [ToSource, Wait, Wait]
+    stage.world.start_back_to_source(orphans[0], stage.now)
+    for each in orphans[1:]:
+        decision = stage.decide(each)
+        assert isinstance(decision, Parents)
+        assert set(decision.parents) <= set(orphans) - {each}
+    stage.check()
+
+
+def test_who_has_another_parent_is_no_orphan() -> None:
+    """Nor is who has let go of its parents itself."""
+    stage = Stage()
+    one, other = stage.source("s"), stage.source("t")
+    child = stage.child("a")
+    assert set(child.parents) == {one.id, other.id}
+    stage.world.remove_peer(one)
+    assert stage.orphans == []
+    stage.world.link([], child)
+    stage.world.remove_peer(other)
+    assert stage.orphans == []
+
+
+def test_a_parent_that_failed_keeps_no_child() -> None:
+    """Not even until it is swept away; one that has finished does."""
+    stage = Stage()
+    failed, done = stage.source("s"), stage.source("t")
+    child = stage.child("a")
+    stage.world.fail(failed, stage.now)
+    stage.world.finish(done, stage.now)
+    assert set(child.parents) == {done.id}
+    sweep_peers(stage.world, stage.now)
+    assert stage.orphans == []
+    stage.check()
