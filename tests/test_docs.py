@@ -128,6 +128,7 @@ def test_flags_exist(path: Path) -> None:
     """Each that a document gives to a program is in its help; one that stands alone, in any."""
     document = path.read_text("utf-8")
     everything = " ".join(help_of(name) for name in PROGRAMS) + " --group "  # pip's
+    everything += help_of("python", "-m", "pantala.sim")
     alone = [(everything, flag) for flag in re.findall(r"`(--[a-z][a-z-]*)", document)]
     given = [(help_of(*command), flag) for command, flag in flags_of(document)]
     assert not [f for known, f in given + alone if not re.search(rf"(?<![\w-]){f}(?![\w-])", known)]

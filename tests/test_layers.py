@@ -77,6 +77,11 @@ def test_one_module_knows_the_metrics_library_of_its_program() -> None:
     assert users == {"pantala.daemon.metrics", "pantala.scheduler.metrics"}
 
 
+def test_nothing_is_built_on_the_simulation() -> None:
+    """It runs the code of production, which does not know of it."""
+    assert {i.by for i in imports() if own(i) == "sim"} <= {"sim"}
+
+
 def test_the_test_kit_is_for_tests() -> None:
     """Nothing that is installed for use needs pytest."""
     users = {i.by for i in imports() if own(i) == "testing" or i.name.split(".")[0] == "pytest"}

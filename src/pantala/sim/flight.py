@@ -1,0 +1,389 @@
+"""One download of one host: the transfer that decides, and a model of the shell around it.
+
+It does what ``daemon/downloading/driver.py`` and its neighbours do, with flows instead of sockets.
+What is decided here is decided by :mod:`pantala.core.transfer` and :mod:`pantala.core.pace`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pantala.core import transfer as t
+from pantala.core.pace import Fetching, Pace
+from pantala.errors import DragonflyError, SourceFailed, Unavailable
+from pantala.model import announce
+from pantala.model.announce import Answer, Registration
+from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
+
+from .following import Following
+from .host import Holding, Host, Task
+from .network import Flow
+
+if TYPE_CHECKING:
+    from .scheduler import Stream
+    from .swarm import Swarm
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A fetch under way.
+
+    Attributes:
+        giver: Whose upload it is; None: the origin's.
+        flow: Its bytes; None before they begin, and after the giver has died.
+        begun: When it was asked for.
+        received: Bytes that were here when the giver died; None: none were asked for yet.
+    """
+
+    number: int
+    parent: str | None
+    second: bool
+    giver: Holding | None
+    begun: float
+    flow: Flow | None = None
+    received: int | None = None
+    over: bool = False
+
+
+class Flight:
+    """See the module.
+
+    Args:
+        swarm: Where it takes place.
+        holding: What it fills.
+        peer_id: Its name.
+        for_others: A scheduler has asked this seed for it.
+        then: What the host wants when it is over.
+
+    Attributes:
+        was_heard: The scheduler was told that all is here.
+        over: Nothing more is to be done.
+        failed: Why not all that was wanted is here; ``""`` for no reason.
+        ended: When it was over.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        holding: Holding,
+        peer_id: str,
+        *,
+        for_others: bool = False,
+        then: Sequence[Task] = (),
+    ) -> None:
+        settings = swarm.settings
+        self.swarm = swarm
+        self.holding = holding
+        self.host: Host = holding.host
+        self.peer_id = peer_id
+        self.transfer = t.Transfer(
+            swarm.rng, max_in_flight=settings.in_flight, max_schedules=settings.max_schedules
+        )
+        self.transfer.piece_length = holding.task.piece_length
+        self.pace = Pace()
+        self.begun = swarm.clock.now
+        self.ended: float | None = None
+        self.over = False
+        self.failed = ""
+        self.jobs: dict[tuple[int, bool], Job] = {}
+        self.follows: dict[str, Following] = {}
+        #: The stream to the scheduler, while it is open.
+        self.stream: Stream | None = None
+        #: Reports told, answers heard.
+        self.told = 0
+        self.heard = 0
+        self.for_others = for_others
+        self.then = then
+        self.was_heard = False
+        self._events: deque[t.Event] = deque()
+        self._handling = False
+        self._listening: dict[str, Host] = {}
+        self._saw_something = False
+
+    # -- from begin to end -----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Want all that is not here."""
+        task, here = self.holding.task, self.holding.pieces
+        self.holding.flight = self
+        self.holding.uploads.began()
+        self.swarm.log(self.host.name, "wants", task.number)
+        wanted = {n: True for n in range(task.pieces) if not here >> n & 1}
+        self.on(t.Wanted(wanted))
+        self.swarm.scheduler.open(self, self.registration())
+        if self.swarm.settings.look:
+            self.swarm.clock.after(self.swarm.settings.look, self._look)
+
+    def registration(self, *, comes: bool = False) -> Registration:
+        """How it introduces itself; with *comes* to tell that the content is here or comes."""
+        task = self.holding.task
+        request = DownloadRequest(
+            Kind.CACHE, task.url, need_back_to_source=self.for_others or comes
+        )
+        return Registration(
+            host_id=self.host.facts.id,
+            task_id=task.id,
+            peer_id=self.swarm.new_peer(self.holding) if comes else self.peer_id,
+            request=request,
+            content_length=task.size,
+            piece_length=task.piece_length,
+            piece_count=task.pieces,
+            concurrent_piece_count=self.swarm.settings.in_flight,
+        )
+
+    def _finish(self) -> None:
+        self._stop()
+        if not self.failed and not self.holding.is_whole:
+            self.failed = "it ended before all was here"
+        self.swarm.log(self.host.name, "ends", self.failed or "whole")
+        self.swarm.ended(self)
+
+    def _stop(self) -> None:
+        """Let go of everything."""
+        self.over = True
+        self.ended = self.swarm.clock.now
+        for job in list(self.jobs.values()):
+            self._drop_job(job)
+        for following in list(self.follows.values()):
+            following.end()
+        for name, host in self._listening.items():
+            host.listeners.pop((self, name), None)
+        self.holding.uploads.ended()
+
+    def die(self) -> None:
+        """Its host has died."""
+        if self.stream is not None:
+            self.stream.break_off(self.swarm.settings.keepalive if self.host.silent else 0.0)
+        followers = list(self.holding.uploads.followers)
+        self.failed = "its host died"
+        if not self.over:
+            # Children of a silent host hear nothing, not even an end.
+            for child in followers:
+                self.holding.uploads.leave(child)
+            self._stop()
+            self.swarm.active -= 1
+        for child in followers:
+            if isinstance(child, Following):
+                child.lose()
+
+    # -- events and commands ---------------------------------------------------------------------
+
+    def on(self, event: t.Event) -> None:
+        """Something happened: have it decided, and carry out what is to be done."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        handle = self.transfer.handle
+        try:
+            while self._events and not self.over:
+                for command in handle(self._events.popleft()):
+                    self._carry_out(command)
+        finally:
+            self._handling = False
+
+    def _carry_out(self, command: t.Command) -> None:
+        match command:
+            case t.Fetch():
+                self._fetch(command)
+            case t.Follow(parent):
+                self._follow(parent)
+            case t.Drop(parent):
+                self._unfollow(parent)
+                host = self._listening.pop(parent, None)
+                if host is not None:
+                    host.listeners.pop((self, parent), None)
+            case t.FailPieces(pieces):
+                self.failed = f"nobody provides {len(pieces)} pieces"
+                self.on(t.Wanted({}))  # whoever wants it is refused, and leaves
+            case t.Finish():
+                self._finish()
+            case _:
+                self._tell(command)
+
+    def _tell(self, report: announce.Report) -> None:
+        if self.stream is not None:
+            self.told += 1
+            self.stream.tell(report)
+            self.was_heard = isinstance(report, announce.Finished | announce.SourceFinished)
+
+    def _follow(self, parent: str) -> None:
+        self._unfollow(parent)
+        self.pace.heard(parent, self.swarm.clock.now)
+        wanted = 0
+        for number in self.transfer.wanted:
+            wanted |= 1 << number
+        following = Following(self, parent, self.swarm.givers[parent], wanted)
+        self.follows[parent] = following
+        self.swarm.clock.after(following.delay, following.begin)
+
+    def _unfollow(self, parent: str) -> None:
+        following = self.follows.pop(parent, None)
+        if following is not None:
+            following.end()
+
+    # -- fetches ---------------------------------------------------------------------------------
+
+    def _fetch(self, what: t.Fetch) -> None:
+        swarm = self.swarm
+        giver = None if what.parent is None else swarm.givers[what.parent]
+        job = Job(what.number, what.parent, what.second, giver, swarm.clock.now)
+        self.jobs[what.number, what.second] = job
+        source = None if giver is None else giver.host
+        swarm.clock.after(2 * swarm.latency(source, self.host), self._send, job)
+
+    def _send(self, job: Job) -> None:
+        """The first byte of a piece comes, if its giver lives."""
+        if job.over:
+            return
+        if job.giver is not None and not job.giver.host.alive:
+            self._broken(job)
+            return
+        if job.giver is not None:
+            job.giver.uploads.sends()
+        links = self.swarm.route(job.giver.host if job.giver else None, self.host)
+        length = self.holding.task.length(job.number)
+        job.flow = self.swarm.network.start(links, length, self._arrived, job)
+        if job.giver is not None:
+            self.swarm.sending.setdefault(job.giver.host, {})[job] = self
+
+    def _arrived(self, job: Job) -> None:
+        """All of a piece is here."""
+        swarm, number, now = self.swarm, job.number, self.swarm.clock.now
+        length = self.holding.task.length(number)
+        self._drop_job(job)
+        other = self.jobs.get((number, not job.second))
+        if other is not None:
+            self._drop_job(other)
+        if job.parent is not None:
+            self.pace.took(job.parent, length, now - job.begun)
+        traffic = Traffic.BACK_TO_SOURCE if job.parent is None else Traffic.REMOTE_PEER
+        piece = PieceRecord(
+            number=number,
+            offset=number * self.holding.task.piece_length,
+            length=length,
+            digest="",
+            parent_id=job.parent,
+            traffic=traffic,
+            cost=now - job.begun,
+            created_at=now,
+        )
+        self.holding.pieces |= 1 << number
+        self.holding.bytes += length
+        swarm.log(self.host.name, "has", number, "of", job.giver.host.name if job.giver else "")
+        self.holding.uploads.publish(number)
+        self.on(t.Stored(piece, job.second))
+
+    def _drop_job(self, job: Job) -> None:
+        """It goes on no more; its bytes stop."""
+        job.over = True
+        self.jobs.pop((job.number, job.second), None)
+        self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
+        flow = job.flow
+        if flow is None:
+            return
+        self.swarm.carried(job.giver, self.host, flow)
+        self.swarm.network.cancel(flow)
+        job.flow = None
+        if job.giver is not None:
+            job.giver.uploads.sent()
+            del self.swarm.sending[job.giver.host][job]
+
+    def giver_died(self, job: Job) -> None:
+        """Nothing more comes of a fetch."""
+        if job.flow is not None:
+            job.received = job.flow.received(self.swarm.clock.now)
+            self._let_go(job)
+        self._broken(job)
+
+    def _broken(self, job: Job) -> None:
+        """The giver is dead: a reset tells of it soon, silence after a while."""
+        settings = self.swarm.settings
+        silent = job.giver is not None and job.giver.host.silent
+        self.swarm.clock.after(settings.stall if silent else settings.latency, self._lost, job)
+
+    def _lost(self, job: Job) -> None:
+        if not job.over:
+            self._drop_job(job)
+            self.on(t.Lost(job.number, second=job.second))
+
+    # -- news of the scheduler -------------------------------------------------------------------
+
+    def on_answer(self, answer: Answer) -> None:
+        """The scheduler has said what to do."""
+        self.heard += 1
+        if self.over:
+            return
+        match answer:
+            case announce.CandidateParents(candidates):
+                names = [c.peer_id for c in candidates]
+                self.swarm.log(self.host.name, "is given", *(c.host.id for c in candidates))
+                self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
+                if len(self.transfer.parents) >= 2 and self.transfer.has_backlog:
+                    for name in (*self.transfer.parents, *names):
+                        self._listen_to(name)
+            case announce.NeedBackToSource():
+                self.swarm.log(self.host.name, "is sent to the origin")
+                self.on(t.ToldBackToSource())
+            case announce.EmptyTask():
+                self.on(t.ToldEmpty())
+
+    def on_stream_end(self, error: DragonflyError | None) -> None:
+        """Nobody will answer any more on the stream."""
+        self.stream = None
+        if self.over:
+            return
+        self.swarm.log(self.host.name, "has lost its scheduler")
+        if isinstance(error, SourceFailed):
+            self.on(t.Wanted(dict.fromkeys(self.transfer.wanted, False)))
+        elif isinstance(error, Unavailable):
+            self.swarm.reappear(self)
+        self.on(t.SchedulerLost())
+
+    # -- how it gets on --------------------------------------------------------------------------
+
+    def _listen_to(self, parent: str) -> None:
+        if parent in self._listening or self.over:
+            return
+        known = self.transfer.parents.get(parent)
+        if known is None or known.bad:
+            return
+        host = self._listening[parent] = self.swarm.givers[parent].host
+        self.swarm.listen(host, self, parent)
+
+    def weighed(self, parent: str, weight: float) -> None:
+        """The host of a parent tells what it can give."""
+        if not self.over:
+            self.pace.host_heard(parent, self.swarm.clock.now)
+            self.on(t.WeightChanged(parent, weight))
+
+    def _look(self) -> None:
+        """Look whether pieces come, and whether parents live."""
+        if self.over:
+            return
+        swarm, now = self.swarm, self.swarm.clock.now
+        swarm.clock.after(swarm.settings.look, self._look)
+        look = self.pace.look(now, self._fetches(now), self.transfer.waits_for())
+        for name in self.pace.silent(now):
+            self._listen_to(name)
+        something = bool(look.left or look.quiet)
+        if something or self._saw_something:
+            self._saw_something = something
+            self.on(look)
+
+    def _fetches(self, now: float) -> dict[tuple[int, bool], Fetching]:
+        length = self.holding.task.length
+        return {
+            key: Fetching(
+                job.parent,
+                job.received if job.flow is None else job.flow.received(now),
+                length(key[0]),
+            )
+            for key, job in self.jobs.items()
+            if job.parent is not None
+        }
