@@ -188,6 +188,23 @@ class TestContract:
         )
         assert sorted(together) == [False] * 4 + [True]
 
+    async def test_an_import_begins(self, store: RecordStore, task: TaskRow) -> None:
+        """With who does it, and nobody of the one before; or not at all."""
+        first, second = peer(task), peer(task, "p2", persistent=False)
+        assert not await store.begin(task, first, was=TaskState.FAILED)
+        assert await walked(store) == {}
+        assert await store.begin(task, first, was=None)
+        await store.put_peer(peer(task, "other"))
+        begun = replace(task, replicas=5, created_at=task.created_at + 1)
+        assert not await store.begin(begun, second, was=TaskState.FAILED)
+        assert await store.task(task.key) == task
+        assert await store.begin(begun, second, was=TaskState.UPLOADING)
+        assert await store.task(task.key) == begun
+        assert await store.peers(task.key) == [second]
+        assert await store.peer(KIND, "other") is None
+        await store.remove_peer(second)
+        assert await store.peers(task.key) == []
+
     async def test_moving_a_task_keeps_its_peers(self, store: RecordStore, task: TaskRow) -> None:
         """They are rows of their own."""
         await store.put_task(task, was=None)
@@ -453,6 +470,21 @@ class TestRedis:
         assert client.smembers(f"{P}persistent-cache-hosts:host of p1:{peers}") == {b"p1"}
         for key in client.scan_iter():
             assert 3590 <= client.ttl(key) <= 3600
+        await shared.remove_task(task.key)
+        assert client.keys() == []
+
+    async def test_an_import_that_begins_leaves_nothing_of_the_one_before(
+        self, client: redis.Redis, shared: RedisRecords, task: TaskRow
+    ) -> None:
+        """No key; and each ends with the task."""
+        await shared.begin(task, peer(task), was=None)
+        await shared.put_peer(peer(task, "p2"))
+        assert await shared.begin(task, peer(task, "p3"), was=TaskState.UPLOADING)
+        for key in client.scan_iter():
+            assert 3590 <= client.ttl(key) <= 3600
+            assert b"p1" not in key
+            assert b"p2" not in key
+        assert len(client.keys()) == 5
         await shared.remove_task(task.key)
         assert client.keys() == []
 

@@ -83,12 +83,11 @@ class Imports:
             raise TaskExists(f"peer {uploader.id} is known here already; choose another id")
         earlier = next((row for row in rows if row.state is PeerState.UPLOADING), None)
         begun = begin_import(known, earlier, wanted, host.id)
-        if not await self._store.put_task(begun, was=None if known is None else known.state):
-            raise TaskExists(f"task {begun.id}: another host has just begun to import it")
-        for row in rows:  # of the import before
-            await self._store.remove_peer(row)
+        uploader = uploader.moved(PeerEvent.UPLOAD, begun.updated_at)
         self._replication.import_begun(uploader, host.life)
-        await self._store.put_peer(uploader.moved(PeerEvent.UPLOAD, begun.updated_at))
+        was = None if known is None else known.state
+        if not await self._store.begin(begun, uploader, was=was):
+            raise TaskExists(f"task {begun.id}: another host has just begun to import it")
         logger.info("import", task=begun.id, host=host.id, replicas=begun.replicas)
 
     async def finished(self, dialect: SchedulerDialect, request: Any, caller: Caller) -> Any:
@@ -135,8 +134,9 @@ class Imports:
         """It gives up; the task has failed, and may be imported anew."""
         task, peer = await self._uploader(dialect, request, caller)
         if peer.state is PeerState.UPLOADING:
-            await self._store.put_peer(peer.moved(PeerEvent.FAIL, time.time()))
+            # The task first: if it could not be written, this is said again.
             await self._fail(task, peer, convert.cut(request.description))
+            await self._store.put_peer(peer.moved(PeerEvent.FAIL, time.time()))
 
     async def _fail(self, task: TaskRow, peer: PeerRow, why: str) -> None:
         """The import of a task by *peer* has come to nothing."""

@@ -58,6 +58,30 @@ end
 return 1
 """
 
+# task, its peers, its replicas, peer, the host's peers; then of each peer that goes: it, its host's
+# -> was, seconds, how many go, their ids, how many strings describe the task, field, value, ...,
+#    peer id, persistent, field, value, ...
+_BEGIN: Final = """
+local known = redis.call('HGET', KEYS[1], 'state') or ''
+if known ~= ARGV[1] then return 0 end
+local at = 4 + ARGV[3]
+for i = 4, at - 1 do
+  redis.call('DEL', KEYS[2 * i - 2])
+  redis.call('SREM', KEYS[2 * i - 1], ARGV[i])
+end
+redis.call('DEL', KEYS[2], KEYS[3])
+local last = at + ARGV[at]
+redis.call('HSET', KEYS[1], unpack(ARGV, at + 1, last))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[4], unpack(ARGV, last + 3))
+redis.call('SADD', KEYS[2], ARGV[last + 1])
+redis.call('SADD', KEYS[5], ARGV[last + 1])
+if ARGV[last + 2] == '1' then redis.call('SADD', KEYS[3], ARGV[last + 1]) end
+for i = 2, 4 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+if redis.call('TTL', KEYS[5]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[5], ARGV[2]) end
+return 1
+"""
+
 # lease -> owner, milliseconds
 _LEASE: Final = """
 local owner = redis.call('GET', KEYS[1])
@@ -131,6 +155,7 @@ class RedisRecords:
         self._redis: Any = Redis(connection_pool=pool)
         self._put_task = self._redis.register_script(_PUT_TASK)
         self._put_peer = self._redis.register_script(_PUT_PEER)
+        self._begin = self._redis.register_script(_BEGIN)
         self._lease = self._redis.register_script(_LEASE)
         self._release = self._redis.register_script(_RELEASE)
 
@@ -177,6 +202,28 @@ class RedisRecords:
         arguments = ["" if was is None else was.value, left, *_flat(task_fields(row))]
         keys = [self._keys(row.kind).task(row.id)]
         return bool(await self._ask(self._put_task, keys=keys, args=arguments))
+
+    async def begin(self, row: TaskRow, first: PeerRow, *, was: TaskState | None) -> bool:
+        """See :class:`.store.RecordStore`."""
+        keys = self._keys(row.kind)
+        old = await self.peers(row.key)
+        left = int(row.expires_at - self._clock())
+        described = _flat(task_fields(row))
+        done = await self._ask(
+            self._begin,
+            keys=[
+                *(keys.task(row.id), keys.peers(row.id), keys.replicas(row.id)),
+                *(keys.peer(first.id), keys.host_peers(first.host_id)),
+                *(key for p in old for key in (keys.peer(p.id), keys.host_peers(p.host_id))),
+            ],
+            args=[
+                *("" if was is None else was.value, left),
+                *(len(old), *(p.id for p in old)),
+                *(len(described), *described),
+                *(first.id, int(first.persistent), *_flat(peer_fields(first, row.piece_count))),
+            ],
+        )
+        return bool(done)
 
     async def put_peer(self, row: PeerRow) -> bool:
         """See :class:`.store.RecordStore`."""

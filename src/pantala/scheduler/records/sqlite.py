@@ -119,45 +119,24 @@ class SqliteRecords:
     async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
         """See :class:`.store.RecordStore`."""
 
-        def put(db: sqlite3.Connection) -> bool:
-            db.execute("DELETE FROM task WHERE expires_at <= ?", (self._clock(),))
-            known = db.execute(
-                "SELECT state FROM task WHERE kind = ? AND id = ?", (row.kind, row.id)
-            ).fetchone()
-            if (None if known is None else known[0]) != was:
-                return False
-            values = (*_task_values(row), row.expires_at)
-            # Not REPLACE, which would take the task's peers with it.
-            names = f"{_TASK}, expires_at".split(", ")
-            changes = ", ".join(f"{name} = excluded.{name}" for name in names[2:])
-            db.execute(
-                f"INSERT INTO task ({', '.join(names)}) VALUES ({_marks(names)}) "  # noqa: S608  names of ours
-                f"ON CONFLICT (kind, id) DO UPDATE SET {changes}",
-                values,
-            )
-            return True
+        return await self._run(lambda db: _put_task(db, row, was, self._clock()))
 
-        return await self._run(put)
+    async def begin(self, row: TaskRow, first: PeerRow, *, was: TaskState | None) -> bool:
+        """See :class:`.store.RecordStore`."""
+
+        def begin(db: sqlite3.Connection) -> bool:
+            now = self._clock()
+            if not _put_task(db, row, was, now):
+                return False
+            db.execute("DELETE FROM peer WHERE kind = ? AND task_id = ?", (row.kind, row.id))
+            return _put_peer(db, first, now)
+
+        return await self._run(begin)
 
     async def put_peer(self, row: PeerRow) -> bool:
         """See :class:`.store.RecordStore`."""
 
-        def put(db: sqlite3.Connection) -> bool:
-            known = db.execute(
-                "SELECT 1 FROM task WHERE kind = ? AND id = ? AND expires_at > ?",
-                (row.kind, row.task_id, self._clock()),
-            ).fetchone()
-            if known is None:
-                return False
-            names = _PEER.split(", ")
-            values = _peer_values(row)
-            db.execute(
-                f"REPLACE INTO peer ({_PEER}) VALUES ({_marks(names)})",  # noqa: S608  names of ours
-                values,
-            )
-            return True
-
-        return await self._run(put)
+        return await self._run(lambda db: _put_peer(db, row, self._clock()))
 
     async def remove_peer(self, row: PeerRow) -> None:
         """See :class:`.store.RecordStore`."""
@@ -344,6 +323,40 @@ def _page(db: sqlite3.Connection, *, kind: Kind, after: str) -> list[TaskAndPeer
         for row in map(_peer, rows):
             tasks[row.task_id][1].append(row)
     return list(tasks.values())
+
+
+def _put_task(db: sqlite3.Connection, row: TaskRow, was: TaskState | None, now: float) -> bool:
+    db.execute("DELETE FROM task WHERE expires_at <= ?", (now,))
+    known = db.execute(
+        "SELECT state FROM task WHERE kind = ? AND id = ?", (row.kind, row.id)
+    ).fetchone()
+    if (None if known is None else known[0]) != was:
+        return False
+    values = (*_task_values(row), row.expires_at)
+    # Not REPLACE, which would take the task's peers with it.
+    names = f"{_TASK}, expires_at".split(", ")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names[2:])
+    db.execute(
+        f"INSERT INTO task ({', '.join(names)}) VALUES ({_marks(names)}) "  # noqa: S608  names of ours
+        f"ON CONFLICT (kind, id) DO UPDATE SET {changes}",
+        values,
+    )
+    return True
+
+
+def _put_peer(db: sqlite3.Connection, row: PeerRow, now: float) -> bool:
+    known = db.execute(
+        "SELECT 1 FROM task WHERE kind = ? AND id = ? AND expires_at > ?",
+        (row.kind, row.task_id, now),
+    ).fetchone()
+    if known is None:
+        return False
+    names = _PEER.split(", ")
+    db.execute(
+        f"REPLACE INTO peer ({_PEER}) VALUES ({_marks(names)})",  # noqa: S608  names of ours
+        _peer_values(row),
+    )
+    return True
 
 
 def _marks(names: list[str]) -> str:

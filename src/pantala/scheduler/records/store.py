@@ -56,6 +56,21 @@ class RecordStore(Protocol):
             Whether it is kept. If not, somebody else has moved the task meanwhile.
         """
 
+    async def begin(self, row: TaskRow, first: PeerRow, *, was: TaskState | None) -> bool:
+        """Keep *row* in place of what was there, with one peer: whose task it was before, is none.
+
+        All at once, for a task that is being imported by nobody could not be told from one whose
+        importer has yet to be written down.
+
+        Args:
+            row: The task, as it is from now on.
+            first: Who imports it.
+            was: As for :meth:`put_task`.
+
+        Returns:
+            As :meth:`put_task`.
+        """
+
     async def put_peer(self, row: PeerRow) -> bool:
         """Keep *row* in place of the peer of that id. Returns whether its task is still there."""
 
