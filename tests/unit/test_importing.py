@@ -8,7 +8,7 @@ import mmap
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,14 @@ from pantala.errors import Forbidden, OutOfSpace, SourceChanged
 from pantala.model.ids import persistent_cache_task_id
 from pantala.model.pieces import Piece, pieces_for
 from pantala.model.task import Kind
-from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, scheduler_pb2
+from pantala.pb import (
+    common_pb2,
+    dfdaemon_pb2,
+    dfdaemon_pb2_grpc,
+    node_pb2,
+    node_pb2_grpc,
+    scheduler_pb2,
+)
 from pantala.ports import MemorySink
 from pantala.rpc.transport import channel_options
 from pantala.storage.holding import Holding
@@ -76,11 +83,13 @@ async def programs(daemon: Daemon) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def others(daemon: Daemon) -> AsyncIterator[Any]:
+async def others(
+    daemon: Daemon, service: Callable[[Any], Any] = dfdaemon_pb2_grpc.DfdaemonUploadStub
+) -> AsyncIterator[Any]:
     """How the scheduler does."""
     target = f"127.0.0.1:{daemon.ports['upload']}"
     async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
-        yield dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+        yield service(channel)
 
 
 def wanted(file: Path, **fields: Any) -> dfdaemon_pb2.UploadPersistentCacheTaskRequest:
@@ -291,6 +300,55 @@ async def test_an_import_that_fails(tmp_path: Path, file: Path, how: str) -> Non
         assert list(a.stores) == []
         again = await import_it(a, file, **name)
         assert await export(a, again.id) == (CONTENT[::-1] if how == "changed" else CONTENT)
+
+
+@pytest.mark.usefixtures("slow")
+async def test_whether_it_goes_on(tmp_path: Path, file: Path) -> None:
+    """A scheduler that is new here may ask; by another name it is another import."""
+    task_id = hashlib.sha256(b"x").hexdigest()
+
+    async def goes_on(copies: Any, peer: str) -> bool:
+        request = node_pb2.IsImportingRequest(
+            type=common_pb2.PERSISTENT_CACHE, task_id=task_id, peer_id=peer
+        )
+        return bool((await copies.IsImporting(request)).is_importing)
+
+    async with (
+        made(tmp_path, "a") as (a,),
+        programs(a) as stub,
+        others(a, node_pb2_grpc.CopiesStub) as copies,
+    ):
+        call = stub.UploadPersistentCacheTask(wanted(file, content_for_calculating_task_id="x"))
+        await until_begun(a, task_id)
+        peer = held(a, task_id).record.peer_id
+        assert await goes_on(copies, peer)
+        assert not await goes_on(copies, "another")
+        await call
+        assert not await goes_on(copies, peer)
+
+
+async def test_deleting_late(tmp_path: Path, file: Path) -> None:
+    """What was imported by the same id since is not meant."""
+    name = {"content_for_calculating_task_id": "x"}
+    async with made(tmp_path, "a") as (a,), others(a, node_pb2_grpc.CopiesStub) as copies:
+        old = await import_it(a, file, **name)
+        request = scheduler_pb2.DeletePersistentCacheTaskRequest(
+            host_id=a.config.host_id, task_id=old.id
+        )
+        await a.schedulers.require(old.id).call("DeletePersistentCacheTask", request)
+        assert list(a.stores) == []
+        new = await import_it(a, file, **name)
+        for created_at, found in ((old.created_at, False), (new.created_at, True)):
+            meant = node_pb2.DeleteCopyRequest(
+                type=common_pb2.PERSISTENT_CACHE, task_id=old.id, created_at=created_at
+            )
+            if found:
+                await copies.Delete(meant)
+            else:
+                code, _ = await refused(copies.Delete(meant))
+                assert code is grpc.StatusCode.NOT_FOUND
+                assert held(a, old.id).complete
+        assert list(a.stores) == []
 
 
 async def test_no_room(tmp_path: Path, file: Path) -> None:

@@ -256,6 +256,33 @@ async def test_the_host_of_an_import_is_gone(make: Made) -> None:
     await b.imports("t", replicas=1)
 
 
+@pytest.mark.parametrize("way", ["begun anew", "given up"])
+async def test_an_import_ends_while_its_scheduler_is_away(tmp_path: Path, way: str) -> None:
+    """By a start of its host, or otherwise, unheard: a scheduler that comes back finds it out."""
+    async with swarm(tmp_path) as (first, _):
+        a = Keeper("a", [first.port])
+        await a.start()
+        lost, kept = await a.begins("t"), await a.begins("u")
+        port = first.port
+    if way == "begun anew":
+        await a.kill()
+    a.importing.discard(lost)
+    async with swarm(tmp_path, port=port) as (_, make):
+        if way == "begun anew":
+            await a.start()
+            a.importing.add(kept)  # whatever it is, it is asked
+        await until_known(a)
+
+        async def has_failed() -> bool:
+            return bool((await a.stat("t")).state == "Failed")
+
+        await until(has_failed)
+        await (await make("b")).imports("t", replicas=1)
+        assert (await a.stat("u")).state == "Uploading"
+        await a.ends("u", kept)
+        await a.kill()
+
+
 async def test_deleting_a_task(make: Made) -> None:
     """Everywhere, and nobody fetches it again."""
     a, b, c = [await make(name) for name in "abc"]

@@ -238,6 +238,25 @@ def test_a_daemon_that_is_killed_in_the_middle(cluster: Cluster) -> None:
     same(export(cluster, a, task), other)
 
 
+def test_a_daemon_and_its_scheduler_are_killed_in_the_middle(cluster: Cluster) -> None:
+    """A scheduler that has not seen the start finds out that nobody carries the import on."""
+    scheduler, (a, b) = start(cluster, "a", "b", grace="60s")
+    content = Pattern(200 * MIB, 9)
+    path = file(cluster, content)
+    words = ("import", str(path), "--content-for-calculating-task-id", "x")
+    begun = cluster.begin_command("dfcache", a, *words)
+    until_begun(a)
+    a.kill()
+    scheduler.kill()
+    assert cluster.finish(*begun).code == 1
+    start(cluster, grace="60s", port=int(scheduler.ready["port"]))
+    start_again(cluster, "a")
+    other = Pattern(3 * MIB, 10)
+    path.write_bytes(other.read())
+    task = imported_in_time(cluster, b, path, *words[2:])
+    same(export(cluster, b, task), other)
+
+
 def imported_in_time(cluster: Cluster, node: Node, path: Path, *arguments: str) -> str:
     """Import a file as soon as the scheduler has noticed that the import before came to nothing."""
     deadline = time.monotonic() + PATIENCE
@@ -245,7 +264,7 @@ def imported_in_time(cluster: Cluster, node: Node, path: Path, *arguments: str) 
         got = cluster.command("dfcache", node, "import", str(path), *arguments)
         if got.code == 0:
             return str(got.result["id"])
-        assert "imports it now" in got.stderr, got
+        assert "imports it now" in got.stderr or "no scheduler" in got.stderr, got
         assert time.monotonic() < deadline
 
 

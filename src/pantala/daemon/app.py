@@ -39,6 +39,7 @@ from .host.threads import Threads
 from .importing.importer import Importer
 from .metrics import CONTENT_TYPE, Metrics
 from .node import Node, new_peer_id
+from .serving.copies_service import COPIES_SERVICE, CopiesService
 from .serving.handoff_server import HandoffServer
 from .serving.services import (
     NODE_SERVICE,
@@ -243,7 +244,9 @@ class Daemon:
         )
         admit = Admission(upload.request_rate_limit, upload.request_buffer_size)
         add_service(server, UPLOAD_SERVICE, SimpleNamespace(**service.methods()), admit=admit)
-        _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE,))
+        copies = CopiesService(self.node, self._importer)
+        add_service(server, COPIES_SERVICE, copies, admit=admit)
+        _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE, COPIES_SERVICE))
         await server.start()
         return server
 
@@ -342,7 +345,7 @@ class Daemon:
     def _tell_health(self) -> None:
         states = health_pb2.HealthCheckResponse
         state = states.NOT_SERVING if self._troubles() else states.SERVING
-        for name in ("", UPLOAD_SERVICE, DOWNLOAD_SERVICE, NODE_SERVICE):
+        for name in ("", UPLOAD_SERVICE, DOWNLOAD_SERVICE, NODE_SERVICE, COPIES_SERVICE):
             self._health.set(name, state)
 
     async def _follow_dynconfig(self) -> None:

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pantala.pb import common_pb2 as pantala_dot_pb_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pantala/pb/node.proto\x12\npantala.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pantala/pb/common.proto\"\r\n\x0bInfoRequest\"F\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x14\n\x0chandoff_path\x18\x03 \x01(\t\"C\n\x10ListTasksRequest\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x13.common.v2.TaskTypeH\x00\x88\x01\x01\x42\x07\n\x05_type\"\x98\x04\n\x08NodeTask\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x10\n\x03tag\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x61pplication\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0cpiece_length\x18\x06 \x01(\x04\x12\x16\n\x0e\x63ontent_length\x18\x07 \x01(\x04\x12\x13\n\x0bpiece_count\x18\x08 \x01(\r\x12\x1c\n\x14\x66inished_piece_count\x18\t \x01(\r\x12\x16\n\x0ereserved_bytes\x18\n \x01(\x04\x12\x13\n\x0blease_count\x18\x0b \x01(\r\x12\x16\n\x0euploaded_count\x18\x0c \x01(\x04\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x66inished_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x32\n\tfailed_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x03\x88\x01\x01\x42\x06\n\x04_tagB\x0e\n\x0c_applicationB\x0e\n\x0c_finished_atB\x0c\n\n_failed_at\"d\n\x11ListTasksResponse\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.pantala.v1.NodeTask\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x02 \x01(\x04\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\"V\n\x11\x44\x65leteTaskRequest\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\r\n\x05swarm\x18\x03 \x01(\x08\"\x91\x01\n\x12\x44\x65leteTaskResponse\x12\x10\n\x08host_ids\x18\x01 \x03(\t\x12:\n\x06\x66\x61iled\x18\x02 \x03(\x0b\x32*.pantala.v1.DeleteTaskResponse.FailedEntry\x1a-\n\x0b\x46\x61iledEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x16\x44\x65leteFromSwarmRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t2\xd8\x01\n\x04Node\x12\x39\n\x04Info\x12\x17.pantala.v1.InfoRequest\x1a\x18.pantala.v1.InfoResponse\x12H\n\tListTasks\x12\x1c.pantala.v1.ListTasksRequest\x1a\x1d.pantala.v1.ListTasksResponse\x12K\n\nDeleteTask\x12\x1d.pantala.v1.DeleteTaskRequest\x1a\x1e.pantala.v1.DeleteTaskResponse2Y\n\x05Swarm\x12P\n\nDeleteTask\x12\".pantala.v1.DeleteFromSwarmRequest\x1a\x1e.pantala.v1.DeleteTaskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pantala/pb/node.proto\x12\npantala.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pantala/pb/common.proto\"\r\n\x0bInfoRequest\"F\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x14\n\x0chandoff_path\x18\x03 \x01(\t\"C\n\x10ListTasksRequest\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x13.common.v2.TaskTypeH\x00\x88\x01\x01\x42\x07\n\x05_type\"\x98\x04\n\x08NodeTask\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x10\n\x03tag\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x61pplication\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0cpiece_length\x18\x06 \x01(\x04\x12\x16\n\x0e\x63ontent_length\x18\x07 \x01(\x04\x12\x13\n\x0bpiece_count\x18\x08 \x01(\r\x12\x1c\n\x14\x66inished_piece_count\x18\t \x01(\r\x12\x16\n\x0ereserved_bytes\x18\n \x01(\x04\x12\x13\n\x0blease_count\x18\x0b \x01(\r\x12\x16\n\x0euploaded_count\x18\x0c \x01(\x04\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x0b\x66inished_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x32\n\tfailed_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x03\x88\x01\x01\x42\x06\n\x04_tagB\x0e\n\x0c_applicationB\x0e\n\x0c_finished_atB\x0c\n\n_failed_at\"d\n\x11ListTasksResponse\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.pantala.v1.NodeTask\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x02 \x01(\x04\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\"V\n\x11\x44\x65leteTaskRequest\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\r\n\x05swarm\x18\x03 \x01(\x08\"\x91\x01\n\x12\x44\x65leteTaskResponse\x12\x10\n\x08host_ids\x18\x01 \x03(\t\x12:\n\x06\x66\x61iled\x18\x02 \x03(\x0b\x32*.pantala.v1.DeleteTaskResponse.FailedEntry\x1a-\n\x0b\x46\x61iledEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x16\x44\x65leteFromSwarmRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t\"Y\n\x12IsImportingRequest\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x0f\n\x07peer_id\x18\x03 \x01(\t\"+\n\x13IsImportingResponse\x12\x14\n\x0cis_importing\x18\x01 \x01(\x08\"w\n\x11\x44\x65leteCopyRequest\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xd8\x01\n\x04Node\x12\x39\n\x04Info\x12\x17.pantala.v1.InfoRequest\x1a\x18.pantala.v1.InfoResponse\x12H\n\tListTasks\x12\x1c.pantala.v1.ListTasksRequest\x1a\x1d.pantala.v1.ListTasksResponse\x12K\n\nDeleteTask\x12\x1d.pantala.v1.DeleteTaskRequest\x1a\x1e.pantala.v1.DeleteTaskResponse2Y\n\x05Swarm\x12P\n\nDeleteTask\x12\".pantala.v1.DeleteFromSwarmRequest\x1a\x1e.pantala.v1.DeleteTaskResponse2\x99\x01\n\x06\x43opies\x12N\n\x0bIsImporting\x12\x1e.pantala.v1.IsImportingRequest\x1a\x1f.pantala.v1.IsImportingResponse\x12?\n\x06\x44\x65lete\x12\x1d.pantala.v1.DeleteCopyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,26 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DELETETASKRESPONSE_FAILEDENTRY']._loaded_options = None
   _globals['_DELETETASKRESPONSE_FAILEDENTRY']._serialized_options = b'8\001'
-  _globals['_INFOREQUEST']._serialized_start=95
-  _globals['_INFOREQUEST']._serialized_end=108
-  _globals['_INFORESPONSE']._serialized_start=110
-  _globals['_INFORESPONSE']._serialized_end=180
-  _globals['_LISTTASKSREQUEST']._serialized_start=182
-  _globals['_LISTTASKSREQUEST']._serialized_end=249
-  _globals['_NODETASK']._serialized_start=252
-  _globals['_NODETASK']._serialized_end=788
-  _globals['_LISTTASKSRESPONSE']._serialized_start=790
-  _globals['_LISTTASKSRESPONSE']._serialized_end=890
-  _globals['_DELETETASKREQUEST']._serialized_start=892
-  _globals['_DELETETASKREQUEST']._serialized_end=978
-  _globals['_DELETETASKRESPONSE']._serialized_start=981
-  _globals['_DELETETASKRESPONSE']._serialized_end=1126
-  _globals['_DELETETASKRESPONSE_FAILEDENTRY']._serialized_start=1081
-  _globals['_DELETETASKRESPONSE_FAILEDENTRY']._serialized_end=1126
-  _globals['_DELETEFROMSWARMREQUEST']._serialized_start=1128
-  _globals['_DELETEFROMSWARMREQUEST']._serialized_end=1221
-  _globals['_NODE']._serialized_start=1224
-  _globals['_NODE']._serialized_end=1440
-  _globals['_SWARM']._serialized_start=1442
-  _globals['_SWARM']._serialized_end=1531
+  _globals['_INFOREQUEST']._serialized_start=124
+  _globals['_INFOREQUEST']._serialized_end=137
+  _globals['_INFORESPONSE']._serialized_start=139
+  _globals['_INFORESPONSE']._serialized_end=209
+  _globals['_LISTTASKSREQUEST']._serialized_start=211
+  _globals['_LISTTASKSREQUEST']._serialized_end=278
+  _globals['_NODETASK']._serialized_start=281
+  _globals['_NODETASK']._serialized_end=817
+  _globals['_LISTTASKSRESPONSE']._serialized_start=819
+  _globals['_LISTTASKSRESPONSE']._serialized_end=919
+  _globals['_DELETETASKREQUEST']._serialized_start=921
+  _globals['_DELETETASKREQUEST']._serialized_end=1007
+  _globals['_DELETETASKRESPONSE']._serialized_start=1010
+  _globals['_DELETETASKRESPONSE']._serialized_end=1155
+  _globals['_DELETETASKRESPONSE_FAILEDENTRY']._serialized_start=1110
+  _globals['_DELETETASKRESPONSE_FAILEDENTRY']._serialized_end=1155
+  _globals['_DELETEFROMSWARMREQUEST']._serialized_start=1157
+  _globals['_DELETEFROMSWARMREQUEST']._serialized_end=1250
+  _globals['_ISIMPORTINGREQUEST']._serialized_start=1252
+  _globals['_ISIMPORTINGREQUEST']._serialized_end=1341
+  _globals['_ISIMPORTINGRESPONSE']._serialized_start=1343
+  _globals['_ISIMPORTINGRESPONSE']._serialized_end=1386
+  _globals['_DELETECOPYREQUEST']._serialized_start=1388
+  _globals['_DELETECOPYREQUEST']._serialized_end=1507
+  _globals['_NODE']._serialized_start=1510
+  _globals['_NODE']._serialized_end=1726
+  _globals['_SWARM']._serialized_start=1728
+  _globals['_SWARM']._serialized_end=1817
+  _globals['_COPIES']._serialized_start=1820
+  _globals['_COPIES']._serialized_end=1973
 # @@protoc_insertion_point(module_scope)

@@ -303,3 +303,78 @@ class DeleteFromSwarmRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteFromSwarmRequest: _TypeAlias = DeleteFromSwarmRequest  # noqa: Y015
+
+@_typing.final
+class IsImportingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    type: _common_pb2.TaskType.ValueType
+    task_id: _builtins.str
+    peer_id: _builtins.str
+    """By which the host has said that it begins."""
+    def __init__(
+        self,
+        *,
+        type: _common_pb2.TaskType.ValueType = ...,
+        task_id: _builtins.str = ...,
+        peer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer_id", b"peer_id", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IsImportingRequest: _TypeAlias = IsImportingRequest  # noqa: Y015
+
+@_typing.final
+class IsImportingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_IMPORTING_FIELD_NUMBER: _builtins.int
+    is_importing: _builtins.bool
+    def __init__(
+        self,
+        *,
+        is_importing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_importing", b"is_importing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IsImportingResponse: _TypeAlias = IsImportingResponse  # noqa: Y015
+
+@_typing.final
+class DeleteCopyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    type: _common_pb2.TaskType.ValueType
+    task_id: _builtins.str
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When the import began of which the copy is, as in the scheduler's description of the task: what
+        was imported later by the same id stays.
+        """
+
+    def __init__(
+        self,
+        *,
+        type: _common_pb2.TaskType.ValueType = ...,
+        task_id: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCopyRequest: _TypeAlias = DeleteCopyRequest  # noqa: Y015

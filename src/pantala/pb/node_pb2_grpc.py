@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from pantala.pb import node_pb2 as pantala_dot_pb_dot_node__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -247,6 +248,126 @@ class Swarm(object):
             '/pantala.v1.Swarm/DeleteTask',
             pantala_dot_pb_dot_node__pb2.DeleteFromSwarmRequest.SerializeToString,
             pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class CopiesStub(object):
+    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.IsImporting = channel.unary_unary(
+                '/pantala.v1.Copies/IsImporting',
+                request_serializer=pantala_dot_pb_dot_node__pb2.IsImportingRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.IsImportingResponse.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/pantala.v1.Copies/Delete',
+                request_serializer=pantala_dot_pb_dot_node__pb2.DeleteCopyRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+
+
+class CopiesServicer(object):
+    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks.
+    """
+
+    def IsImporting(self, request, context):
+        """Whether an import goes on that has begun in this life of the daemon.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Delete a copy that is the one meant; NOT_FOUND if it is not here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CopiesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'IsImporting': grpc.unary_unary_rpc_method_handler(
+                    servicer.IsImporting,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.IsImportingRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.IsImportingResponse.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.DeleteCopyRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pantala.v1.Copies', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pantala.v1.Copies', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Copies(object):
+    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks.
+    """
+
+    @staticmethod
+    def IsImporting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Copies/IsImporting',
+            pantala_dot_pb_dot_node__pb2.IsImportingRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.IsImportingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Copies/Delete',
+            pantala_dot_pb_dot_node__pb2.DeleteCopyRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

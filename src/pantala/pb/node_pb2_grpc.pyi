@@ -7,6 +7,7 @@ A peer that answers UNIMPLEMENTED here is not pantala; callers then do without.
 """
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from pantala.pb import node_pb2 as _node_pb2
 import abc as _abc_1
@@ -96,3 +97,46 @@ class SwarmServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.DeleteTaskResponse, _abc.Awaitable[_node_pb2.DeleteTaskResponse]]: ...
 
 def add_SwarmServicer_to_server(servicer: SwarmServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class CopiesStub:
+    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> CopiesAsyncStub: ...
+    IsImporting: _grpc.UnaryUnaryMultiCallable[_node_pb2.IsImportingRequest, _node_pb2.IsImportingResponse]
+    """Whether an import goes on that has begun in this life of the daemon."""
+    Delete: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteCopyRequest, _empty_pb2.Empty]
+    """Delete a copy that is the one meant; NOT_FOUND if it is not here."""
+
+@_typing.type_check_only
+class CopiesAsyncStub(CopiesStub):
+    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    IsImporting: _aio.UnaryUnaryMultiCallable[_node_pb2.IsImportingRequest, _node_pb2.IsImportingResponse]  # type: ignore[assignment]
+    """Whether an import goes on that has begun in this life of the daemon."""
+    Delete: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteCopyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Delete a copy that is the one meant; NOT_FOUND if it is not here."""
+
+class CopiesServicer(metaclass=_abc_1.ABCMeta):
+    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks."""
+
+    @_abc_1.abstractmethod
+    def IsImporting(
+        self,
+        request: _node_pb2.IsImportingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.IsImportingResponse, _abc.Awaitable[_node_pb2.IsImportingResponse]]:
+        """Whether an import goes on that has begun in this life of the daemon."""
+
+    @_abc_1.abstractmethod
+    def Delete(
+        self,
+        request: _node_pb2.DeleteCopyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Delete a copy that is the one meant; NOT_FOUND if it is not here."""
+
+def add_CopiesServicer_to_server(servicer: CopiesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from pantala.errors import FeatureOff, NoProvider, OutputExists, SchedulerLost, TaskExists
 from pantala.model.task import ImportedTask, ImportRequest, Kind
 
@@ -121,11 +123,16 @@ def described(message: Any) -> ImportedTask:
             f"task {message.id}: the scheduler says {length} bytes in {message.piece_count} pieces "
             f"of {piece_length}, which makes no sense"
         )
-    begun, ttl = message.created_at, optional(message, "ttl")
+    ttl = optional(message, "ttl")
     return ImportedTask(
         content_length=length,
         piece_length=piece_length,
-        created_at=begun.ToNanoseconds() / 1e9,
+        created_at=message.created_at.ToNanoseconds() / 1e9,
         ttl=None if ttl is None else seconds(ttl),
-        version=f"imported:{begun.seconds}.{begun.nanos:09}",
+        version=version_of(message.created_at),
     )
+
+
+def version_of(created_at: Timestamp) -> str:
+    """Of the content whose import began then, by its scheduler's word."""
+    return f"imported:{created_at.seconds}.{created_at.nanos:09}"

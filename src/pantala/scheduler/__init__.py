@@ -9,6 +9,7 @@
 - :mod:`.seeds`: asking seeds to fetch
 - :mod:`.imports`: tasks that are imported
 - :mod:`.replication`: keeping up how many hosts have one
+- :mod:`.under_way`: imports that are under way
 - :mod:`.copies`: what hosts are asked about their copies
 - :mod:`.hosts`: calling a host
 - :mod:`.swarm`: what concerns all hosts of a task

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 
@@ -16,6 +16,9 @@ from pantala.core.sched.states import PeerEvent, PeerState
 from pantala.core.sched.world import World
 from pantala.errors import DragonflyError, NotFound
 from pantala.model.announce import HostFacts
+from pantala.model.task import Kind
+from pantala.pb import common_pb2, node_pb2, node_pb2_grpc
+from pantala.rpc.convert import timestamp
 
 from .dialects import ImportNames, SchedulerDialect
 from .hosts import ask
@@ -30,6 +33,9 @@ _QUICK: Final = 10.0
 _DROP_PATIENCE: Final = 5.0
 #: Of them at once.
 _DROPS_AT_ONCE: Final = 32
+
+#: Hosts that are asked at once whether they still import.
+_QUESTIONS_AT_ONCE: Final = 16
 
 
 class Copies:
@@ -48,6 +54,7 @@ class Copies:
         self._tasks = tasks
         self._timeout = timeout
         self._drops = asyncio.Semaphore(_DROPS_AT_ONCE)
+        self._questions = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
     async def keep(self, names: ImportNames, row: PeerRow) -> None:
         """Let a host keep the copy that it has.
@@ -92,20 +99,35 @@ class Copies:
             )
         )
 
-    async def drop(self, names: ImportNames, rows: Iterable[PeerRow]) -> dict[str, str]:
-        """Tell the hosts of *rows* to delete what they have, and wait for a moment.
+    async def is_importing(self, row: PeerRow) -> bool:
+        """Whether a host of ours still imports. Raises DragonflyError."""
+        host = self._world.host(row.host_id).facts
+        request = node_pb2.IsImportingRequest(
+            type=_type(row.kind), task_id=row.task_id, peer_id=row.id
+        )
+        async with self._questions:
+            answer = await self._ask_ours(host, "IsImporting", request)
+        return bool(answer.is_importing)
+
+    async def drop(
+        self, names: ImportNames, task: TaskRow, rows: Iterable[PeerRow]
+    ) -> dict[str, str]:
+        """Tell the hosts of *rows* to delete what they have of *task*, and wait for a moment.
+
+        By the time a host hears of it, another file may have been imported by the same id; a stock
+        daemon deletes that.
 
         Returns:
             By host, why its copy may be there still; ``""``: it is not.
         """
         came: dict[str, str] = {}
-        hosts = {row.host_id: row.task_id for row in rows}
+        hosts = {row.host_id for row in rows}
         for host_id in hosts:
             here = host_id in self._world.hosts
             came[host_id] = "not told yet" if here else "it is away"
         calls = [
-            self._tasks.start(self._drop(names, host_id, task_id, came), f"drop {task_id}")
-            for host_id, task_id in hosts.items()
+            self._tasks.start(self._drop(names, host_id, task, came), f"drop {task.id}")
+            for host_id in hosts
             if host_id in self._world.hosts
         ]
         if calls:
@@ -113,23 +135,41 @@ class Copies:
         return dict(came)
 
     async def _drop(
-        self, names: ImportNames, host_id: str, task_id: str, came: dict[str, str]
+        self, names: ImportNames, host_id: str, task: TaskRow, came: dict[str, str]
     ) -> None:
-        method, request = names.drop
         async with self._drops:
             host = self._world.hosts.get(host_id)
             if host is None:
                 return
             try:
-                await self._ask(host.facts, method, request(task_id=task_id), _QUICK)
+                await self._delete(names, host.facts, task)
             except NotFound:
                 came[host_id] = ""  # it has gone from there by itself
             except DragonflyError as error:
                 came[host_id] = str(error)
-                logger.warning("a copy was not deleted", task=task_id, host=host_id, why=str(error))
+                logger.warning("a copy was not deleted", task=task.id, host=host_id, why=str(error))
             else:
                 came[host_id] = ""
+
+    async def _delete(self, names: ImportNames, host: HostFacts, task: TaskRow) -> None:
+        if host.is_ours:
+            request = node_pb2.DeleteCopyRequest(
+                type=_type(task.kind), task_id=task.id, created_at=timestamp(task.created_at)
+            )
+            await self._ask_ours(host, "Delete", request)
+        else:
+            method, stock = names.drop
+            await self._ask(host, method, stock(task_id=task.id), _QUICK)
+
+    async def _ask_ours(self, host: HostFacts, method: str, request: Any) -> Any:
+        """What a daemon of ours answers that the contract has no words for."""
+        stub = node_pb2_grpc.CopiesStub
+        return await ask(host, method, request, timeout=_QUICK, stock_hello=_QUICK, service=stub)
 
     async def _ask(self, host: HostFacts, method: str, request: Any, limit: float) -> Any:
         hello = self._world.limits.seed_start
         return await ask(host, method, request, timeout=limit, stock_hello=hello)
+
+
+def _type(kind: Kind) -> common_pb2.TaskType.ValueType:
+    return cast("common_pb2.TaskType.ValueType", kind.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -30,16 +31,18 @@ async def ask(
     timeout: float,  # noqa: ASYNC109  grpc's
     stock_hello: float,
     what: str = "host",
+    service: Callable[[Any], Any] = dfdaemon_pb2_grpc.DfdaemonUploadStub,
 ) -> Any:
     """What a host answers, of a stream the last message; it has carried out what was asked.
 
     Args:
         host: Whom.
-        method: Of its service for others.
+        method: Of its service for others, or of *service*.
         request: What.
         timeout: Seconds for all of it.
         stock_hello: Seconds until the first word of a stock daemon, which does something first.
         what: It is to us, for messages.
+        service: Makes the stub of the service from a channel.
 
     Raises:
         DragonflyError: It refused, could not be reached, or was silent for too long.
@@ -47,7 +50,7 @@ async def ask(
     hello = _HELLO_LIMIT if host.is_ours else stock_hello
     options = channel_options(host.address, keepalive=_KEEPALIVE)
     async with grpc.aio.insecure_channel(host.address, options) as channel:
-        stub = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+        stub = service(channel)
         answer = None
         try:
             call = getattr(stub, method)(request, timeout=timeout)

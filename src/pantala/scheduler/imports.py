@@ -187,15 +187,16 @@ class Imports:
         peer = await self._peer(dialect, request)
         if peer.host_id != request.host_id:
             raise NotYours(f"peer {peer.id} is of host {peer.host_id}")
+        task = await self._task(peer.task_key)
         if peer.state is PeerState.UPLOADING:
-            await self._fail(await self._task(peer.task_key), peer, "its host gave it up")
+            await self._fail(task, peer, "its host gave it up")
         await self._store.remove_peer(peer)
         known = self._world.peers.get((peer.kind, peer.id))
         if known is not None:
             self._world.remove_peer(known)
         host = self._world.hosts.get(peer.host_id)
         if host is None or not host.facts.is_ours:  # ours says so because it has none any more
-            await self._copies.drop(names, [peer])
+            await self._copies.drop(names, task, [peer])
         self._replication.gave_up(peer)
 
     async def delete_task(
@@ -208,10 +209,10 @@ class Imports:
         """
         owned(self._world, request.host_id, caller)
         key = (dialect.kind, check_task_id(request.task_id))
-        rows = await self._store.peers(key)
+        task, rows = await self._store.task(key), await self._store.peers(key)
         await self._store.remove_task(key)
         forget(self._world, key)
-        came = await self._copies.drop(names, rows)
+        came = {} if task is None else await self._copies.drop(names, task, rows)
         logger.info("deleted", task=key[1], host=request.host_id)
         return came
 

@@ -25,7 +25,7 @@ from pantala.core.sched.imported import forget
 from pantala.core.sched.records import ON_THE_WAY, PeerRow, TaskRow
 from pantala.core.sched.replicas import Attempts, Count, Plan, Presence, count, obstacle, plan
 from pantala.core.sched.rules import RULES
-from pantala.core.sched.states import PeerEvent, PeerState, TaskEvent, TaskState
+from pantala.core.sched.states import PeerState, TaskState
 from pantala.core.sched.world import World
 from pantala.errors import DragonflyError, FeatureOff, NotFound, Unavailable
 from pantala.model.announce import HostFacts
@@ -34,6 +34,7 @@ from .copies import Copies
 from .dialects import SCHEDULER_DIALECTS, ImportNames, SchedulerDialect
 from .metrics import Metrics
 from .records.store import RecordStore
+from .under_way import ImportsUnderWay
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -51,9 +52,6 @@ _REMEMBER_FAILED: Final = 600.0
 #: Seconds for which a row of somebody on the way is believed at least. Who has his stream renews it
 #: at each turn; if that scheduler is gone, nobody does.
 _NEWS: Final = 5.0
-
-#: Seconds between the two rows that an import begins with, at most.
-_IMPORT_GAP: Final = 60.0
 
 #: The kinds of task that are kept.
 _IMPORTED: Final = {
@@ -101,13 +99,14 @@ class Replication:
         self._busy: set[TaskKey] = set()
         #: Those of which has been told that there are too few hosts for them.
         self._short: set[TaskKey] = set()
-        #: Which life of a host an import was seen in.
-        self._lives: dict[tuple[TaskKey, str], int] = {}
         #: Which life of its host a replica was last known to be there in.
         self._seen_in: dict[tuple[TaskKey, str], int] = {}
         #: Those that are being asked for.
         self._asking: set[tuple[TaskKey, str]] = set()
         self._trouble = ""
+        self._under_way = ImportsUnderWay(
+            world, store, copies, self._presence, tasks=tasks, wake=self.wake
+        )
 
     def wake(self) -> None:
         """There may be too few copies of something."""
@@ -123,6 +122,7 @@ class Replication:
     async def turn(self) -> None:
         """Look at all tasks, and start what is to be done. No error if their rows are away."""
         self._wanted.clear()
+        self._under_way.begin_turn()
         try:
             for dialect, names in _IMPORTED.values():
                 await self._look_at_all(dialect, names)
@@ -131,6 +131,7 @@ class Replication:
                 logger.warning("records of imported tasks cannot be had", why=str(error))
             self._trouble = str(error)
         else:
+            self._under_way.end_turn()
             if self._trouble:
                 logger.info("records of imported tasks are there again")
             self._trouble = ""
@@ -146,7 +147,7 @@ class Replication:
 
     def import_begun(self, row: PeerRow, life: int) -> None:
         """A host has begun to import, in this life of its."""
-        self._lives[row.task_key, row.id] = life
+        self._under_way.begun(row, life)
 
     def there(self, row: PeerRow, life: int) -> None:
         """In this life of its host, a copy was there."""
@@ -158,10 +159,9 @@ class Replication:
         self.wake()
 
     async def _look_at_all(self, dialect: SchedulerDialect, names: ImportNames) -> None:
-        began, seen, there = time.monotonic(), set(self._lives), set(self._seen_in)
+        began, there = time.monotonic(), set(self._seen_in)
         known: set[TaskKey] = set()
         holders: set[str] = set()
-        imports: set[tuple[TaskKey, str]] = set()
         missing = 0
         async with aclosing(self._store.walk(dialect.kind)) as pages:
             async for page in pages:
@@ -170,22 +170,18 @@ class Replication:
                     holders |= {row.host_id for row in found}
                     rows = await self._tidy(found)
                     if task.state is TaskState.UPLOADING:
-                        imports |= await self._look_at_import(task, rows)
+                        self.counted(rows)  # which looks who is here
+                        await self._under_way.look(task, rows)
                     elif task.state is TaskState.SUCCEEDED:
                         self._ask_for(names, rows)
                         missing += self._look_at(dialect, names, task, rows)
         self._presence.keep_only(holders)
         self._attempts.keep_only(known)
         self._short &= known
-        self._lives = {
-            key: life
-            for key, life in self._lives.items()
-            if key in imports or key not in seen  # begun since the rows were read
-        }
         self._seen_in = {
             key: life
             for key, life in self._seen_in.items()
-            if key[0] in known or key not in there  # as above
+            if key[0] in known or key not in there  # there since the rows were read
         }
         self._metrics.replicas_missing(missing)
         for placed in list(self._world.tasks.values()):
@@ -263,35 +259,6 @@ class Replication:
             else:
                 left.append(row)
         return left
-
-    async def _look_at_import(
-        self, task: TaskRow, rows: Sequence[PeerRow]
-    ) -> set[tuple[TaskKey, str]]:
-        """End an import whose host is gone, or was started anew. Returns what is under way."""
-        self.counted(rows)
-        uploaders = [row for row in rows if row.state is PeerState.UPLOADING]
-        alive = set()
-        for row in uploaders:
-            host = self._world.hosts.get(row.host_id)
-            key = (task.key, row.id)
-            gone = self._presence.lost(row.host_id, time.monotonic())
-            if host is not None:
-                gone = self._lives.setdefault(key, host.life) != host.life
-            if not gone:
-                alive.add(key)
-        fresh = time.time() - task.updated_at < _IMPORT_GAP
-        if alive or (not uploaders and fresh):
-            return alive
-        now = time.time()
-        if await self._store.put_task(task.moved(TaskEvent.FAIL, now), was=TaskState.UPLOADING):
-            for row in uploaders:
-                await self._store.put_peer(row.moved(PeerEvent.FAIL, now))
-            logger.warning(
-                "import came to nothing: its host is gone, or was started anew",
-                task=task.id,
-                host=[row.host_id for row in uploaders],
-            )
-        return set()
 
     def _plan(self, dialect: SchedulerDialect, task: TaskRow, rows: Sequence[PeerRow]) -> Plan:
         now, rules = time.monotonic(), RULES[dialect.kind]

@@ -23,7 +23,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from pantala import BUILD_VERSION
 from pantala.background import Loops
-from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.scheduler_link import SECRET_KEY
 from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
@@ -51,6 +51,7 @@ class Keeper:
 
     Attributes:
         held: Tasks that it has, by id: whether it keeps them.
+        importing: Peers by which it imports, for all that a scheduler may ask.
         asked: What it was asked, in order: the method, and the task's id.
         release: Unset, downloads wait for it to be set.
         refuse_with: It refuses downloads with this.
@@ -77,6 +78,7 @@ class Keeper:
         }
         self._idc = idc
         self.held: dict[str, bool] = {}
+        self.importing: set[str] = set()
         self.asked: list[tuple[str, str]] = []
         self.release = asyncio.Event()
         self.release.set()
@@ -101,6 +103,7 @@ class Keeper:
         self._loops = Loops()
         self._server = new_server()
         add_service(self._server, "dfdaemon.v2.DfdaemonUpload", self)
+        add_service(self._server, "pantala.v1.Copies", self)
         self._port = bind(self._server, "127.0.0.1:0")
         await self._server.start()
         for port in self._schedulers:
@@ -112,6 +115,7 @@ class Keeper:
     async def kill(self) -> None:
         """Be gone, without a word."""
         await self._loops.close()
+        self.importing.clear()
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
@@ -169,6 +173,7 @@ class Keeper:
         }
         ids = self.ids(task, more.pop("peer", f"{self.name}-{next(_numbers)}"))
         request = scheduler_pb2.UploadPersistentCacheTaskStartedRequest(**ids, **(fields | more))
+        self.importing.add(str(ids["peer_id"]))
         await self.stub(at).UploadPersistentCacheTaskStarted(request)
         return str(ids["peer_id"])
 
@@ -177,10 +182,12 @@ class Keeper:
         request = scheduler_pb2.UploadPersistentCacheTaskFinishedRequest(**self.ids(task, peer))
         described = await self.stub(scheduler).UploadPersistentCacheTaskFinished(request)
         self.held[task_id(task)] = True
+        self.importing.discard(peer)
         return described
 
     async def fails(self, task: str, peer: str) -> None:
         """The import did not go well."""
+        self.importing.discard(peer)
         request = scheduler_pb2.UploadPersistentCacheTaskFailedRequest(
             **self.ids(task, peer), description="disk full"
         )
@@ -269,6 +276,18 @@ class Keeper:
         self.asked.append(("delete", request.task_id))
         self.held.pop(request.task_id, None)
         return Empty()
+
+    async def Delete(self, request: node_pb2.DeleteCopyRequest, _: _Context) -> Empty:  # noqa: N802
+        """Likewise; it has the one that is meant."""
+        self.asked.append(("delete", request.task_id))
+        self.held.pop(request.task_id, None)
+        return Empty()
+
+    async def IsImporting(  # noqa: N802
+        self, request: node_pb2.IsImportingRequest, _: _Context
+    ) -> node_pb2.IsImportingResponse:
+        """Whether it imports."""
+        return node_pb2.IsImportingResponse(is_importing=request.peer_id in self.importing)
 
 
 class AnnounceStream:

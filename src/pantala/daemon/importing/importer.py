@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from pantala.core.beliefs import TaskKey
 from pantala.core.policy import policy_of
 from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
@@ -33,7 +34,7 @@ from pantala.errors import (
 )
 from pantala.model.ids import persistent_cache_task_id
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, piece_length_for
-from pantala.model.task import ImportedTask, ImportRequest, TaskRecord, Traffic
+from pantala.model.task import ImportedTask, ImportRequest, Kind, TaskRecord, Traffic
 from pantala.rpc import import_calls
 from pantala.rpc.import_calls import CopyName
 from pantala.rpc.scheduler_link import Scheduler
@@ -56,8 +57,8 @@ _LIMIT: Final = 7200.0
 #: Seconds between two tries to reach a scheduler that is away.
 _RETRY: Final = 0.5
 
-#: Seconds for which a scheduler is told that an import came to nothing. It finds out by itself
-#: when this host is not there any more.
+#: Seconds for which a scheduler is told that an import came to nothing. It finds out by itself, for
+#: it asks.
 _LAST_WORDS: Final = 60.0
 
 
@@ -70,12 +71,18 @@ class Importer:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._under_way: set[str] = set()
+        #: By task.
+        self._under_way: dict[TaskKey, CopyName] = {}
 
     @property
     def busy(self) -> int:
         """How many imports are under way."""
         return len(self._under_way)
+
+    def carries_on(self, kind: Kind, task_id: str, peer_id: str) -> bool:
+        """Whether an import goes on whose copy has that name."""
+        copy = self._under_way.get((kind, task_id))
+        return copy is not None and copy.peer_id == peer_id
 
     async def run(self, request: ImportRequest, *, public: bool = False) -> Any:
         """Import a file; the scheduler's description of the task.
@@ -104,8 +111,8 @@ class Importer:
                     if public:
                         file.check_public()
                     task_id = await self._identify(request, file)
-                    with self._alone(task_id):
-                        return await self._import(request, file, task_id)
+                    with self._alone(request.kind, task_id) as copy:
+                        return await self._import(request, file, copy)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -126,19 +133,20 @@ class Importer:
         )
 
     @contextlib.contextmanager
-    def _alone(self, task_id: str) -> Iterator[None]:
-        """Two imports of a task would write to one place. Raises TaskExists."""
-        if task_id in self._under_way:
+    def _alone(self, kind: Kind, task_id: str) -> Iterator[CopyName]:
+        """The only import of a task here: two would write to one place. Raises TaskExists."""
+        key = kind, task_id
+        if key in self._under_way:
             raise TaskExists(f"task {task_id}: this host imports it now; wait for it to end")
-        self._under_way.add(task_id)
+        config = self._node.config
+        self._under_way[key] = CopyName(kind, config.host_id, task_id, new_peer_id(config))
         try:
-            yield
+            yield self._under_way[key]
         finally:
-            self._under_way.discard(task_id)
+            del self._under_way[key]
 
-    async def _import(self, request: ImportRequest, file: ImportFile, task_id: str) -> Any:
-        node = self._node
-        copy = CopyName(request.kind, node.config.host_id, task_id, new_peer_id(node.config))
+    async def _import(self, request: ImportRequest, file: ImportFile, copy: CopyName) -> Any:
+        node, task_id = self._node, copy.task_id
         length = _piece_length(request, file)
         say = partial(
             import_calls.started, copy=copy, wanted=request, length=file.length, piece_length=length

@@ -118,7 +118,6 @@ class SqliteRecords:
 
     async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
         """See :class:`.store.RecordStore`."""
-
         return await self._run(lambda db: _put_task(db, row, was, self._clock()))
 
     async def begin(self, row: TaskRow, first: PeerRow, *, was: TaskState | None) -> bool:
@@ -135,7 +134,6 @@ class SqliteRecords:
 
     async def put_peer(self, row: PeerRow) -> bool:
         """See :class:`.store.RecordStore`."""
-
         return await self._run(lambda db: _put_peer(db, row, self._clock()))
 
     async def remove_peer(self, row: PeerRow) -> None:
