@@ -13,6 +13,7 @@ import pytest
 from pantala import background
 from pantala.core.sched.states import PeerState
 from pantala.daemon.app import Daemon
+from pantala.daemon.telling import announcer
 from pantala.errors import Busy
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
@@ -118,6 +119,23 @@ async def test_what_left_while_a_scheduler_was_out_of_reach(
     await wire.mend()
 
     await until(lambda: holders(scheduler) == {stays, comes})
+
+
+async def test_a_scheduler_that_comes_back(
+    tmp_path: Path, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is announced to as soon as there is a connection, and not when the next try is due."""
+    monkeypatch.setattr(announcer, "_RETRY", (3600.0, 3600.0))
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    wire = Wire(scheduler.port)
+    await wire.mend()
+    stack.push_async_callback(wire.cut)
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=wire.port))
+    for _ in range(2):
+        await wire.cut()
+        await until(lambda: daemon.schedulers.pick("t") is None)
+        await wire.mend()
+        await until(lambda: daemon.schedulers.pick("t") is not None)
 
 
 async def test_a_scheduler_that_is_slow_once(

@@ -50,6 +50,16 @@ EPOCH_KEY: Final = "pantala-epoch"
 #: else speak for its host; strangers ignore it.
 SECRET_KEY: Final = "pantala-secret"  # noqa: S105  a name
 
+#: While a scheduler is away, each host calls upon it every second and a half, give or take a fifth,
+#: so that no download goes without it for much longer than it is away; the kernel of its machine
+#: refuses them. gRPC by itself would wait for up to two minutes. The last is how long a connection
+#: may take to be there, by default 20 s.
+_RECONNECT: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1500),
+    ("grpc.min_reconnect_backoff_ms", 5000),
+)
+
 _UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
 _SWARM_LIMIT: Final = 25.0  # a scheduler gives itself 20 s to tell all hosts
 _STAT_LIMIT: Final = 3.0  # somebody waits for this one; without an answer the origin is asked
@@ -62,17 +72,26 @@ class Scheduler:
         address: Where it is.
         secret: By which it knows that it is us who call.
         on_lost: Called with *address* whenever it turns out to be away, however that shows.
+        on_there: Likewise when there is a connection to it again, or for the first time.
     """
 
-    def __init__(self, address: str, secret: str, on_lost: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        address: str,
+        secret: str,
+        on_lost: Callable[[str], object],
+        on_there: Callable[[str], object],
+    ) -> None:
         self.address = address
         #: Goes with every call.
         self.metadata: Final = ((SECRET_KEY, secret),)
         self._on_lost = on_lost
+        self._on_there = on_there
         #: What it called itself at the last announcement; None for a stock one.
         self.epoch: str | None = None
         self._closed = False
-        self._channel = grpc.aio.insecure_channel(address, channel_options(address))
+        options = (*channel_options(address), *_RECONNECT)
+        self._channel = grpc.aio.insecure_channel(address, options)
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
         self._swarm: Any = node_pb2_grpc.SwarmStub(self._channel)
 
@@ -165,13 +184,15 @@ class Scheduler:
             raise SchedulerLost(f"scheduler {self.address} is not ours any longer") from None
 
     async def watch(self) -> None:
-        """Notice that the connection broke, long before the next announcement would.
+        """Notice that the connection broke, long before the next announcement would; and is back.
 
         A scheduler that comes back knows nothing; whoever notices at once loses a moment only.
         Returns when the connection's state has changed; to be called again, until :meth:`close`.
         """
-        state = self._channel.get_state()
-        if state is not grpc.ChannelConnectivity.READY:
+        state = self._channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            self._on_there(self.address)
+        else:
             self._on_lost(self.address)
         await self._channel.wait_for_state_change(state)
 
@@ -208,6 +229,8 @@ class Schedulers:
         self._watches: dict[str, asyncio.Task[None]] = {}
         #: Called when a scheduler went away: it is to be announced to until it is back.
         self.on_trouble: Callable[[], None] = lambda: None
+        #: Called when one may be announced to that was away.
+        self.on_return: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Scheduler]:
         return iter(list(self._all.values()))
@@ -220,7 +243,9 @@ class Schedulers:
         wanted = set(addresses)
         self._beliefs.listed(wanted)
         for address in wanted - self._all.keys():
-            scheduler = self._all[address] = Scheduler(address, self._secret, self._lost)
+            scheduler = self._all[address] = Scheduler(
+                address, self._secret, self._lost, self._there
+            )
             self._watches[address] = self._loops.keep(scheduler.watch, "watch a scheduler")
         for address in self._all.keys() - wanted:
             watching = self._watches.pop(address, None)  # None: we were broken off below, once
@@ -232,6 +257,10 @@ class Schedulers:
     def _lost(self, address: str) -> None:
         if self._beliefs.lost(address):
             self.on_trouble()
+
+    def _there(self, address: str) -> None:
+        if address not in self._beliefs.available:
+            self.on_return()
 
     async def close(self) -> None:
         """Close all channels."""

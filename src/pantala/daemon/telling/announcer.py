@@ -93,6 +93,7 @@ class Announcer:
         #: Every scheduler has been tried once.
         self.first_round = asyncio.Event()
         self._soon = asyncio.Event()
+        self._back = asyncio.Event()
         self._pause = _RETRY[0]
         self._round = asyncio.Lock()
         self._has_news = asyncio.Event()
@@ -102,6 +103,7 @@ class Announcer:
         #: What is said of imported tasks.
         self.copies = Copies(schedulers, stores, host_id)
         schedulers.on_trouble = self._soon.set
+        schedulers.on_return = self._came_back
 
     # -- who we are ----------------------------------------------------------------------------
 
@@ -145,19 +147,25 @@ class Announcer:
             self.first_round.set()
 
     async def rest(self) -> None:
-        """Until the next round: soon while somebody does not answer."""
+        """Until the next round: soon while somebody does not answer, at once when he is back."""
         if self._beliefs.available == self._schedulers.addresses:
             self._pause, wait = _RETRY[0], self._interval
+            self._back.clear()
         else:
             wait, self._pause = self._pause, min(self._pause * 2, _RETRY[1])
-        self._soon.clear()
-        try:
-            async with asyncio.timeout(wait):
-                await self._soon.wait()
-            # Whoever went away just now needs a moment to come back.
-            await asyncio.sleep(_RETRY[0])
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            if not self._back.is_set():  # since somebody was tried in vain
+                self._soon.clear()
+                async with asyncio.timeout(wait):
+                    await self._soon.wait()
+                # Whoever went away just now needs a moment to come back.
+                async with asyncio.timeout(_RETRY[0]):
+                    await self._back.wait()
+        self._back.clear()
+
+    def _came_back(self) -> None:
+        self._back.set()
+        self._soon.set()
 
     # -- what we hold --------------------------------------------------------------------------
 
