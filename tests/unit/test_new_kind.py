@@ -30,6 +30,7 @@ from pantala.rpc.dialects import Dialect, report_arms
 from pantala.scheduler.announce_streams import AnnounceStream, AnnounceStreams
 from pantala.scheduler.dialects import SchedulerDialect
 from pantala.scheduler.metrics import Metrics
+from pantala.scheduler.news import News
 from pantala.scheduler.seeds import SeedCaller
 from pantala.scheduler.waiters import Waiters
 from pantala.testing.stage import MIB, task_id
@@ -125,7 +126,7 @@ class Peer:
     """A daemon's end of an announce stream: its words go as bytes, and answers come back."""
 
     def __init__(self, streams: AnnounceStreams, host: str, number: int) -> None:
-        self.stream = AnnounceStream(streams, DIALECT, Caller())
+        self.stream = AnnounceStream(streams, DIALECT, Caller(), lambda: None)
         request = DownloadRequest(KIND, "http://o/f", tag="t")
         self.said = Registration(host, task_id("t"), f"{host}-{number}", request, 10 * MIB, 4 * MIB)
 
@@ -143,10 +144,13 @@ def streams() -> AnnounceStreams:
     """Of a scheduler that serves this kind alone."""
     waiters = Waiters()
     world = World(Limits(), waiters.wake, {KIND: RULES[Kind.CACHE]})
-    seeds = SeedCaller(world, Tasks(lambda _: None), 1.0)
+    tasks = Tasks(lambda _: None)
+    seeds = SeedCaller(world, tasks, 1.0)
     for number, name in enumerate(("a", "b"), 1):
         world.announce(HostFacts(name, name, f"10.0.0.{number}", 4000), 0.0, Caller())
-    return AnnounceStreams(world, waiters, seeds, Metrics(), Random(0))
+    return AnnounceStreams(
+        world, waiters, News(), seeds=seeds, tasks=tasks, metrics=Metrics(), chance=Random(0)
+    )
 
 
 async def test_a_download_of_a_kind_that_was_made_up(streams: AnnounceStreams) -> None:

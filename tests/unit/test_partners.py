@@ -52,9 +52,9 @@ def test_who_comes_at_the_same_time_is_a_partner() -> None:
     third = stage.register("c")
     assert told(stage, third) == [*third.partners.values()]
     assert set(third.partners) == {first.id, second.id}
-    assert stage.world.take_news(first) == (second, third)
-    assert stage.world.take_news(first) == ()
-    assert stage.world.take_news(third) == ()  # it had that with its answer
+    assert stage.world.partners.take_news(first) == (second, third)
+    assert stage.world.partners.take_news(first) == ()
+    assert stage.world.partners.take_news(third) == ()  # it had that with its answer
     stage.check()
 
 
@@ -67,13 +67,13 @@ def test_a_parent_is_told_of_once() -> None:
     stage.world.block(child, source)
     assert stage.decide(child) == Parents((first,), ())
     assert child.partners == {first.id: first}
-    assert stage.world.take_news(first) == (child,)
+    assert stage.world.partners.take_news(first) == (child,)
     # The other way round: a child that is drawn by its parent knows it already.
     stage.world.block(first, child.id)
     first.blocked.discard(child.id)
     stage.decide(first)
     assert child.partners == {first.id: first}
-    assert stage.world.take_news(child) == ()
+    assert stage.world.partners.take_news(child) == ()
     stage.check()
 
 
@@ -110,7 +110,7 @@ def test_who_is_gone_is_nobodys_partner(how: str) -> None:
     else:
         stage.world.remove_host(second.host)
     assert first.partners == {}
-    assert stage.world.take_news(first) == ()
+    assert stage.world.partners.take_news(first) == ()
     stage.check()
 
 
@@ -284,6 +284,19 @@ def test_who_lost_its_last_parent_is_named(how: str) -> None:
         decision = stage.decide(each)
         assert isinstance(decision, Parents)
         assert set(decision.parents) <= set(orphans) - {each}
+    stage.check()
+
+
+def test_without_partners_nobody_is_looked_after() -> None:
+    """Who has lost its last parent notices that itself, for it waits for nobody."""
+    stage = Stage(Limits(partners=0))
+    parent = stage.source("source")
+    child, other = stage.child("a"), stage.child("b")
+    assert (child.partners, other.partners) == ({}, {})
+    stage.world.link([parent], child)
+    stage.world.remove_peer(parent)
+    assert not child.parents
+    assert stage.orphans == []
     stage.check()
 
 

@@ -123,9 +123,9 @@ class Life(RuleBasedStateMachine):
     def hear(self, number: int) -> None:
         """A peer is told of its new partners."""
         peer = self.pick(number)
-        news = self.stage.world.take_news(peer)
+        news = self.stage.world.partners.take_news(peer)
         assert all(peer.partners[partner.id] is partner for partner in news)
-        assert not self.stage.world.take_news(peer)
+        assert not self.stage.world.partners.take_news(peer)
 
     @precondition(lambda self: self.peers)
     @rule(number=picks)

@@ -5,6 +5,8 @@
 - :mod:`.service`: the methods of the contract
 - :mod:`.callers`: who calls
 - :mod:`.announce_streams`: the streams of peers that download
+- :mod:`.news`: what they are told without having asked
+- :mod:`.wakeable`: waiting for a message, and for that
 - :mod:`.waiters`: peers that wait for news of a task
 - :mod:`.seeds`: asking seeds to fetch
 - :mod:`.imports`: tasks that are imported

@@ -1,14 +1,22 @@
-"""The announce streams of peers that download: one each, one message after another."""
+"""The announce streams of peers that download: one each, one message after another.
+
+A peer is answered when it registers, and when it asks for other parents. A peer of ours is told two
+things without asking: that it has new partners, and whom to ask, or that it is to go to the origin,
+when by no doing of its own it has lost its last parent. It may have noticed that itself, and ask,
+at the same time: then its question counts.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from random import Random
 from typing import Any, Final
 
 import structlog
 
+from pantala.background import Tasks
 from pantala.core.sched.choose import (
     AskSeed,
     Parents,
@@ -22,7 +30,7 @@ from pantala.core.sched.owners import owned
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.states import PeerState
 from pantala.core.sched.world import World
-from pantala.errors import InvalidRequest, NotFound
+from pantala.errors import DragonflyError, InvalidRequest, NotFound
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration, Report
 from pantala.model.task import DownloadRequest
@@ -31,8 +39,10 @@ from . import convert
 from .dialects import SchedulerDialect
 from .imports import Imports
 from .metrics import Metrics
+from .news import News
 from .seeds import SeedCaller
 from .waiters import Waiters
+from .wakeable import Wakeable
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -46,7 +56,9 @@ class AnnounceStreams:
     Args:
         world: What is told changes it, and it decides what is answered.
         waiters: Woken by the world.
+        news: Told by the world.
         seeds: Called when the world says so.
+        tasks: Where parents are looked for that nobody has asked for.
         metrics: Told of everything.
         chance: For samples of parents.
         imports: Has what is known of tasks that were imported. None: there are none.
@@ -56,15 +68,19 @@ class AnnounceStreams:
         self,
         world: World,
         waiters: Waiters,
+        news: News,
+        *,
         seeds: SeedCaller,
+        tasks: Tasks,
         metrics: Metrics,
         chance: Random,
-        *,
         imports: Imports | None = None,
     ) -> None:
         self.world = world
         self.waiters = waiters
+        self.news = news
         self.seeds = seeds
+        self.tasks = tasks
         self.metrics = metrics
         self.chance = chance
         self.imports = imports
@@ -77,29 +93,49 @@ class AnnounceStreams:
         A stream that ends before the peer says how it went means that it is gone: a daemon
         holds its stream open for as long as it downloads.
         """
-        stream = AnnounceStream(self, dialect, caller)
+        messages = Wakeable(requests)
+        stream = AnnounceStream(self, dialect, caller, messages.wake)
         self.metrics.stream_opened()
         try:
-            async for message in requests:
+            async for message in messages:
+                if message is None:
+                    for news in stream.take_news():
+                        yield news
+                    continue
                 answer = await stream.handle(message)
                 if answer is not None:
                     yield answer
                 if stream.is_over:
                     return
         finally:
+            messages.close()
             stream.close()
             self.metrics.stream_closed()
 
 
 class AnnounceStream:
-    """One announce stream: what a peer says is told to the world, what is decided goes back."""
+    """One announce stream: what a peer says is told to the world, what is decided goes back.
 
-    def __init__(self, streams: AnnounceStreams, dialect: SchedulerDialect, caller: Caller) -> None:
+    Args:
+        streams: It is one of these.
+        dialect: What is spoken on it.
+        caller: At its other end.
+        wake: Has :meth:`take_news` called as soon as may be.
+    """
+
+    def __init__(
+        self,
+        streams: AnnounceStreams,
+        dialect: SchedulerDialect,
+        caller: Caller,
+        wake: Callable[[], None],
+    ) -> None:
         self._all = streams
         self._world = streams.world
         self._dialect = dialect
         self._codec = dialect.shared.codec
         self._caller = caller
+        self.wake = wake
         #: None: tasks of this kind are not imported.
         self._imports = None if dialect.imports is None else streams.imports
         self._peer: Peer | None = None
@@ -107,6 +143,11 @@ class AnnounceStream:
         self._request: DownloadRequest  # of those that have registered, and so of `_known`
         #: What the origin answered, by HTTP, when it last failed this peer.
         self._origin_status: int | None = None
+        #: Looks for parents that the peer has not asked for, and what came of that.
+        self._search: asyncio.Task[Any] | None = None
+        self._found: Answer | DragonflyError | None = None
+        #: What the peer has said is being dealt with.
+        self._is_busy = False
         #: The peer has said how its download went.
         self.is_over = False
 
@@ -118,16 +159,43 @@ class AnnounceStream:
         """
         said = self._codec.decode(message)
         answer: Answer | None
-        if isinstance(said, Registration):
-            convert.check_registration(message, said, imported=self._imports is not None)
-            answer = await self._register(said)
-        else:
-            answer = await self._hear(message.peer_id, said)
+        self._is_busy = True
+        try:
+            if isinstance(said, Registration):
+                convert.check_registration(message, said, imported=self._imports is not None)
+                answer = await self._register(said)
+            else:
+                answer = await self._hear(message.peer_id, said)
+        finally:
+            self._is_busy = False
         return None if answer is None else self._codec.encode_answer(answer)
+
+    def take_news(self) -> Iterator[Any]:
+        """What the peer is to be told without having asked: none, one, or two messages.
+
+        Raises:
+            DragonflyError: It has lost its parents, and can have no others. The stream ends with
+                it, as if the peer had asked.
+        """
+        found, self._found = self._found, None
+        if isinstance(found, DragonflyError):
+            raise found
+        if found is not None:
+            yield self._codec.encode_answer(found)
+        partners = self._world.partners.take_news(self._peer) if self._peer is not None else ()
+        if partners:
+            yield self._codec.encode_answer(_candidates(partners))
+
+    def orphaned(self) -> None:
+        """The peer has lost its last parent. It may have partners, who are no way to the source."""
+        if not self._is_busy and (self._search is None or self._search.done()):
+            self._search = self._all.tasks.start(self._find_parents(), "parents of an orphan")
 
     def close(self) -> None:
         """The stream has ended; a peer that was not through by then has failed."""
+        self._stop_search()
         if self._peer is not None:
+            self._all.news.closed(self._peer)
             ended = self._peer.state not in OVER
             self._world.fail(self._peer, time.monotonic())
             self._world.stream_closed(self._peer)
@@ -151,6 +219,7 @@ class AnnounceStream:
         peer = self._world.register(said, time.monotonic())
         self._peer, self._request = peer, said.request
         self._world.stream_opened(peer)
+        self._all.news.opened(peer, self)
         self._all.metrics.peer_event("register_peer", peer)
         if said.metadata_only:
             return announce.MetadataOnly()
@@ -166,12 +235,9 @@ class AnnounceStream:
         while True:
             decision = decide(self._world, peer, time.monotonic(), self._all.chance)
             match decision:
-                case Parents(
-                    parents
-                ):  # of partners nothing is told yet: they are no way to the source
+                case Parents(parents, partners):
                     self._all.metrics.scheduled(time.monotonic() - began)
-                    candidates = tuple(convert.candidate(parent) for parent in parents)
-                    return announce.CandidateParents(candidates)
+                    return _candidates((*parents, *partners))
                 case ToSource(why):
                     self._all.metrics.scheduled(time.monotonic() - began)
                     logger.info("to the origin", task=peer.task.id, peer=peer.id, why=why)
@@ -184,6 +250,26 @@ class AnnounceStream:
                     await self._all.waiters.wait(peer.task.key, timeout)
             self._known(peer.id)
 
+    async def _find_parents(self) -> None:
+        """Decide for the peer as if it had asked."""
+        peer = self._peer
+        assert peer is not None  # noqa: S101  it was told its parents
+        try:
+            if self._imports is not None:
+                await self._imports.prepare(peer.task.key)
+            self._found = await self._schedule(peer)
+        except DragonflyError as error:
+            if self._world.peers.get(peer.key) is not peer:  # deleted: it hears so when it speaks
+                return
+            self._found = error
+        self.wake()
+
+    def _stop_search(self) -> None:
+        """The peer knows itself what it needs."""
+        self._found = None
+        if self._search is not None:
+            self._search.cancel()
+
     async def _hear(self, peer_id: str, said: Report) -> Answer | None:
         """Take what a peer tells after it has registered."""
         try:
@@ -195,6 +281,8 @@ class AnnounceStream:
                 return None
             raise
         self.is_over = isinstance(said, announce.LastReport)
+        if isinstance(said, announce.Reschedule | announce.SourceStarted | announce.LastReport):
+            self._stop_search()
         if isinstance(said, announce.PieceReport):
             self._hear_of_piece(peer, said, time.monotonic())
         elif isinstance(said, announce.Reschedule):
@@ -247,6 +335,10 @@ class AnnounceStream:
                 origin = description[:_MAX_DESCRIPTION]
                 self._world.fail(peer, now, origin=origin, status=self._origin_status)
                 metrics.peer_event("download_peer_back_to_source_finished_failure", peer)
+
+
+def _candidates(peers: Iterable[Peer]) -> announce.CandidateParents:
+    return announce.CandidateParents(tuple(convert.candidate(peer) for peer in peers))
 
 
 def _log_failure(peer: Peer, description: str) -> None:

@@ -37,6 +37,7 @@ from .config import SchedulerConfig
 from .copies import Copies
 from .imports import Imports
 from .metrics import CONTENT_TYPE, Metrics
+from .news import News
 from .records.sqlite import SqliteRecords
 from .records.store import RecordStore
 from .replication import Replication
@@ -79,7 +80,13 @@ class Scheduler:
         self._mode: int | None = None
         self._tasks = Tasks()
         self._waiters = Waiters()
-        self._world = World(config.limits(), self._waiters.wake)
+        self._news = News()
+        self._world = World(
+            config.limits(),
+            self._waiters.wake,
+            on_orphan=self._news.orphaned,
+            on_partner=self._news.partnered,
+        )
         self._metrics = Metrics()
         self._loops = Loops(self._metrics.loop_failed)
         rate = config.server.request_rate_limit
@@ -133,6 +140,7 @@ class Scheduler:
             await self._server.start()
             await self._serve_metrics()
             self._sweep_from_now_on()
+            self._loops.keep(self._news.turn, "tell of partners")
             if self._path is None:
                 crowd = Crowd(self._port, self._connections)
                 self._loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
@@ -178,7 +186,14 @@ class Scheduler:
         seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
         streams = AnnounceStreams(
-            self._world, self._waiters, seeds, self._metrics, chance, imports=self._imports
+            self._world,
+            self._waiters,
+            self._news,
+            seeds=seeds,
+            tasks=self._tasks,
+            metrics=self._metrics,
+            chance=chance,
+            imports=self._imports,
         )
         return Service(self._world, streams, self._imports, secrets.token_hex(8))
 

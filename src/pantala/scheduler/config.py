@@ -84,6 +84,7 @@ class Scheduling(Settings):
             origin waits for others.
         candidate_parent_limit: Parents that a peer is given.
         filter_parent_limit: Parents that are compared.
+        partner_limit: Peers that a peer of ours is given to exchange pieces with; 0: none.
         load_limit: Children of a normal host at once.
         seed_load_limit: Children of a seed at once.
         state_limit: Bytes that are kept of all hosts and their tasks.
@@ -97,6 +98,7 @@ class Scheduling(Settings):
     retry_interval: Duration = 0.5
     candidate_parent_limit: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
     filter_parent_limit: Annotated[int, Field(strict=True, ge=10, le=1000)] = 15
+    partner_limit: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
     load_limit: Annotated[int, Field(strict=True, ge=1, le=2000)] = 200
     seed_load_limit: Annotated[int, Field(strict=True, ge=1, le=50000)] = 2000
     state_limit: Size = 4 << 30
@@ -176,6 +178,7 @@ class SchedulerConfig(Root):
         return Limits(
             candidates=scheduling.candidate_parent_limit,
             sample=scheduling.filter_parent_limit,
+            partners=scheduling.partner_limit,
             back_to_source=scheduling.back_to_source_count,
             origin_failures=scheduling.retry_back_to_source_limit,
             patience=scheduling.retry_limit * scheduling.retry_interval,

@@ -107,7 +107,7 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
     parents = find_candidates(world.limits, peer, below, chance)
     if parents:
         world.link(parents, peer)
-        partners = world.introduce(peer, find_partners(world.limits, peer, chance))
+        partners = world.partners.introduce(peer, find_partners(world.limits, peer, chance))
         world.expect(peer, now + world.limits.start)
         peer.waiting_since = None
         return Parents(tuple(parents), partners)

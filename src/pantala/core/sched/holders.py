@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pantala.model.announce import HostFacts
+
 from .edges import disconnect_children, disconnect_parents
 from .entities import Peer, Task
 from .partners import Partners
@@ -26,7 +28,8 @@ class Holders:
     Args:
         partners: Settled with each peer.
         on_change: Called with a task when peers that wait for it should look again.
-        on_orphan: Called with a peer that had parents, and by no doing of its own has none.
+        on_orphan: Called with a peer of ours that had parents, and by no doing of its own has none.
+            Others ask when they notice.
     """
 
     def __init__(
@@ -58,7 +61,8 @@ class Holders:
         for child in children:
             self.refresh(child)
         for child in children:
-            if not child.parents and child.state in MAY_HAVE_PARENTS:
+            waits = not child.parents and child.state in MAY_HAVE_PARENTS
+            if waits and child.host.facts.is_ours:
                 self._on_orphan(child)
 
     def started(self, peer: Peer) -> None:
@@ -79,6 +83,11 @@ class Holders:
         self._partners.settle(peer)
         if before != after:
             self._on_change(task)
+
+
+def sharing(facts: HostFacts) -> tuple[object, ...]:
+    """What of a host decides where its peers count."""
+    return facts.disable_shared, facts.is_seed, facts.is_ours, facts.idc
 
 
 def _holds(peer: Peer) -> bool:

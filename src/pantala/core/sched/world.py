@@ -24,12 +24,16 @@ from .blame import blame_origin, blame_parent, block
 from .costs import Costs
 from .edges import connect, disconnect_parents
 from .entities import OVER, Caller, Host, Peer, PeerKey, Task, TaskKey
-from .holders import Holders
+from .holders import Holders, sharing
 from .partners import Partners
 from .room import Room
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
+
+
+def _ignore(_: Peer) -> None:
+    """Nobody wants to know."""
 
 
 class World:
@@ -39,7 +43,8 @@ class World:
         limits: How far to go.
         on_change: Called with a task when peers that wait for it should look again.
         rules: The kinds of task that are served.
-        on_orphan: Called with a peer that had parents, and by no doing of its own has none.
+        on_orphan: Called with a peer of ours that had parents, and by no doing of its own has none.
+            It may have partners, for whom it would wait; where there are none, it asks itself.
         on_partner: Called with a peer that has got a partner of which it has not heard.
     """
 
@@ -49,16 +54,18 @@ class World:
         on_change: Callable[[Task], None],
         rules: Mapping[Kind, Rules] = RULES,
         *,
-        on_orphan: Callable[[Peer], None] = lambda _peer: None,
-        on_partner: Callable[[Peer], None] = lambda _peer: None,
+        on_orphan: Callable[[Peer], None] = _ignore,
+        on_partner: Callable[[Peer], None] = _ignore,
     ) -> None:
         self.limits = limits
         self.hosts: dict[str, Host] = {}
         self.tasks: dict[TaskKey, Task] = {}
         self.peers: dict[PeerKey, Peer] = {}
         self._on_change = on_change
-        self._partners = Partners(limits, on_partner)
-        self._holders = Holders(self._partners, on_change, on_orphan)
+        #: Changed by these alone, and by what happens here.
+        self.partners = Partners(limits, on_partner)
+        orphaned = on_orphan if limits.partners else _ignore
+        self._holders = Holders(self.partners, on_change, orphaned)
         self._rules = rules
         self.seeds = Seeds()
         self.room = Room(limits)
@@ -79,11 +86,11 @@ class World:
             self.room.admit_host(caller.account)
             self._met += 1
             host = self.hosts[facts.id] = new_host(facts, limit, caller, self._met, now)
-        before = _sharing(host.facts)
+        before = sharing(host.facts)
         host.facts, host.upload_limit = facts, limit
         host.updated_at = host.heard_at = now
         self.seeds.update(host)
-        if before != _sharing(facts):
+        if before != sharing(facts):
             for peers in host.peers.values():
                 for peer in peers.values():
                     self._holders.refresh(peer)
@@ -287,16 +294,8 @@ class World:
         """Never give *peer* that one again. Returns it, if it is there."""
         other = block(peer, parent_id)
         if other is not None:
-            self._partners.part(peer, other)
+            self.partners.part(peer, other)
         return other
-
-    def introduce(self, peer: Peer, others: list[Peer]) -> tuple[Peer, ...]:
-        """See :meth:`.Partners.introduce`."""
-        return self._partners.introduce(peer, others)
-
-    def take_news(self, peer: Peer) -> tuple[Peer, ...]:
-        """See :meth:`.Partners.take_news`."""
-        return self._partners.take_news(peer)
 
     def link(self, parents: list[Peer], child: Peer) -> None:
         """*parents* shall serve *child*, and no others."""
@@ -392,8 +391,3 @@ class World:
             idle = other.state is PeerState.SUCCEEDED and not other.children
             if other is not peer and idle and peer.absorb(other):
                 self.remove_peer(other)
-
-
-def _sharing(facts: HostFacts) -> tuple[object, ...]:
-    """What of a host decides where its peers count, and with whom they exchange."""
-    return facts.disable_shared, facts.is_seed, facts.is_ours, facts.idc
