@@ -111,6 +111,7 @@ class Downloads:
         request = self._dialect.message("Download{}TaskRequest")()
         field = self._dialect.download
         (getattr(request, field) if field else request).url = self._origin.url(promise.path)
+        self._scene.note(f"download of {promise.path} at {node.name}")
         with node.channel() as channel:
             method = self._method(node, channel, "Download{}Task")
             try:
@@ -118,7 +119,7 @@ class Downloads:
                     promise.task_id = answer.task_id
                     if answer.HasField("download_piece_finished_response"):
                         number = answer.download_piece_finished_response.piece.number
-                        if node.socket.stem == self._victim:
+                        if node.name == self._victim:
                             promise.pieces.add(number)
             except grpc.RpcError as error:
                 self._scene.rpc_broke_off(f"download of {promise.path}", error)
@@ -128,6 +129,7 @@ class Downloads:
     def _get(self, node: Node, promise: Promise) -> None:
         """Download to a file, by ``dfget``: all of it, or nothing at all."""
         scene = self._scene
+        scene.note(f"dfget of {promise.path} at {node.name}")
         got = scene.cluster.get(node, self._origin.url(promise.path))
         if got.code == 0:
             scene.done["outputs"] += 1
@@ -144,6 +146,7 @@ class Downloads:
         if not promise.task_id:
             return
         promise.pieces.clear()
+        self._scene.note(f"deletion of {promise.path} at {node.name}")
         with node.channel() as channel:
             request = self._dialect.message("Delete{}TaskRequest")(task_id=promise.task_id)
             try:

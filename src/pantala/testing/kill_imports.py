@@ -34,6 +34,10 @@ _KIND: Final = Kind.PERSISTENT_CACHE
 _EXPORTS: Final = 0.6
 
 
+#: The id of a task that nobody imports.
+_NOBODYS: Final = "0" * 64
+
+
 class State(Enum):
     """Where the task of a slot has got to, for all that we were told."""
 
@@ -109,13 +113,18 @@ class Imports:
         slot.imported += 1
         slot.path.write_bytes(slot.content.read())
         slot.state = State.UNSURE
+        node = scene.any_node()
+        scene.note(
+            f"import of {slot.name} at {node.name}: {slot.content.size} bytes for {slot.replicas}"
+        )
         got = self._dfcache(
-            scene.any_node(),
+            node,
             *("import", str(slot.path), "--content-for-calculating-task-id", slot.name),
             *("--persistent-replica-count", str(slot.replicas)),
         )
         if got.code == 0:
             scene.done["imports"] += 1
+            scene.note(f"imported {slot.name}")
             slot.state = State.THERE
         else:
             scene.broke_off(f"import of {slot.name}", got.stderr.strip())
@@ -124,6 +133,7 @@ class Imports:
         scene = self._scene
         output = scene.cluster.directory / f"exported.{slot.task_id[:8]}"
         flags = ("--transfer-from-dfdaemon",) if scene.random.random() < 0.3 else ()
+        scene.note(f"export of {slot.name} at {node.name} {' '.join(flags)}")
         got = self._dfcache(node, "export", slot.task_id, "-O", str(output), *flags)
         if got.code == 0:
             scene.done["exports"] += 1
@@ -138,7 +148,9 @@ class Imports:
     def _remove(self, slot: Slot) -> None:
         """From everywhere."""
         slot.state = State.UNSURE
-        got = self._dfctl(self._scene.any_node(), "rm", "--swarm", slot.task_id)
+        node = self._scene.any_node()
+        self._scene.note(f"removal of {slot.name} from everywhere, at {node.name}")
+        got = self._dfctl(node, "rm", "--swarm", slot.task_id)
         if got.code == 0:
             self._scene.done["removals"] += 1
             slot.state = State.ABSENT
@@ -149,7 +161,9 @@ class Imports:
         """From one host, if others have a copy."""
         kept = self._keepers(slot)
         if len(kept) > 1:
-            got = self._dfctl(self._scene.random.choice(list(kept.values())), "rm", slot.task_id)
+            node = self._scene.random.choice(list(kept.values()))
+            self._scene.note(f"removal of the copy of {slot.name} from {node.name}")
+            got = self._dfctl(node, "rm", slot.task_id)
             if got.code == 0:
                 self._scene.done["removals of a copy"] += 1
             elif "not found" not in got.stderr:
@@ -175,6 +189,17 @@ class Imports:
                 self._await(slot, self._excess)
         self.longest = max(self.longest, time.monotonic() - began)
 
+    def is_answered(self, node: Node) -> bool:
+        """Whether *node* has a scheduler that it can ask."""
+        with node.channel() as channel:
+            method = getattr(node.download_stub(channel), self._dialect.name("Stat{}Task"))
+            request = self._dialect.message("Stat{}TaskRequest")(task_id=_NOBODYS)
+            try:
+                method(request, timeout=PATIENCE)
+            except grpc.RpcError as error:
+                return bool(error.code() is grpc.StatusCode.NOT_FOUND)
+            return True
+
     def _settle(self, slot: Slot) -> None:
         """Learn what has come of what was under way."""
         was = slot.state
@@ -184,6 +209,7 @@ class Imports:
             self._scene.complain(str(error))
             return
         slot.state = State.THERE if state == "Succeeded" else State.ABSENT
+        self._scene.note(f"{slot.name}: {slot.task_id} was {was.value}, is {state}")
         if was not in (slot.state, State.UNSURE):
             self._scene.complain(f"{slot.name} was {was.value}, and is {state}")
 
@@ -247,7 +273,7 @@ class Imports:
                 return method(request, timeout=PATIENCE)
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    self._scene.rpc_broke_off(f"task {task_id} of {node.socket.stem}", error)
+                    self._scene.rpc_broke_off(f"task {task_id} of {node.name}", error)
                 return None
 
     def _await(self, slot: Slot, trouble: Callable[[Slot], str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from random import Random
 from typing import Final
 
@@ -37,6 +40,7 @@ class Scene:
         killed: Somebody was killed, so that what is under way may fail.
         done: What was done, and how often.
         wrong: What did not hold, in words.
+        histories: What was decided and done in each round that something was wrong in, in words.
     """
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
@@ -47,16 +51,39 @@ class Scene:
         self.killed = threading.Event()
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.histories: dict[int, list[str]] = {}
         self._lock = threading.Lock()
+        self._round = 0
+        self._began = time.monotonic()
+        self._history: list[str] = []
 
     def any_node(self) -> Node:
         """One of them."""
         return self.random.choice(list(self.nodes.values()))
 
+    def begin_round(self, number: int) -> None:
+        """The next round begins."""
+        with self._lock:
+            self._round, self._began, self._history = number, time.monotonic(), []
+
+    def note(self, line: str) -> None:
+        """The dice have decided something, or it has been done."""
+        with self._lock:
+            self._history.append(f"{self._now()}  {line}")
+
     def complain(self, line: str) -> None:
         """Something did not hold."""
         with self._lock:
-            self.wrong.append(line)
+            told = f"round {self._round}, {self._now()}: {line}"
+            self.wrong.append(told)
+            print(told, file=sys.stderr, flush=True)  # noqa: T201  a test kit, whose user waits long
+            self._history.append(f"{self._now()}  COMPLAINT: {line}")
+            self.histories[self._round] = self._history
+
+    def _now(self) -> str:
+        """As logs have it, and since the round began."""
+        clock = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
+        return f"{clock} ({time.monotonic() - self._began:.2f} s)"
 
     def guarded(self, work: Callable[[], None]) -> None:
         """Do it; whatever it raises is told."""
@@ -69,6 +96,7 @@ class Scene:
         """A call has failed, which only a kill may bring about."""
         if self.killed.is_set():
             self.done["calls broken off"] += 1
+            self.note(f"broken off: {what}: {why}")
         else:
             self.complain(f"{what}: {why}")
 

@@ -72,6 +72,9 @@ class Kills:
         self._downloads = Downloads(self._scene, origin, victim=VICTIM, files=files)
         self._imports = Imports(self._scene, slots=slots)
         self.done = self._scene.done
+        self.histories = self._scene.histories
+        #: The longest that a daemon was without its scheduler after both were there, in seconds.
+        self.longest_without = 0.0
 
     @property
     def longest(self) -> float:
@@ -86,9 +89,12 @@ class Kills:
             self._start(name)
         self._downloads.begin(scene.nodes[PEERS[0]])
         self._start(VICTIM)
-        for _ in range(self._rounds):
+        for number in range(1, self._rounds + 1):
+            scene.begin_round(number)
             scheduler = self._play(scheduler)
+            self._await_scheduler()
             scene.killed.clear()
+            scene.note("all are back")
             self._downloads.look()
             self._imports.look()
             self._look_for_orphans()
@@ -127,6 +133,7 @@ class Kills:
 
     def _kill(self, program: Program, what: str) -> None:
         program.kill()
+        self._scene.note(f"{what}: pid {program.pid}, {program.log_path.name}")
         self.done[what] += 1
         self.done["kills"] += 1
 
@@ -139,10 +146,12 @@ class Kills:
         threads = [threading.Thread(target=partial(scene.guarded, work)) for work in works]
         for thread in threads:
             thread.start()
-        time.sleep(scene.random.uniform(0, _SPAN))  # the moment is what the dice decide
-        scene.killed.set()
+        span = scene.random.uniform(0, _SPAN)
         kills_scheduler = scene.random.random() < _SCHEDULER
         kills_daemon = not kills_scheduler or scene.random.random() < 0.5
+        scene.note(f"dice: after {span:.3f} s {kills_daemon=}, {kills_scheduler=}")
+        time.sleep(span)  # the moment is what the dice decide
+        scene.killed.set()
         if kills_daemon:
             self._kill(scene.nodes[VICTIM], "kills of a daemon")
         if kills_scheduler:
@@ -155,6 +164,16 @@ class Kills:
                 self._start(VICTIM, killed_after=scene.random.uniform(0, _SPAN))
             self._start(VICTIM)
         return scheduler
+
+    def _await_scheduler(self) -> None:
+        """Wait until each daemon has its scheduler, which for some may have been away."""
+        began = time.monotonic()
+        for name, node in self._scene.nodes.items():
+            try:
+                until(partial(self._imports.is_answered, node), f"{name} has its scheduler")
+            except TimeoutError as error:
+                self._scene.complain(str(error))
+        self.longest_without = max(self.longest_without, time.monotonic() - began)
 
     # -- what must hold ------------------------------------------------------------------------
 

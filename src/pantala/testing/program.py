@@ -159,6 +159,11 @@ class Node(Program):
     kind: Kind = Kind.CACHE
 
     @property
+    def name(self) -> str:
+        """As it was started by."""
+        return self.socket.stem
+
+    @property
     def ports(self) -> dict[str, int]:
         """Where it listens: ``upload``, ``storage``, ``metrics``, ``health``."""
         return {k: v for k, v in self.ready.items() if isinstance(v, int)}
