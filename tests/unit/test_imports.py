@@ -297,6 +297,26 @@ async def test_deleting_a_task(make: Made) -> None:
     assert not any(each.held for each in (a, b, c))
 
 
+async def test_what_was_asked_of_a_copy_before_it_was_deleted(make: Made) -> None:
+    """What comes of it says nothing of a copy of the file that was imported since."""
+    a, b, c = [await make(name) for name in "abc"]
+    await a.imports("t", replicas=1)
+    await b.fetches("t")
+    b.release.clear()
+    await a.kill()
+
+    async def asked() -> bool:
+        return ("update", task_id("t")) in b.asked
+
+    await until(asked)
+    await c.delete("t")
+    await c.imports("t", replicas=1)
+    b.release.set()
+    for _ in range(5):
+        await asyncio.sleep(0.1)
+        assert (await c.stat("t")).current_replica_count == 1
+
+
 async def test_deleting_a_task_that_is_being_fetched(make: Made) -> None:
     """Who fetches it learns it at the end at the latest."""
     a, b = await make("a"), await make("b")

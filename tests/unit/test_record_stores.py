@@ -233,6 +233,23 @@ class TestContract:
         assert not await store.put_peer(peer(task))
         assert await store.peers(task.key) == []
 
+    async def test_a_peer_that_is_gone_does_not_come_back(
+        self, store: RecordStore, task: TaskRow
+    ) -> None:
+        """By the word of somebody who has seen it before; the task may be another's by then."""
+        await store.put_task(task, was=None)
+        assert not await store.put_peer(peer(task), anew=False)
+        assert await store.peers(task.key) == []
+        await store.put_peer(peer(task))
+        later = peer(task, cost=7.0)
+        assert await store.put_peer(later, anew=False)
+        assert await store.peers(task.key) == [later]
+        await store.remove_task(task.key)
+        await store.put_task(task, was=None)
+        assert not await store.put_peer(later, anew=False)
+        assert await store.peers(task.key) == []
+        assert await store.peer(KIND, later.id) is None
+
     async def test_a_peer_goes(self, store: RecordStore, task: TaskRow) -> None:
         """And no other."""
         await store.put_task(task, was=None)

@@ -63,6 +63,23 @@ async def test_what_one_knows_the_other_knows(redis: RedisServer) -> None:
         assert await refusal(b.fetches("t", scheduler=1)) is grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_download_of_what_was_deleted_at_another(redis: RedisServer) -> None:
+    """It ends with an error, and is no copy of what was imported since by the same id."""
+    async with AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(sharing(redis)) for _ in range(2)]
+        a, b = [
+            await stack.enter_async_context(Keeper(name, [one.port, two.port])) for name in "ab"
+        ]
+        await a.imports("t", replicas=1)
+        stream, _ = await b.registers("t", scheduler=1)
+        await stream.say("download_persistent_cache_peer_started_request")
+        await a.delete("t")
+        await a.imports("t", replicas=1)
+        await stream.say("download_persistent_cache_peer_finished_request")
+        assert await refusal(stream.ended()) is grpc.StatusCode.NOT_FOUND
+        assert (await a.stat("t")).current_replica_count == 1
+
+
 async def test_two_schedulers_fetch_a_replica_once(redis: RedisServer) -> None:
     """Both see that one is missing; one works at it."""
     async with AsyncExitStack() as stack:

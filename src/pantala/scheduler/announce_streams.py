@@ -224,7 +224,7 @@ class AnnounceStream:
         if said.metadata_only:
             return announce.MetadataOnly()
         if self._imports is not None:
-            await self._imports.keep(peer)
+            await self._imports.keep(peer, anew=True)
         if peer.state is PeerState.RECEIVED_EMPTY:
             return announce.EmptyTask()
         return await self._schedule(peer)

@@ -67,10 +67,11 @@ class Copies:
         try:
             await self._ask(facts, method, request(task_id=row.task_id, persistent=True), _QUICK)
         except NotFound:
-            await self._store.put_peer(row.moved(PeerEvent.FAIL, time.time()))
+            await self._store.put_peer(row.moved(PeerEvent.FAIL, time.time()), anew=False)
             raise
         if not row.persistent:
-            await self._store.put_peer(replace(row, persistent=True, updated_at=time.time()))
+            kept = replace(row, persistent=True, updated_at=time.time())
+            await self._store.put_peer(kept, anew=False)
 
     async def fetch(self, dialect: SchedulerDialect, task: TaskRow, host: HostFacts) -> None:
         """Let a host fetch a replica. While it does, it registers as any peer.
@@ -85,6 +86,9 @@ class Copies:
         rows = [row for row in await self._store.peers(task.key) if row.host_id == host.id]
         if any(row.persistent and row.state is PeerState.SUCCEEDED for row in rows):
             return
+        known = await self._store.task(task.key)
+        if known is None or known.created_at != task.created_at:
+            raise NotFound(f"task {task.id} was deleted while host {host.id} fetched it")
         if answer is None or not answer.peer_id:
             raise NotFound(f"host {host.id} says that it is done, and has no copy")
         # It had all of it, so that there was nothing to tell us.

@@ -136,7 +136,7 @@ class Imports:
         if peer.state is PeerState.UPLOADING:
             # The task first: if it could not be written, this is said again.
             await self._fail(task, peer, convert.cut(request.description))
-            await self._store.put_peer(peer.moved(PeerEvent.FAIL, time.time()))
+            await self._store.put_peer(peer.moved(PeerEvent.FAIL, time.time()), anew=False)
 
     async def _fail(self, task: TaskRow, peer: PeerRow, why: str) -> None:
         """The import of a task by *peer* has come to nothing."""
@@ -232,8 +232,12 @@ class Imports:
         rows = await self._store.peers(key)
         place(self._world, task, rows, asked_at, time.monotonic())
 
-    async def keep(self, peer: Peer) -> None:
+    async def keep(self, peer: Peer, *, anew: bool = False) -> None:
         """Write down where *peer* has got to.
+
+        Args:
+            peer: Which.
+            anew: It has just come; else it was written down before, or was deleted since.
 
         Raises:
             TaskNotFound: Its task was deleted, or has ended.
@@ -241,8 +245,8 @@ class Imports:
         row = self._row(peer)
         if row.state is PeerState.SUCCEEDED:
             self._replication.there(row, peer.host.life)
-        if not await self._store.put_peer(row):
-            forget(self._world, peer.task.key)
+        if not await self._store.put_peer(row, anew=anew):
+            forget(self._world, peer.task.key)  # whoever asks for it next finds who is written down
             raise TaskNotFound(peer.task.id)
 
     def keep_later(self, peer: Peer) -> None:

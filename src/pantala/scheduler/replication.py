@@ -250,11 +250,11 @@ class Replication:
             ):
                 # It finished here while its row could not be written.
                 done = replace(row, state=PeerState.SUCCEEDED, cost=peer.cost or 0.0)
-                await self._store.put_peer(done)
+                await self._store.put_peer(done, anew=False)
                 left.append(done)
             elif peer is not None and peer.state not in OVER and self._is_stale(row):
                 row = replace(row, updated_at=time.time())  # noqa: PLW2901  it is on the way still
-                await self._store.put_peer(row)
+                await self._store.put_peer(row, anew=False)
                 left.append(row)
             else:
                 left.append(row)

@@ -115,7 +115,7 @@ class ImportsUnderWay:
         now = time.time()
         if await self._store.put_task(task.moved(TaskEvent.FAIL, now), was=TaskState.UPLOADING):
             for row in uploaders:
-                await self._store.put_peer(row.moved(PeerEvent.FAIL, now))
+                await self._store.put_peer(row.moved(PeerEvent.FAIL, now), anew=False)
             logger.warning(
                 "import came to nothing: nobody carries it on",
                 task=task.id,

@@ -53,7 +53,7 @@ class Keeper:
         held: Tasks that it has, by id: whether it keeps them.
         importing: Peers by which it imports, for all that a scheduler may ask.
         asked: What it was asked, in order: the method, and the task's id.
-        release: Unset, downloads wait for it to be set.
+        release: Unset, downloads, and what is asked of a copy, wait for it to be set.
         refuse_with: It refuses downloads with this.
         registers_at: The place of the scheduler that it tells when it is asked for a replica.
     """
@@ -266,6 +266,7 @@ class Keeper:
         self.asked.append(("update", request.task_id))
         if request.task_id not in self.held:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such task")
+        await self.release.wait()
         self.held[request.task_id] = request.persistent
         return Empty()
 

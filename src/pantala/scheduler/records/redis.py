@@ -41,12 +41,14 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
-# task, its peers, its replicas, peer, the host's peers -> peer id, persistent, field, value, ...
+# task, its peers, its replicas, peer, the host's peers
+# -> peer id, persistent, whether it may be new, field, value, ...
 # The host's set lives as long as the last of its tasks.
 _PUT_PEER: Final = """
 local left = redis.call('TTL', KEYS[1])
 if left == -2 then return 0 end
-redis.call('HSET', KEYS[4], unpack(ARGV, 3))
+if ARGV[3] == '0' and redis.call('SISMEMBER', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[4], unpack(ARGV, 4))
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('SADD', KEYS[5], ARGV[1])
 if ARGV[2] == '1' then redis.call('SADD', KEYS[3], ARGV[1])
@@ -225,7 +227,7 @@ class RedisRecords:
         )
         return bool(done)
 
-    async def put_peer(self, row: PeerRow) -> bool:
+    async def put_peer(self, row: PeerRow, *, anew: bool = True) -> bool:
         """See :class:`.store.RecordStore`."""
         task = await self.task(row.task_key)
         if task is None:
@@ -238,7 +240,7 @@ class RedisRecords:
                 *(keys.task(row.task_id), keys.peers(row.task_id), keys.replicas(row.task_id)),
                 *(keys.peer(row.id), keys.host_peers(row.host_id)),
             ],
-            args=[row.id, int(row.persistent), *fields],
+            args=[row.id, int(row.persistent), int(anew), *fields],
         )
         return bool(done)
 

@@ -128,13 +128,13 @@ class SqliteRecords:
             if not _put_task(db, row, was, now):
                 return False
             db.execute("DELETE FROM peer WHERE kind = ? AND task_id = ?", (row.kind, row.id))
-            return _put_peer(db, first, now)
+            return _put_peer(db, first, now, anew=True)
 
         return await self._run(begin)
 
-    async def put_peer(self, row: PeerRow) -> bool:
+    async def put_peer(self, row: PeerRow, *, anew: bool = True) -> bool:
         """See :class:`.store.RecordStore`."""
-        return await self._run(lambda db: _put_peer(db, row, self._clock()))
+        return await self._run(lambda db: _put_peer(db, row, self._clock(), anew=anew))
 
     async def remove_peer(self, row: PeerRow) -> None:
         """See :class:`.store.RecordStore`."""
@@ -342,12 +342,14 @@ def _put_task(db: sqlite3.Connection, row: TaskRow, was: TaskState | None, now: 
     return True
 
 
-def _put_peer(db: sqlite3.Connection, row: PeerRow, now: float) -> bool:
+def _put_peer(db: sqlite3.Connection, row: PeerRow, now: float, *, anew: bool) -> bool:
     known = db.execute(
-        "SELECT 1 FROM task WHERE kind = ? AND id = ? AND expires_at > ?",
-        (row.kind, row.task_id, now),
+        "SELECT peer.id FROM task LEFT JOIN peer "
+        "ON peer.kind = task.kind AND peer.id = ? AND peer.task_id = task.id "
+        "WHERE task.kind = ? AND task.id = ? AND task.expires_at > ?",
+        (row.id, row.kind, row.task_id, now),
     ).fetchone()
-    if known is None:
+    if known is None or (known[0] is None and not anew):
         return False
     names = _PEER.split(", ")
     db.execute(

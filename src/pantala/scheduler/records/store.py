@@ -71,8 +71,17 @@ class RecordStore(Protocol):
             As :meth:`put_task`.
         """
 
-    async def put_peer(self, row: PeerRow) -> bool:
-        """Keep *row* in place of the peer of that id. Returns whether its task is still there."""
+    async def put_peer(self, row: PeerRow, *, anew: bool = True) -> bool:
+        """Keep *row* in place of the peer of that id.
+
+        Args:
+            row: The peer, as it is from now on.
+            anew: Also if there is no such peer yet. Whoever has seen it a while ago must not bring
+                it back: its task may have been deleted since, and another be there by that id.
+
+        Returns:
+            Whether it is kept. If not, its task is not there any more, or it is not itself.
+        """
 
     async def remove_peer(self, row: PeerRow) -> None:
         """Forget a peer, if it is there."""
