@@ -126,6 +126,24 @@ class ImportedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """What a task is, by the word of its origin, as one host has it from another.
+
+    Attributes:
+        piece_length: Bytes; 0: as befits the length.
+        version: As the origin named it; ``""`` if it did not.
+        response_header: Of the origin's answer, fit for whoever could have asked the same.
+        read: The origin names no length; the content was read to its end.
+    """
+
+    content_length: int
+    piece_length: int = 0
+    version: str = ""
+    response_header: Mapping[str, str] = field(default_factory=dict)
+    read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """How one caller wants to get what is wanted. It concerns no other caller, and no other host.
 

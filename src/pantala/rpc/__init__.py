@@ -11,6 +11,7 @@
 - :mod:`.dialects`: which messages and methods speak of a kind of task to schedulers
 - :mod:`.daemon_dialects`: which do to daemons
 - :mod:`.announce_stream`: a daemon's end of the announce stream of one download
+- :mod:`.describing`: a daemon's end of the stream by which it asks what a task is
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks
 - :mod:`.scheduler_link`: the schedulers of a daemon
 - :mod:`.parent_link`: what a child asks of parents

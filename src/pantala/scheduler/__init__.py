@@ -15,6 +15,7 @@
 - :mod:`.copies`: what hosts are asked about their copies
 - :mod:`.hosts`: calling a host
 - :mod:`.swarm`: what concerns all hosts of a task
+- :mod:`.descriptions`: one description of cold content for all
 - :mod:`.records`: what outlives a scheduler
 - :mod:`.dialects`: the names by which the contract calls each kind of task
 - :mod:`.convert`: messages to values, and back

@@ -31,7 +31,7 @@ from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
-from . import swarm
+from . import descriptions, swarm
 from .announce_streams import AnnounceStreams
 from .config import SchedulerConfig
 from .copies import Copies
@@ -112,7 +112,11 @@ class Scheduler:
         self._imports = Imports(
             self._world, self._records, self._replication, self._copies, self._tasks
         )
+        self._seeds = SeedCaller(self._world, self._tasks, timeout)
         self._service = self._make_service()
+        self._descriptions = descriptions.DescriptionService(
+            self._world, self._waiters, self._seeds
+        )
         self._port = 0
         self._metrics_port: int | None = None
 
@@ -183,13 +187,12 @@ class Scheduler:
         return asking_at(self._config.server.listen_ip, self._port)
 
     def _make_service(self) -> Service:
-        seeds = SeedCaller(self._world, self._tasks, self._config.seed_peer.task_download_timeout)
         chance = Random()  # noqa: S311  for samples; there is nothing to guess
         streams = AnnounceStreams(
             self._world,
             self._waiters,
             self._news,
-            seeds=seeds,
+            seeds=self._seeds,
             tasks=self._tasks,
             metrics=self._metrics,
             chance=chance,
@@ -201,11 +204,12 @@ class Scheduler:
         server = new_server(self._connections)
         methods = self._service.methods()
         add_service(server, SERVICE, methods, admit=self._admit, observe=self._metrics.observe)
-        swarming = swarm.Swarm(self._world, self._imports)
+        swarming = swarm.Swarm(self._world, self._imports, self._descriptions.known)
         add_service(server, swarm.SERVICE, swarming, admit=self._admit)
+        add_service(server, descriptions.SERVICE, self._descriptions, admit=self._admit)
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(server, (SERVICE, swarm.SERVICE))
+        add_reflection(server, (SERVICE, swarm.SERVICE, descriptions.SERVICE))
         self._bind(server)
         await server.start()
         if self._path is not None:

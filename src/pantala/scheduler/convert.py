@@ -13,9 +13,9 @@ from pantala.model.announce import Candidate, HostFacts, Registration
 from pantala.model.ids import check_task_id, check_url
 from pantala.model.notation import parse_digest
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
-from pantala.model.task import PRIORITIES
+from pantala.model.task import PRIORITIES, DownloadRequest
 from pantala.model.units import byte_count
-from pantala.pb import common_pb2, scheduler_pb2
+from pantala.pb import common_pb2, describing_pb2, scheduler_pb2
 from pantala.rpc.codec import read_host, write_candidate
 from pantala.rpc.convert import duration, optional, seconds, timestamp
 
@@ -125,6 +125,34 @@ def check_registration(message: Any, said: Registration, *, imported: bool = Fal
         raise InvalidRequest(
             f"url, tag, application, ids and filtered parameters of {byte_count(said.size)}: want "
             f"at most {_MAX_KEPT}"
+        )
+
+
+def check_question(question: describing_pb2.Ask, request: DownloadRequest) -> None:
+    """Judge what a host wants to know of cold content.
+
+    Raises:
+        InvalidRequest: Something that is needed is missing or makes no sense.
+    """
+    _check_size(question, "a question", _MAX_REGISTERED)
+    check_id(question.host_id, "host id")
+    check_task_id(question.task_id)
+    check_url(request.url)
+    if request.priority not in PRIORITIES:
+        raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
+
+
+def check_description(said: describing_pb2.Description) -> None:
+    """Judge what a host says that its origin says.
+
+    Raises:
+        InvalidRequest: It makes no sense.
+    """
+    _check_size(said, "a description", _MAX_KEPT)
+    _check_piece_length("piece_length", said.piece_length)
+    if said.content_length > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
+        raise InvalidRequest(
+            f"a file of {said.content_length} bytes: more pieces than can be named"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -38,13 +38,32 @@ class SeedCaller:
         self._timeout = timeout
 
     def ask(
-        self, dialect: SchedulerDialect, task: Task, seeds: Sequence[Host], request: DownloadRequest
+        self,
+        dialect: SchedulerDialect,
+        task: Task,
+        seeds: Sequence[Host],
+        request: DownloadRequest,
+        refused: Callable[[SourceFailed], object] = lambda _error: None,
     ) -> None:
-        """Ask one of *seeds* for *task*, in this order, until one carries it out."""
-        self._tasks.start(self._ask(dialect, task, seeds, request), f"seed of {task.id}")
+        """Ask one of *seeds* for *task*, in this order, until one carries it out.
+
+        Args:
+            dialect: How.
+            task: For which task.
+            seeds: Whom.
+            request: What they are to do.
+            refused: Told if the origin failed one of them.
+        """
+        work = self._ask(dialect, task, seeds, request, refused)
+        self._tasks.start(work, f"seed of {task.id}")
 
     async def _ask(
-        self, dialect: SchedulerDialect, task: Task, seeds: Sequence[Host], request: DownloadRequest
+        self,
+        dialect: SchedulerDialect,
+        task: Task,
+        seeds: Sequence[Host],
+        request: DownloadRequest,
+        refused: Callable[[SourceFailed], object],
     ) -> None:
         limits = self._world.limits
         no_seed_for = limits.seed_pause
@@ -58,6 +77,7 @@ class SeedCaller:
                         # Another seed would hear the same from the origin. But what one caller's
                         # credentials spoil is not spoiled for long.
                         logger.info("origin failed a seed", task=task.id, error=str(error))
+                        refused(error)
                         if error.blame is Blame.ORIGIN:
                             no_seed_for = limits.seed_bar
                         return

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from pantala.core.sched.describing import Descriptions
 from pantala.core.sched.entities import Host
 from pantala.core.sched.owners import owned
 from pantala.core.sched.world import World
@@ -48,11 +49,13 @@ class Swarm:
     Args:
         world: What is known.
         imports: Who has what was imported.
+        descriptions: What was said of tasks by their origins.
     """
 
-    def __init__(self, world: World, imports: Imports) -> None:
+    def __init__(self, world: World, imports: Imports, descriptions: Descriptions) -> None:
         self._world = world
         self._imports = imports
+        self._descriptions = descriptions
 
     async def DeleteTask(  # noqa: N802  the service's name
         self, request: node_pb2.DeleteFromSwarmRequest, context: Any
@@ -74,6 +77,7 @@ class Swarm:
             gone = sorted(host for host, why in came.items() if not why)
             left = {host: why for host, why in came.items() if why}
             return node_pb2.DeleteTaskResponse(host_ids=gone, failed=left)
+        self._descriptions.forget(key)
         task = self._world.task(key)
         hosts = {peer.host.id: peer.host for peer in task.peers.values()}
         hosts.pop(asking.id, None)

@@ -17,7 +17,11 @@ class Waiters:
 
     def wake(self, task: Task) -> None:
         """Something about *task* has changed."""
-        for future in self._waiting.pop(task.key, ()):
+        self.wake_key(task.key)
+
+    def wake_key(self, key: TaskKey) -> None:
+        """Likewise of the task of that kind and id, whether peers registered for it or not."""
+        for future in self._waiting.pop(key, ()):
             if not future.done():
                 future.set_result(None)
 

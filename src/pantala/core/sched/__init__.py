@@ -18,6 +18,8 @@
 - :mod:`.owners`: whose a host is
 - :mod:`.evaluate`: how good a parent is for a child
 - :mod:`.choose`: parents for a peer, or the origin, or patience
+- :mod:`.questions`: what hosts ask of cold content, and what they have heard of its origin
+- :mod:`.describing`: one description of it for all: who asks the origin, who waits
 - :mod:`.records`: what of imported tasks outlives a scheduler
 - :mod:`.imported`: what of these rows is in the world
 - :mod:`.replicas`: which hosts keep copies of an imported task
