@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pantala.errors import DragonflyError
 from pantala.model.announce import Answer, Candidate, Report
-from pantala.model.task import ImportedTask, Kind
+from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +291,28 @@ class AnnounceStream(Protocol):
         """
 
 
+class Turn(Protocol):
+    """It is ours to ask the origin what a task is; others wait for what we hear.
+
+    What is told is sent by :meth:`run`, and telling never waits.
+    """
+
+    def learnt(self, said: Description, *, alone: bool) -> None:
+        """The origin says so. *alone*: this host will not register as a peer."""
+
+    def reading(self, received: int) -> None:
+        """The origin names no length, and is read; so many bytes are here."""
+
+    def failed(self, error: DragonflyError | None) -> None:
+        """It has not said it, for this reason; None: not in time."""
+
+    def end(self) -> None:
+        """Nothing comes of it, or of what was told: it is another's turn."""
+
+    async def run(self) -> None:
+        """Tell what there is to tell. Returns when the scheduler needs us no longer."""
+
+
 class SchedulerLink(Protocol):
     """The schedulers of this daemon; the ring decides which one a task belongs to."""
 
@@ -298,6 +321,32 @@ class SchedulerLink(Protocol):
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """What the swarm knows; None when no usable holder lives, or no scheduler answers."""
+
+    async def description(
+        self,
+        request: DownloadRequest,
+        task_id: str,
+        *,
+        origin: bool,
+        version: str,
+        patience: float | None,
+    ) -> Description | Turn | None:
+        """What a task is, from whoever knows; or our turn to ask its origin, after others.
+
+        Args:
+            request: With what the origin would be asked.
+            task_id: Of the task.
+            origin: Nothing but the origin's word will do.
+            version: Of what is here, as an origin named it; ``""`` if nothing, or none was named.
+            patience: Seconds to wait for others' turns to end. None: as long as it takes.
+
+        Returns:
+            None when no scheduler answers, or none that knows such questions; when it does not know
+            whom to send; when that time is over.
+
+        Raises:
+            SourceFailed: The origin has failed several others.
+        """
 
     async def imported(self, kind: Kind, task_id: str) -> ImportedTask:
         """What is known of a task that was imported.

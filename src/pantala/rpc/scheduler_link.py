@@ -17,15 +17,20 @@ from pantala.core.beliefs import Beliefs
 from pantala.errors import (
     Busy,
     DragonflyError,
+    FeatureOff,
     HostUnknown,
     NotFound,
     SchedulerLost,
+    SourceFailed,
     TaskNotFound,
+    TimedOut,
 )
 from pantala.model.announce import Registration
-from pantala.model.task import ImportedTask, Kind
+from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
 from pantala.pb import (
     common_pb2,
+    describing_pb2,
+    describing_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     scheduler_pb2,
@@ -36,6 +41,7 @@ from pantala.ports import KnownTask
 from . import status
 from .announce_stream import GrpcAnnounceStream
 from .convert import duration
+from .describing import GrpcTurn, describe, question
 from .dialects import dialect_of
 from .import_calls import imported_task
 from .patience import while_busy
@@ -94,6 +100,9 @@ class Scheduler:
         self._channel = grpc.aio.insecure_channel(address, options)
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
         self._swarm: Any = node_pb2_grpc.SwarmStub(self._channel)
+        self._descriptions: Any = describing_pb2_grpc.DescriptionsStub(self._channel)
+        #: It knows questions what a task is. Stock ones do not, which turns out at the first.
+        self.describes = True
 
     def __repr__(self) -> str:
         return f"<Scheduler {self.address}>"
@@ -117,7 +126,9 @@ class Scheduler:
         """Tell it who we are. Raises DragonflyError if it did not take it."""
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         trailing = await while_busy(lambda: self._announce(message), limit=_UNARY_LIMIT)
-        self.epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
+        epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
+        if epoch != self.epoch:
+            self.epoch, self.describes = epoch, True  # it may be another program by now
 
     async def _announce(self, message: scheduler_pb2.AnnounceHostRequest) -> Any:
         """Announce once; the trailing metadata."""
@@ -145,6 +156,21 @@ class Scheduler:
             return await self._swarm.DeleteTask(
                 message, timeout=_SWARM_LIMIT, metadata=self.metadata
             )
+
+    async def describe(
+        self, ask: describing_pb2.Ask, patience: float | None
+    ) -> Description | GrpcTurn | None:
+        """Ask what a task is; see :func:`.describing.describe`."""
+        call = self._descriptions.Describe(metadata=self.metadata)
+        try:
+            return await describe(self, call, ask, patience=patience)
+        except FeatureOff:
+            if await call.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self.describes = False
+            return None
+        except TimedOut:
+            self._on_lost(self.address)
+            raise
 
     async def call(
         self,
@@ -312,6 +338,29 @@ class Schedulers:
             return None
         first = next((p.length for p in task.pieces if p.number == 0), None)
         return KnownTask(task.content_length, task.piece_count, first)
+
+    async def description(
+        self,
+        request: DownloadRequest,
+        task_id: str,
+        *,
+        origin: bool,
+        version: str,
+        patience: float | None,
+    ) -> Description | GrpcTurn | None:
+        """See :class:`~pantala.ports.SchedulerLink`."""
+        scheduler = self.pick(task_id)
+        if scheduler is None or not scheduler.describes:
+            return None
+        ask = question(self._host_id, task_id, request, origin=origin, version=version)
+        try:
+            return await while_busy(lambda: scheduler.describe(ask, patience), limit=patience)
+        except SourceFailed:
+            raise
+        except DragonflyError as error:
+            logger.warning("cannot ask the swarm", task=task_id, error=str(error))
+            self.on_trouble()
+            return None
 
     async def stat_message(
         self, kind: Kind, task_id: str, *, patience: float | None = _UNARY_LIMIT

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
 from pantala.core.policy import policy_of
-from pantala.daemon.config import Backend, DaemonConfig
+from pantala.daemon.config import Backend
+from pantala.daemon.node import Node
+from pantala.errors import DragonflyError, SourceFailed
 from pantala.model.pieces import piece_length_for
-from pantala.model.task import READING, DownloadRequest, Kind, TaskRecord
+from pantala.model.task import READING, Description, DownloadRequest, Kind, TaskRecord
 from pantala.model.urls import public_url
-from pantala.ports import KnownTask, SchedulerLink
+from pantala.ports import KnownTask, SchedulerLink, Turn
+from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
-from pantala.storage.stores import Stores
 
 from .download import Download
 from .origin import Origin
-from .origins import Origins
+from .origins import Origins, is_refusal
 
 logger = structlog.get_logger(__name__)
+
+#: Seconds to wait for another host that asks the origin whether what is here is still the same.
+#: Most answer within a fraction of one; of those that do not, each host finds out by itself.
+_PATIENCE: Final = 2.0
 
 
 def revalidates(kind: Kind, backend: Backend) -> bool:
@@ -28,18 +36,36 @@ def revalidates(kind: Kind, backend: Backend) -> bool:
     return policy_of(kind).revalidates and backend.enable_revalidation
 
 
-def is_still(record: TaskRecord, origin: Origin) -> bool:
+class Word(NamedTuple):
+    """What an origin says of its content now.
+
+    Attributes:
+        total: Bytes; None where it does not say, or others had to read all to know.
+        version: As it named it; ``""`` if it named none.
+    """
+
+    total: int | None
+    version: str
+
+
+def is_still(record: TaskRecord, word: Word) -> bool:
     """Whether the content that is here is the one that its origin has now.
 
     Where either names no version, the length decides; where that is not told, nothing does, and
     what cannot be compared is not the same.
     """
-    if origin.total is not None and origin.total != record.content_length:
+    if word.total is not None and word.total != record.content_length:
         return False
     named = record.version != "" and not record.version.startswith(READING)
-    if named and origin.reading is None:
-        return record.version == origin.version
-    return origin.total is not None
+    if named and word.version:
+        return record.version == word.version
+    return word.total is not None
+
+
+def _word(said: Origin | Description) -> Word:
+    if isinstance(said, Description):
+        return Word(None if said.read else said.content_length, said.version)
+    return Word(said.total, said.version if said.reading is None else "")
 
 
 def told_piece_length(told: KnownTask, request: DownloadRequest) -> int:
@@ -72,26 +98,27 @@ class Describing:
     """Finds out what the content of one flight is, as often as it is begun.
 
     Args:
-        config: Whether origins are asked first, and what is too small to ask schedulers for.
-        stores: What is here already.
-        schedulers: What the swarm knows.
+        node: Its settings, and what it holds, and whom it asks what the swarm knows.
         first: Who wants it.
 
     Attributes:
         version: What the origin has said that the content is; ``""`` while it has not.
     """
 
-    def __init__(
-        self, config: DaemonConfig, stores: Stores, schedulers: SchedulerLink, first: Download
-    ) -> None:
-        self._stores = stores
-        self._schedulers = schedulers
+    def __init__(self, node: Node, first: Download) -> None:
+        config = node.config
+        self._stores = node.stores
+        self._schedulers: SchedulerLink = node.schedulers
+        self._announcements = node.announcements
+        self._tasks = node.tasks
         self._kind = first.request.kind
         self._task_id = first.task_id
         self._fingerprint = first.fingerprint
         self._url = public_url(first.request.url)
         self._bypass = config.download.bypass_sizes[self._kind]
         self._revalidates = revalidates(self._kind, config.backend)
+        #: It is, or was, ours to ask the origin on behalf of the swarm.
+        self._turn: Turn | None = None
         self.version = ""
 
     async def describe(self, request: DownloadRequest, origins: Origins) -> Described:
@@ -99,6 +126,7 @@ class Describing:
 
         Kinds that are compared with their origins: the origin first, so that what has changed
         there is not given away for ever; if it does not answer, who has the content will do.
+        Of hosts that ask at once, one asks the origin, and the others are told what it said.
 
         Args:
             request: What is wanted.
@@ -109,20 +137,19 @@ class Describing:
         """
         if policy_of(self._kind).imported:
             return await self._by_import(request)
-        origin = await origins.ask() if self._revalidates else None
-        known = self._stores.get(self._kind, self._task_id)
-        if known is not None and known.record.content_length is not None:
-            if origin is None or is_still(known.record, origin):
-                return Described(replace(known.record, updated_at=self._stores.now()))
-            logger.info("changed at its origin", task=self._task_id, version=origin.version)
-            self._stores.remove(known, Reason.CHANGED)
-        if origin is not None:
-            if (origin.total or 0) > self._bypass:
-                # One that hangs is found out by this in seconds; by the announce stream, late.
-                await self._schedulers.stat(self._kind, self._task_id)
-            return self._by_origin(request, origin)
-        described = await self._by_swarm(request)
-        return described or self._by_origin(request, await origins.probe())
+        said = await self._origins_word(request, origins) if self._revalidates else None
+        known = self._known()
+        same = known is not None and (said is None or is_still(known.record, _word(said)))
+        if isinstance(said, Origin):
+            self._learnt(request, said, alone=same)
+        if known is not None and same:
+            return Described(replace(known.record, updated_at=self._stores.now()))
+        if known is not None and said is not None:
+            logger.info("changed at its origin", task=self._task_id, version=said.version)
+            await self._drop(known)
+        if said is None:
+            said = await self._swarms_word(request, origins)
+        return self._described(request, said)
 
     async def _by_import(self, request: DownloadRequest) -> Described:
         """The content as its scheduler has it written down.
@@ -135,32 +162,182 @@ class Describing:
         record = replace(record, created_at=told.created_at, ttl=told.ttl)
         return Described(record, imported=True)
 
-    async def _by_swarm(self, request: DownloadRequest) -> Described | None:
-        """The content as the swarm knows it."""
-        if request.need_back_to_source:
-            return None
-        told = await self._schedulers.stat(self._kind, self._task_id)
-        if told is None:
-            return None
-        length = told_piece_length(told, request)
-        return Described(self._record(request, told.content_length, length))
+    def _known(self) -> Holding | None:
+        """What is here, if it is known what that is."""
+        known = self._stores.get(self._kind, self._task_id)
+        return None if known is None or known.record.content_length is None else known
 
-    def _by_origin(self, request: DownloadRequest, origin: Origin) -> Described:
-        """The content as the origin has it."""
+    async def _drop(self, known: Holding) -> None:
+        """Let go of what has changed, and have the scheduler hear of it before we register anew.
+
+        Of hosts that all drop the same, each would else be sent to others that have nothing yet.
+        """
+        self._stores.remove(known, Reason.CHANGED)
+        with contextlib.suppress(TimeoutError):  # a scheduler that hangs is noticed elsewhere
+            async with asyncio.timeout(_PATIENCE):
+                await self._announcements.settle(self._kind, self._task_id)
+
+    # -- whom to ask -----------------------------------------------------------------------------
+
+    async def _origins_word(
+        self, request: DownloadRequest, origins: Origins
+    ) -> Origin | Description | None:
+        """What the origin says now, to us or just now to another; None: nothing in time.
+
+        Raises:
+            DragonflyError: It refuses all on whose behalf it may be asked.
+        """
+        if not request.need_back_to_source and origins.sponsor is not None:
+            try:
+                said = await self._ask_swarm(request, origins, patience=_PATIENCE)
+            except SourceFailed as error:
+                if is_refusal(error):
+                    raise
+                return None
+            if said is not None:
+                return said
+        try:
+            origin = await origins.ask()
+        except DragonflyError as error:
+            self._failed(error)
+            raise
+        if origin is None:
+            self._failed(None)
+        elif self._turn is None and (origin.total or 0) > self._bypass:
+            # One that hangs is found out by this in seconds; by the announce stream, late.
+            await self._schedulers.stat(self._kind, self._task_id)
+        return origin
+
+    async def _swarms_word(
+        self, request: DownloadRequest, origins: Origins
+    ) -> Origin | Description:
+        """What the swarm says, else the origin.
+
+        Raises:
+            DragonflyError: Nobody says anything.
+        """
+        if not request.need_back_to_source:
+            said = await self._ask_swarm(request, origins, patience=None)
+            if said is None and self._turn is None:  # there may be a stock scheduler
+                told = await self._schedulers.stat(self._kind, self._task_id)
+                if told is not None:
+                    said = Description(told.content_length, told_piece_length(told, request))
+            if said is not None:
+                return said
+        try:
+            origin = await origins.probe()
+        except DragonflyError as error:
+            self._failed(error)
+            raise
+        self._learnt(request, origin, alone=False)
+        return origin
+
+    async def _ask_swarm(
+        self, request: DownloadRequest, origins: Origins, *, patience: float | None
+    ) -> Description | None:
+        """What the swarm says; None: it is ours to ask the origin, for others, too, or not.
+
+        Args:
+            request: What is wanted.
+            origins: On behalf of whom the origin would be asked.
+            patience: Seconds to wait for others who ask it; then only the origin's word will do.
+                None: as long as they take.
+
+        Raises:
+            SourceFailed: The origin has failed several others, who could ask it like us.
+        """
+        self.give_up()
+        sponsor = origins.sponsor
+        wanted = sponsor or replace(request, disable_back_to_source=True)
+        headers = {k: v for k, v in wanted.request_header.items() if k.lower() != "range"}
+        fresh, known = patience is not None, self._known()
+        version = "" if known is None else known.record.version
+        try:
+            said = await self._schedulers.description(
+                replace(wanted, request_header=headers),
+                self._task_id,
+                origin=fresh,
+                version="" if version.startswith(READING) else version,
+                patience=patience,
+            )
+        except SourceFailed as error:
+            if sponsor is None or (fresh and not is_refusal(error)):
+                raise
+            origins.refused(sponsor, error)
+            if fresh and origins.sponsor is None:
+                return None
+            return await self._ask_swarm(request, origins, patience=patience)
+        if said is None or isinstance(said, Description):
+            return said
+        logger.info("asking the origin for others, too", task=self._task_id)
+        self._turn = said
+        self._tasks.start(said.run(), f"description of {self._task_id[:8]}")
+        return None
+
+    # -- what others are told --------------------------------------------------------------------
+
+    def _learnt(self, request: DownloadRequest, origin: Origin, *, alone: bool) -> None:
+        """Tell what the origin says, if others wait for it. *alone*: nothing will be fetched."""
+        if self._turn is None:
+            return
         if origin.total is None:
-            return Described(self._record(request, None, None, origin), streamed=origin)
+            self._turn.reading(0)
+            return
         length = piece_length_for(origin.total, request.piece_length)
-        return Described(self._record(request, origin.total, length, origin))
+        said = Description(origin.total, length, _word(origin).version, origin.header)
+        self._turn.learnt(said, alone=alone or origin.total <= self._bypass)
+
+    def _failed(self, error: DragonflyError | None) -> None:
+        if self._turn is not None:
+            self._turn.failed(error)
+
+    def reading(self, received: int) -> None:
+        """So much of content whose length the origin does not name is here: others wait for it."""
+        if self._turn is not None:
+            self._turn.reading(received)
+
+    def read(self, record: TaskRecord) -> None:
+        """All of it is here, and is about to be announced."""
+        if self._turn is not None and record.content_length is not None:
+            said = Description(
+                record.content_length,
+                record.piece_length or 0,
+                "" if record.version.startswith(READING) else record.version,
+                record.response_header,
+                read=True,
+            )
+            self._turn.learnt(said, alone=False)
+
+    def give_up(self) -> None:
+        """Nothing comes of it here: if others wait for us, it is their turn."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.end()
+
+    # -- what it comes to ------------------------------------------------------------------------
+
+    def _described(self, request: DownloadRequest, said: Origin | Description) -> Described:
+        """The content as the origin has it, or others say that it has."""
+        if isinstance(said, Description):
+            self.version = said.version
+            total, length = said.content_length, said.piece_length
+            record = self._record(
+                request, total, length or piece_length_for(total, request.piece_length)
+            )
+            return Described(replace(record, response_header=said.response_header))
+        if said.reading is None:  # a reading is a version once it is read
+            self.version = said.version
+        if said.total is None:
+            record = self._record(request, None, None)
+        else:
+            length = piece_length_for(said.total, request.piece_length)
+            record = self._record(request, said.total, length)
+        record = replace(record, response_header=said.header)
+        return Described(record, streamed=said if said.total is None else None)
 
     def _record(
-        self,
-        request: DownloadRequest,
-        total: int | None,
-        piece_length: int | None,
-        origin: Origin | None = None,
+        self, request: DownloadRequest, total: int | None, piece_length: int | None
     ) -> TaskRecord:
-        if origin is not None and origin.reading is None:  # a reading is a version once it is read
-            self.version = origin.version
         now = self._stores.now()
         return TaskRecord(
             kind=self._kind,
@@ -173,6 +350,5 @@ class Describing:
             updated_at=now,
             content_length=total,
             piece_length=piece_length,
-            response_header=origin.header if origin else {},
             version=self.version,
         )

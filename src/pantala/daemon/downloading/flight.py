@@ -70,7 +70,7 @@ class Flight:
         self._peer_id = first.peer_id
         self._callers = Callers(first)
         self._origins = Origins(node, means.sources, self._callers)
-        self._describing = Describing(node.config, node.stores, node.schedulers, first)
+        self._describing = Describing(node, first)
         #: Versions that the content is known not to have.
         self._avoid: set[str] = set()
         self._holding: Holding | None = None
@@ -177,6 +177,7 @@ class Flight:
         """Drop what is here; what was learnt from it decides where to look for the rest."""
         driver, self._driver = self._driver, None
         holding, self._holding = self._holding, None
+        self._describing.give_up()
         self._describing.version = error.version
         if holding is not None:
             if holding.record.version != error.version:
@@ -209,6 +210,7 @@ class Flight:
 
     def _fail(self, error: DragonflyError) -> None:
         """Fail everybody who still waits."""
+        self._describing.give_up()
         self._callers.fail(error)
         holding = self._holding
         if holding is None or holding.gone:
@@ -239,7 +241,9 @@ class Flight:
                 self._callers,
                 described.streamed,
                 piece_length=self._request.piece_length,
+                tell=self._describing.reading,
             )
+            self._describing.read(holding.record)
         return holding
 
     def _hold(self, record: TaskRecord) -> Holding:

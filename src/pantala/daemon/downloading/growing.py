@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from pantala.daemon.node import Node
 from pantala.model.digest import piece_digest
@@ -23,6 +24,7 @@ async def grow(
     origin: Origin,
     *,
     piece_length: int | None,
+    tell: Callable[[int], None],
 ) -> None:
     """Read all that *origin*'s open answer brings into *holding*, and publish its pieces.
 
@@ -33,13 +35,14 @@ async def grow(
         callers: Are told how much is here.
         origin: Probed just now.
         piece_length: That was asked for; None: what its length makes it.
+        tell: Called with the bytes that are here, each time when more are.
 
     Raises:
         SourceFailed: The answer broke off.
         OutOfSpace: There is no room, and nobody waits for some.
     """
     holding.learn_version(origin.version)
-    received = await _stream(node, means, holding, callers, origin)
+    received = await _stream(node, means, holding, callers, origin, tell=tell)
     length = piece_length_for(received, piece_length)
     holding.finish_growing(received, length)
     for piece in pieces_for(None, content_length=received, piece_length=length):
@@ -55,7 +58,13 @@ async def grow(
 
 
 async def _stream(
-    node: Node, means: Means, holding: Holding, callers: Callers, origin: Origin
+    node: Node,
+    means: Means,
+    holding: Holding,
+    callers: Callers,
+    origin: Origin,
+    *,
+    tell: Callable[[int], None],
 ) -> int:
     """Receive it; how many bytes that were."""
     body = origin.take_stream()
@@ -68,6 +77,7 @@ async def _stream(
                 count = await node.threads.readers.run(origin.url, StreamFetch(body, sink))
             received += count
             node.metrics.piece_traffic(Traffic.BACK_TO_SOURCE, count)
+            tell(received)
             for download in callers.active():
                 download.grown(received)
             if count < sink.length:

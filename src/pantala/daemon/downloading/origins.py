@@ -10,6 +10,7 @@ import structlog
 
 from pantala.daemon.node import Node
 from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed
+from pantala.model.task import DownloadRequest
 from pantala.model.urls import public_url
 from pantala.sources.registry import Registry
 
@@ -91,6 +92,22 @@ class Origins:
             self._origins[key] = origin
         self._origins[key].until = self.until
         return self._origins[key]
+
+    @property
+    def sponsor(self) -> DownloadRequest | None:
+        """The request on whose behalf it may be asked now; None: nobody's."""
+        return self._callers.sponsor()
+
+    def refused(self, request: DownloadRequest, error: SourceFailed) -> None:
+        """It has failed others who asked as for *request*: whoever would ask so again has failed.
+
+        Raises:
+            SourceFailed: Nobody else is there.
+        """
+        self._callers.fail_sponsored(credentials(request), error)
+        if not self._callers.active():
+            logger.warning("origin failed", url=public_url(request.url), why=str(error))
+            raise error
 
     @property
     def in_order(self) -> bool:
