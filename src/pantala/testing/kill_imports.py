@@ -30,6 +30,10 @@ LARGEST: Final = 24 << 20
 
 _KIND: Final = Kind.PERSISTENT_CACHE
 
+#: Seconds until all replicas are there again: a host that was killed while it fetched one is left
+#: alone for twice as long each time, from five seconds on.
+_RESTORED: Final = 4 * PATIENCE
+
 #: Of those who have the choice, so many export rather than remove something.
 _EXPORTS: Final = 0.6
 
@@ -279,6 +283,6 @@ class Imports:
     def _await(self, slot: Slot, trouble: Callable[[Slot], str]) -> None:
         """Wait until there is none."""
         try:
-            until(lambda: not trouble(slot), "well")
+            until(lambda: not trouble(slot), "well", _RESTORED)
         except TimeoutError:
             self._scene.complain(f"{slot.name} ({slot.state.value}): {trouble(slot)}")
