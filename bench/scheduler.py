@@ -1,6 +1,7 @@
 """How fast a scheduler answers, and how that grows with the peers it knows.
 
-    python bench/scheduler.py [--registrations 1000] [--holders 1 100 1000] [--json results.json]
+    python bench/scheduler.py [--registrations 1000] [--holders 1 100 1000] [--peers 100 10000]
+                              [--only-decisions] [--json results.json]
 
 A scheduler runs as a process of its own; this program is its clients. Each registration is a
 whole announce stream: opened, register, the answer with parents, started, finished, end.
@@ -8,17 +9,25 @@ whole announce stream: opened, register, the answer with parents, started, finis
     latency     one stream at a time: from the register message to the answer, milliseconds
     throughput  64 streams at a time: streams a second, and CPU of the scheduler for each
     cold        that many peers of a task that nobody has, at once: who goes to the origin
+
+And without any gRPC, of a task with that many peers of ours, each on a host, all under way:
+
+    decide      what a newcomer is told, parents and partners: microseconds
+    again       likewise one that asks again, and has hosts below it: the 1st, 10th, 100th that came
+    memory      KiB of a peer with its edges and partners, without its host
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +38,7 @@ from pantala import BUILD_VERSION
 from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.transport import channel_options
 from pantala.testing.cluster import Cluster
-from pantala.testing.stage import MIB, task_id
+from pantala.testing.stage import MIB, Stage, task_id
 
 _AT_ONCE: Final = 64
 _CHANNELS: Final = 10  # a daemon of Dragonfly opens as many to each scheduler
@@ -145,6 +154,48 @@ async def _cold(clients: Clients, peers: int) -> dict[str, float]:
     }
 
 
+def _decisions(peers: int, newcomers: int) -> dict[str, float]:
+    """Of a task with so many *peers*. Each newcomer leaves before the next one comes."""
+    stage = Stage()
+    stage.source("origin")
+    for number in range(peers + 1):
+        stage.host(f"h{number}", idc=f"idc{number % 4}")
+    gc.collect()
+    tracemalloc.start()
+    running = [stage.child(f"h{number}") for number in range(peers)]
+    memory, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    gc.freeze()  # as a scheduler that has been there for a while: its peers are old
+    took = []
+    for _ in range(newcomers):
+        peer = stage.register(f"h{peers}")
+        took.append(_timed(lambda: stage.decide(peer)))  # noqa: B023  called at once
+        if (len(peer.parents), len(peer.partners)) != (3, stage.world.limits.partners):
+            raise AssertionError("too few had room")
+        stage.world.remove_peer(peer)
+    again = {
+        f"again_us_{n}": min(_timed(lambda: stage.decide(running[n - 1])) for _ in range(5))  # noqa: B023  called at once
+        for n in (1, 10, 100)
+    }
+    took.sort()
+    gc.unfreeze()
+    return {
+        "peers": peers,
+        "decide_us_p50": statistics.median(took),
+        "decide_us_p99": took[int(len(took) * 0.99)],
+        **again,
+        "kib_per_peer": memory / peers / 1024,
+        "partners_mean": statistics.mean(len(peer.partners) for peer in running),
+    }
+
+
+def _timed(call: Callable[[], object]) -> float:
+    """Microseconds that *call* takes, of this thread's own time."""
+    began = time.thread_time()
+    call()
+    return 1e6 * (time.thread_time() - began)
+
+
 def _cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
@@ -169,16 +220,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--registrations", type=int, default=1000)
     parser.add_argument("--holders", type=int, nargs="+", default=[1, 100, 1000])
+    parser.add_argument("--peers", type=int, nargs="+", default=[100, 10_000])
+    parser.add_argument("--only-decisions", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    decisions = [_decisions(peers, options.registrations) for peers in options.peers]
+    _show(*decisions)
+    if options.only_decisions:
+        return
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory)) as cluster:
         scheduler = cluster.scheduler()
         target = f"127.0.0.1:{scheduler.ready['port']}"
         results = asyncio.run(_measure(target, scheduler.pid, options))
-    for row in (*results["warm"], results["cold"]):
-        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    _show(*results["warm"], results["cold"])
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+        options.json.write_text(json.dumps(results | {"decisions": decisions}, indent=2))
+
+
+def _show(*rows: dict[str, float]) -> None:
+    for row in rows:
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 
 if __name__ == "__main__":

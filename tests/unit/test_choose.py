@@ -430,11 +430,11 @@ def test_no_circles_of_hosts() -> None:
     first, second = stage.register("a"), stage.register("b")
     assert {peer.host.id for peer in _parents(stage.decide(first))} == {"b"}
     stage.world.start(first, stage.now)
-    assert second.hosts_below() == {first.host}
+    assert second.hosts_below(9) == {first.host}
     assert isinstance(stage.decide(second), ToSource)
     # One that wants what nobody waits for may have it from there.
     apart = stage.register("b", range=ByteRange(0, 4 * MIB))
-    assert apart.hosts_below() == {first.host}
+    assert apart.hosts_below(9) == {first.host}
     stage.world.finish(first, stage.now)
     assert {peer.host.id for peer in _parents(stage.decide(apart))} == {"a"}
 
@@ -466,7 +466,7 @@ def test_no_circles() -> None:
     stage.world.link([below], far)
     stage.world.start(far, stage.now)
     stage.world.remove_peer(top)
-    assert child.hosts_below() == {below.host, far.host}
+    assert child.hosts_below(9) == {below.host, far.host}
     assert isinstance(stage.decide(child), ToSource)
     stage.check()
 
@@ -571,3 +571,31 @@ def test_a_peer_that_is_past_parents_goes_on_at_the_origin() -> None:
     assert peer.state is PeerState.BACK_TO_SOURCE
     assert isinstance(decide(stage.world, peer, stage.now, stage.rng), ToSource)
     assert not peer.task.expected
+
+
+def test_a_peer_with_a_whole_swarm_below_it() -> None:
+    """Not all of that is looked at: it gets one who fetches from no other, or the origin."""
+    stage = Stage(Limits(below=5, candidates=1))
+    source = stage.source("source")
+    first = stage.child("first")
+    stage.world.block(first, source.id)
+    line = [first]
+    for number in range(8):  # a line: each is the parent of the next
+        line.append(stage.child(f"h{number}"))
+        stage.world.link([line[-2]], line[-1])
+    aside = stage.child("aside")
+    stage.world.link([source], aside)
+    assert first.hosts_below(8) == {peer.host for peer in line[1:]}
+    assert first.hosts_below(7) is None
+    holder = stage.holder("holder")
+    assert ids(stage.decide(first)) == {holder.id}
+    stage.world.remove_peer(holder)
+    # Not *aside*, though it is not below; and nobody who waits for others is waited for.
+    elected = stage.register("elected")
+    told = stage.register("told")
+    stage.world.link([line[-1]], told)
+    stage.world.expect(told, stage.now + 5)
+    assert isinstance(stage.decide(first), ToSource)
+    stage.world.expect(elected, stage.now + 7)
+    assert stage.decide(first) == Wait(stage.now + 7)
+    stage.check()

@@ -203,12 +203,13 @@ def test_a_host_that_stops_sharing_has_none() -> None:
     assert first in told(stage, second)
 
 
-def test_each_has_room_for_twice_as_many() -> None:
-    """A newcomer gets as many as are wanted, and none who has no room."""
-    stage = Stage(Limits(partners=2))
-    peers = started(stage, *(f"h{number}" for number in range(40)))
-    assert max(len(peer.partners) for peer in peers) == 4
+def test_each_has_room_for_more_than_it_was_given() -> None:
+    """But not for any number; and a newcomer finds room far behind those who came last."""
+    stage = Stage(Limits(candidates=1, partners=2))
+    peers = started(stage, *(f"h{number}" for number in range(200)))
+    assert max(len(peer.partners) for peer in peers) == stage.world.limits.most_partners == 6
     assert all(len(peer.partners) >= 2 for peer in peers[2:])
+    assert 60 < len(peers[0].task.sociable or ()) < 160
     stage.check()
 
 

@@ -140,7 +140,7 @@ class Stage:
 
 
 def _check_partners(world: World, peer: Peer) -> None:
-    assert len(peer.partners) <= 2 * world.limits.partners
+    assert len(peer.partners) <= world.limits.most_partners
     assert peer.unheard.items() <= peer.partners.items()
     for partner_id, partner in peer.partners.items():
         assert world.peers[partner.key] is partner
@@ -161,7 +161,7 @@ def _is_sociable(world: World, peer: Peer) -> bool:
         peer.host.facts.is_ours
         and not peer.host.facts.disable_shared
         and not peer.distrusted
-        and len(peer.partners) < 2 * world.limits.partners
+        and len(peer.partners) < world.limits.most_partners
         and (told or peer.state is PeerState.RUNNING)
     )
 
@@ -180,10 +180,16 @@ def _is_below_itself(peer: Peer) -> bool:
 def _check_task(world: World, task: Task) -> None:
     assert all(world.peers[peer.key] is peer for peer in task.peers.values())
     assert set(task.holders) == {peer for peer in task.peers.values() if _is_holder(peer)}
+    assert task.votes.voters == {
+        peer.id for peer in task.holders if peer.state is not PeerState.RUNNING
+    }
     sociable = {peer for peer in task.peers.values() if _is_sociable(world, peer)}
-    assert set(task.sociable) == sociable
-    for peer in sociable:
-        assert task.sociable.group_of(peer) == peer.host.facts.idc.lower()
+    pool = task.sociable
+    assert set(pool or ()) == sociable
+    assert (pool is None) == (not sociable)
+    assert pool is None or all(
+        pool.group_of(peer) == peer.host.facts.idc.lower() for peer in sociable
+    )
     assert task.at_origin == {
         peer.id for peer in task.peers.values() if peer.state is PeerState.BACK_TO_SOURCE
     }

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pantala.core.sample import Chance
+from pantala.core.sample import Chance, SampleSet
 from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
@@ -81,6 +81,9 @@ class Wait:
 
 Decision = Parents | ToSource | AskSeed | Wait
 
+#: See :meth:`.Peer.hosts_below`.
+_Below = set[Host] | None
+
 
 def check_priority(registration: Registration) -> None:
     """Refuse a peer whose priority forbids downloading, whatever others hold.
@@ -100,10 +103,11 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
         SourceFailed: The origin has failed too many others.
         NotFound: Its priority allows only peers, and there are none.
     """
-    world.link([], peer)
+    if peer.parents:
+        world.link([], peer)
     if peer.registration.request.need_back_to_source or peer.state not in MAY_HAVE_PARENTS:
         return _to_source(world, peer, now, "the peer asked for it")
-    below = peer.hosts_below()
+    below = peer.hosts_below(world.limits.below)
     parents = find_candidates(world.limits, peer, below, chance)
     if parents:
         world.link(parents, peer)
@@ -118,7 +122,7 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
     return _alone(world, peer, below, now)
 
 
-def find_candidates(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> list[Peer]:
+def find_candidates(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[Peer]:
     """The best parents for *peer* of a random sample of those that fit, best first.
 
     Parents that will have all that it wants come before those that have a part, and those that
@@ -127,7 +131,8 @@ def find_candidates(limits: Limits, peer: Peer, below: set[Host], chance: Chance
     Args:
         limits: How many to compare and to return.
         peer: The child.
-        below: Hosts that wait for its own, which would make a circle.
+        below: Hosts that wait for its own, which would make a circle. None: they are too many to be
+            found; parents are those that wait for nobody.
         chance: For the sample.
     """
     return _ranked(limits, peer, below, chance)[: limits.candidates]
@@ -137,14 +142,14 @@ def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | No
     """The best parent for a running *peer* that has everything already; None if there is none."""
     if peer.state is not PeerState.RUNNING:
         return None
-    ranked = _ranked(limits, peer, peer.hosts_below(), chance)
+    ranked = _ranked(limits, peer, peer.hosts_below(limits.below), chance)
     return next((parent for parent in ranked if parent.state is PeerState.SUCCEEDED), None)
 
 
-def _ranked(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> list[Peer]:
+def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[Peer]:
     """A sample of the parents that fit, one of a host, best first."""
     sample: dict[str, Peer] = {}
-    for parent in peer.task.holders.shuffled(chance):
+    for parent in _possible(peer.task, below).shuffled(chance):
         if _fits(parent, peer, below) and parent.host.is_free:
             sample.setdefault(parent.host.id, parent)
             if len(sample) == limits.sample:
@@ -160,7 +165,7 @@ def _ranked(limits: Limits, peer: Peer, below: set[Host], chance: Chance) -> lis
     )
 
 
-def _fits(parent: Peer, child: Peer, below: set[Host]) -> bool:
+def _fits(parent: Peer, child: Peer, below: _Below) -> bool:
     """Whether *parent*, once it has content, could serve *child*."""
     return (
         parent.id not in child.blocked
@@ -168,11 +173,21 @@ def _fits(parent: Peer, child: Peer, below: set[Host]) -> bool:
         and not parent.host.facts.disable_shared
         and parent.shape == child.shape
         and parent.overlaps(child)
-        and parent.host not in below
+        and (not parent.parents if below is None else parent.host not in below)
     )
 
 
-def _somebody_coming(world: World, peer: Peer, below: set[Host], now: float) -> float | None:
+def _possible(task: Task, below: _Below) -> SampleSet[Peer]:
+    """All who may be a parent in *task*, for one who has these hosts *below* it."""
+    if below is not None:
+        return task.holders
+    sources: SampleSet[Peer] = SampleSet()
+    for peer_id in task.votes.voters:  # all and only those holders that fetch from no other
+        sources.add(task.peers[peer_id])
+    return sources
+
+
+def _somebody_coming(world: World, peer: Peer, below: _Below, now: float) -> float | None:
     """Until when it is worth waiting for one who is on the way; None: for nobody."""
     task, trigger = peer.task, peer.task.trigger
     # A seed that was asked and comes of itself is the one that the others wait for.
@@ -198,7 +213,7 @@ def _has_shown_up(world: World, task: Task, trigger: Trigger) -> bool:
     )
 
 
-def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
+def _alone(world: World, peer: Peer, below: _Below, now: float) -> Decision:
     """Nobody is coming: steps 4 to 6."""
     priority, task, limits = peer.registration.request.priority, peer.task, world.limits
     if _waits_for_a_place(peer, below, limits, now):
@@ -218,11 +233,11 @@ def _alone(world: World, peer: Peer, below: set[Host], now: float) -> Decision:
     return _be_patient(peer, limits, now, obstacle)
 
 
-def _waits_for_a_place(peer: Peer, below: set[Host], limits: Limits, now: float) -> bool:
+def _waits_for_a_place(peer: Peer, below: _Below, limits: Limits, now: float) -> bool:
     """Whether all parents are busy, and *peer* has not waited long for one of them."""
     full = any(
         not parent.host.is_free and parent.covers(peer) and _fits(parent, peer, below)
-        for parent in peer.task.holders
+        for parent in _possible(peer.task, below)
     )
     if not full:
         return False

@@ -4,6 +4,8 @@
     Peer n ── n Peer                      an edge: the child fetches pieces from the parent
     Peer n ── n Peer                      partners: each fetches pieces from the other
 
+Whoever shows one of them shows it without the others: the whole swarm hangs together.
+
 Times are seconds on the clock that the world's caller reads; they only go forward.
 """
 
@@ -84,7 +86,7 @@ class Host:
     #: Downloads whose streams are open.
     streams: int = 0
     #: All its peers, by task and id; no task without a peer.
-    peers: dict[TaskKey, dict[str, Peer]] = field(default_factory=dict)
+    peers: dict[TaskKey, dict[str, Peer]] = field(default_factory=dict, repr=False)
     #: Sums over the edges to children of all its peers: bits a second that the children may
     #: draw, bytes of the tasks, pieces at once, and the edges themselves.
     tx_bandwidth: int = 0
@@ -106,9 +108,9 @@ class Host:
         return self.uploads < self.upload_limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # and not frozen, which takes four times as long to make
 class Edge:
-    """A child at a parent, and what the parent's host was charged for it."""
+    """A child at a parent, and what the parent's host was charged for it. Nobody changes it."""
 
     parent: Peer
     child: Peer
@@ -159,11 +161,12 @@ class Task:
     created_at: float
     updated_at: float
     #: All its peers, by id.
-    peers: dict[str, Peer] = field(default_factory=dict)
+    peers: dict[str, Peer] = field(default_factory=dict, repr=False)
     #: All and only those peers that have content or get some, on hosts that share.
-    holders: SampleSet[Peer] = field(default_factory=SampleSet)
+    holders: SampleSet[Peer] = field(default_factory=SampleSet, repr=False)
     #: All and only those peers that may be given to others as partners, by their data centres.
-    sociable: Pool[Peer] = field(default_factory=Pool)
+    #: None: there are none, as of most tasks nothing is under way.
+    sociable: Pool[Peer] | None = field(default=None, repr=False)
     #: For which shapes those of the holders vouch that have finished, or are at the origin.
     votes: Votes = field(default_factory=Votes)
     #: Ids of all and only those peers that are at the origin now.
@@ -216,12 +219,12 @@ class Peer:
     updated_at: float
     piece_at: float
     #: Edges to its parents, and to its children, by the other's id. Never a circle.
-    parents: dict[str, Edge] = field(default_factory=dict)
-    children: dict[str, Edge] = field(default_factory=dict)
+    parents: dict[str, Edge] = field(default_factory=dict, repr=False)
+    children: dict[str, Edge] = field(default_factory=dict, repr=False)
     #: Peers with which it exchanges pieces, by id; it is among theirs. Circles are free here.
-    partners: dict[str, Peer] = field(default_factory=dict)
+    partners: dict[str, Peer] = field(default_factory=dict, repr=False)
     #: Those of them of which it has not been told.
-    unheard: dict[str, Peer] = field(default_factory=dict)
+    unheard: dict[str, Peer] = field(default_factory=dict, repr=False)
     #: Peers that it must not be given: itself, and those that failed it.
     blocked: set[str] = field(default_factory=set)
     #: Accounts of hosts whose peers it failed, since the last that it served; of hosts of its own
@@ -284,11 +287,14 @@ class Peer:
             return 0, content
         return self.range.start // piece * piece, min(-(-self.range.end // piece) * piece, content)
 
-    def hosts_below(self) -> set[Host]:
+    def hosts_below(self, most: int) -> set[Host] | None:
         """Hosts that may be waiting for its host to bring what it wants itself.
 
         Not peers: a host gives away what any of its peers has and waits for what any of them
         brings. Two hosts that read different parts may serve each other.
+
+        Returns:
+            None: They are more than *most*. To find them all would take long.
         """
         found: set[Host] = set()
         todo = [self.host]
@@ -299,4 +305,6 @@ class Peer:
                     if host not in found and edge.child.overlaps(self):
                         found.add(host)
                         todo.append(host)
+            if len(found) > most:
+                return None
         return found

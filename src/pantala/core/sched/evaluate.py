@@ -25,13 +25,14 @@ _MAX_ELEMENTS: Final = 5
 def evaluate(parent: Peer, child: Peer) -> float:
     """The score of *parent* for *child*."""
     weights = child.task.rules.weights
-    mine, theirs = parent.host.facts, child.host.facts
-    return (
-        weights.load * load_quality(parent.host)
-        + weights.idc * _same_idc(mine, theirs)
-        + weights.location * _nearness(mine.location, theirs.location)
-        + weights.host_type * _host_type(parent)
-    )
+    host = parent.host
+    mine, theirs = host.facts, child.host.facts
+    score = weights.load * load_quality(host)
+    if mine.idc and theirs.idc:
+        score += weights.idc * _same_idc(mine, theirs)
+    if mine.location and theirs.location:
+        score += weights.location * _nearness(mine.location, theirs.location)
+    return score + weights.host_type * _host_type(parent)
 
 
 def load_quality(host: Host) -> float:
@@ -39,9 +40,14 @@ def load_quality(host: Host) -> float:
     link = host.facts.max_tx_bandwidth
     if link == 0:
         return 0.0
-    peak = max(0.0, 1 - host.tx_bandwidth / link)
-    duration = max(0.0, 1 - host.upload_content_length * 8 / link / _FULL_DURATION)
-    return 0.5 * peak + 0.3 * duration + 0.2 * _concurrency(link, host.concurrent_pieces)
+    peak = 1 - host.tx_bandwidth / link
+    duration = 1 - host.upload_content_length * 8 / link / _FULL_DURATION
+    quality = 0.2 * _concurrency(link, host.concurrent_pieces)
+    if peak > 0:
+        quality += 0.5 * peak
+    if duration > 0:
+        quality += 0.3 * duration
+    return quality
 
 
 def _concurrency(link: int, pieces: int) -> float:
@@ -52,12 +58,10 @@ def _concurrency(link: int, pieces: int) -> float:
 
 
 def _same_idc(mine: HostFacts, theirs: HostFacts) -> float:
-    return 1.0 if mine.idc and mine.idc.lower() == theirs.idc.lower() else 0.0
+    return 1.0 if mine.idc == theirs.idc or mine.idc.lower() == theirs.idc.lower() else 0.0
 
 
 def _nearness(mine: str, theirs: str) -> float:
-    if not mine or not theirs:
-        return 0.0
     if mine.lower() == theirs.lower():
         return 1.0
     same = 0
@@ -70,6 +74,6 @@ def _nearness(mine: str, theirs: str) -> float:
 
 def _host_type(parent: Peer) -> float:
     """Seeds while they fetch the first copy; later they are left to those who have no other."""
-    if not parent.host.facts.is_seed:
+    if parent.host.facts.type == 0:  # no seed
         return 0.5
     return 1.0 if parent.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING) else 0.0

@@ -18,7 +18,7 @@ from typing import Final
 
 from pantala.core.sample import Chance
 
-from .entities import Peer
+from .entities import Host, Peer
 from .pool import Pool
 from .rules import Limits
 from .states import PeerState
@@ -32,9 +32,6 @@ _MAY_KEEP: Final = frozenset(
         PeerState.SUCCEEDED,
     }
 )
-
-#: A peer has at most so many times the partners that it is given: others are given it.
-_ROOM: Final = 2
 
 #: Members looked at for each that is wanted: some are of another version, or want another part.
 _TRIES: Final = 4
@@ -53,7 +50,7 @@ class Partners:
     """
 
     def __init__(self, limits: Limits, on_news: Callable[[Peer], None]) -> None:
-        self._limits = limits
+        self._most = limits.most_partners
         self._on_news = on_news
 
     def settle(self, peer: Peer) -> None:
@@ -68,11 +65,12 @@ class Partners:
         if not keeps:
             for other in list(peer.partners.values()):
                 self.part(peer, other)
-        full = len(peer.partners) >= _ROOM * self._limits.partners
-        if keeps and not full and _is_under_way(peer):
+        if keeps and len(peer.partners) < self._most and _is_under_way(peer):
+            if peer.task.sociable is None:
+                peer.task.sociable = Pool()
             peer.task.sociable.add(peer, facts.idc.lower())
         else:
-            peer.task.sociable.discard(peer)
+            _withdraw(peer)
 
     def introduce(self, peer: Peer, others: list[Peer]) -> tuple[Peer, ...]:
         """*peer* gets *others* as partners, too, and they it, who hear of it later.
@@ -83,7 +81,8 @@ class Partners:
         for other in others:
             peer.partners[other.id] = other
             other.partners[peer.id] = other.unheard[peer.id] = peer
-            self.settle(other)
+            if len(other.partners) >= self._most:
+                _withdraw(other)
             self._on_news(other)
         self.settle(peer)
         peer.unheard.clear()
@@ -112,16 +111,17 @@ def find_partners(limits: Limits, peer: Peer, chance: Chance) -> list[Peer]:
     """
     pool = peer.task.sociable
     wanted = limits.partners - len(peer.partners)
-    if wanted <= 0 or peer not in pool:
+    if wanted <= 0 or pool is None or peer not in pool:
         return []
-    taken = {peer.host.id}
-    taken.update(partner.host.id for partner in peer.partners.values())
+    taken = {peer.host}
+    taken.update(partner.host for partner in peer.partners.values())
     group = pool.group_of(peer)
     near = -(-wanted * _NEAR_OF_FOUR // 4) if pool.has_others(group) else wanted
     found: list[Peer] = []
     _take(pool.near(group, chance, _TRIES * near), near, peer, taken, found)
     if near < wanted:
-        _take(_far(pool, group, chance, _TRIES * (wanted - near)), wanted, peer, taken, found)
+        missing = wanted - len(found)
+        _take(_far(pool, group, chance, _TRIES * missing), wanted, peer, taken, found)
     return found
 
 
@@ -136,21 +136,31 @@ def _far(pool: Pool[Peer], group: str, chance: Chance, most: int) -> Iterator[Pe
     yield from own
 
 
-def _take(drawn: Iterator[Peer], most: int, peer: Peer, taken: set[str], found: list[Peer]) -> None:
+def _take(
+    drawn: Iterator[Peer], most: int, peer: Peer, taken: set[Host], found: list[Peer]
+) -> None:
     """Add those *drawn* that fit to those *found*, one of a host, until there are *most*."""
     for other in drawn:
         if len(found) >= most:
             return
-        host_id = other.host.id
         if (
-            host_id not in taken
+            other.host not in taken
             and other.id not in peer.blocked
             and peer.id not in other.blocked
             and other.shape == peer.shape
             and other.overlaps(peer)
         ):
-            taken.add(host_id)
+            taken.add(other.host)
             found.append(other)
+
+
+def _withdraw(peer: Peer) -> None:
+    """*peer* is given to nobody else."""
+    pool = peer.task.sociable
+    if pool is not None:
+        pool.discard(peer)
+        if not pool:
+            peer.task.sociable = None
 
 
 def _beside_parents(peer: Peer, partners: dict[str, Peer]) -> tuple[Peer, ...]:

@@ -82,8 +82,10 @@ class Limits:
     Attributes:
         candidates: Parents offered to a peer at most.
         sample: Parents compared at most.
-        partners: Peers that a peer is given to exchange pieces with. It is given to others, too,
-            until it has twice as many. With its parents it has about 16.
+        below: Of a peer that has more hosts below it, it is not found out which these are: its new
+            parents are those that wait for nobody. Ten times as many take a hundredth of a second.
+        partners: Peers that a peer is given to exchange pieces with: with its parents about 16.
+            It is given to others, too, until it has :attr:`most_partners`.
         back_to_source: Peers of one task at the origin at most.
         origin_failures: After so many hosts failed at the origin, no other is sent there...
         origin_memory: ...until this long after.
@@ -112,6 +114,7 @@ class Limits:
 
     candidates: int = 3
     sample: int = 15
+    below: int = 256
     partners: int = 13
     back_to_source: int = 200
     origin_failures: int = 4
@@ -132,6 +135,16 @@ class Limits:
     replica_grace: float = 600.0
     kept: int = 4 << 30
     kept_each: int = 1 << 30
+
+    @property
+    def most_partners(self) -> int:
+        """How many a peer may have that was given to others, too.
+
+        Twice what it hears of when it joins. As each one that joins brings as many as it gets, the
+        mean comes to twice *partners*. Were that the limit, too, only those who came last would
+        have room: a newcomer's partners would be its neighbours in time, and the swarm a chain.
+        """
+        return 2 * (self.candidates + self.partners) if self.partners else 0
 
     def interval(self, said: float) -> float:
         """Seconds between two announcements, as far as is believed: nobody is kept for ever."""

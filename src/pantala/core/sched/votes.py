@@ -9,6 +9,7 @@ as where all are behind one, hosts are counted instead.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import KeysView
 
 from .shape import Shape
 
@@ -25,6 +26,11 @@ class Votes:
         self._voters: dict[Shape, tuple[Counter[str], Counter[str]]] = {}
         #: The shape that counts; None while nobody vouches for any.
         self.winner: Shape | None = None
+
+    @property
+    def voters(self) -> KeysView[str]:
+        """Who vouches for any."""
+        return self._cast.keys()
 
     def cast(self, voter: str, shape: Shape, address: str, host: str) -> bool:
         """*voter*, of *host* at *address*, vouches for *shape*. Whether that is news."""
