@@ -186,23 +186,21 @@ class Imports:
         began = time.monotonic()
         for slot in self._slots:
             self._settle(slot)
+            self._await(slot, self._trouble if slot.state is State.THERE else self._excess)
+        seconds = time.monotonic() - began
+        self._scene.note(f"all is true again after {seconds:.1f} s")
+        self.longest = max(self.longest, seconds)
+        for slot in self._slots:
             if slot.state is State.THERE:
-                self._await(slot, self._trouble)
                 self._look_at(slot)
-            else:
-                self._await(slot, self._excess)
-        self.longest = max(self.longest, time.monotonic() - began)
 
     def is_answered(self, node: Node) -> bool:
         """Whether *node* has a scheduler that it can ask."""
-        with node.channel() as channel:
-            method = getattr(node.download_stub(channel), self._dialect.name("Stat{}Task"))
-            request = self._dialect.message("Stat{}TaskRequest")(task_id=_NOBODYS)
-            try:
-                method(request, timeout=PATIENCE)
-            except grpc.RpcError as error:
-                return bool(error.code() is grpc.StatusCode.NOT_FOUND)
-            return True
+        try:
+            self._ask(node, "Stat{}Task", _NOBODYS)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.NOT_FOUND)
+        return True
 
     def _settle(self, slot: Slot) -> None:
         """Learn what has come of what was under way."""
@@ -219,20 +217,20 @@ class Imports:
 
     def _state(self, slot: Slot) -> str | None:
         """What the cluster says of it; None: that it is on its way."""
-        got = self._dfcache(self._scene.any_node(), "stat", slot.task_id)
-        if got.code:
-            return "unknown" if "not found" in got.stderr else None
-        state = str(got.result["state"])
+        try:
+            state = str(self._ask(self._scene.any_node(), "Stat{}Task", slot.task_id).state)
+        except grpc.RpcError as error:
+            return "unknown" if error.code() is grpc.StatusCode.NOT_FOUND else None
         return None if state == "Uploading" else state
 
     def _trouble(self, slot: Slot) -> str:
         """What is not as it shall be; ``""``: as many hosts keep it, and the scheduler is right."""
-        got = self._dfcache(self._scene.any_node(), "stat", slot.task_id)
-        if got.code:
-            return got.stderr.strip()
+        try:
+            told = self._ask(self._scene.any_node(), "Stat{}Task", slot.task_id)
+        except grpc.RpcError as error:
+            return f"{error.code().name}: {error.details()}"
         kept, here = sorted(self._keepers(slot)), sorted(self._having(slot, kept=False))
-        counted = got.result["current_persistent_replica_count"]
-        held = got.result["current_replica_count"]
+        counted, held = told.current_persistent_replica_count, told.current_replica_count
         if counted == len(kept) >= slot.replicas and held <= len(here):
             return ""
         return (
@@ -270,15 +268,19 @@ class Imports:
 
     def _local(self, node: Node, task_id: str) -> Any:
         """What *node* says of a task that it has; None: it has nothing."""
+        try:
+            return self._ask(node, "StatLocal{}Task", task_id)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                self._scene.rpc_broke_off(f"task {task_id} of {node.name}", error)
+            return None
+
+    def _ask(self, node: Node, method: str, task_id: str) -> Any:
+        """What *node* answers to the method of that name for a task. Raises grpc.RpcError."""
         with node.channel() as channel:
-            method = getattr(node.download_stub(channel), self._dialect.name("StatLocal{}Task"))
-            request = self._dialect.message("StatLocal{}TaskRequest")(task_id=task_id)
-            try:
-                return method(request, timeout=PATIENCE)
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    self._scene.rpc_broke_off(f"task {task_id} of {node.name}", error)
-                return None
+            call = getattr(node.download_stub(channel), self._dialect.name(method))
+            request = self._dialect.message(f"{method}Request")(task_id=task_id)
+            return call(request, timeout=PATIENCE)
 
     def _await(self, slot: Slot, trouble: Callable[[Slot], str]) -> None:
         """Wait until there is none."""
