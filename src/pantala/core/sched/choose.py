@@ -148,10 +148,10 @@ def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | No
 
 def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[Peer]:
     """A sample of the parents that fit, one of a host, best first."""
-    sample: dict[str, Peer] = {}
+    sample: dict[Host, Peer] = {}
     for parent in _possible(peer.task, below).shuffled(chance):
         if _fits(parent, peer, below) and parent.host.is_free:
-            sample.setdefault(parent.host.id, parent)
+            sample.setdefault(parent.host, parent)
             if len(sample) == limits.sample:
                 break
     return sorted(
@@ -168,8 +168,8 @@ def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[P
 def _fits(parent: Peer, child: Peer, below: _Below) -> bool:
     """Whether *parent*, once it has content, could serve *child*."""
     return (
-        parent.id not in child.blocked
-        and parent.host is not child.host
+        parent.host is not child.host
+        and not child.has_blocked(parent)
         and not parent.host.facts.disable_shared
         and parent.shape == child.shape
         and parent.overlaps(child)

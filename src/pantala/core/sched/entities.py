@@ -250,6 +250,11 @@ class Peer:
         """Where in its life it is; moved by its machine alone."""
         return self.machine.state
 
+    def has_blocked(self, other: Peer) -> bool:
+        """Whether it must not be given *other*."""
+        # Most have blocked nobody but themselves, and *other* need not be looked at.
+        return other is self or (len(self.blocked) > 1 and other.id in self.blocked)
+
     def covers(self, child: Peer) -> bool:
         """Whether it will have all that *child* wants."""
         mine, wanted = self.range, child.range

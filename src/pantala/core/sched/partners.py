@@ -145,8 +145,8 @@ def _take(
             return
         if (
             other.host not in taken
-            and other.id not in peer.blocked
-            and peer.id not in other.blocked
+            and not peer.has_blocked(other)
+            and not other.has_blocked(peer)
             and other.shape == peer.shape
             and other.overlaps(peer)
         ):
