@@ -247,6 +247,16 @@ def test_most_are_of_the_own_data_centre() -> None:
     stage.check()
 
 
+def test_a_host_that_moves_is_near_others() -> None:
+    """Its peers are drawn as those of the data centre that it says it is in."""
+    stage = Stage()
+    first = started(stage, "a", "b")[0]
+    stage.host("a", idc="i")
+    assert first.task.sociable is not None
+    assert first.task.sociable.group_of(first) == "i"
+    stage.check()
+
+
 @pytest.mark.parametrize("idcs", ["i", "j", "", "ijklmnop"])
 def test_wherever_others_are_a_peer_gets_enough(idcs: str) -> None:
     """All in its data centre, none, or nobody says where."""

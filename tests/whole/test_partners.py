@@ -11,7 +11,7 @@ import pytest
 
 from pantala.model.announce import SourceFinished
 from pantala.testing import announce
-from pantala.testing.announce import Peer, Swarm, is_to_source
+from pantala.testing.announce import Peer, Swarm, is_to_source, until
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -162,14 +162,25 @@ async def test_an_orphan_that_can_have_no_parents() -> None:
 
 
 async def test_an_orphan_that_leaves_is_not_looked_after() -> None:
-    """Its stream ends in the middle of that, and the next one is sent."""
+    """Nobody looks for its parents any more; if it was the one that was sent, another is."""
     async with swarm() as s:
-        source, (first, second) = await _orphans(s, "a", "b")
+        source, (first, second, third) = await _orphans(s, *"abc")
+
+        async def looked_after(number: int) -> None:
+            async def so_many() -> bool:
+                return len(s.scheduler._tasks._tasks) == number
+
+            await until(so_many)
+
         await source.failed()
         assert is_to_source(await first.answer())
-        first.call.cancel()
-        assert is_to_source(await second.answer())
-        await s.until_state(first, "Failed")
+        await looked_after(2)
         second.call.cancel()
         await s.until_state(second, "Failed")
+        assert len(s.scheduler._tasks._tasks) == 1
+        first.call.cancel()
+        assert is_to_source(await third.answer())
+        await looked_after(0)
+        third.call.cancel()
+        await s.until_state(third, "Failed")
         assert not s.scheduler._news._hearers
