@@ -136,14 +136,14 @@ async def test_a_scheduler_that_knows_no_such_question(
     """Each host asks the origin. The scheduler is asked once."""
     for d in daemons:
         (link,) = d.node.schedulers
-        assert link.describes
+        assert link.questions.understood
     monkeypatch.setattr(DescriptionService, "_open", _unimplemented)
     origin.put("/f", CONTENT)
     origin.put("/g", CONTENT)
     for path in ("/f", "/g"):
         got = await asyncio.gather(*(get(d, origin.url(path), kind=kind) for d in daemons))
         assert got == [WHOLE] * 3
-    assert not any(link.describes for d in daemons for link in d.node.schedulers)
+    assert not any(link.questions.understood for d in daemons for link in d.node.schedulers)
     assert origin.sent() == 2 * SIZE + probes(origin)
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
 
-from pantala.errors import Blame, DragonflyError, SchedulerLost, SourceFailed, TimedOut
+from pantala.errors import (
+    Blame,
+    DragonflyError,
+    FeatureOff,
+    SchedulerLost,
+    SourceFailed,
+    TimedOut,
+)
 from pantala.model.task import Description, DownloadRequest
-from pantala.pb import common_pb2, describing_pb2
+from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
 
 from .convert import fill_download
 
@@ -67,6 +74,10 @@ class Connection(Protocol):
     @property
     def address(self) -> str:
         """``host:port``, for messages."""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
 
     def speaking(self) -> contextlib.AbstractContextManager[None]:
         """Whatever a call may raise, as an error of ours."""
@@ -149,44 +160,67 @@ class GrpcTurn:
             await self._call.read()  # its end
 
 
-async def describe(
-    scheduler: Connection,
-    call: Any,
-    ask: describing_pb2.Ask,
-    *,
-    patience: float | None,
-) -> Description | GrpcTurn | None:
-    """Ask what a task is, and wait for the answer.
+class Questions:
+    """Asks one scheduler what tasks are.
 
     Args:
         scheduler: Whom.
-        call: A new stream of his.
-        ask: The question.
-        patience: Seconds to wait for another's turn to end; not for somebody who reads, which ends
-            when it ends. None: as long as it takes.
+        channel: To him.
+        on_lost: Called with his address when he says nothing.
 
-    Returns:
-        None when that time is over.
-
-    Raises:
-        DragonflyError: The scheduler refused, or is not there; SourceFailed: the origin has failed
-            several others.
+    Attributes:
+        understood: He knows such questions. Stock ones do not, which turns out at the first.
     """
-    answer = None
-    try:
-        with scheduler.speaking():
-            with contextlib.suppress(asyncio.InvalidStateError):  # reading tells how it has ended
-                await call.write(describing_pb2.DescribeRequest(ask=ask))
-            answer = await _answer(scheduler, call, patience)
+
+    def __init__(
+        self,
+        scheduler: Connection,
+        channel: grpc.aio.Channel,
+        on_lost: Callable[[str], object],
+    ) -> None:
+        self._scheduler = scheduler
+        self._stub: Any = describing_pb2_grpc.DescriptionsStub(channel)
+        self._on_lost = on_lost
+        self.understood = True
+
+    async def ask(
+        self, ask: describing_pb2.Ask, *, patience: float | None
+    ) -> Description | GrpcTurn | None:
+        """Ask what a task is, and wait for the answer.
+
+        Args:
+            ask: The question.
+            patience: Seconds to wait for another's turn to end; not for somebody who reads, which
+                ends when it ends. None: as long as it takes.
+
+        Returns:
+            None when that time is over, when nobody may be sent to the origin, or when such
+            questions are not understood.
+
+        Raises:
+            DragonflyError: The scheduler refused, or is not there; SourceFailed: the origin has
+                failed several others.
+        """
+        call = self._stub.Describe(metadata=self._scheduler.metadata)
+        answer = None
+        try:
+            with self._scheduler.speaking():
+                # If that fails, reading tells how it has ended.
+                with contextlib.suppress(asyncio.InvalidStateError):
+                    await call.write(describing_pb2.DescribeRequest(ask=ask))
+                answer = await _answer(self._scheduler.address, call, patience)
+        except FeatureOff:
+            self.understood = await call.code() is not grpc.StatusCode.UNIMPLEMENTED
+        except TimedOut:
+            self._on_lost(self._scheduler.address)
+            raise
+        finally:
+            if not isinstance(answer, GrpcTurn):
+                call.cancel()
         return answer
-    finally:
-        if not isinstance(answer, GrpcTurn):
-            call.cancel()
 
 
-async def _answer(
-    scheduler: Connection, call: Any, patience: float | None
-) -> Description | GrpcTurn | None:
+async def _answer(address: str, call: Any, patience: float | None) -> Description | GrpcTurn | None:
     clock, limit = asyncio.get_running_loop().time, _HELLO
     end = float("inf")  # from the first word on
     while (left := min(limit, end - clock())) > 0:
@@ -196,10 +230,10 @@ async def _answer(
         except TimeoutError:
             if left < limit:
                 break
-            raise TimedOut(f"scheduler {scheduler.address}: silent for {limit:g} s") from None
+            raise TimedOut(f"scheduler {address}: silent for {limit:g} s") from None
         if message is grpc.aio.EOF:
             await call.read()  # raises what the stream ended with, if that was an error
-            raise SchedulerLost(f"scheduler {scheduler.address}: no answer")
+            raise SchedulerLost(f"scheduler {address}: no answer")
         arm = message.WhichOneof("response")
         if arm == "described":
             return description(message.described)

@@ -17,20 +17,16 @@ from pantala.core.beliefs import Beliefs
 from pantala.errors import (
     Busy,
     DragonflyError,
-    FeatureOff,
     HostUnknown,
     NotFound,
     SchedulerLost,
     SourceFailed,
     TaskNotFound,
-    TimedOut,
 )
 from pantala.model.announce import Registration
 from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
 from pantala.pb import (
     common_pb2,
-    describing_pb2,
-    describing_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     scheduler_pb2,
@@ -41,7 +37,7 @@ from pantala.ports import KnownTask
 from . import status
 from .announce_stream import GrpcAnnounceStream
 from .convert import duration
-from .describing import GrpcTurn, describe, question
+from .describing import GrpcTurn, Questions, question
 from .dialects import dialect_of
 from .import_calls import imported_task
 from .patience import while_busy
@@ -100,9 +96,7 @@ class Scheduler:
         self._channel = grpc.aio.insecure_channel(address, options)
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
         self._swarm: Any = node_pb2_grpc.SwarmStub(self._channel)
-        self._descriptions: Any = describing_pb2_grpc.DescriptionsStub(self._channel)
-        #: It knows questions what a task is. Stock ones do not, which turns out at the first.
-        self.describes = True
+        self.questions = Questions(self, self._channel, on_lost)
 
     def __repr__(self) -> str:
         return f"<Scheduler {self.address}>"
@@ -127,8 +121,8 @@ class Scheduler:
         message = scheduler_pb2.AnnounceHostRequest(host=host, interval=duration(interval))
         trailing = await while_busy(lambda: self._announce(message), limit=_UNARY_LIMIT)
         epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
-        if epoch != self.epoch:
-            self.epoch, self.describes = epoch, True  # it may be another program by now
+        if epoch != self.epoch:  # it may be another program by now
+            self.epoch, self.questions.understood = epoch, True
 
     async def _announce(self, message: scheduler_pb2.AnnounceHostRequest) -> Any:
         """Announce once; the trailing metadata."""
@@ -156,21 +150,6 @@ class Scheduler:
             return await self._swarm.DeleteTask(
                 message, timeout=_SWARM_LIMIT, metadata=self.metadata
             )
-
-    async def describe(
-        self, ask: describing_pb2.Ask, patience: float | None
-    ) -> Description | GrpcTurn | None:
-        """Ask what a task is; see :func:`.describing.describe`."""
-        call = self._descriptions.Describe(metadata=self.metadata)
-        try:
-            return await describe(self, call, ask, patience=patience)
-        except FeatureOff:
-            if await call.code() is grpc.StatusCode.UNIMPLEMENTED:
-                self.describes = False
-            return None
-        except TimedOut:
-            self._on_lost(self.address)
-            raise
 
     async def call(
         self,
@@ -350,11 +329,13 @@ class Schedulers:
     ) -> Description | GrpcTurn | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
         scheduler = self.pick(task_id)
-        if scheduler is None or not scheduler.describes:
+        if scheduler is None or not scheduler.questions.understood:
             return None
         ask = question(self._host_id, task_id, request, origin=origin, version=version)
         try:
-            return await while_busy(lambda: scheduler.describe(ask, patience), limit=patience)
+            return await while_busy(
+                lambda: scheduler.questions.ask(ask, patience=patience), limit=patience
+            )
         except SourceFailed:
             raise
         except DragonflyError as error:

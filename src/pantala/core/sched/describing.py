@@ -89,7 +89,9 @@ class Descriptions:
         self._on_change = on_change
         #: Of one task and credentials each; those of which nobody asks are the first to go.
         self._subjects: OrderedDict[tuple[TaskKey, bool, str], Subject] = OrderedDict()
+        #: Open questions of each host, and of all.
         self._open: Counter[str] = Counter()
+        self._all = 0
 
     def __len__(self) -> int:
         return len(self._subjects)
@@ -120,9 +122,9 @@ class Descriptions:
             InvalidRequest: The URL cannot be parsed.
             Busy: Too many questions are open.
         """
-        if self._open[host.id] >= _MOST_OF_HOST or self._open.total() >= _MOST:
+        if self._open[host.id] >= _MOST_OF_HOST or self._all >= _MOST:
             raise Busy(
-                f"{self._open.total()} questions are open, {self._open[host.id]} of them of host "
+                f"{self._all} questions are open, {self._open[host.id]} of them of host "
                 f"{host.id}; try again later"
             )
         credentials = credentials_of(request)
@@ -133,6 +135,7 @@ class Descriptions:
         asker = Asker(host, request, credentials, origin, now, subject, version)
         subject.askers[asker] = None
         self._open[host.id] += 1
+        self._all += 1
         self._forget_old(now)
         return asker
 
@@ -333,6 +336,7 @@ class Descriptions:
         subject = asker.subject
         del subject.askers[asker]
         self._open[asker.host.id] -= 1
+        self._all -= 1
         if not self._open[asker.host.id]:
             del self._open[asker.host.id]
         if subject.describer is asker:
