@@ -12,8 +12,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from pantala.core.sched.rules import Limits
 from pantala.daemon.app import Daemon
-from pantala.errors import SourceFailed
+from pantala.errors import RangeNotSatisfiable, SourceFailed
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
 from pantala.scheduler.app import Scheduler
@@ -183,6 +184,26 @@ async def test_all_have_failed(origin: Origin, tmp_path: Path, stack: AsyncExitS
             await get(daemon, origin.url("/f"))
         assert failed.value.status_code == 404
         assert origin.count() == min(number + 1, 2)
+
+
+async def test_who_has_learnt_it_and_fetches_nothing(origin: Origin, daemons: list[Daemon]) -> None:
+    """Nobody waits for him to begin."""
+    origin.put("/f", CONTENT)
+    origin.fault("/f", Fault(delay=LIMIT), times=1)
+    far = {"Range": f"bytes={SIZE}-"}
+    bad = asyncio.ensure_future(get(daemons[0], origin.url("/f"), request_header=far))
+
+    async def asked() -> bool:
+        return origin.count() > 0
+
+    await until(asked)
+    good = asyncio.ensure_future(get(daemons[1], origin.url("/f")))
+    origin.release()
+    with pytest.raises(RangeNotSatisfiable):
+        await bad
+    async with asyncio.timeout(Limits().start / 2):
+        assert await good == WHOLE
+    assert probes(origin) == 1
 
 
 # Streams

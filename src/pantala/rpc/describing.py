@@ -96,7 +96,7 @@ class GrpcTurn:
         self._last: describing_pb2.DescribeRequest | None = None
         self._received: int | None = None
         self._news = asyncio.Event()
-        self._over = self._has_failed = False
+        self._over = self._said = False
         self._runner: asyncio.Task[Any] | None = None
 
     def learnt(self, said: Description, *, alone: bool) -> None:
@@ -120,12 +120,15 @@ class GrpcTurn:
         if isinstance(error, SourceFailed) and error.status_code is not None:
             failed.status_code = error.status_code
         self._say(describing_pb2.DescribeRequest(failed=failed))
-        self._has_failed = True
 
     def end(self) -> None:
         """Nothing comes of it: it is another's turn."""
-        if self._has_failed:
-            return  # which ends it, once it is said
+        last = self._last
+        if last is not None and last.HasField("failed"):
+            return  # that ends it
+        if last is not None and not self._said and not last.learnt.read:
+            last.learnt.alone = True  # that, too, and helps the others all the same
+            return
         self._over = True
         if self._runner is not None:
             self._runner.cancel()
@@ -155,6 +158,7 @@ class GrpcTurn:
             if self._received is not None and self._last is None:
                 reading = describing_pb2.Reading(received=self._received)
                 await self._call.write(describing_pb2.DescribeRequest(reading=reading))
+        self._said = True
         await self._call.write(self._last)
         async with asyncio.timeout(_END):
             await self._call.read()  # its end

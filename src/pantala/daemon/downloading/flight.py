@@ -280,6 +280,8 @@ class Flight:
         driven = bool(self._callers.active())
         if driven:
             told = await self._drive(holding)
+        elif not holding.complete:
+            self._describing.give_up()
         # Others shall know of what is here, unless they have been told before.
         if told:
             self._node.announcements.heard(holding)
