@@ -15,6 +15,8 @@ And without any gRPC, of a task with that many peers of ours, each on a host, al
     decide      what a newcomer is told, parents and partners: microseconds
     again       likewise one that asks again, and has hosts below it: the 1st, 10th, 100th that came
     memory      KiB of a peer with its edges and partners, without its host
+    orphans     a fifth of them lose their only parent: until one was sent and the others wait, and
+                from when that one has started until all have parents, seconds
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ import grpc.aio
 import psutil
 
 from pantala import BUILD_VERSION
+from pantala.core.sched.choose import ToSource
+from pantala.core.sched.rules import Limits
 from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.transport import channel_options
 from pantala.testing.cluster import Cluster
@@ -189,6 +193,39 @@ def _decisions(peers: int, newcomers: int) -> dict[str, float]:
     }
 
 
+def _orphans(peers: int) -> dict[str, float]:
+    """Of a task with so many *peers*, a fifth of them children of one that dies."""
+    stage = Stage(Limits(uploads=peers))
+    source = stage.source("origin")
+    children = [stage.register(f"c{number}") for number in range(peers // 5)]
+    for child in children:
+        stage.decide(child)
+        stage.world.link([source], child)
+        stage.world.start(child, stage.now)
+    for number in range(peers - len(children)):
+        stage.child(f"h{number}")
+    stage.world.remove_peer(source)
+    began = time.thread_time()
+    told = [stage.decide(peer) for peer in stage.orphans]
+    waiting = time.thread_time() - began
+    (sent,) = (n for n, decision in enumerate(told) if isinstance(decision, ToSource))
+    elected = stage.orphans.pop(sent)
+    stage.world.start_back_to_source(elected, stage.now)
+    began = time.thread_time()
+    for peer in stage.orphans:
+        stage.decide(peer)
+        stage.world.start(peer, stage.now)
+    adopted = time.thread_time() - began
+    with_parents = sum(bool(peer.parents) for peer in stage.orphans)
+    return {
+        "peers": peers,
+        "orphans": len(children),
+        "until_all_wait_s": waiting,
+        "until_all_have_parents_s": adopted,
+        "without_parents": len(stage.orphans) - with_parents,
+    }
+
+
 def _timed(call: Callable[[], object]) -> float:
     """Microseconds that *call* takes, of this thread's own time."""
     began = time.thread_time()
@@ -225,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     decisions = [_decisions(peers, options.registrations) for peers in options.peers]
-    _show(*decisions)
+    orphans = [_orphans(peers) for peers in options.peers]
+    _show(*decisions, *orphans)
     if options.only_decisions:
         return
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory)) as cluster:
@@ -234,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = asyncio.run(_measure(target, scheduler.pid, options))
     _show(*results["warm"], results["cold"])
     if options.json:
-        options.json.write_text(json.dumps(results | {"decisions": decisions}, indent=2))
+        results |= {"decisions": decisions, "orphans": orphans}
+        options.json.write_text(json.dumps(results, indent=2))
 
 
 def _show(*rows: dict[str, float]) -> None:

@@ -574,7 +574,7 @@ def test_a_peer_that_is_past_parents_goes_on_at_the_origin() -> None:
 
 
 def test_a_peer_with_a_whole_swarm_below_it() -> None:
-    """Not all of that is looked at: it gets one who fetches from no other, or the origin."""
+    """Not all of that is looked at: it gets one who is near to the source, or the origin."""
     stage = Stage(Limits(below=5, candidates=1))
     source = stage.source("source")
     first = stage.child("first")
@@ -583,14 +583,20 @@ def test_a_peer_with_a_whole_swarm_below_it() -> None:
     for number in range(8):  # a line: each is the parent of the next
         line.append(stage.child(f"h{number}"))
         stage.world.link([line[-2]], line[-1])
+    stage.world.link([source, first], line[1])
     aside = stage.child("aside")
     stage.world.link([source], aside)
     assert first.hosts_below(8) == {peer.host for peer in line[1:]}
     assert first.hosts_below(7) is None
     holder = stage.holder("holder")
+    stage.world.block(first, aside.id)
     assert ids(stage.decide(first)) == {holder.id}
     stage.world.remove_peer(holder)
-    # Not *aside*, though it is not below; and nobody who waits for others is waited for.
+    # Those who fetch from nobody else may be full, or have failed it: then one of their children.
+    first.blocked.discard(aside.id)
+    assert ids(stage.decide(first)) == {aside.id}
+    stage.world.remove_peer(aside)
+    # Not its own child, which fetches from nobody else either; nor is any below it waited for.
     elected = stage.register("elected")
     told = stage.register("told")
     stage.world.link([line[-1]], told)

@@ -27,7 +27,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage(Limits(uploads=2, accusers=2, start=3.0, partners=2), seed=1)
+        self.stage = Stage(Limits(uploads=2, accusers=2, start=3.0, partners=2, below=2), seed=1)
         self.peers: list[Peer] = []
 
     hosts = st.sampled_from(["a", "b", "c", "d", "e", "f"])

@@ -21,6 +21,7 @@ Priorities are Dragonfly's: 0, 4, 5, 6 all steps; 3 without 4; 2 only 2 and 3; 1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from pantala.core.sample import Chance, SampleSet
@@ -36,6 +37,12 @@ from .states import MAY_HAVE_PARENTS, PeerState
 from .world import World
 
 _NO_SEED: Final = 3
+
+#: Where so many have everything, or are at the origin, their children need not be parents, too.
+_FEW_SOURCES: Final = 200
+#: Of each of these sources so many children are looked at, those that came last: they have the
+#: fewest children of their own, and places for ten thousand.
+_YOUNG_CHILDREN: Final = 50
 
 #: Seconds after which a peer looks again whether a busy parent has become free.
 _LOOK_AGAIN: Final = 0.5
@@ -132,7 +139,7 @@ def find_candidates(limits: Limits, peer: Peer, below: _Below, chance: Chance) -
         limits: How many to compare and to return.
         peer: The child.
         below: Hosts that wait for its own, which would make a circle. None: they are too many to be
-            found; parents are those that wait for nobody.
+            found; parents are those that fetch from nobody, and their children.
         chance: For the sample.
     """
     return _ranked(limits, peer, below, chance)[: limits.candidates]
@@ -173,18 +180,32 @@ def _fits(parent: Peer, child: Peer, below: _Below) -> bool:
         and not parent.host.facts.disable_shared
         and parent.shape == child.shape
         and parent.overlaps(child)
-        and (not parent.parents if below is None else parent.host not in below)
+        and (_is_near(parent, child) if below is None else parent.host not in below)
     )
+
+
+def _is_near(parent: Peer, child: Peer) -> bool:
+    """Whether *parent* fetches from none but those who fetch from nobody, *child* not among them.
+
+    So it cannot be below *child*, whatever else is.
+    """
+    above = [edge.parent for edge in parent.parents.values()]
+    return not any(each.parents or each.host is child.host for each in above)
 
 
 def _possible(task: Task, below: _Below) -> SampleSet[Peer]:
     """All who may be a parent in *task*, for one who has these hosts *below* it."""
     if below is not None:
         return task.holders
-    sources: SampleSet[Peer] = SampleSet()
-    for peer_id in task.votes.voters:  # all and only those holders that fetch from no other
-        sources.add(task.peers[peer_id])
-    return sources
+    near: SampleSet[Peer] = SampleSet()
+    sources = task.votes.voters  # all and only those holders that fetch from no other
+    for source in map(task.peers.__getitem__, sources):
+        near.add(source)
+        if len(sources) <= _FEW_SOURCES:
+            for child_id in islice(reversed(source.children), _YOUNG_CHILDREN):
+                if task.peers[child_id] in task.holders:
+                    near.add(task.peers[child_id])
+    return near
 
 
 def _somebody_coming(world: World, peer: Peer, below: _Below, now: float) -> float | None:

@@ -83,7 +83,8 @@ class Limits:
         candidates: Parents offered to a peer at most.
         sample: Parents compared at most.
         below: Of a peer that has more hosts below it, it is not found out which these are: its new
-            parents are those that wait for nobody. Ten times as many take a hundredth of a second.
+            parents are those that fetch from nobody, and their children. To find ten thousand takes
+            some hundredths of a second.
         partners: Peers that a peer is given to exchange pieces with: with its parents about 16.
             It is given to others, too, until it has :attr:`most_partners`.
         back_to_source: Peers of one task at the origin at most.
