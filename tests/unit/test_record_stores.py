@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import socket
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -590,6 +591,18 @@ class TestRedis:
         clock.now += 2
         await shared.put_task(replace(task, id="late"), was=None)
         assert await shared.task((KIND, "late")) is None
+
+    async def test_the_next_import_is_of_another_second(
+        self, server: RedisServer, task: TaskRow
+    ) -> None:
+        """By which it is told from the one before."""
+        store = RedisRecords(Server("127.0.0.1", server.port), 8)
+        for _ in range(2):
+            began = time.time()
+            await store.put_task(replace(task, created_at=began, updated_at=began), was=None)
+            await store.remove_task(task.key)
+            assert int(time.time()) > int(began)
+        await store.close()
 
     async def test_clusters_do_not_see_each_other(
         self, server: RedisServer, client: redis.Redis, shared: RedisRecords, task: TaskRow

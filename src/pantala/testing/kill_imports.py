@@ -25,8 +25,8 @@ from .cluster import PATIENCE, Got, Node, until
 from .content import Pattern
 from .kill_scene import Scene
 
-#: Contents have up to so many bytes: several pieces.
-LARGEST: Final = 24 << 20
+#: Contents have up to so many bytes: an import takes long enough for a kill to find it at work.
+LARGEST: Final = 64 << 20
 
 _KIND: Final = Kind.PERSISTENT_CACHE
 
@@ -211,6 +211,8 @@ class Imports:
             self._scene.complain(str(error))
             return
         slot.state = State.THERE if state == "Succeeded" else State.ABSENT
+        if state == "Failed":
+            self._scene.done["imports that came to nothing"] += 1
         self._scene.note(f"{slot.name}: {slot.task_id} was {was.value}, is {state}")
         if was not in (slot.state, State.UNSURE):
             self._scene.complain(f"{slot.name} was {was.value}, and is {state}")

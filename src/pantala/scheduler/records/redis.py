@@ -252,7 +252,11 @@ class RedisRecords:
         """See :class:`.store.RecordStore`."""
         kind, task_id = key
         keys = self._keys(kind)
-        rows = await self.peers(key)
+        task, rows = await self.task(key), await self.peers(key)
+        if task is not None:
+            # What is imported next by that id is told from this one by when it began, and Redis has
+            # whole seconds of that: a host that was away would give away what it has for the other.
+            await asyncio.sleep(min(int(task.created_at) + 1 - self._clock(), 1.0))
         whole = (keys.task(task_id), keys.peers(task_id), keys.replicas(task_id))
         await self._remove(kind, rows, whole)
 
