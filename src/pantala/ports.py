@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pantala.errors import DragonflyError
 from pantala.model.announce import Answer, Candidate, Report
+from pantala.model.exchange import Copy, Exchanged, Offer, Offering, Wish
 from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
 
 
@@ -362,35 +363,13 @@ class SchedulerLink(Protocol):
 # -- parents -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A piece that a parent has.
+class Wants(Protocol):
+    """What one parent is told of what is wanted here."""
 
-    Attributes:
-        ip, port: Where to ask for it by Vortex; port None: by gRPC only.
-        at: The parent's clock when it was offered, unix seconds; None if the parent told none.
-    """
+    first: Wish
 
-    number: int
-    offset: int
-    length: int
-    ip: str
-    port: int | None
-    at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """What a parent says of its copy before it offers pieces of it.
-
-    Attributes:
-        version: Of the content; ``""`` if it says none.
-        digests: One digest over those of all pieces, so that two who have the same bytes can
-            be told to; ``""`` if it has not all of them, or says nothing.
-    """
-
-    version: str
-    digests: str = ""
+    async def next(self) -> Wish:
+        """What has changed; waits until something has."""
 
 
 class ParentLink(Protocol):
@@ -411,6 +390,25 @@ class ParentLink(Protocol):
         Raises:
             Busy: It serves as many as it can.
             ParentLost: It could not be reached, broke off, or was silent for too long.
+        """
+
+    def exchange(
+        self, parent: Candidate, kind: Kind, task_id: str, wants: Wants, *, gap: float
+    ) -> AsyncIterator[Copy | Exchanged | Offering]:
+        """Which pieces *parent* would have us fetch, one soon after the other.
+
+        The first item is the copy, the second says how it is cut and where pieces are served. There
+        is none if *parent* does not exchange: its :meth:`offers` are all that can be had.
+
+        Args:
+            parent: Whom to ask.
+            kind: With *task_id*, of what.
+            task_id: The task.
+            wants: What it is told.
+            gap: Seconds between two words of it at most.
+
+        Raises:
+            Busy, ParentLost: As :meth:`offers`.
         """
 
     def weights(self, parent: Candidate) -> AsyncIterator[float]:

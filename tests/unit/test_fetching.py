@@ -74,9 +74,11 @@ class Owner:
     """A flight that writes down what it is told."""
 
     is_prefetch = False
+    room = 4
 
     def __init__(self, holding: Holding) -> None:
         self.holding = holding
+        self.plain: list[str] = []
         self.events: list[Event] = []
         self.pieces: list[PieceRecord] = []
         self.outvoted = 0
@@ -84,6 +86,10 @@ class Owner:
     def on(self, event: Event) -> None:
         """Write it down."""
         self.events.append(event)
+
+    def on_plain(self, name: str) -> None:
+        """Write it down."""
+        self.plain.append(name)
 
     def on_piece(self, piece: PieceRecord) -> None:
         """Write it down; its event is yet to come."""
@@ -170,6 +176,7 @@ async def test_offers_are_reported(fetcher: Fetcher, owner: Owner, parent: Paren
     parent.error = TaskNotFound(TASK)
     await follow(fetcher)
     assert owner.events == [Offered("p", 2), Offered("p", 0), Closed("p")]
+    assert owner.plain == ["p"]
 
 
 @pytest.mark.parametrize(

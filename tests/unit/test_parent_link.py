@@ -22,9 +22,9 @@ from pantala.errors import (
 )
 from pantala.model.announce import Candidate, HostFacts
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
+from pantala.model.exchange import Copy, Offer
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2
-from pantala.ports import Copy, Offer
 from pantala.rpc.parent_link import VERSION_KEY, GrpcParents, _is_at
 from pantala.rpc.service import add_service, sends_headers
 

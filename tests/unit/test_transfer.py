@@ -498,7 +498,7 @@ def test_a_parent_offers_what_nobody_wants_yet() -> None:
 
 def test_fast_and_idle_parents_are_preferred() -> None:
     """By free bandwidth per fetch under way; nobody is left out for good."""
-    tr = Transfer(random.Random(1), max_in_flight=1000)
+    tr = Transfer(random.Random(1), max_in_flight=1000, least_of_parents=1000)
     tr.handle(wanted(*range(1000)))
     tr.handle(Scheduled({"fast": 3.0, "slow": 1.0}))
     for number in range(1000):
@@ -513,7 +513,7 @@ def test_fast_and_idle_parents_are_preferred() -> None:
 
 def test_a_parent_says_what_it_can_give() -> None:
     """What counts is its last word; strangers have none."""
-    tr = Transfer(random.Random(1), max_in_flight=1000)
+    tr = Transfer(random.Random(1), max_in_flight=1000, least_of_parents=1000)
     tr.handle(wanted(*range(1000)))
     at_first = tr.has_backlog
     tr.handle(wanted(*range(1001)))
@@ -605,7 +605,7 @@ def test_one_that_was_not_tried_yet() -> None:
 
 def test_only_a_few_are_asked_twice_at_once() -> None:
     """Whoever is much slower than the others makes a few pieces double, not all."""
-    stage = Stage(max_in_flight=8)
+    stage = Stage(max_in_flight=8, least_of_parents=8)
     fetching(stage, "p", "q", pieces=8)
     for number in range(8):
         stage.handle(Offered("q", number))

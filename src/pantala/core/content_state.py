@@ -40,6 +40,8 @@ class ContentState:
         self._claimed: set[int] = set()
         #: Pieces that a flight on this node means to bring.
         self.coming: frozenset[int] = frozenset()
+        #: That flight reads the origin.
+        self.at_source = False
         self._version_is_settled = bool(record.version)
         self._digests = ""
         if self.complete != (record.finished_at is not None):

@@ -40,6 +40,7 @@ from .importing.importer import Importer
 from .metrics import CONTENT_TYPE, Metrics
 from .node import Node, new_peer_id
 from .serving.copies_service import COPIES_SERVICE, CopiesService
+from .serving.exchange_service import EXCHANGE_SERVICE, ExchangeService
 from .serving.handoff_server import HandoffServer
 from .serving.services import (
     NODE_SERVICE,
@@ -53,6 +54,9 @@ from .telling.announcer import Announcer
 from .telling.dynconfig import Dynconfig
 
 logger = structlog.get_logger(__name__)
+
+#: What other machines may ask.
+PEER_SERVICES: Final = (UPLOAD_SERVICE, COPIES_SERVICE, EXCHANGE_SERVICE)
 
 #: Seconds for downloads and uploads under way to end when the daemon is told to.
 GRACE: Final = 10.0
@@ -131,7 +135,7 @@ class Daemon:
         )
         self.engine = Engine(self.node)
         self._importer = Importer(self.node)
-        self.uploads = NodeUploads(self.node)
+        self.uploads = NodeUploads(self.node, self.engine.means.rng)
         self.pieces = PieceServer(
             self.uploads,
             self._threads.senders,
@@ -246,7 +250,11 @@ class Daemon:
         add_service(server, UPLOAD_SERVICE, SimpleNamespace(**service.methods()), admit=admit)
         copies = CopiesService(self.node, self._importer)
         add_service(server, COPIES_SERVICE, copies, admit=admit)
-        _add_health_and_reflection(server, self._health, (UPLOAD_SERVICE, COPIES_SERVICE))
+        exchange = ExchangeService(
+            self.node, self.uploads, service.streams, piece_port=self.ports["storage"]
+        )
+        add_service(server, EXCHANGE_SERVICE, exchange, admit=admit)
+        _add_health_and_reflection(server, self._health, PEER_SERVICES)
         await server.start()
         return server
 
@@ -345,7 +353,7 @@ class Daemon:
     def _tell_health(self) -> None:
         states = health_pb2.HealthCheckResponse
         state = states.NOT_SERVING if self._troubles() else states.SERVING
-        for name in ("", UPLOAD_SERVICE, DOWNLOAD_SERVICE, NODE_SERVICE, COPIES_SERVICE):
+        for name in (*PEER_SERVICES, "", DOWNLOAD_SERVICE, NODE_SERVICE):
             self._health.set(name, state)
 
     async def _follow_dynconfig(self) -> None:

@@ -1,9 +1,14 @@
-"""A set of piece numbers that takes a byte for each number there can be."""
+"""Sets of piece numbers: by a byte for each number there can be, or by a bit.
+
+Bits are those of a Python number: hundreds of such sets can be compared in microseconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Final
+
+from pantala.errors import InvalidRequest
 
 #: Numbers are below this: a tebibyte in the shortest pieces there are.
 MAX_NUMBERS: Final = 1 << 18
@@ -45,3 +50,44 @@ class Numbers:
         if number in self:
             self._flags[number] = 0
             self._count -= 1
+
+
+def runs_of(pieces: int) -> Iterator[tuple[int, int]]:
+    """The pieces whose bits are set: of each unbroken run the first, and how many.
+
+    >>> list(runs_of(0b1011))
+    [(0, 2), (3, 1)]
+    """
+    at = 0
+    while pieces:
+        gap = (pieces & -pieces).bit_length() - 1
+        pieces >>= gap
+        count = (~pieces & (pieces + 1)).bit_length() - 1
+        yield at + gap, count
+        at += gap + count
+        pieces >>= count
+
+
+def bits_of(runs: Iterable[tuple[int, int]]) -> int:
+    """A number in which the bits of these pieces are set; see :func:`runs_of`.
+
+    Raises:
+        InvalidRequest: A run is empty, or goes beyond :data:`MAX_NUMBERS`.
+    """
+    pieces = 0
+    for first, count in runs:
+        if not 0 < count <= MAX_NUMBERS - first:
+            raise InvalidRequest(f"no pieces: {count} from {first} on; at most {MAX_NUMBERS}")
+        pieces |= ((1 << count) - 1) << first
+    return pieces
+
+
+def bits_of_numbers(numbers: Iterable[int]) -> int:
+    """A number in which the bits of these pieces are set."""
+    flags = bytearray()
+    for number in numbers:
+        at, bit = divmod(number, 8)
+        if at >= len(flags):
+            flags.extend(bytes(at + 1 - len(flags)))
+        flags[at] |= 1 << bit
+    return int.from_bytes(flags, "little")

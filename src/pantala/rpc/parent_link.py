@@ -8,19 +8,28 @@ import ipaddress
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
-from pantala.errors import Busy, DigestMismatch, NotFound, ParentLost, RemoteProtocolError
+from pantala.errors import (
+    Busy,
+    DigestMismatch,
+    InvalidRequest,
+    NotFound,
+    ParentLost,
+    RemoteProtocolError,
+)
 from pantala.model.announce import Candidate, free_bandwidth
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
+from pantala.model.exchange import Copy, Exchanged, Offer, Offering, Wish
+from pantala.model.numbers import bits_of, runs_of
 from pantala.model.task import Kind
-from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
-from pantala.ports import Copy, Offer
+from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, exchange_pb2, exchange_pb2_grpc
+from pantala.ports import Wants
 
 from . import status
 from .convert import optional
@@ -55,6 +64,8 @@ class GrpcParents:
         self._host_id = host_id
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._in_use: dict[str, int] = {}
+        #: Addresses of those who do not exchange, the latest last.
+        self._plain: OrderedDict[str, None] = OrderedDict()
 
     async def close(self) -> None:
         """Close every channel; calls under way fail."""
@@ -63,6 +74,9 @@ class GrpcParents:
             await channel.close()
 
     async def _stub(self, address: str) -> Any:
+        return dfdaemon_pb2_grpc.DfdaemonUploadStub(await self._channel(address))
+
+    async def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
         if channel is None:
             options = channel_options(address, keepalive=_KEEPALIVE, pieces=True)
@@ -72,7 +86,7 @@ class GrpcParents:
         idle = [a for a in self._channels if not self._in_use.get(a) and a != address]
         if len(self._channels) > _MAX_CHANNELS and idle:
             await self._channels.pop(idle[0]).close()
-        return dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+        return channel
 
     def _use(self, address: str, change: int) -> None:
         count = self._in_use.get(address, 0) + change
@@ -105,6 +119,48 @@ class GrpcParents:
             raise ParentLost(f"parent {parent.host.address}: silent for {gap:g} s") from None
         finally:
             self._use(parent.host.address, -1)
+
+    async def exchange(
+        self, parent: Candidate, kind: Kind, task_id: str, wants: Wants, *, gap: float
+    ) -> AsyncGenerator[Copy | Exchanged | Offering, None]:
+        """See :class:`~pantala.ports.ParentLink`."""
+        address = parent.host.address
+        if address in self._plain:
+            return
+        self._use(address, 1)
+        try:
+            call = exchange_pb2_grpc.ExchangeStub(await self._channel(address)).Follow()
+            first = _wish(wants.first)
+            first.host_id, first.task_id = self._host_id, task_id
+            first.type = kind.value
+            async with _told(call, first, wants), aclosing(_read(call, gap)) as answers:
+                hello: _Hello = await anext(answers)
+                exchanged = _exchanged(await anext(answers), parent)
+                yield hello.copy  # only now: whoever does not exchange has no copy to tell of
+                yield exchanged
+                async for answer in answers:
+                    pieces = bits_of((run.first, run.count) for run in answer.offers)
+                    yield Offering(pieces, hello.clock())
+        except StopAsyncIteration:
+            raise ParentLost(f"parent {address}: had nothing to say") from None
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self._note_plain(address)
+                return
+            mine = status.from_rpc_error(error, f"parent {address}")
+            raise (mine if isinstance(mine, Busy) else ParentLost(str(mine))) from error
+        except InvalidRequest as error:
+            raise RemoteProtocolError(f"parent {address}: {error}") from None
+        except TimeoutError:
+            raise ParentLost(f"parent {address}: silent for {gap:g} s") from None
+        finally:
+            self._use(address, -1)
+
+    def _note_plain(self, address: str) -> None:
+        """A parent does not exchange. It may tomorrow, by another version: some are forgotten."""
+        self._plain[address] = None
+        if len(self._plain) > _MAX_CHANNELS:
+            self._plain.popitem(last=False)
 
     async def weights(self, parent: Candidate) -> AsyncGenerator[float, None]:
         """See :class:`~pantala.ports.ParentLink`."""
@@ -184,6 +240,8 @@ async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
                 answer = await call.read()
             if answer is grpc.aio.EOF:
                 code = await call.code()
+                if code is grpc.StatusCode.UNIMPLEMENTED:
+                    await call.read()  # raises what the stream ended with
                 if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise Busy(await call.details())
                 if code is not grpc.StatusCode.OK:
@@ -192,6 +250,43 @@ async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
             yield answer
     finally:
         call.cancel()
+
+
+@asynccontextmanager
+async def _told(call: Any, first: Any, wants: Wants) -> AsyncIterator[None]:
+    """Have a parent told what is wanted, inside the ``with``."""
+
+    async def tell() -> None:
+        # Whoever reads the answers learns why nothing more can be told.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(first)
+            while True:
+                await call.write(_wish(await wants.next()))
+
+    telling = asyncio.get_running_loop().create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+
+
+def _wish(wish: Wish) -> Any:
+    return exchange_pb2.FollowRequest(
+        lacks=_runs(wish.lacks), has=_runs(wish.has), room=max(0, wish.room)
+    )
+
+
+def _runs(pieces: int) -> list[Any]:
+    return [exchange_pb2.Run(first=first, count=count) for first, count in runs_of(pieces)]
+
+
+def _exchanged(answer: Any, parent: Candidate) -> Exchanged:
+    address = parent.host.address
+    if not _is_at(address, answer.ip) or not 0 < answer.tcp_port < 65536:
+        what = f"{answer.ip}:{answer.tcp_port} for its pieces, which is another machine"
+        raise RemoteProtocolError(f"parent {address}: names {what}")
+    return Exchanged(answer.content_length, answer.piece_length, answer.ip, answer.tcp_port)
 
 
 def _offer(answer: Any, parent: Candidate, at: float | None) -> Offer:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Final
 
 from pantala.core.pace import Look
 from pantala.model.announce import (
@@ -55,6 +56,14 @@ from .events import (
 )
 from .picking import Picker
 
+#: Seconds without a piece, or an offer of one, after which others are asked: perhaps those that we
+#: follow wait for us. Doubled each time.
+PATIENCE: Final = 3.0
+MOST_PATIENCE: Final = 48.0
+
+#: Seconds after which, without a scheduler, nothing more is expected of those who say nothing new.
+GIVE_UP: Final = 60.0
+
 
 class Phase(Enum):
     """How the download stands with its scheduler."""
@@ -87,15 +96,24 @@ class Transfer(Picker):
     phase: Phase = field(init=False, default=Phase.ASKING)
     #: Answers of the scheduler so far.
     schedules: int = field(init=False, default=0)
+    #: When a piece was last stored, or offered.
+    got_on_at: float = field(init=False, default=0.0)
+    #: When the scheduler was last asked because nobody offered anything, and seconds until it is
+    #: asked so again.
+    asked_at: float = field(init=False, default=0.0)
+    patience: float = field(init=False, default=PATIENCE)
+    #: The answer that is waited for is to such a question.
+    out_of_turn: bool = field(init=False, default=False)
     #: The last command was given.
     over: bool = field(init=False, default=False)
     #: Pieces were given up, so that what the peer registered for may not all be here.
     gave_up: bool = field(init=False, default=False)
 
-    def handle(self, event: Event) -> list[Command]:
-        """Take one event; return what to do about it, in order."""
+    def handle(self, event: Event, now: float = 0.0) -> list[Command]:
+        """Take one event, at *now* seconds; return what to do about it, in order."""
         if self.over:
             return []
+        self.now = now
         if isinstance(event, Look):
             self._look(event)
             return self._proceed()
@@ -119,6 +137,7 @@ class Transfer(Picker):
             case Offered(parent, number):
                 self._speaks(parent)
                 self._offer(parent, number)
+                self._gets_on()
             case Closed(parent, bad):
                 self._speaks(parent)
                 commands = self._close(parent, bad=bad)
@@ -131,7 +150,11 @@ class Transfer(Picker):
     def _take_answer(self, answer: Scheduled | ToldBackToSource | ToldEmpty) -> list[Command]:
         if self.phase is Phase.ALONE:  # the scheduler takes no more words from us
             return []
-        self.schedules += 1
+        if isinstance(answer, Scheduled) and self.phase is not Phase.ASKING:
+            # It tells us of others who have come meanwhile. Whoever is at the origin needs nobody.
+            return self._meet(answer.parents) if self.phase is Phase.FOLLOWING else []
+        self.schedules += not self.out_of_turn
+        self.out_of_turn = False
         if isinstance(answer, ToldBackToSource):
             return self._take_source()
         if self.schedules > self.max_schedules:
@@ -158,8 +181,10 @@ class Transfer(Picker):
         if number not in fetches:
             return []
         name = fetches[number]
-        for each in (self.in_flight, self.second):
-            self._landed(each, number)
+        for each in (False, True):
+            self._landed(number, second=each, arrived=each is second)
+        self._gets_on()
+        self.schedules = min(self.schedules, 1)
         self.wanted.pop(number, None)
         self.offers.pop(number, None)
         self.stored += 1
@@ -175,7 +200,7 @@ class Transfer(Picker):
         if number not in fetches:
             return []
         name = fetches[number]
-        self._landed(fetches, number)
+        self._landed(number, second=second, arrived=False)
         commands: list[Command] = []
         if name is not None:
             if self.phase is not Phase.ALONE:
@@ -187,6 +212,10 @@ class Transfer(Picker):
         if number in self.wanted:
             self._queue(number)
         return commands
+
+    def _gets_on(self) -> None:
+        """Something is offered, or has come: what is missing need not be asked for elsewhere."""
+        self.got_on_at, self.patience = self.now, PATIENCE
 
     # -- proceeding ----------------------------------------------------------------------------
 
@@ -216,21 +245,18 @@ class Transfer(Picker):
         """
         if self.phase is Phase.SOURCE:
             return True
-        return self.phase is Phase.ALONE and not self._somebody_may_offer()
+        return self.phase is Phase.ALONE and (not self._somebody_may_offer() or self._is_idle())
 
     def _fetch_from_source(self, commands: list[Command]) -> None:
-        limit = self.max_in_flight
+        limit = self.of_origin.limit
         candidates = [n for n in (*self.unoffered, *self._stranded()) if self.wanted[n]]
         if self.source_in_order:
             limit = 1
             candidates.sort()
-        fetches = (*self.in_flight.values(), *self.second.values())
-        busy = sum(1 for name in fetches if name is None)
         for number in candidates:
-            if busy >= limit or not self._has_place():
+            if len(self.of_origin) >= limit or not self._has_place():
                 return
             self.unoffered.pop(number, None)
-            busy += 1
             commands.append(self._begin(number, None))
 
     def _somebody_may_offer(self) -> bool:
@@ -241,12 +267,24 @@ class Transfer(Picker):
         quiet = self.quiet if self.schedules < self.max_schedules else ()
         return any(p.open and name not in quiet for name, p in self.parents.items())
 
+    def _is_idle(self) -> bool:
+        """Whether nothing is on its way, and nobody has offered anything for some time.
+
+        Those who may offer something may be waiting for us, or for each other: of peers that
+        exchange, none need be nearer to the source than we are.
+        """
+        if self.in_flight or self.second or not self.wanted:
+            return False
+        return self.now - max(self.got_on_at, self.asked_at) >= self.patience
+
     # -- stuck, or through ---------------------------------------------------------------------
 
     def _is_stuck(self) -> bool:
         """Some piece has no provider, none can turn up, and nothing is on its way to change it."""
-        if self.phase is Phase.ASKING or self._somebody_may_offer():
+        if self.phase is Phase.ASKING:
             return False
+        if self._somebody_may_offer():
+            return self._is_idle() and (self.phase is Phase.FOLLOWING or bool(self._hopeless()))
         if self.phase is Phase.FOLLOWING:
             if self.schedules < self.max_schedules and self._stranded():
                 return True
@@ -259,14 +297,21 @@ class Transfer(Picker):
 
     def _hopeless(self) -> frozenset[int]:
         """Pieces that nobody offers, not even one who is quiet now, nor will, nor the origin."""
-        if any(parent.open for parent in self.parents.values()):
+        given_up = self.now - self.got_on_at >= GIVE_UP
+        if any(parent.open for parent in self.parents.values()) and not given_up:
             return frozenset()
         return frozenset(n for n in self.unoffered if not self.wanted[n] and not self.offers.get(n))
 
     def _unstick(self) -> list[Command]:
         if self.phase is Phase.FOLLOWING:
             self.phase = Phase.ASKING
-            return [Reschedule(tuple(self.parents))]
+            # Whoever may still offer something is not the scheduler's to take from us; and that
+            # nobody does just now uses up none of its answers.
+            may_offer = {n for n, p in self.parents.items() if p.open and n not in self.quiet}
+            self.out_of_turn = bool(may_offer)
+            self.patience = min(2 * self.patience, MOST_PATIENCE)
+            self.asked_at = self.now
+            return [Reschedule(tuple(n for n in self.parents if n not in may_offer))]
         hopeless = self._hopeless()
         for number in hopeless:
             del self.unoffered[number]

@@ -1,12 +1,15 @@
 """Which piece is fetched next, from which parent, and which a second time.
 
-A piece is drawn at random from those that can be had, so that children which start together get
-different ones, and can give them to each other. Of the parents that have it, one that has more free
-bandwidth for each fetch under way is the likelier.
+Of the pieces that can be had the rarest comes first, that is the one that the fewest parents offer,
+and among equals any: so children which start together get different ones, and can give them to each
+other. Of the parents that have it, one that has more free bandwidth for each fetch under way is the
+likelier.
 
-There are *max_in_flight* places for pieces that are fetched at once. A fetch that is stuck, by
-:func:`~pantala.core.pace.is_stuck`, keeps no place from those that get on: up to as many more may
-be begun, but of parents that are not doubtful, lest all places should go to the one that hangs.
+There are as many places for pieces that are fetched at once as fill the link, *max_in_flight* at
+most (:mod:`pantala.core.window`); parents and the origin have places of their own. A fetch that is
+stuck, by :func:`~pantala.core.pace.is_stuck`, keeps no place from those that get on: up to as many
+more may be begun, but of parents that are not doubtful, lest all places should go to the one that
+hangs.
 
 A second fetch of a piece runs beside the first, at another parent; the one that is here first
 counts. What arrives twice is traffic for nothing, so there are three limits: few pieces at once,
@@ -24,12 +27,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pantala.core.pace import Look, is_slow, is_stuck
+from pantala.core.window import Window
 
 from .events import Command, Fetch
 from .supply import Parent, Supply
 
 #: Seconds in which a parent may bring a piece that has been asked for none: worth one try.
 UNTRIED: Final = 1.0
+
+#: Pieces that are fetched of parents at once to begin with, and at least: a child has several, of
+#: which some keep it waiting. (Simulated, with two places at each parent: 2 takes a third longer.)
+LEAST_OF_PARENTS: Final = 4
+
+#: Likewise of the origin: one that arrives, and one that is asked for meanwhile.
+LEAST_OF_ORIGIN: Final = 2
+
+#: Draws for one that is rare.
+_DRAWS: Final = 8
 
 #: Pieces that are asked for twice at once.
 MAX_TWICE: Final = 4
@@ -54,11 +68,20 @@ class Picker(Supply):
     Args:
         rng: For choosing pieces and parents.
         max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
+        least_of_parents: So many of parents at once at least, and to begin with.
+        least_of_origin: Likewise of the origin.
     """
 
     rng: random.Random
     max_in_flight: int = 8
+    least_of_parents: int = LEAST_OF_PARENTS
+    least_of_origin: int = LEAST_OF_ORIGIN
 
+    #: Fetches of parents, and of the origin.
+    of_parents: Window = field(init=False)
+    of_origin: Window = field(init=False)
+    #: Seconds, as of the last event.
+    now: float = field(init=False, default=0.0)
     #: Seconds that pieces need still which do not come soon; see :class:`~pantala.core.pace.Look`.
     left: dict[int, float] = field(init=False, default_factory=dict)
     #: Bytes a second of each parent's last piece, and bytes in a piece.
@@ -68,6 +91,15 @@ class Picker(Supply):
     doubled: int = field(init=False, default=0)
     #: Pieces stored.
     stored: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.of_parents = Window(self.max_in_flight, self.least_of_parents)
+        self.of_origin = Window(self.max_in_flight, self.least_of_origin)
+
+    @property
+    def room(self) -> int:
+        """So many more pieces would be fetched of parents now, if somebody offered them."""
+        return max(0, self.of_parents.limit - len(self.of_parents))
 
     @property
     def has_backlog(self) -> bool:
@@ -80,16 +112,24 @@ class Picker(Supply):
         """Fetch a piece; beside another fetch of it if there is one."""
         second = number in self.in_flight
         (self.second if second else self.in_flight)[number] = name
+        self._window(name).began((number, second), self.now, self.piece_length)
         if name is not None:
             self.parents[name].busy += 1
         if self._is_twice(number):
             self.doubled += 1
         return Fetch(number, name, second)
 
-    def _landed(self, fetches: dict[int, str | None], number: int) -> None:
-        """A fetch has ended, if there was one."""
+    def _window(self, name: str | None) -> Window:
+        return self.of_origin if name is None else self.of_parents
+
+    def _landed(self, number: int, *, second: bool, arrived: bool) -> None:
+        """A fetch has ended, if there was one; it brought the piece, or not."""
         self.left.pop(number, None)
-        name = fetches.pop(number, None)
+        fetches = self.second if second else self.in_flight
+        if number not in fetches:
+            return
+        name = fetches.pop(number)
+        self._window(name).ended((number, second), self.now, arrived=arrived)
         if name is not None:
             self.parents[name].busy -= 1
             self._speaks(name)
@@ -106,7 +146,7 @@ class Picker(Supply):
     # -- the next piece ------------------------------------------------------------------------
 
     def _fetch_from_parents(self, commands: list[Command]) -> None:
-        while self.ready and self._has_place():
+        while self.ready and self._has_place() and self._parents_have_place():
             number = self._next()
             if number is None:
                 return
@@ -116,8 +156,9 @@ class Picker(Supply):
 
     def _next(self) -> int | None:
         """A piece to fetch. The places of those that are stuck are for parents that get on."""
-        if len(self.in_flight) + len(self.second) < self.max_in_flight:
-            return self.ready.choice(self.rng)
+        if len(self.of_parents) < self.of_parents.limit:
+            draws = {self.ready.choice(self.rng) for _ in range(min(_DRAWS, len(self.ready)))}
+            return min(draws, key=lambda number: (len(self.offers[number]), self.rng.random()))
         good = [
             number
             for number in self.ready
@@ -134,6 +175,14 @@ class Picker(Supply):
             return True
         stuck = sum(1 for n in self.left if self._is_held_up(n))
         return busy - min(stuck, self.max_in_flight) < self.max_in_flight
+
+    def _parents_have_place(self) -> bool:
+        """Whether one more piece may be fetched of parents."""
+        busy, limit = len(self.of_parents), self.of_parents.limit
+        if busy < limit:
+            return True
+        stuck = sum(1 for n in self.left if self._is_held_up(n))
+        return busy - min(stuck, limit) < limit
 
     def _is_held_up(self, number: int) -> bool:
         """Whether the only fetch of a piece is stuck."""

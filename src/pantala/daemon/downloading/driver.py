@@ -86,6 +86,8 @@ class Driver:
         self._handling = False
         self._tasks = Tasks(self._break)
         self._follows: dict[str, asyncio.Task[None]] = {}
+        #: Parents that do not exchange, and say nothing but what they have.
+        self._plain: set[str] = set()
         #: Ends the watch on a parent's weight, for each that is watched.
         self._unwatch: dict[str, Callable[[], None]] = {}
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -140,6 +142,7 @@ class Driver:
                 end()
             await self._tasks.cancel()
             self.holding.on_gone = None
+            self.holding.state.at_source = False
             self.holding.coming = frozenset()
 
     def want(self) -> None:
@@ -170,14 +173,24 @@ class Driver:
         self._transfer.source_in_order = self._origins.in_order
         try:
             while self._events and not self._end.done():
-                for command in self._transfer.handle(self._events.popleft()):
+                event = self._events.popleft()
+                if isinstance(event, t.Lost):
+                    self._fetcher.tell_lacking(event.number)
+                for command in self._transfer.handle(event, self._now()):
                     self._carry_out(command)
+            self.holding.state.at_source = self.at_source
+            self._fetcher.tell_room()
         finally:
             self._handling = False
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     def _carry_out(self, command: t.Command) -> None:
         match command:
             case t.Fetch(number, parent):
+                self._fetcher.tell_begun(number, parent)
                 self._tasks.start(self._fetcher.fetch(command), f"piece {number} of {parent}")
             case t.Follow(parent):
                 self._unfollow(parent)
@@ -213,6 +226,11 @@ class Driver:
         if not policy_of(self.holding.kind).from_source:
             return NoProvider(f"no host that is here has all of the content{why}")
         return NoProvider(f"no peer offers the content, and the origin must not be asked{why}")
+
+    @property
+    def room(self) -> int:
+        """So many more pieces would be fetched of parents at once."""
+        return self._transfer.room
 
     # -- news of the fetcher -------------------------------------------------------------------
 
@@ -280,8 +298,13 @@ class Driver:
         candidates = self._fetcher.candidates
         if self.over or len(candidates) < 2 or not self._transfer.has_backlog:
             return
-        for name in candidates:
+        for name in self._plain & candidates.keys():
             self._listen_to(name)
+
+    def on_plain(self, name: str) -> None:
+        """A parent does not exchange: its host is heard of by another way."""
+        self._plain.add(name)
+        self._watch_weights()
 
     def _listen_to(self, name: str) -> None:
         """Hear from a parent's host what it can give, and that it lives."""
@@ -303,12 +326,12 @@ class Driver:
             await asyncio.sleep(TICK)
             waiting = self._transfer.waits_for()
             look = pace.look(loop.time(), self._fetcher.fetches(), waiting)
-            for name in pace.silent(loop.time()):
+            for name in self._plain.intersection(pace.silent(loop.time())):
                 self._listen_to(name)
             if look.quiet and look.quiet != self._quiet:
                 logger.info("parents say nothing", task=self.holding.id, parents=sorted(look.quiet))
             self._quiet = look.quiet
-            something = bool(look.left or look.quiet)
+            something = bool(look.left or look.quiet) or not self._fetcher.fetches()
             if something or self._saw_something:
                 self._saw_something = something
                 self.on(look)

@@ -26,9 +26,11 @@ from pantala.errors import (
     TaskDeleted,
 )
 from pantala.model.announce import Candidate
+from pantala.model.exchange import Copy, Exchanged, Offer, Offering
+from pantala.model.numbers import bits_of_numbers, runs_of
 from pantala.model.task import READING, PieceRecord, Traffic
 from pantala.net.piece_client import Address, PieceFetch, TimeLimits
-from pantala.ports import Copy, MemorySink, Offer
+from pantala.ports import MemorySink
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
@@ -36,6 +38,7 @@ from .means import Means
 from .origin import Origin, SourceFetch
 from .race import Fill, Place, Race
 from .reading import NO_VERSION, OutOfTurn
+from .wants import Wants
 
 logger = structlog.get_logger(__name__)
 
@@ -59,8 +62,15 @@ class Owner(Protocol):
     def is_prefetch(self) -> bool:
         """Nobody waits for it but for prefetching."""
 
+    @property
+    def room(self) -> int:
+        """So many more pieces it would fetch of parents at once."""
+
     def on(self, event: Event) -> None:
         """Something happened that the transfer must decide upon."""
+
+    def on_plain(self, name: str) -> None:
+        """A parent does not exchange, so that it says nothing of its host besides."""
 
     def on_piece(self, piece: PieceRecord) -> None:
         """A piece was published; called before the event."""
@@ -108,6 +118,8 @@ class Fetcher:
         #: Everybody the scheduler ever proposed.
         self.candidates: dict[str, Candidate] = {}
         self._offers: dict[tuple[str, int], Offer] = {}
+        #: Where those who exchange serve pieces.
+        self._places: dict[str, tuple[str, int]] = {}
         self._certain = certain
         self._avoid = avoid
         #: By host, the version that it holds, if that is another than ours.
@@ -116,6 +128,8 @@ class Fetcher:
         self._same = {node.config.host_id} if owner.holding.pieces else set()
         #: What those of ours hash to who have all of it.
         self._digests: set[str] = set()
+        #: What the parents that exchange are told of what is wanted here.
+        self._wants: dict[str, Wants] = {}
         #: Who says what, and how fast pieces come.
         self.pace = Pace()
         self._races: dict[int, Race] = {}
@@ -147,12 +161,90 @@ class Fetcher:
         try:
             for _ in range(_BUSY_TRIES):
                 with contextlib.suppress(Busy):
-                    bad = await self._collect(self.candidates[name], numbers)
+                    found = await self._exchange(self.candidates[name], numbers)
+                    if found is None:
+                        self._owner.on_plain(name)
+                        found = await self._collect(self.candidates[name], numbers)
+                    bad = found
                     break
                 await asyncio.sleep(self._means.rng.uniform(0.5, 1.5))
         except DragonflyError as error:
             logger.info("parent offers no more", task=self._task_id, parent=name, why=str(error))
         self._owner.on(Closed(name, bad=bad))
+
+    async def _exchange(self, parent: Candidate, numbers: frozenset[int]) -> bool | None:
+        """Report what a parent would have us fetch; whether it is no use at all.
+
+        Returns:
+            None if it does not exchange.
+        """
+        lacks = bits_of_numbers(numbers) & ~bits_of_numbers(self._races)
+        wants = self._wants[parent.peer_id] = Wants(lacks, self._owner.room)
+        gap = self._node.config.download.collected_piece_timeout
+        link = self._means.parents
+        said: bool | None = None
+        try:
+            stream = cast("Any", link.exchange(parent, self._kind, self._task_id, wants, gap=gap))
+            async with aclosing(stream) as offers:
+                async for offer in offers:
+                    said = False
+                    if self._is_of_no_use(parent, offer):
+                        return True
+        finally:
+            if self._wants.get(parent.peer_id) is wants:
+                del self._wants[parent.peer_id]
+        return said
+
+    def _is_of_no_use(self, parent: Candidate, said: Copy | Exchanged | Offering) -> bool:
+        """Take what a parent says; whether it shows that nothing of it can be used."""
+        now = asyncio.get_running_loop().time()
+        self.pace.host_heard(parent.peer_id, now)
+        match said:
+            case Copy():
+                if not self._may_give(parent, said):
+                    why = "it holds another version of the content"
+                    logger.info("parent left out", parent=parent.peer_id, why=why)
+                    return True
+            case Exchanged(total, length):
+                record = self._owner.holding.record
+                if (total, length) != (record.content_length, record.piece_length):
+                    why = f"it cuts the content otherwise: {total} bytes into pieces of {length}"
+                    logger.warning("parent left out", parent=parent.peer_id, why=why)
+                    return True
+                self._places[parent.peer_id] = said.ip, said.port
+            case Offering(pieces, at):  # pragma: no branch  there is no other
+                if pieces:
+                    self.pace.heard(parent.peer_id, now)
+                self._note_offers(parent.peer_id, pieces, at)
+        return False
+
+    def _note_offers(self, name: str, pieces: int, at: float | None) -> None:
+        ip, port = self._places[name]
+        here = self._owner.holding.pieces
+        for first, count in runs_of(pieces):
+            for number in range(first, first + count):
+                if number not in here:
+                    piece = self._owner.holding.piece(number)
+                    offer = Offer(number, piece.offset, piece.length, ip, port, at)
+                    self._offers[name, number] = offer
+                    self._owner.on(Offered(name, number))
+
+    def tell_begun(self, number: int, parent: str | None) -> None:
+        """A piece is fetched now: those who exchange need not offer it, but for *parent*."""
+        for name, wants in self._wants.items():
+            if name != parent:
+                wants.has(number)
+
+    def tell_lacking(self, number: int) -> None:
+        """A fetch has failed: whoever has the piece may offer it again."""
+        for wants in self._wants.values():
+            wants.lacks(number)
+
+    def tell_room(self) -> None:
+        """Those who exchange shall know how much would be fetched at once now."""
+        room = self._owner.room
+        for wants in self._wants.values():
+            wants.has_room(room)
 
     async def _collect(self, parent: Candidate, numbers: frozenset[int]) -> bool:
         """Report offers; whether the parent is no use at all."""

@@ -181,7 +181,8 @@ class UploadService(TaskMethods):
         self._uploads = uploads
         self._facts = facts
         self._stopping = stopping
-        self._streams = Shares(total=_STREAMS, each=_STREAMS_OF_ONE)
+        #: How much the streams take on which children hear of pieces.
+        self.streams = Shares(total=_STREAMS, each=_STREAMS_OF_ONE)
         self._piece_port = piece_port
 
     def _table(self) -> dict[str, Make]:
@@ -235,9 +236,9 @@ class UploadService(TaskMethods):
             if wish.asked > MAX_NUMBERS:
                 raise InvalidRequest(f"{wish.asked} pieces in one stream, at most {MAX_NUMBERS}")
             child = address_of(context)
-            if not self._streams.fits(child, wish.size):
+            if not self.streams.fits(child, wish.size):
                 raise Busy(f"{child} waits for too many pieces here; try again when some have come")
-            with self._streams.hold(child, wish.size):
+            with self.streams.hold(child, wish.size):
                 holding = self._uploads.holding(dialect.kind, check_task_id(wish.task_id))
                 version = quote(await self._uploads.version(holding), safe="")
                 clock = str(self._node.stores.now())

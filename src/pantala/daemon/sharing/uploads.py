@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from pantala.core.policy import KIND_OF_TAG
@@ -20,6 +21,8 @@ from pantala.net.piece_server import Upload
 from pantala.ports import Extent
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
+
+from .exchange import Exchange
 
 #: Seconds to wait for the version of a task of which nothing is here yet; a child gives a
 #: parent up that says nothing for twice as long.
@@ -48,14 +51,17 @@ class NodeUploads:
 
     Args:
         node: What all rooms share.
+        rng: Chooses who is given what.
 
     Attributes:
         bandwidth: How much it may be, bytes a second.
+        exchange: Children that are told by and by which piece they may have.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, rng: random.Random) -> None:
         self._node = node
         self.bandwidth = Throttle(node.config.upload.bandwidth_limit)
+        self.exchange = Exchange(node.tasks, rng)
 
     def holding(self, kind: Kind, task_id: str) -> Holding:
         """What is held of a task. Raises TaskNotFound when that is nothing."""
@@ -72,21 +78,32 @@ class NodeUploads:
             raise InvalidRequest(f"{request.tag.name} is not served here")
         async with self.piece(kind, request.task_id, request.number) as (record, extent):
             granted = self.bandwidth.grants(record.length)
-            yield Upload(
-                PieceContent(
-                    tag=content_tag(request.tag),
-                    number=record.number,
-                    offset=record.offset,
-                    length=record.length,
-                    digest=record.digest,
-                    parent_id=record.parent_id,
-                    traffic=Traffic.REMOTE_PEER,
-                    cost=int(record.cost),
-                    created_at=int(record.created_at),
-                ),
-                extent,
-                None if granted else self.bandwidth.take,
-            )
+            with self._told(self.holding(kind, request.task_id), record.number):
+                yield Upload(
+                    PieceContent(
+                        tag=content_tag(request.tag),
+                        number=record.number,
+                        offset=record.offset,
+                        length=record.length,
+                        digest=record.digest,
+                        parent_id=record.parent_id,
+                        traffic=Traffic.REMOTE_PEER,
+                        cost=int(record.cost),
+                        created_at=int(record.created_at),
+                    ),
+                    extent,
+                    None if granted else self.bandwidth.take,
+                )
+
+    @contextmanager
+    def _told(self, holding: Holding, number: int) -> Iterator[None]:
+        """Those who exchange shall know that a piece is sent, and when it was."""
+        sending, arrived = self.exchange.asked(holding, number), False
+        try:
+            yield
+            arrived = True
+        finally:
+            self.exchange.sent(sending, arrived=arrived)
 
     @asynccontextmanager
     async def piece(

@@ -1,0 +1,108 @@
+"""How many transfers at once fill a link: as many as it carries in the time of one, and one more.
+
+What is begun too early ends too late: eight pieces that share a link all arrive at the end, when
+one after the other the first could have been passed on seven times as early. Too few leave the link
+idle between two, or, where each connection has a limit of its own as those to object stores have,
+all the time.
+
+What must be under way for the link to be full is what arrives in a second times the seconds that a
+transfer takes when it has the link for itself: bandwidth times delay, as in TCP's BBR (Cardwell and
+others, 2016). By Little's law, with *n* transfers under way that take *t* each, *n / t* of them
+arrive in a second. So each one that ends is a sample::
+
+    fill = how many were under way meanwhile, on average, times the quickest / this one's seconds
+
+    a link that one transfer fills     of n at once each takes n times as long     fill is 1
+    connections with a limit each      of n at once each is as quick as one        fill is n
+
+The limit is a quarter more than that, and one. So in the second case it grows until transfers
+become slower; in the first it is two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+#: So much more than the link has shown to carry is tried, as a share.
+_PROBE: Final = 1.25
+
+#: So many of the last samples count: links change.
+_MEMORY: Final = 8
+
+#: A transfer that takes so many times what it should keeps no place from others.
+_SLOW: Final = 3.0
+
+
+@dataclass(slots=True)
+class Window:
+    """Transfers over one link, and how many there should be.
+
+    Args:
+        most: Never more at once, but for those that are slow.
+        least: Never fewer, and so many to begin with.
+    """
+
+    most: int
+    least: int = 2
+
+    #: Of each: when it began, the sum below by then, and its bytes.
+    _under_way: dict[Hashable, tuple[float, float, int]] = field(init=False, default_factory=dict)
+    #: Transfers under way, summed over time: seconds; and until when.
+    _sum: float = field(init=False, default=0.0)
+    _at: float = field(init=False, default=0.0)
+    _fills: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=_MEMORY))
+    #: Seconds a byte of the quickest; 0 while there was none.
+    _quickest: float = field(init=False, default=0.0)
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def limit(self) -> int:
+        """So many at once fill the link."""
+        least = min(self.least, self.most)
+        if not self._fills:
+            return least
+        fill = sum(self._fills) / len(self._fills)
+        return max(least, min(int(_PROBE * fill) + 1, self.most))
+
+    def has_place(self, now: float) -> bool:
+        """Whether one more may begin.
+
+        Those that take much longer than others would keep no place, up to as many again.
+        """
+        busy, limit = len(self._under_way), self.limit
+        if busy < limit:
+            return True
+        patience = _SLOW * limit * self._quickest
+        if busy >= 2 * limit or not patience:
+            return False
+        slow = sum(1 for at, _, length in self._under_way.values() if now - at > patience * length)
+        return busy - slow < limit
+
+    def seconds(self, length: int) -> float:
+        """In which *length* bytes were transferred at best; 0 while that is not known."""
+        return self._quickest * length
+
+    def began(self, key: Hashable, now: float, length: int) -> None:
+        """A transfer of *length* bytes begins. It is known by *key* until it ends."""
+        self._add_up(now)
+        self._under_way[key] = now, self._sum, length
+
+    def ended(self, key: Hashable, now: float, *, arrived: bool) -> None:
+        """It has ended, and all of it *arrived*, or not."""
+        self._add_up(now)
+        at, before, length = self._under_way.pop(key)
+        seconds = now - at
+        if not arrived or not length or seconds <= 0:
+            return
+        each = seconds / length
+        self._quickest = min(self._quickest or each, each)
+        self._fills.append((self._sum - before) / seconds * self._quickest / each)
+
+    def _add_up(self, now: float) -> None:
+        self._sum += len(self._under_way) * (now - self._at)
+        self._at = now

@@ -1,0 +1,58 @@
+"""What one parent is told of what this host wants: all of it at first, then what changes.
+
+What changes within a moment is one message. A parent that is told too late that we have a piece
+offers it in vain; one that is told at once of each costs us a message a piece and parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from pantala.model.exchange import Wish
+
+#: Seconds within which changes are told.
+_PAUSE: Final = 0.02
+
+
+class Wants:
+    """See the module. What a download tells one of its parents; :class:`~pantala.ports.Wants`.
+
+    Args:
+        lacks: The pieces that are wanted now, and not being fetched.
+        room: So many would be fetched at once.
+    """
+
+    def __init__(self, lacks: int, room: int) -> None:
+        self.first = Wish(lacks, 0, room)
+        self._room = self._told_room = room
+        self._lacks = self._has = 0
+        self._news = asyncio.Event()
+
+    def has(self, number: int) -> None:
+        """A piece is fetched from somebody else."""
+        self._has |= 1 << number
+        self._lacks &= ~(1 << number)
+        self._news.set()
+
+    def lacks(self, number: int) -> None:
+        """A piece is wanted again."""
+        self._lacks |= 1 << number
+        self._has &= ~(1 << number)
+        self._news.set()
+
+    def has_room(self, room: int) -> None:
+        """So many would be fetched at once now. A parent that thinks that there are some, may."""
+        self._room = room
+        if room > 0 >= self._told_room:
+            self._news.set()
+
+    async def next(self) -> Wish:
+        """What has changed; waits until something has."""
+        await self._news.wait()
+        await asyncio.sleep(_PAUSE)  # for what changes by then
+        self._news.clear()
+        wish = Wish(self._lacks, self._has, self._room)
+        self._lacks = self._has = 0
+        self._told_room = self._room
+        return wish

@@ -1,0 +1,135 @@
+"""``pantala.v1.Exchange``: a child follows what is here, and is told what it may have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Final
+from urllib.parse import quote
+
+from pantala.background import Tasks
+from pantala.core.shares import Shares
+from pantala.daemon.node import Node
+from pantala.daemon.sharing.exchange import Child
+from pantala.daemon.sharing.uploads import NodeUploads
+from pantala.errors import Busy, InvalidRequest, TaskDeleted, TimedOut
+from pantala.model.ids import check_task_id
+from pantala.model.numbers import bits_of, runs_of
+from pantala.pb import exchange_pb2
+from pantala.rpc.convert import kind_of
+from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
+from pantala.rpc.service import address_of, sends_headers
+
+from .task_methods import Context
+
+EXCHANGE_SERVICE: Final = "pantala.v1.Exchange"
+
+#: Seconds for a child's first word.
+_HELLO_LIMIT: Final = 10.0
+
+#: Seconds after which a child hears that this host lives, if there is nothing else to say.
+_ALIVE: Final = 1.0
+
+#: Runs of pieces in a message of a child.
+_MAX_RUNS: Final = 1 << 16
+
+
+class ExchangeService:
+    """See the module.
+
+    Args:
+        node: What all rooms share.
+        uploads: What is given away.
+        streams: How much the streams may take on which children hear of pieces.
+        piece_port: Where pieces are served.
+    """
+
+    #: Bytes that one takes, besides a byte for eight of the pieces that there are.
+    STREAM: Final = 32 << 10
+
+    def __init__(
+        self, node: Node, uploads: NodeUploads, streams: Shares, *, piece_port: int
+    ) -> None:
+        self._node = node
+        self._uploads = uploads
+        self._streams = streams
+        self._piece_port = piece_port
+
+    @sends_headers
+    async def Follow(  # noqa: N802  the contract's name
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> AsyncGenerator[Any, None]:
+        """See ``exchange.proto``."""
+        first, lacks = await self._first(requests)
+        child = address_of(context)
+        size = self.STREAM + lacks.bit_length() // 8
+        if not self._streams.fits(child, size):
+            raise Busy(f"{child} follows too much here; try again when some of it is through")
+        with self._streams.hold(child, size):
+            holding = self._uploads.holding(kind_of(first.type), check_task_id(first.task_id))
+            version = quote(await self._uploads.version(holding), safe="")
+            clock = str(self._node.stores.now())
+            hello = (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
+            await context.send_initial_metadata(hello)
+            yield exchange_pb2.FollowResponse(
+                content_length=holding.total,
+                piece_length=holding.record.piece_length or 0,
+                ip=self._node.config.host.ip,
+                tcp_port=self._piece_port,
+            )
+            room = first.room if first.HasField("room") else 1
+            joined = self._uploads.exchange.join(holding, lacks=lacks, room=room)
+            with holding.lease(), joined as here:
+                async for offers in self._offers(here, requests):
+                    yield _offering(offers)
+            if holding.gone:
+                raise TaskDeleted(f"task {holding.id} was deleted")
+
+    async def _first(self, requests: AsyncIterator[Any]) -> tuple[Any, int]:
+        """A child's first words, and what it lacks."""
+        try:
+            async with asyncio.timeout(_HELLO_LIMIT):
+                first = await anext(requests)
+        except TimeoutError:
+            raise TimedOut(f"not a word of the child within {_HELLO_LIMIT:g} s") from None
+        except StopAsyncIteration:
+            raise InvalidRequest("the child says nothing") from None
+        return first, _bits(first.lacks)
+
+    async def _offers(
+        self, child: Child, requests: AsyncIterator[Any]
+    ) -> AsyncGenerator[int, None]:
+        """What is offered to a child, which is listened to meanwhile."""
+        wrong: list[BaseException] = []
+        ears = Tasks(wrong.append)
+        ears.start(_listen(child, requests), "a child's words")
+        try:
+            while (offers := await child.offers(_ALIVE)) is not None:
+                if wrong:
+                    raise wrong[0]
+                yield offers
+            if wrong:
+                raise wrong[0]
+        finally:
+            await ears.cancel()
+
+
+async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
+    """Take what a child tells, to its end or ours."""
+    try:
+        async for request in requests:
+            room = request.room if request.HasField("room") else None
+            child.hear(lacks=_bits(request.lacks), has=_bits(request.has), room=room)
+    finally:
+        child.end()
+
+
+def _bits(runs: Any) -> int:
+    if len(runs) > _MAX_RUNS:
+        raise InvalidRequest(f"{len(runs)} runs of pieces in a message, at most {_MAX_RUNS}")
+    return bits_of((run.first, run.count) for run in runs)
+
+
+def _offering(pieces: int) -> Any:
+    runs = [exchange_pb2.Run(first=first, count=count) for first, count in runs_of(pieces)]
+    return exchange_pb2.FollowResponse(offers=runs)

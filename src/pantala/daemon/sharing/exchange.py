@@ -1,0 +1,230 @@
+"""Children that exchange: which of them may have which piece next.
+
+This is the shell of :mod:`pantala.core.giving`. Whatever may change who is offered what ends in
+:meth:`Exchange.turn`: a piece that has come, a child that joins, leaves, or tells something, a
+piece that was sent, and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from pantala.background import Tasks
+from pantala.core.giving import Giving, Grant
+from pantala.core.window import Window
+from pantala.model.numbers import bits_of_numbers
+from pantala.storage.holding import Holding
+
+#: Pieces that are sent at once to all children that exchange, by no means more.
+MOST: Final = 64
+
+#: Seconds between two words to a child: what is offered meanwhile is one message. Longer for a
+#: child that has so many offers left.
+_PAUSE: Final = 0.002
+_LONG_PAUSE: Final = 0.05
+_PLENTY: Final = 8
+
+
+class Child:
+    """One child, from its first word to the end of its stream.
+
+    Args:
+        task: What it wants pieces of.
+        name: By which the task knows it.
+    """
+
+    def __init__(self, task: _Task, name: str) -> None:
+        self._task = task
+        self._name = name
+        self._offers = 0
+        self._news = asyncio.Event()
+        self._over = False
+
+    def offer(self, number: int) -> None:
+        """It may ask for this piece."""
+        self._offers |= 1 << number
+        self._news.set()
+
+    def end(self) -> None:
+        """It will be offered nothing more."""
+        self._over = True
+        self._news.set()
+
+    def hear(self, *, lacks: int, has: int, room: int | None) -> None:
+        """It tells what it wants, perhaps again, what no more, and how much at once."""
+        self._task.hear(self._name, lacks, has, room)
+
+    async def offers(self, limit: float) -> int | None:
+        """The pieces that it may ask for since the last call; None: there will be no more.
+
+        Args:
+            limit: Seconds after which there are none to offer.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._news.wait()
+        if self._offers and not self._over:
+            plenty = self._task.giving.ahead_of(self._name) - self._offers.bit_count() >= _PLENTY
+            await asyncio.sleep(_LONG_PAUSE if plenty else _PAUSE)  # for others that come by then
+        offers, self._offers = self._offers, 0
+        if not self._over:
+            self._news.clear()
+        return None if self._over and not offers else offers
+
+
+class _Task:
+    """One task that children follow here."""
+
+    def __init__(self, exchange: Exchange, holding: Holding) -> None:
+        self.holding = holding
+        self.giving = Giving(exchange.slots, exchange.rng, holding.record.piece_length or 1)
+        self.children: dict[str, Child] = {}
+        self._exchange = exchange
+        self._following: asyncio.Task[None] | None = None
+
+    def join(self, name: str, *, lacks: int, room: int) -> Child:
+        """A child has come."""
+        child = self.children[name] = Child(self, name)
+        self.giving.join(name, lacks, room)
+        if self._following is None:
+            work = self.follow()
+            self._following = self._exchange.tasks.start(work, f"children of {self.holding.id}")
+        self._look_again()
+        return child
+
+    def leave(self, name: str) -> None:
+        """A child has gone."""
+        del self.children[name]
+        self.giving.leave(name, self._exchange.now())
+        if not self.children and self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    def hear(self, name: str, lacks: int, has: int, room: int | None) -> None:
+        """A child tells something."""
+        if name not in self.children:  # its stream has just ended
+            return
+        self.giving.has(name, has, self._exchange.now())
+        self.giving.lacks(name, lacks)
+        if room is not None:
+            self.giving.has_room(name, room)
+        self._exchange.turn()
+
+    def grant(self, now: float) -> None:
+        """Offer what is to be offered now."""
+        self.giving.at_source = self.holding.state.at_source and not self.holding.complete
+        for name, number in self.giving.grant(now):
+            self.children[name].offer(number)
+
+    async def follow(self) -> None:
+        """Take note of what comes and goes here, as long as there are children."""
+        with self.holding.watch() as news:
+            self._look_again()
+            self._exchange.turn()
+            while True:
+                number = await news.get()
+                if number is None or number not in self.holding.pieces:
+                    self._look_again()
+                else:
+                    self.giving.here |= 1 << number
+                if news.empty():
+                    self._exchange.turn()
+
+    def _look_again(self) -> None:
+        self.giving.here = bits_of_numbers(self.holding.pieces)
+        coming = 0 if self.holding.gone else bits_of_numbers(self.holding.coming)
+        for name, child in self.children.items():
+            if self.holding.gone or self.giving.is_through_with(name, coming):
+                child.end()
+
+
+class Sending(NamedTuple):
+    """A piece that a child has asked for, which was granted to it."""
+
+    task: _Task
+    grant: Grant
+
+
+class Exchange:
+    """All tasks that children follow here.
+
+    Args:
+        tasks: Owns what goes on beside.
+        rng: For choosing among equals.
+    """
+
+    def __init__(self, tasks: Tasks, rng: random.Random) -> None:
+        self.tasks = tasks
+        self.rng = rng
+        self.slots = Window(MOST)
+        #: Those that have children, the next to give something first.
+        self._by_holding: OrderedDict[Holding, _Task] = OrderedDict()
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @staticmethod
+    def now() -> float:
+        """Seconds, as all of this counts them."""
+        return asyncio.get_running_loop().time()
+
+    @contextmanager
+    def join(self, holding: Holding, *, lacks: int, room: int) -> Iterator[Child]:
+        """A child follows what is held, inside the ``with``.
+
+        Args:
+            holding: What.
+            lacks: Pieces that it wants.
+            room: So many it would fetch at once.
+        """
+        task = self._by_holding.get(holding)
+        if task is None:
+            task = self._by_holding[holding] = _Task(self, holding)
+        self._count += 1
+        name = str(self._count)
+        child = task.join(name, lacks=lacks, room=room)
+        self.turn()
+        try:
+            yield child
+        finally:
+            task.leave(name)
+            if not task.children:
+                del self._by_holding[holding]
+            self.turn()
+
+    def asked(self, holding: Holding, number: int) -> Sending | None:
+        """Somebody asks for a piece; None: it was not granted."""
+        task = self._by_holding.get(holding)
+        if task is None:
+            return None
+        grant = task.giving.asked(number)
+        if grant is None:
+            self.turn()  # it has fewer before it now
+            return None
+        return Sending(task, grant)
+
+    def sent(self, what: Sending | None, *, arrived: bool) -> None:
+        """What was asked for was sent, or was not."""
+        if what is not None:
+            what.task.giving.sent(what.grant, self.now(), arrived=arrived)
+            self.turn()
+
+    def turn(self) -> None:
+        """Give away what may be given now, and look again when it is time."""
+        now, look_at = self.now(), math.inf
+        for task in self._by_holding.values():
+            task.grant(now)
+            look_at = min(look_at, task.giving.look_at or math.inf)
+        if self._by_holding:
+            self._by_holding.move_to_end(next(iter(self._by_holding)))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if look_at < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(look_at, self.turn)
