@@ -87,9 +87,10 @@ def check(tr: Transfer) -> None:
 
 
 class Stage:
-    """A transfer whose every step is checked."""
+    """A transfer whose every step is checked. It begins with two pieces of the origin at once."""
 
     def __init__(self, **options: int | bool) -> None:
+        options = {"first_of_origin": 2, **options}
         self.tr = Transfer(random.Random(0), **options)  # type: ignore[arg-type]  # names are checked there
         self.told: list[Report] = []
 

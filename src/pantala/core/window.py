@@ -16,7 +16,8 @@ arrive in a second. So each one that ends is a sample::
     connections with a limit each      of n at once each is as quick as one        fill is n
 
 The limit is a quarter more than that, and one. So in the second case it grows until transfers
-become slower; in the first it is two.
+become slower; in the first it is two. The very first transfer has the link for itself where that can
+be had, for from two that share it nobody could tell how quick one alone would be.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ class Window:
 
     Args:
         most: Never more at once, but for those that are slow.
-        least: Never fewer, and so many to begin with.
+        least: Never fewer...
+        first: ...but so many until one has arrived.
     """
 
     most: int
     least: int = 2
+    first: int = 1
 
     #: Of each: when it began, the sum below by then, and its bytes.
     _under_way: dict[Hashable, tuple[float, float, int]] = field(init=False, default_factory=dict)
@@ -65,7 +68,7 @@ class Window:
         """So many at once fill the link."""
         least = min(self.least, self.most)
         if not self._fills:
-            return least
+            return min(self.first, self.most)
         fill = sum(self._fills) / len(self._fills)
         return max(least, min(int(_PROBE * fill) + 1, self.most))
 

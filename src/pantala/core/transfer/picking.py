@@ -69,13 +69,15 @@ class Picker(Supply):
         rng: For choosing pieces and parents.
         max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
         least_of_parents: So many of parents at once at least, and to begin with.
-        least_of_origin: Likewise of the origin.
+        least_of_origin: So many of the origin at once at least...
+        first_of_origin: ...but so many until one is here.
     """
 
     rng: random.Random
     max_in_flight: int = 8
     least_of_parents: int = LEAST_OF_PARENTS
     least_of_origin: int = LEAST_OF_ORIGIN
+    first_of_origin: int = 1
 
     #: Fetches of parents, and of the origin.
     of_parents: Window = field(init=False)
@@ -93,8 +95,11 @@ class Picker(Supply):
     stored: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.of_parents = Window(self.max_in_flight, self.least_of_parents)
-        self.of_origin = Window(self.max_in_flight, self.least_of_origin)
+        least = self.least_of_parents
+        self.of_parents = Window(self.max_in_flight, least, first=least)
+        self.of_origin = Window(
+            self.max_in_flight, self.least_of_origin, first=self.first_of_origin
+        )
 
     @property
     def room(self) -> int:
