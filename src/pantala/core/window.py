@@ -16,8 +16,8 @@ arrive in a second. So each one that ends is a sample::
     connections with a limit each      of n at once each is as quick as one        fill is n
 
 The limit is a quarter more than that, and one. So in the second case it grows until transfers
-become slower; in the first it is two. The very first transfer has the link for itself where that can
-be had, for from two that share it nobody could tell how quick one alone would be.
+become slower; in the first it is two. The very first transfer has the link for itself where that
+can be had: from two that share it nobody could tell how quick one alone would be.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Scheduling(Settings):
     retry_interval: Duration = 0.5
     candidate_parent_limit: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
     filter_parent_limit: Annotated[int, Field(strict=True, ge=10, le=1000)] = 15
-    partner_limit: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+    partner_limit: Annotated[int, Field(strict=True, ge=0, le=100)] = 13
     load_limit: Annotated[int, Field(strict=True, ge=1, le=2000)] = 200
     seed_load_limit: Annotated[int, Field(strict=True, ge=1, le=50000)] = 2000
     state_limit: Size = 4 << 30

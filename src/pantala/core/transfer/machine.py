@@ -98,8 +98,8 @@ class Transfer(Picker):
     schedules: int = field(init=False, default=0)
     #: When a piece was last stored, or offered.
     got_on_at: float = field(init=False, default=0.0)
-    #: When the scheduler was last asked because nobody offered anything, and seconds until it is
-    #: asked so again.
+    #: When the scheduler last answered, and the seconds without a piece or an offer until it is
+    #: asked again.
     asked_at: float = field(init=False, default=0.0)
     patience: float = field(init=False, default=PATIENCE)
     #: The answer that is waited for is to such a question.
@@ -133,7 +133,7 @@ class Transfer(Picker):
                 if parent in self.parents:
                     self.parents[parent].weight = weight
             case SchedulerLost():
-                self.phase = Phase.ALONE
+                self.phase, self.asked_at = Phase.ALONE, self.now
             case Offered(parent, number):
                 self._speaks(parent)
                 self._offer(parent, number)
@@ -164,6 +164,7 @@ class Transfer(Picker):
 
     def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
         self.phase = Phase.FOLLOWING
+        self.asked_at = self.now  # from now on they have time to offer something
         return [Started(), *self._meet(parents)]
 
     def _take_source(self) -> list[Command]:
@@ -310,7 +311,6 @@ class Transfer(Picker):
             may_offer = {n for n, p in self.parents.items() if p.open and n not in self.quiet}
             self.out_of_turn = bool(may_offer)
             self.patience = min(2 * self.patience, MOST_PATIENCE)
-            self.asked_at = self.now
             return [Reschedule(tuple(n for n in self.parents if n not in may_offer))]
         hopeless = self._hopeless()
         for number in hopeless:
