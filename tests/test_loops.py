@@ -20,8 +20,10 @@ ENDLESS = {
     "daemon.downloading.growing._stream": "of one download: to the content's end",
     "daemon.downloading.room.Room.extend": "of one download: until there is room, or none to come",
     "daemon.importing.importer.Importer._say": "of one import: until its caller's time is over",
+    "daemon.sharing.exchange._Task.follow": "of one task: until its last child has left",
     "daemon.serving.handoff_server._Client._send_fd": "of one connection: until it takes the frame",
     "rpc.patience.while_busy": "of one call, whose caller learns of it",
+    "rpc.parent_link._told.tell": "of one stream, whose reader learns of it",
     "rpc.parent_link._read": "of one call, whose caller learns of it",
     "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
     "rpc.announce_stream.GrpcAnnounceStream._send": "of one stream, whose reader learns of it",
@@ -38,6 +40,7 @@ TASKS = {
     "daemon.serving.handoff_server.HandoffServer._download": "itself",
     "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
     "rpc.announce_stream.GrpcAnnounceStream.run": "itself",
+    "rpc.parent_link._told": "itself",
     "rpc.server._Steadfast._make_request_call_future": "grpcio's loop",
     "rpc.server.Supervised._end_of": "itself",
 }

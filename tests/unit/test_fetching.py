@@ -12,8 +12,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from pantala.core.pace import Pace
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
 from pantala.daemon.downloading.fetching import Fetcher
+from pantala.daemon.downloading.following import Following
 from pantala.daemon.downloading.origin import Origin
 from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, StoreFailed, TaskNotFound
 from pantala.model.announce import Candidate, HostFacts
@@ -151,8 +153,10 @@ async def fetcher(owner: Any, parent: Parent, stack: AsyncExitStack) -> Fetcher:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     stack.push_async_callback(server.stop, None)
-    fetcher = Fetcher(owner.daemon.node, owner.daemon.engine.means, owner, TASK)
-    fetcher.candidates["p"] = Candidate("p", HostFacts("h", "h", "127.0.0.1", port))
+    node, means = owner.daemon.node, owner.daemon.engine.means
+    following = Following(node, means, owner, owner.holding, Pace())
+    fetcher = Fetcher(node, means, owner, following)
+    following.candidates["p"] = Candidate("p", HostFacts("h", "h", "127.0.0.1", port))
     return fetcher
 
 
@@ -164,7 +168,7 @@ def whole(number: int) -> tuple[int, int, int]:
 async def follow(fetcher: Fetcher) -> None:
     """Until the parent offers no more, which must be soon."""
     async with asyncio.timeout(20):
-        await fetcher.follow("p", ALL)
+        await fetcher.following.follow("p", ALL)
 
 
 # -- offers --------------------------------------------------------------------------------------
@@ -262,12 +266,13 @@ async def test_the_majority(fetcher: Fetcher, owner: Owner, parent: Parent) -> N
     """As many hosts as hold ours change nothing; one more does."""
     peers = {f"p{n}": f"h{n}" for n in range(4)}
     for peer, host in peers.items():
-        first = fetcher.candidates["p"]
-        fetcher.candidates[peer] = replace(first, peer_id=peer, host=replace(first.host, id=host))
+        candidates = fetcher.following.candidates
+        first = candidates["p"]
+        candidates[peer] = replace(first, peer_id=peer, host=replace(first.host, id=host))
     parent.error = TaskNotFound(TASK)
     for number, (version, outvoted) in enumerate([("1", 0), ("2", 0), ("3", 0), ("2", 1)]):
         parent.version = version
-        await fetcher.follow(f"p{number}", ALL)
+        await fetcher.following.follow(f"p{number}", ALL)
         assert owner.outvoted == outvoted
 
 

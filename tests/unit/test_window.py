@@ -17,7 +17,8 @@ def run(window: Window, *, link: float, each: float, pieces: int) -> tuple[int, 
     Returns:
         The limit in the end, and the seconds that all took.
     """
-    now, begun, left = 0.0, 0, {}
+    now, begun = 0.0, 0
+    left: dict[int, float] = {}
     while begun < pieces or left:
         while begun < pieces and window.has_place(now):
             window.began(begun, now, LENGTH)

@@ -199,11 +199,6 @@ class Giving:
             offers.append(found)
         return offers
 
-    @property
-    def look_at(self) -> float | None:
-        """When the next grant lapses, if it is not asked for until then."""
-        return next((g.at + LAPSE for g in self._grants if not g.asked), None)
-
     def is_through_with(self, child: str, coming: int) -> bool:
         """Whether there is nothing here, nor will be, that a child might still ask for."""
         who = self._children[child]

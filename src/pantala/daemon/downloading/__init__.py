@@ -12,6 +12,8 @@
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.announcing`: the announce stream of a flight: how it begins, what is told, what ends it
 - :mod:`.race`: those who bring one piece, two at most
+- :mod:`.following`: who has what: the parents that are followed
+- :mod:`.wants`: what those that exchange are told of what is wanted here
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
 - :mod:`.weights`: what the hosts of parents can still give
 - :mod:`.origin`, :mod:`.origins`: the origin as one flight sees it, and as its callers may ask it

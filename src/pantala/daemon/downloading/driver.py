@@ -11,7 +11,7 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core import transfer as t
-from pantala.core.pace import TICK
+from pantala.core.pace import TICK, Pace
 from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
 from pantala.errors import (
@@ -29,6 +29,7 @@ from pantala.storage.holding import Holding
 from .announcing import Announcing, source_piece_failed
 from .callers import Callers
 from .fetching import Fetcher
+from .following import Following
 from .means import Means
 from .origin import Origin
 from .origins import Origins
@@ -78,7 +79,11 @@ class Driver:
             max_schedules=node.config.scheduler.max_schedule_count,
         )
         self._transfer.piece_length = holding.record.piece_length or 1
-        self._fetcher = Fetcher(node, means, self, holding.id, certain=certain, avoid=avoid)
+        self._pace = Pace()
+        self._following = Following(
+            node, means, self, holding, self._pace, certain=certain, avoid=avoid
+        )
+        self._fetcher = Fetcher(node, means, self, self._following)
         #: What the last look has found.
         self._saw_something = False
         self._quiet: frozenset[str] = frozenset()
@@ -175,11 +180,11 @@ class Driver:
             while self._events and not self._end.done():
                 event = self._events.popleft()
                 if isinstance(event, t.Lost):
-                    self._fetcher.tell_lacking(event.number)
+                    self._following.tell_lacking(event.number)
                 for command in self._transfer.handle(event, self._now()):
                     self._carry_out(command)
             self.holding.state.at_source = self.at_source
-            self._fetcher.tell_room()
+            self._following.tell_room()
         finally:
             self._handling = False
 
@@ -190,19 +195,19 @@ class Driver:
     def _carry_out(self, command: t.Command) -> None:
         match command:
             case t.Fetch(number, parent):
-                self._fetcher.tell_begun(number, parent)
+                self._following.tell_begun(number, parent)
                 self._tasks.start(self._fetcher.fetch(command), f"piece {number} of {parent}")
             case t.Follow(parent):
                 self._unfollow(parent)
-                self._fetcher.pace.heard(parent, asyncio.get_running_loop().time())
+                self._pace.heard(parent, asyncio.get_running_loop().time())
                 numbers = frozenset(self._transfer.wanted)
-                work = self._fetcher.follow(parent, numbers)
+                work = self._following.follow(parent, numbers)
                 self._follows[parent] = self._tasks.start(work, f"offers of {parent}")
             case t.Drop(parent):
                 self._unfollow(parent)
                 if parent in self._unwatch:
                     self._unwatch.pop(parent)()
-            case t.FailPieces() if self._fetcher.others:
+            case t.FailPieces() if self._following.others:
                 self._break(_left_alone())
             case t.FailPieces(pieces):
                 # Children that wait for them here must look elsewhere.
@@ -282,7 +287,7 @@ class Driver:
         match answer:
             case announce.CandidateParents(candidates):
                 for candidate in candidates:
-                    self._fetcher.candidates[candidate.peer_id] = candidate
+                    self._following.candidates[candidate.peer_id] = candidate
                 self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
                 self._watch_weights()
             case announce.NeedBackToSource():
@@ -295,7 +300,7 @@ class Driver:
 
     def _watch_weights(self) -> None:
         """Hear what parents can give, where there is a choice to make that is not made yet."""
-        candidates = self._fetcher.candidates
+        candidates = self._following.candidates
         if self.over or len(candidates) < 2 or not self._transfer.has_backlog:
             return
         for name in self._plain & candidates.keys():
@@ -310,18 +315,18 @@ class Driver:
         """Hear from a parent's host what it can give, and that it lives."""
         if name not in self._unwatch:
             tell = functools.partial(self._weighed, name)
-            self._unwatch[name] = self._means.weights.watch(self._fetcher.candidates[name], tell)
+            self._unwatch[name] = self._means.weights.watch(self._following.candidates[name], tell)
 
     def _weighed(self, name: str, weight: float | None) -> None:
         if weight is None:
-            self._fetcher.pace.is_mute(name)
+            self._pace.is_mute(name)
             return
-        self._fetcher.pace.host_heard(name, asyncio.get_running_loop().time())
+        self._pace.host_heard(name, asyncio.get_running_loop().time())
         self.on(t.WeightChanged(name, weight))
 
     async def _watch(self) -> None:
         """Look now and then whether pieces come, and whether parents live."""
-        loop, pace = asyncio.get_running_loop(), self._fetcher.pace
+        loop, pace = asyncio.get_running_loop(), self._pace
         while True:
             await asyncio.sleep(TICK)
             waiting = self._transfer.waits_for()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from pantala.background import Tasks
-from pantala.core.giving import Giving, Grant
+from pantala.core.giving import LAPSE, Giving, Grant
 from pantala.core.window import Window
 from pantala.model.numbers import bits_of_numbers
 from pantala.storage.holding import Holding
@@ -30,6 +29,9 @@ MOST: Final = 64
 _PAUSE: Final = 0.002
 _LONG_PAUSE: Final = 0.05
 _PLENTY: Final = 8
+
+#: Seconds between two looks whether a grant has lapsed.
+_LOOK: Final = LAPSE / 2
 
 
 class Child:
@@ -129,13 +131,18 @@ class _Task:
             self._look_again()
             self._exchange.turn()
             while True:
-                number = await news.get()
-                if number is None or number not in self.holding.pieces:
-                    self._look_again()
-                else:
-                    self.giving.here |= 1 << number
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK):
+                        self._note(await news.get())
                 if news.empty():
                     self._exchange.turn()
+
+    def _note(self, number: int | None) -> None:
+        """A piece has come, or something else has changed."""
+        if number is None or number not in self.holding.pieces:
+            self._look_again()
+        else:
+            self.giving.here |= 1 << number
 
     def _look_again(self) -> None:
         self.giving.here = bits_of_numbers(self.holding.pieces)
@@ -167,7 +174,6 @@ class Exchange:
         #: Those that have children, the next to give something first.
         self._by_holding: OrderedDict[Holding, _Task] = OrderedDict()
         self._count = 0
-        self._timer: asyncio.TimerHandle | None = None
 
     @staticmethod
     def now() -> float:
@@ -216,15 +222,9 @@ class Exchange:
             self.turn()
 
     def turn(self) -> None:
-        """Give away what may be given now, and look again when it is time."""
-        now, look_at = self.now(), math.inf
+        """Give away what may be given now."""
+        now = self.now()
         for task in self._by_holding.values():
             task.grant(now)
-            look_at = min(look_at, task.giving.look_at or math.inf)
         if self._by_holding:
             self._by_holding.move_to_end(next(iter(self._by_holding)))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if look_at < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(look_at, self.turn)
