@@ -7,6 +7,10 @@ Each host is a network namespace with a link of that rate both ways; the seed ha
 same moment and throw away what they get. What is printed are multiples of size / rate, the time in
 which one host alone could receive it at best: that of the first host and of the slowest.
 
+With ``--slow N`` so many more hosts have a link of a tenth of the rate. They are not counted: what
+is shown is how little they hold up the others. With ``--kill-seed`` the seed gets SIGKILL when half
+of that time is over.
+
 ``PANTALA_LINKS_COMMAND`` names another program to measure: a command for each host, with ``{url}``
 in it, run in the host's namespace.
 """
@@ -110,13 +114,17 @@ def of_ours(
             node.ready = node.wait_for("ready")
         before, _ = network.carried(seed)
         begun = [cluster.begin(node, url, output=Path("/dev/null")) for node in nodes[1:]]
-        got = [cluster.finish(*each) for each in begun]
+        if options.kill_seed:
+            time.sleep(options.size * 4 / options.rate)  # the moment is what is to be looked at
+            nodes[0].kill()
+        got = [cluster.finish(*each, patience=PATIENCE) for each in begun]
         for one in got:
             if one.code:
                 raise SystemExit(one.stderr)
         after, _ = network.carried(seed)
         base = url.removesuffix("/file")
-        seconds = [float(one.result["seconds"]) for one in got]
+        counted = got[: len(got) - options.slow]
+        seconds = [float(one.result["seconds"]) for one in counted]
         return Round(seconds, sent(fast, f"{base}/.stats"), after - before)
 
 
@@ -150,6 +158,7 @@ def measure(options: argparse.Namespace, number: int) -> Round:
     command = os.environ.get("PANTALA_LINKS_COMMAND")
     with Network() as network, tempfile.TemporaryDirectory(prefix="pl-") as name:
         hosts = [network.host(options.rate) for _ in range(number)]
+        hosts += [network.host(options.rate // 10) for _ in range(options.slow)]
         if command:
             return of_another(network, options, hosts, command)
         return of_ours(network, options, hosts, Path(name))
@@ -162,6 +171,8 @@ def main() -> None:
     parser.add_argument("--size", default="128MiB", type=parse_size)
     parser.add_argument("--rate", default="200Mbit", type=parse_rate, help="of each host's link")
     parser.add_argument("--seed-rate", type=parse_rate, help="of the seed's, default as the rest")
+    parser.add_argument("--slow", default=0, type=int, help="so many more hosts, a tenth as fast")
+    parser.add_argument("--kill-seed", action="store_true", help="in the middle")
     parser.add_argument("--rounds", default=2, type=int)
     parser.add_argument("--json", type=Path, help="write the rounds here, too")
     options = parser.parse_args()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pantala.model.numbers import MAX_NUMBERS, Numbers
+from pantala.errors import InvalidRequest
+from pantala.model.numbers import MAX_NUMBERS, Numbers, bits_of, bits_of_numbers, runs_of
 
 
 @given(st.lists(st.integers(-3, 300)), st.lists(st.integers(-3, 300)))
@@ -38,3 +43,24 @@ def test_discarding_while_going_through_it() -> None:
         found.discard(3)
     assert seen == [1, 2, 5, 8]
     assert not found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_and_bits(seed: int) -> None:
+    """Each is the other's inverse, and the pieces are those that are set."""
+    rng = random.Random(seed)
+    numbers = {rng.randrange(400) for _ in range(rng.randrange(300))}
+    pieces = bits_of_numbers(numbers)
+    runs = list(runs_of(pieces))
+    assert bits_of(runs) == pieces
+    assert {n for first, count in runs for n in range(first, first + count)} == numbers
+    assert all(one[0] + one[1] < other[0] for one, other in itertools.pairwise(runs))
+
+
+@pytest.mark.parametrize(
+    "run", [(0, 0), (0, MAX_NUMBERS + 1), (MAX_NUMBERS, 1), (1 << 31, 1), (5, 1 << 31)]
+)
+def test_runs_beyond_all_numbers(run: tuple[int, int]) -> None:
+    """A stranger's: refused before anything is reserved for them."""
+    with pytest.raises(InvalidRequest, match="at most"):
+        bits_of([(0, 1), run])

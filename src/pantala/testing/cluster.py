@@ -253,10 +253,10 @@ class Cluster:
         self._downloads[process] = out, err
         return process
 
-    def finish(self, process: Process, path: Path) -> Got:
-        """Wait for the end of a command."""
+    def finish(self, process: Process, path: Path, *, patience: float = PATIENCE * 2) -> Got:
+        """Wait for the end of a command, *patience* seconds at most."""
         try:
-            code = process.wait(PATIENCE * 2)
+            code = process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -12,7 +12,7 @@ from pantala.core.shares import Shares
 from pantala.daemon.node import Node
 from pantala.daemon.sharing.exchange import Child
 from pantala.daemon.sharing.uploads import NodeUploads
-from pantala.errors import Busy, InvalidRequest, TaskDeleted, TimedOut
+from pantala.errors import Busy, DragonflyError, InvalidRequest, TaskDeleted, TimedOut
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import bits_of, runs_of
 from pantala.pb import exchange_pb2
@@ -100,28 +100,26 @@ class ExchangeService:
         self, child: Child, requests: AsyncIterator[Any]
     ) -> AsyncGenerator[int, None]:
         """What is offered to a child, which is listened to meanwhile."""
-        wrong: list[BaseException] = []
-        ears = Tasks(wrong.append)
+        ears = Tasks()
         ears.start(_listen(child, requests), "a child's words")
         try:
             while (offers := await child.offers(_ALIVE)) is not None:
-                if wrong:
-                    raise wrong[0]
                 yield offers
-            if wrong:
-                raise wrong[0]
         finally:
             await ears.cancel()
 
 
 async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
     """Take what a child tells, to its end or ours."""
+    error: DragonflyError | None = None
     try:
         async for request in requests:
             room = request.room if request.HasField("room") else None
             child.hear(lacks=_bits(request.lacks), has=_bits(request.has), room=room)
+    except DragonflyError as found:
+        error = found
     finally:
-        child.end()
+        child.end(error)
 
 
 def _bits(runs: Any) -> int:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from pantala.background import Tasks
 from pantala.core.giving import LAPSE, Giving, Grant
 from pantala.core.window import Window
+from pantala.errors import DragonflyError
 from pantala.model.numbers import bits_of_numbers
 from pantala.storage.holding import Holding
 
@@ -48,15 +49,16 @@ class Child:
         self._offers = 0
         self._news = asyncio.Event()
         self._over = False
+        self._error: DragonflyError | None = None
 
     def offer(self, number: int) -> None:
         """It may ask for this piece."""
         self._offers |= 1 << number
         self._news.set()
 
-    def end(self) -> None:
-        """It will be offered nothing more."""
-        self._over = True
+    def end(self, error: DragonflyError | None = None) -> None:
+        """It will be offered nothing more; it has said what is an *error*."""
+        self._over, self._error = True, error or self._error
         self._news.set()
 
     def hear(self, *, lacks: int, has: int, room: int | None) -> None:
@@ -68,6 +70,9 @@ class Child:
 
         Args:
             limit: Seconds after which there are none to offer.
+
+        Raises:
+            DragonflyError: What it was ended with.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
@@ -75,6 +80,8 @@ class Child:
         if self._offers and not self._over:
             plenty = self._task.giving.ahead_of(self._name) - self._offers.bit_count() >= _PLENTY
             await asyncio.sleep(_LONG_PAUSE if plenty else _PAUSE)  # for others that come by then
+        if self._error is not None:
+            raise self._error
         offers, self._offers = self._offers, 0
         if not self._over:
             self._news.clear()

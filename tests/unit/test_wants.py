@@ -1,0 +1,36 @@
+"""daemon/downloading/wants: what one parent is told of what is wanted here."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pantala.daemon.downloading.wants import Wants
+from pantala.model.exchange import Wish
+
+
+async def test_what_changes_within_a_moment_is_one_message() -> None:
+    """The last word on a piece counts."""
+    wants = Wants(0b1111, 4)
+    assert wants.first == Wish(0b1111, 0, 4)
+    wants.has(0)
+    wants.has(1)
+    wants.lacks(1)
+    wants.lacks(2)
+    wants.has(2)
+    wants.has_room(1)
+    assert await wants.next() == Wish(0b0010, 0b0101, 1)
+
+
+@pytest.mark.parametrize(("told", "now", "is_news"), [(0, 2, True), (1, 2, False), (2, 0, False)])
+async def test_room(told: int, now: int, *, is_news: bool) -> None:
+    """That there is some again is worth a message; a parent that thinks so may think so."""
+    wants = Wants(0b1, told)
+    wants.has_room(now)
+    waiting = asyncio.ensure_future(wants.next())
+    done, _ = await asyncio.wait((waiting,), timeout=0.3)
+    assert bool(done) is is_news
+    if is_news:
+        assert waiting.result() == Wish(0, 0, now)
+    waiting.cancel()
