@@ -124,6 +124,7 @@ def test_parents_of_two_versions(cluster: Cluster, origin: Origin) -> None:
     url = origin.url("/f")
     identity = task_id(cluster.kind, url)
     until(lambda: _holders(cluster, identity) == 2, "both announced")
+    until(lambda: child.log.count('"event": "announced"') == 2, "the child has its scheduler back")
     origin.pause()
     assert cluster.get(child, url).bytes() in (CONTENT.read(), changed.read())
 
