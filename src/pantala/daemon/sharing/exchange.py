@@ -124,6 +124,8 @@ class _Task:
         self.giving.lacks(name, lacks)
         if room is not None:
             self.giving.has_room(name, room)
+        if not self.holding.coming:
+            self._end_who_is_through(0)
         self._exchange.turn()
 
     def grant(self, now: float) -> None:
@@ -153,7 +155,10 @@ class _Task:
 
     def _look_again(self) -> None:
         self.giving.here = bits_of_numbers(self.holding.pieces)
-        coming = 0 if self.holding.gone else bits_of_numbers(self.holding.coming)
+        self._end_who_is_through(bits_of_numbers(self.holding.coming))
+
+    def _end_who_is_through(self, coming: int) -> None:
+        """Those go of whom nothing is to be expected any more, nor of us."""
         for name, child in self.children.items():
             if self.holding.gone or self.giving.is_through_with(name, coming):
                 child.end()
