@@ -12,6 +12,7 @@ comes out.
 - :mod:`.network`: flows over links, each at its fair share
 - :mod:`.host`: a host, and what it holds
 - :mod:`.uploads`: what a host offers, and to whom
+- :mod:`.exchange`: likewise, one that exchanges
 - :mod:`.flight`: a download
 - :mod:`.following`: what a parent tells it
 - :mod:`.scheduler`: the scheduler

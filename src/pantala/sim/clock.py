@@ -28,6 +28,11 @@ class Clock:
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def next(self) -> str:
+        """The name of what happens next, for messages."""
+        return self._heap[0][2].__qualname__ if self._heap else "nothing"
+
     def at(self, time: float, call: Callable[..., None], *arguments: Any) -> None:
         """Have *call* made at *time*, which is not before now."""
         self._put += 1

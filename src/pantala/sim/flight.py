@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pantala.core import transfer as t
 from pantala.core.pace import Fetching, Pace
@@ -18,7 +18,7 @@ from pantala.model import announce
 from pantala.model.announce import Answer, Registration
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
 
-from .following import Following
+from .following import Following, Wishes
 from .host import Holding, Host, Task
 from .network import Flow
 
@@ -34,6 +34,7 @@ class Job:
     Attributes:
         giver: Whose upload it is; None: the origin's.
         flow: Its bytes; None before they begin, and after the giver has died.
+        sending: What the giver's upload side knows it by.
         begun: When it was asked for.
         received: Bytes that were here when the giver died; None: none were asked for yet.
     """
@@ -44,6 +45,7 @@ class Job:
     giver: Holding | None
     begun: float
     flow: Flow | None = None
+    sending: Any = None
     received: int | None = None
     over: bool = False
 
@@ -90,11 +92,11 @@ class Flight:
         self.failed = ""
         self.jobs: dict[tuple[int, bool], Job] = {}
         self.follows: dict[str, Following] = {}
+        self.wishes = Wishes(swarm.clock)
         #: The stream to the scheduler, while it is open.
         self.stream: Stream | None = None
-        #: Reports told, answers heard.
+        #: Reports to the scheduler.
         self.told = 0
-        self.heard = 0
         self.for_others = for_others
         self.then = then
         self.was_heard = False
@@ -102,6 +104,8 @@ class Flight:
         self._handling = False
         self._listening: dict[str, Host] = {}
         self._saw_something = False
+        #: What parents were told last of how much would be fetched at once.
+        self._room = 0
 
     # -- from begin to end -----------------------------------------------------------------------
 
@@ -177,11 +181,20 @@ class Flight:
         if self._handling:
             return
         self._handling = True
-        handle = self.transfer.handle
+        handle, clock = self.transfer.handle, self.swarm.clock
         try:
             while self._events and not self.over:
-                for command in handle(self._events.popleft()):
+                event = self._events.popleft()
+                if isinstance(event, t.Lost):
+                    for following in self.follows.values():
+                        following.lacks(event.number)
+                for command in handle(event, clock.now):
                     self._carry_out(command)
+            room = self.transfer.room
+            if room != self._room:
+                self._room = room
+                for following in self.follows.values():
+                    following.has_room(room)
         finally:
             self._handling = False
 
@@ -216,6 +229,8 @@ class Flight:
         wanted = 0
         for number in self.transfer.wanted:
             wanted |= 1 << number
+        for number, _ in self.jobs:
+            wanted &= ~(1 << number)
         following = Following(self, parent, self.swarm.givers[parent], wanted)
         self.follows[parent] = following
         self.swarm.clock.after(following.delay, following.begin)
@@ -229,6 +244,9 @@ class Flight:
 
     def _fetch(self, what: t.Fetch) -> None:
         swarm = self.swarm
+        for name, following in self.follows.items():
+            if name != what.parent:
+                following.has(what.number)
         giver = None if what.parent is None else swarm.givers[what.parent]
         job = Job(what.number, what.parent, what.second, giver, swarm.clock.now)
         self.jobs[what.number, what.second] = job
@@ -243,7 +261,7 @@ class Flight:
             self._broken(job)
             return
         if job.giver is not None:
-            job.giver.uploads.sends()
+            job.sending = job.giver.uploads.asked(job.number)
         links = self.swarm.route(job.giver.host if job.giver else None, self.host)
         length = self.holding.task.length(job.number)
         job.flow = self.swarm.network.start(links, length, self._arrived, job)
@@ -291,7 +309,7 @@ class Flight:
         self.swarm.network.cancel(flow)
         job.flow = None
         if job.giver is not None:
-            job.giver.uploads.sent()
+            job.giver.uploads.sent(job.sending, arrived=flow.arrived)
             del self.swarm.sending[job.giver.host][job]
 
     def giver_died(self, job: Job) -> None:
@@ -316,7 +334,6 @@ class Flight:
 
     def on_answer(self, answer: Answer) -> None:
         """The scheduler has said what to do."""
-        self.heard += 1
         if self.over:
             return
         match answer:
@@ -324,7 +341,8 @@ class Flight:
                 names = [c.peer_id for c in candidates]
                 self.swarm.log(self.host.name, "is given", *(c.host.id for c in candidates))
                 self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
-                if len(self.transfer.parents) >= 2 and self.transfer.has_backlog:
+                plain = not self.swarm.settings.exchange
+                if plain and len(self.transfer.parents) >= 2 and self.transfer.has_backlog:
                     for name in (*self.transfer.parents, *names):
                         self._listen_to(name)
             case announce.NeedBackToSource():
@@ -368,10 +386,16 @@ class Flight:
             return
         swarm, now = self.swarm, self.swarm.clock.now
         swarm.clock.after(swarm.settings.look, self._look)
-        look = self.pace.look(now, self._fetches(now), self.transfer.waits_for())
-        for name in self.pace.silent(now):
-            self._listen_to(name)
-        something = bool(look.left or look.quiet)
+        exchange = swarm.settings.exchange
+        for name, following in self.follows.items():
+            if exchange and following.giver.host.alive:  # it says so once a second
+                self.pace.host_heard(name, now)
+        fetches = self._fetches(now)
+        look = self.pace.look(now, fetches, self.transfer.waits_for())
+        if not exchange:
+            for name in self.pace.silent(now):
+                self._listen_to(name)
+        something = bool(look.left or look.quiet) or not fetches
         if something or self._saw_something:
             self._saw_something = something
             self.on(look)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from pantala import BUILD_VERSION
 from pantala.model.announce import HostFacts
 
+from .exchange import Exchange, Exchanging
 from .network import Link
-from .uploads import Uploads
+from .uploads import Plain, Uploads
 
 if TYPE_CHECKING:
     from .flight import Flight
@@ -66,8 +67,12 @@ class Holding:
     task: Task
     pieces: int = 0
     bytes: int = 0
-    uploads: Uploads = field(default_factory=Uploads)
+    uploads: Uploads = field(default_factory=Plain)
     flight: Flight | None = None
+
+    def __post_init__(self) -> None:
+        if self.host.exchange is not None:
+            self.uploads = Exchanging(self.host.exchange, self)
 
     @property
     def is_whole(self) -> bool:
@@ -90,12 +95,13 @@ class Host:
         alive: Its daemon runs.
         silent: It does not, and nobody was told: its machine has lost its power.
         holdings: By task.
+        exchange: Who is given what; None: whoever asks.
         listeners: Flights that hear what it can still give, and the peer that they mean.
     """
 
     __slots__ = (
-        *("alive", "died", "down", "facts", "holdings", "idc", "listeners"),
-        *("name", "silent", "telling", "up"),
+        *("alive", "died", "down", "exchange", "facts", "holdings", "idc"),
+        *("listeners", "name", "silent", "telling", "up"),
     )
 
     def __init__(
@@ -108,6 +114,7 @@ class Host:
         self.alive = True
         self.silent = False
         self.died: float | None = None
+        self.exchange: Exchange | None = None
         self.holdings: dict[Task, Holding] = {}
         self.listeners: dict[tuple[Flight, str], None] = {}
         #: It tells its listeners once a second.

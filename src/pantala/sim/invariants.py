@@ -1,11 +1,15 @@
 """What must hold at any time, whatever happens to a swarm.
 
-slots     no host sends more pieces at once than it has slots, or has more children than it may;
-          no download fetches more at once than it may
-waiting   nobody waits for nobody: a download fetches something, or the scheduler has the word,
-          or a chain of followed parents leads to one that does, or that has all there is
-whole     who has finished has every byte
-messages  a download says a bounded number of things, and hears so
+    slots     no host sends more pieces at once than it has slots, or has more children than it may;
+              no download fetches more at once than it may
+    waiting   nobody waits for nobody: a download fetches something, or the scheduler has the word,
+              or a chain of those it follows leads to one that does, or that has what it lacks; or
+              it waits for no longer than a transfer waits before it asks again
+    whole     who has finished has every byte
+    messages  a download says a bounded number of things, and hears so
+    time      it goes on: nobody does something again and again without waiting
+
+All of it is looked at now and then during a run, and at its end.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Iterable
 
 from pantala.core.transfer import MAX_TWICE, Phase
 
+from .exchange import MOST
 from .flight import Flight
 from .host import Holding
 from .swarm import Swarm
@@ -31,13 +36,12 @@ def check(swarm: Swarm) -> None:
     flights = [flight for flight in swarm.flights if not flight.over]
     check_slots(swarm, flights)
     check_waiting(swarm, flights)
-    check_messages(flights)
+    check_messages(swarm, flights)
 
 
 def check_end(swarm: Swarm) -> None:
     """Raises Broken: something does not hold, or somebody has not finished who should have."""
     check(swarm)
-    check_messages(swarm.flights)
     check_whole(swarm.flights)
     left = [flight for flight in swarm.flights if _should_finish(flight)]
     if left:
@@ -57,24 +61,29 @@ def check_slots(swarm: Swarm, flights: Iterable[Flight]) -> None:
         # As many again where some are stuck, and those that are asked for twice.
         if fetches > 2 * transfer.max_in_flight + MAX_TWICE:
             raise Broken(f"{_name(flight)}: {fetches} fetches at once")
-        uploads = flight.holding.uploads
-        if uploads.slots is not None and uploads.most > uploads.slots:
-            raise Broken(f"{_name(flight)}: {uploads.most} uploads at once, of {uploads.slots}")
-    for host in swarm.scheduler.world.hosts.values():
-        if host.uploads > host.upload_limit:
-            raise Broken(f"{host.id} has {host.uploads} children, of {host.upload_limit}")
+    for host in (*swarm.seeds, *swarm.hosts):
+        if host.exchange is not None and len(host.exchange.slots) > 2 * MOST:
+            raise Broken(f"{host.name} sends {len(host.exchange.slots)} pieces at once")
+    for known in swarm.scheduler.world.hosts.values():
+        if known.uploads > known.upload_limit:
+            raise Broken(f"{known.id} has {known.uploads} children, of {known.upload_limit}")
 
 
 def check_waiting(swarm: Swarm, flights: list[Flight]) -> None:
     """Raises Broken: somebody waits for nobody."""
     hungry = {flight for flight in flights if not flight.jobs and not _has_word(flight)}
-    if not hungry:
-        return
     fed: dict[Holding, bool] = {}
     for flight in hungry:
-        if not _is_fed(swarm, flight, hungry, fed):
+        if not _is_patient(swarm, flight) and not _is_fed(swarm, flight, hungry, fed):
             parents = ", ".join(each.giver.host.name for each in flight.follows.values())
             raise Broken(f"{_name(flight)} waits for nobody; it follows {parents or 'no one'}")
+
+
+def _is_patient(swarm: Swarm, flight: Flight) -> bool:
+    """Whether it waits for a while for those it follows, whoever they are, and asks then."""
+    transfer = flight.transfer
+    since = max(transfer.got_on_at, transfer.asked_at)
+    return swarm.clock.now - since < transfer.patience + swarm.settings.look + 1e-6
 
 
 def _is_fed(swarm: Swarm, flight: Flight, hungry: set[Flight], fed: dict[Holding, bool]) -> bool:
@@ -114,20 +123,28 @@ def _has_word(flight: Flight) -> bool:
     return asking and flight.stream is not None and flight.stream.asked
 
 
-def check_messages(flights: Iterable[Flight]) -> None:
+def check_messages(swarm: Swarm, flights: Iterable[Flight]) -> None:
     """Raises Broken: a download has said, or heard, more than is reasonable."""
     for flight in flights:
-        transfer, pieces = flight.transfer, flight.holding.task.pieces
-        if flight.heard > transfer.max_schedules + 1:
-            raise Broken(f"{_name(flight)} has had {flight.heard} answers of its scheduler")
+        transfer, stream = flight.transfer, flight.stream
+        # It asks again when nothing comes, ever less often. Of each other download it hears once
+        # as of a partner, and perhaps again after they have parted.
+        asked = transfer.max_schedules + 1 + (swarm.clock.now - flight.begun)
+        if stream is not None and stream.answered > asked:
+            raise Broken(f"{_name(flight)} has asked its scheduler {stream.answered} times")
+        if stream is not None and stream.pushed > 2 * len(swarm.flights) + 2:
+            raise Broken(f"{_name(flight)} has heard {stream.pushed} things without asking")
         # Each piece came once, or was lost, which bans a parent, of which there are few.
-        most = (
-            2 * pieces
-            + 4 * (transfer.max_schedules + 1)
-            + 4 * len(transfer.parents) * (2 * transfer.max_in_flight)
-        )
-        if flight.told > most:
-            raise Broken(f"{_name(flight)} has told {flight.told} things of {pieces} pieces")
+        lost = 2 * transfer.max_in_flight * len(transfer.parents)
+        if flight.told > 2 * flight.holding.task.pieces + 4 * (asked + lost):
+            raise Broken(f"{_name(flight)} has told its scheduler {flight.told} things")
+
+
+def check_time(swarm: Swarm, before: float) -> float:
+    """The time now. Raises Broken: it is still *before*, a great many events later."""
+    if swarm.clock.now == before:
+        raise Broken(f"time stands still; next is {swarm.clock.next}")
+    return swarm.clock.now
 
 
 def check_whole(flights: Iterable[Flight]) -> None:

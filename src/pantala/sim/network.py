@@ -86,6 +86,11 @@ class Flow:
         self.arguments = arguments
         self.over = False
 
+    @property
+    def arrived(self) -> bool:
+        """Whether all of it has come."""
+        return self.over and not self.left
+
     def received(self, now: float) -> int:
         """Bytes that have come."""
         return int(self.size - max(0.0, self.left - self.rate * (now - self.since)))

@@ -2,8 +2,8 @@
 
 Two bounds, in seconds; neither knows of headers or latencies:
 
-    fluid   max(size / the seeds' rate, size / the slowest host's rate, all that is wanted / all
-            that is sent with): what bits could do that flow through hosts as water does
+    fluid   max(all files / the seeds' rate, what a host wants / the slowest one's rate, all that
+            is wanted / all that is sent with): what bits could do that flow as water does
     rounds  (M − 1 + ⌈log2(N + 1)⌉) rounds, in each of which a link carries one of M pieces: what N
             hosts could do that give on whole pieces only
 """
@@ -43,6 +43,7 @@ class Report:
         again: Bytes that came in vain, as a share of those that were wanted.
         messages, answers, decisions: From hosts to the scheduler, back, and made by it.
         offers: From parents to children.
+        wishes: Messages of children to parents.
         events: Of the simulation.
     """
 
@@ -71,6 +72,7 @@ class Report:
     answers: int
     decisions: int
     offers: int
+    wishes: int
     events: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,6 +121,7 @@ def report(outcome: Outcome) -> Report:
         answers=scheduler.answers,
         decisions=scheduler.decisions,
         offers=sum(h.uploads.offered for h in holdings),
+        wishes=sum(flight.wishes.told for flight in swarm.flights),
         events=swarm.clock.events,
     )
 
@@ -146,7 +149,8 @@ def fluid_bound(swarm: Swarm) -> float:
     feed = feed or settings.origin_rate / 8
     slowest = min(host.facts.max_tx_bandwidth for host in swarm.hosts) / 8
     wants = settings.hosts * settings.wants * settings.size
-    return max(settings.size / feed, settings.wants * settings.size / slowest, wants / up)
+    files = len({task for host in swarm.hosts for task in host.holdings})
+    return max(files * settings.size / feed, settings.wants * settings.size / slowest, wants / up)
 
 
 def round_bound(settings: Scenario) -> float:
@@ -189,5 +193,6 @@ def lines(found: Report) -> list[str]:
         *times,
         f"  bytes      {sent} × the files; in vain {100 * found.again:.1f} %",
         f"  hosts sent {gave} × a file (least, quartiles, most)",
-        f"  scheduler  {told}; {found.offers} offers between hosts",
+        f"  scheduler  {told}",
+        f"  hosts told {found.offers} offers, {found.wishes} wishes",
     ]

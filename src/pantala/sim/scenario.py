@@ -53,6 +53,8 @@ class Scenario:
         seed_dies: When the first seed dies, in ideals; 0: never.
         scheduler_stops: When the scheduler dies, in ideals; 0: never.
         scheduler_away: Seconds until it is there again.
+        exchange: Daemons give pieces away by and by; else each offers all that it has to everybody.
+        partners: To exchange with, that the scheduler gives to each download; 0: none.
         in_flight: Pieces that a download fetches at once.
         max_schedules: Answers of the scheduler that a download acts on.
         look: Seconds between two looks at how fetches get on; 0: none.
@@ -91,6 +93,8 @@ class Scenario:
     seed_dies: float = 0.0
     scheduler_stops: float = 0.0
     scheduler_away: float = 5.0
+    exchange: bool = True
+    partners: int = 13
     in_flight: int = 8
     max_schedules: int = 5
     look: float = 0.25

@@ -6,7 +6,7 @@ done here with calls on the clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pantala.core.sched.choose import AskSeed, Parents, ToSource, Wait, decide
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a seed that could not be reached is not asked; as ``scheduler/seeds.py``.
 _REST: Final = 60.0
+#: Seconds within which what peers are to hear of partners is gathered; as ``scheduler/news.py``.
+_GATHER: Final = 0.05
 #: Seconds until the first word of a seed that lives; as ``scheduler/hosts.py``.
 _HELLO: Final = 3.0
 
@@ -51,7 +53,7 @@ class Stream:
 
     __slots__ = (
         *("_all", "_listener", "_peer", "_registration", "_tries"),
-        *("asked", "over", "waits", "world"),
+        *("answered", "asked", "over", "pushed", "waits", "world"),
     )
 
     def __init__(self, scheduler: Scheduler, listener: Listener, words: Registration) -> None:
@@ -64,6 +66,8 @@ class Stream:
         self.over = False
         #: An answer, or an end, is to come.
         self.asked = True
+        #: Answers that have arrived, and those of them that nobody had asked for.
+        self.answered = self.pushed = 0
         #: Which of its waits goes on; 0: none does.
         self.waits = 0
 
@@ -109,6 +113,7 @@ class Stream:
             return
         self.world.stream_opened(peer)
         every.streams[self] = None
+        every.by_peer[peer] = self
         if peer.state is PeerState.RECEIVED_EMPTY:
             self._answer(announce.EmptyTask())
         else:
@@ -124,14 +129,14 @@ class Stream:
         every, peer = self._all, self._peer
         if self.over or peer is None or peer.state in OVER:
             return
-        self.waits = 0
+        every.forget(self, peer.task)
         try:
             while True:
                 every.decisions += 1
                 now = every.swarm.clock.now
                 match decide(self.world, peer, now, every.swarm.rng):
-                    case Parents(parents):
-                        self._answer(announce.CandidateParents(tuple(map(candidate, parents))))
+                    case Parents(parents, partners):
+                        self._answer(candidates((*parents, *partners)))
                         return
                     case ToSource(why):
                         self._answer(announce.NeedBackToSource(why))
@@ -151,6 +156,10 @@ class Stream:
 
     def _answered(self, answer: Answer) -> None:
         if self._listener.host.alive and self._listener.stream is self:
+            if self.asked:
+                self.answered += 1
+            else:
+                self.pushed += 1
             self.asked = False
             self._listener.on_answer(answer)
 
@@ -181,6 +190,7 @@ class Stream:
             case announce.Started():
                 self.world.start(peer, now)
             case announce.SourceStarted():
+                self._all.forget(self, peer.task)
                 self.world.start_back_to_source(peer, now)
             case announce.Finished() | announce.SourceFinished():
                 self.world.finish(peer, now)
@@ -188,6 +198,13 @@ class Stream:
             case announce.Failed() | announce.SourceFailed():  # pragma: no branch  no other
                 self.world.fail(peer, now)
                 self._end()
+
+    def tell_news(self) -> None:
+        """Tell the peer of partners that it has got; what is being decided will name them, too."""
+        if not self.over and not self.waits and self._peer is not None:
+            partners = self.world.partners.take_news(self._peer)
+            if partners:
+                self._answer(candidates(partners))
 
     def fail(self, error: DragonflyError) -> None:
         """The stream ends with an error, which its listener hears."""
@@ -205,6 +222,7 @@ class Stream:
         self.over = True
         self._all.streams.pop(self, None)
         if self._peer is not None:
+            del self._all.by_peer[self._peer]
             self.world.fail(self._peer, self._all.swarm.clock.now)
             self.world.stream_closed(self._peer)
 
@@ -221,12 +239,20 @@ class Scheduler:
     def __init__(self, swarm: Swarm, limits: Limits) -> None:
         self.swarm = swarm
         self.limits = limits
-        self.world = World(limits, self._wake)
+        self.world = self._new_world()
         self.up = True
         self.streams: dict[Stream, None] = {}
+        self.by_peer: dict[Peer, Stream] = {}
+        #: Those who have news, the first one first.
+        self._due: dict[Peer, None] = {}
         self.messages = self.answers = self.decisions = 0
         self._waiting: dict[TaskKey, dict[Stream, None]] = {}
         self._waits = 0
+
+    def _new_world(self) -> World:
+        return World(
+            self.limits, self._wake, on_orphan=self._has_orphan, on_partner=self._has_partner
+        )
 
     def latency(self, host: Host) -> float:
         """Seconds to or from a host."""
@@ -254,7 +280,7 @@ class Scheduler:
     def start(self) -> None:
         """It is started anew, and knows nothing."""
         self.up = True
-        self.world = World(self.limits, self._wake)
+        self.world = self._new_world()
 
     # -- those who wait ----------------------------------------------------------------------------
 
@@ -264,11 +290,16 @@ class Scheduler:
         stream.waits = self._waits
         self._waiting.setdefault(task.key, {})[stream] = None
         now = self.swarm.clock.now
-        self.swarm.clock.at(max(now, until), self._time_is_up, stream, task, self._waits)
+        self.swarm.clock.at(max(now, until), self._time_is_up, stream, self._waits)
 
-    def _time_is_up(self, stream: Stream, task: Task, which: int) -> None:
-        if stream.waits == which:
+    def forget(self, stream: Stream, task: Task) -> None:
+        """*stream* waits no more, if it did."""
+        if stream.waits:
+            stream.waits = 0
             self._waiting.get(task.key, {}).pop(stream, None)
+
+    def _time_is_up(self, stream: Stream, which: int) -> None:
+        if stream.waits == which:
             stream.schedule()
 
     def _wake(self, task: Task) -> None:
@@ -280,7 +311,31 @@ class Scheduler:
 
     def _resume(self, streams: dict[Stream, None]) -> None:
         for stream in streams:
-            stream.schedule()
+            if stream.waits:  # else it has been told meanwhile
+                stream.schedule()
+
+    # -- those who are told more -------------------------------------------------------------------
+
+    def _has_partner(self, peer: Peer) -> None:
+        """A peer has a partner of whom it has not heard: it hears soon, of all at once."""
+        if peer not in self.by_peer:
+            return
+        if not self._due:
+            self.swarm.clock.after(_GATHER, self._tell_news)
+        self._due[peer] = None
+
+    def _tell_news(self) -> None:
+        due, self._due = self._due, {}
+        for peer in due:
+            stream = self.by_peer.get(peer)
+            if stream is not None:
+                stream.tell_news()
+
+    def _has_orphan(self, peer: Peer) -> None:
+        """A peer has lost its last parent: it may follow partners alone, and wait for nobody."""
+        stream = self.by_peer.get(peer)
+        if stream is not None and not stream.waits:
+            self.swarm.clock.after(0.0, stream.schedule)
 
     # -- seeds -------------------------------------------------------------------------------------
 
@@ -337,6 +392,8 @@ class Standing:
         self.stream = None
 
 
-def candidate(parent: Peer) -> Candidate:
-    """What a child is told of a parent."""
-    return Candidate(parent.id, parent.host.facts, parent.state.value)
+def candidates(peers: Iterable[Peer]) -> announce.CandidateParents:
+    """What a child is told of those that it shall follow."""
+    return announce.CandidateParents(
+        tuple(Candidate(peer.id, peer.host.facts, peer.state.value) for peer in peers)
+    )

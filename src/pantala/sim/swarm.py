@@ -14,6 +14,7 @@ from pantala.core.sched.world import World
 from pantala.model.announce import SourceFinished, SourceStarted, free_bandwidth
 
 from .clock import Clock
+from .exchange import Exchange
 from .flight import Flight, Job
 from .host import Holding, Host, Task
 from .network import Flow, Link, Network
@@ -73,7 +74,7 @@ class Swarm:
         self._origin = Link("origin", self._content(scenario.origin_rate))
         self._lines: dict[tuple[int, int], Link] = {}
         self._asked: dict[Flight, list[Call]] = {}
-        self.scheduler = Scheduler(self, Limits())
+        self.scheduler = Scheduler(self, Limits(partners=scenario.partners))
 
     # -- what it is made of ------------------------------------------------------------------------
 
@@ -87,6 +88,8 @@ class Swarm:
             rate=rate,
             is_seed=is_seed,
         )
+        if self.settings.exchange:
+            host.exchange = Exchange(self)
         (self.seeds if is_seed else self.hosts).append(host)
         self.by_name[name] = host
         self.scheduler.announce(host)
