@@ -113,6 +113,17 @@ def test_a_grant_that_is_not_asked_for() -> None:
     assert not found.is_through_with(first, 0) or not found.is_through_with(second, 0)
 
 
+def test_a_grant_lapses_when_the_others_have_left() -> None:
+    """A child alone needs no place, and there are other tasks; what it was offered it may have."""
+    found = giving("a", "b", places=1)
+    ((child, number),) = found.grant(0.0)
+    found.leave("b" if child == "a" else "a", 0.0)
+    found.grant(LAPSE)
+    assert len(found.slots) == 0
+    assert found.asked(number) is None
+    assert not found.is_through_with(child, 0)
+
+
 def test_a_child_that_wants_a_piece_again() -> None:
     """It is offered it once more."""
     found = giving("a", "b", lacks=0b1, here=0b1, places=2)

@@ -177,9 +177,9 @@ class Giving:
 
     def grant(self, now: float) -> list[tuple[str, int]]:
         """Offers to make now: child and piece."""
+        self._lapse(now)
         if len(self._children) == 1:
             return self._offer_ahead()
-        self._lapse(now)
         offers: list[tuple[str, int]] = []
         while self.slots.has_place(now):
             found = self._rarest(now)
@@ -294,10 +294,13 @@ class Giving:
         """One child more lacks these."""
         planes = self._lacked_by
         for count in range(len(planes) - 2, 0, -1):
+            if not pieces:  # mostly there is one, and soon found
+                return
             moved = planes[count] & pieces
-            planes[count] ^= moved
-            planes[count + 1] |= moved
-            pieces ^= moved
+            if moved:
+                planes[count] ^= moved
+                planes[count + 1] |= moved
+                pieces ^= moved
         if pieces:
             planes[1] |= pieces
 
@@ -305,8 +308,11 @@ class Giving:
         """One child fewer lacks these."""
         planes = self._lacked_by
         for count in range(1, len(planes)):
+            if not pieces:
+                return
             moved = planes[count] & pieces
-            planes[count] ^= moved
-            if count > 1:
-                planes[count - 1] |= moved
-            pieces ^= moved
+            if moved:
+                planes[count] ^= moved
+                if count > 1:
+                    planes[count - 1] |= moved
+                pieces ^= moved
