@@ -42,6 +42,7 @@ SCHEDULER = [
     "sweep of peers",
     "sweep of tasks",
     "tell health",
+    "tell of partners",
 ]
 
 

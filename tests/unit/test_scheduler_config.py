@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,7 @@ def test_defaults() -> None:
     config = load(None)
     assert (config.server.listen_ip, config.server.port) == ("0.0.0.0", 8002)
     assert config.server.request_rate_limit == 4000
-    assert config.limits() == replace(Limits(), partners=0)  # until daemons follow those pushed
+    assert config.limits() == Limits()
     assert config.scheduler.gc.peer_gc_interval == 10
     assert config.seed_peer.task_download_timeout == 36000
     assert (config.metrics.enable, config.metrics.addr) == (False, ":8000")

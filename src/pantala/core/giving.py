@@ -240,7 +240,7 @@ class Giving:
         """A piece that the most children lack, and one of them: who has least to do here."""
         here = self._to_give(now)
         everybody = [
-            (c.busy, c.lapsed, -c.room, self.rng.random(), name)
+            (-c.room, c.busy, c.lapsed, self.rng.random(), name)
             for name, c in self._children.items()
             if c.room > 0
         ]

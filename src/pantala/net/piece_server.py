@@ -35,7 +35,7 @@ from pantala.wire.vortex import TO_SERVER, Close, ErrorFrame, FrameDecoder, Piec
 from pantala.wire.vortex import PieceRequest as Request
 
 from .sending import MOMENT, Cut, Part, Patience, Sending
-from .sockets import hang_up, tune
+from .sockets import hang_up, send_late, tune
 from .turns import Turns
 
 logger = structlog.get_logger(__name__)
@@ -214,6 +214,7 @@ class PieceServer:
         try:
             sock.settimeout(0)
             tune(sock)
+            send_late(sock)
             limit = self._request_limit
             while (request := await self._read_request(sock, limit)) is not None:
                 self._places.works(sock)

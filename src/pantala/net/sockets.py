@@ -20,6 +20,9 @@ _TIMEVAL = struct.Struct("@ll")
 #: a thread from others.
 MIN_RATE: Final = 64 * 1024
 
+#: Bytes that the kernel takes at most of what it cannot send yet.
+_NOT_SENT: Final = 256 << 10
+
 #: As Dragonfly's client sets them: a dead peer shows after 5 + 3 × 3 seconds.
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3))
 
@@ -43,6 +46,16 @@ def tune(sock: socket.socket) -> None:
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):  # not everywhere
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def send_late(sock: socket.socket) -> None:
+    """Let the kernel take little more than it can send at once.
+
+    It would take megabytes for a slow link. What sends would then be through with a piece long
+    before the child has it, and begin the next too early.
+    """
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not everywhere
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT)
 
 
 def hang_up(sock: socket.socket) -> None:

@@ -20,6 +20,7 @@ Priorities are Dragonfly's: 0, 4, 5, 6 all steps; 3 without 4; 2 only 2 and 3; 1
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -43,6 +44,9 @@ _FEW_SOURCES: Final = 200
 #: Of each of these sources so many children are looked at, those that came last: they have the
 #: fewest children of their own, and places for ten thousand.
 _YOUNG_CHILDREN: Final = 50
+
+#: So many of those at the origin are looked at.
+_SOURCES: Final = 2
 
 #: Seconds after which a peer looks again whether a busy parent has become free.
 _LOOK_AGAIN: Final = 0.5
@@ -155,21 +159,44 @@ def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | No
 
 def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[Peer]:
     """A sample of the parents that fit, one of a host, best first."""
-    sample: dict[Host, Peer] = {}
+    sources = _sources(limits, peer, below)
+    sample = dict(sources)
     for parent in _possible(peer.task, below).shuffled(chance):
         if _fits(parent, peer, below) and parent.host.is_free:
             sample.setdefault(parent.host, parent)
-            if len(sample) == limits.sample:
+            if len(sample) >= limits.sample:
                 break
     return sorted(
         sample.values(),
         key=lambda parent: (
             parent.covers(peer),
             not parent.costs.last_stands_out(),
+            parent.state is PeerState.BACK_TO_SOURCE and parent.host in sources,
             evaluate(parent, peer),
         ),
         reverse=True,
     )
+
+
+def _sources(limits: Limits, peer: Peer, below: _Below) -> dict[Host, Peer]:
+    """Those at the origin that have room for one more of ours.
+
+    It is to have pieces of them before it has them of others.
+
+    A daemon of ours gives each piece to one of its children, who gives it to the others: so the
+    more of them it has, the better that which it alone has is spread, up to the number that a peer
+    exchanges with. Others take all of everybody, and are better off with somebody else.
+    """
+    if not limits.partners or not peer.host.facts.is_ours:
+        return {}
+    most = 2 * (limits.candidates + limits.partners)
+    found: dict[Host, Peer] = {}
+    for source_id in itertools.islice(peer.task.at_origin, _SOURCES):
+        source = peer.task.peers[source_id]
+        fits = source.host.facts.is_ours and source.host.is_free and len(source.children) < most
+        if fits and source in peer.task.holders and _fits(source, peer, below):
+            found[source.host] = source
+    return found
 
 
 def _fits(parent: Peer, child: Peer, below: _Below) -> bool:

@@ -22,8 +22,11 @@ from pantala.errors import DragonflyError
 from pantala.model.numbers import bits_of_numbers
 from pantala.storage.holding import Holding
 
-#: Pieces that are sent at once to all children that exchange, by no means more.
+#: Pieces that are sent at once to all children that exchange: never more, and hardly fewer. With
+#: two, the link was idle whenever one of them was held up by its child's: eight hosts took an
+#: eighth longer (ADR 26).
 MOST: Final = 64
+LEAST: Final = 3
 
 #: Seconds between two words to a child: what is offered meanwhile is one message. Longer for a
 #: child that has so many offers left.
@@ -182,7 +185,7 @@ class Exchange:
     def __init__(self, tasks: Tasks, rng: random.Random) -> None:
         self.tasks = tasks
         self.rng = rng
-        self.slots = Window(MOST)
+        self.slots = Window(MOST, LEAST)
         #: Those that have children, the next to give something first.
         self._by_holding: OrderedDict[Holding, _Task] = OrderedDict()
         self._count = 0
