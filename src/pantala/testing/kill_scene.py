@@ -25,6 +25,9 @@ from pantala.wire.vortex import PieceRequest, Tag
 from .cluster import PATIENCE, Cluster, Node
 from .content import Pattern
 
+#: Seconds that a sleep may be too long. Programs that ask a daemon wait for five.
+_LATE: Final = 2.0
+
 _LIMITS: Final = TimeLimits(request=PATIENCE, stall=PATIENCE, piece=PATIENCE)
 
 
@@ -70,6 +73,15 @@ class Scene:
         """The dice have decided something, or it has been done."""
         with self._lock:
             self._history.append(f"{self._now()}  {line}")
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time go by. It is told if the machine had no turn for us for longer."""
+        began = time.monotonic()
+        time.sleep(seconds)
+        late = time.monotonic() - began - seconds
+        if late > _LATE:
+            self.note(f"this machine has held us up for {late:.1f} s")
+            self.done["rounds that the machine held up"] += 1
 
     def complain(self, line: str) -> None:
         """Something did not hold."""

@@ -150,7 +150,7 @@ class Kills:
         kills_scheduler = scene.random.random() < _SCHEDULER
         kills_daemon = not kills_scheduler or scene.random.random() < 0.5
         scene.note(f"dice: after {span:.3f} s {kills_daemon=}, {kills_scheduler=}")
-        time.sleep(span)  # the moment is what the dice decide
+        scene.sleep(span)  # the moment is what the dice decide
         scene.killed.set()
         if kills_daemon:
             self._kill(scene.nodes[VICTIM], "kills of a daemon")
