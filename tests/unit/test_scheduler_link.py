@@ -48,8 +48,9 @@ from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2, scheduler_pb2
 from pantala.ports import KnownTask
-from pantala.rpc import scheduler_link
-from pantala.rpc.scheduler_link import EPOCH_KEY, SECRET_KEY, Schedulers
+from pantala.rpc import scheduler
+from pantala.rpc.scheduler import EPOCH_KEY, SECRET_KEY
+from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.service import add_service
 
 TASK = "a" * 64
@@ -253,7 +254,7 @@ async def test_a_scheduler_with_too_much_to_do(
     schedulers: Schedulers, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is there all the same."""
-    monkeypatch.setattr(scheduler_link, "_UNARY_LIMIT", 0.5)
+    monkeypatch.setattr(scheduler, "UNARY_LIMIT", 0.5)
     script.error = Busy("as it was told to")
     with pytest.raises(Busy):
         await announce(schedulers)

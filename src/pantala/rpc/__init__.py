@@ -13,6 +13,7 @@
 - :mod:`.announce_stream`: a daemon's end of the announce stream of one download
 - :mod:`.describing`: a daemon's end of the stream by which it asks what a task is
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks
+- :mod:`.scheduler`: one scheduler, and the connection to it
 - :mod:`.scheduler_link`: the schedulers of a daemon
 - :mod:`.parent_link`: what a child asks of parents
 """

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import grpc.aio
 
 from pantala.core.sched.entities import Caller
-from pantala.rpc.scheduler_link import SECRET_KEY
+from pantala.rpc.scheduler import SECRET_KEY
 
 #: Callers on a unix socket are on this machine.
 _HERE: Final = "local"

@@ -20,7 +20,7 @@ from pantala.model.announce import Answer, Registration, Report
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.dialects import DIALECTS
-from pantala.rpc.scheduler_link import SECRET_KEY
+from pantala.rpc.scheduler import SECRET_KEY
 from pantala.rpc.transport import channel_options
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load

@@ -24,7 +24,7 @@ from google.protobuf.empty_pb2 import Empty
 from pantala import BUILD_VERSION
 from pantala.background import Loops
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2, scheduler_pb2, scheduler_pb2_grpc
-from pantala.rpc.scheduler_link import SECRET_KEY
+from pantala.rpc.scheduler import SECRET_KEY
 from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.transport import bind, channel_options

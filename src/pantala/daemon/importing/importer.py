@@ -37,7 +37,7 @@ from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, piece_lengt
 from pantala.model.task import ImportedTask, ImportRequest, Kind, TaskRecord, Traffic
 from pantala.rpc import import_calls
 from pantala.rpc.import_calls import CopyName
-from pantala.rpc.scheduler_link import Scheduler
+from pantala.rpc.scheduler import Scheduler
 from pantala.storage.claims import Claim
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason

@@ -19,7 +19,8 @@ from pantala.core.beliefs import TaskKey
 from pantala.errors import DragonflyError, HostUnknown, NotFound
 from pantala.rpc import import_calls
 from pantala.rpc.import_calls import CopyName
-from pantala.rpc.scheduler_link import Scheduler, Schedulers
+from pantala.rpc.scheduler import Scheduler
+from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.stores import Stores
 
