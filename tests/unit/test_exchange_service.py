@@ -178,9 +178,9 @@ async def test_a_word_now_and_then(stub: Any, holding: Holding) -> None:
             "at most",
         ),
         (
-            words(lacks=[exchange_pb2.Run(first=1, count=1)] * (1 + (1 << 16))),
+            words(lacks=[exchange_pb2.Run(first=1, count=1)] * (1 << 16)),
             grpc.StatusCode.INVALID_ARGUMENT,
-            "at most",
+            "out of order",
         ),
     ],
 )
@@ -194,6 +194,19 @@ async def test_strange_first_words(
     assert found is code, details
     assert why in details
     assert holding.lease_count == 0
+
+
+async def test_pieces_that_there_are_not(stub: Any, daemon: Daemon, holding: Holding) -> None:
+    """What a child says of them is not kept, or a few children would take megabytes."""
+    every = [exchange_pb2.Run(first=0, count=MAX_NUMBERS)]
+    call = await follow(stub, words(lacks=every))
+    await call.write(exchange_pb2.FollowRequest(lacks=every))
+    bring(holding, 0)
+    assert await offers(call) == 0b1
+    (task,) = daemon.uploads.exchange._by_holding.values()
+    (child,) = task.giving._children.values()
+    assert child.lacks.bit_length() == PIECES
+    call.cancel()
 
 
 async def test_strange_words_later(stub: Any, holding: Holding) -> None:

@@ -64,3 +64,18 @@ def test_runs_beyond_all_numbers(run: tuple[int, int]) -> None:
     """A stranger's: refused before anything is reserved for them."""
     with pytest.raises(InvalidRequest, match="at most"):
         bits_of([(0, 1), run])
+
+
+@pytest.mark.parametrize("again", [(0, 1), (3, 1), (4, 9), (1, 2)])
+def test_runs_out_of_order(again: tuple[int, int]) -> None:
+    """Refused at the first: a message may have as many as there are pieces, and no more."""
+    with pytest.raises(InvalidRequest, match="out of order"):
+        bits_of([(3, 2), again])
+
+
+def test_the_most_runs_there_can_be() -> None:
+    """Every other piece."""
+    pieces = int("10" * (MAX_NUMBERS // 2), 2)
+    runs = list(runs_of(pieces))
+    assert runs == [(number, 1) for number in range(1, MAX_NUMBERS, 2)]
+    assert bits_of(runs) == pieces

@@ -5,6 +5,7 @@ Bits are those of a Python number: hundreds of such sets can be compared in micr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -52,12 +53,23 @@ class Numbers:
             self._count -= 1
 
 
+#: A set with more runs than this is spelled out, a byte for each piece. To look for one after the
+#: other in the number takes time that grows with the square: seconds for the largest there are.
+_MANY: Final = 64
+
+_RUN: Final = re.compile("1+")
+
+
 def runs_of(pieces: int) -> Iterator[tuple[int, int]]:
     """The pieces whose bits are set: of each unbroken run the first, and how many.
 
     >>> list(runs_of(0b1011))
     [(0, 2), (3, 1)]
     """
+    if pieces.bit_count() > _MANY:
+        for run in _RUN.finditer(f"{pieces:b}"[::-1]):
+            yield run.start(), run.end() - run.start()
+        return
     at = 0
     while pieces:
         gap = (pieces & -pieces).bit_length() - 1
@@ -72,14 +84,31 @@ def bits_of(runs: Iterable[tuple[int, int]]) -> int:
     """A number in which the bits of these pieces are set; see :func:`runs_of`.
 
     Raises:
-        InvalidRequest: A run is empty, or goes beyond :data:`MAX_NUMBERS`.
+        InvalidRequest: A run is empty, goes beyond :data:`MAX_NUMBERS`, or begins before the end of
+            the one before it.
     """
-    pieces = 0
+    found: list[tuple[int, int]] = []
+    end = 0
     for first, count in runs:
         if not 0 < count <= MAX_NUMBERS - first:
             raise InvalidRequest(f"no pieces: {count} from {first} on; at most {MAX_NUMBERS}")
+        if first < end:
+            raise InvalidRequest(f"runs of pieces out of order: {first} after {end - 1}")
+        end = first + count
+        found.append((first, count))
+    if len(found) > _MANY:
+        return _spelled_out(found, end)
+    pieces = 0
+    for first, count in found:
         pieces |= ((1 << count) - 1) << first
     return pieces
+
+
+def _spelled_out(runs: list[tuple[int, int]], end: int) -> int:
+    bits = bytearray(b"0") * end
+    for first, count in runs:
+        bits[end - first - count : end - first] = b"1" * count
+    return int(bits, 2)
 
 
 def bits_of_numbers(numbers: Iterable[int]) -> int:

@@ -27,7 +27,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Run(_message.Message):
-    """Pieces that follow each other."""
+    """Pieces that follow each other. The runs of a set are in order, and do not overlap."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote
@@ -30,8 +31,10 @@ _HELLO_LIMIT: Final = 10.0
 #: Seconds after which a child hears that this host lives, if there is nothing else to say.
 _ALIVE: Final = 1.0
 
-#: Runs of pieces in a message of a child.
-_MAX_RUNS: Final = 1 << 16
+#: A child's words may keep this host busy for a tenth of the time, if they take longer than so many
+#: seconds: those of a task of a hundred thousand pieces do.
+_BUSY: Final = 0.002
+_REST: Final = 9
 
 
 class ExchangeService:
@@ -44,7 +47,7 @@ class ExchangeService:
         piece_port: Where pieces are served.
     """
 
-    #: Bytes that one takes, besides a byte for eight of the pieces that there are.
+    #: Bytes that one takes, besides four sets of the pieces that there are.
     STREAM: Final = 32 << 10
 
     def __init__(
@@ -62,11 +65,11 @@ class ExchangeService:
         """See ``exchange.proto``."""
         first, lacks = await self._first(requests)
         child = address_of(context)
-        size = self.STREAM + lacks.bit_length() // 8
+        holding = self._uploads.holding(kind_of(first.type), check_task_id(first.task_id))
+        size = self.STREAM + (holding.record.piece_count or 0) // 2
         if not self._streams.fits(child, size):
             raise Busy(f"{child} follows too much here; try again when some of it is through")
         with self._streams.hold(child, size):
-            holding = self._uploads.holding(kind_of(first.type), check_task_id(first.task_id))
             version = quote(await self._uploads.version(holding), safe="")
             clock = str(self._node.stores.now())
             hello = (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
@@ -115,7 +118,11 @@ async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
     try:
         async for request in requests:
             room = request.room if request.HasField("room") else None
+            began = time.monotonic()
             child.hear(lacks=_bits(request.lacks), has=_bits(request.has), room=room)
+            took = time.monotonic() - began
+            if took > _BUSY:
+                await asyncio.sleep(_REST * took)
     except DragonflyError as found:
         error = found
     finally:
@@ -123,8 +130,6 @@ async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
 
 
 def _bits(runs: Any) -> int:
-    if len(runs) > _MAX_RUNS:
-        raise InvalidRequest(f"{len(runs)} runs of pieces in a message, at most {_MAX_RUNS}")
     return bits_of((run.first, run.count) for run in runs)
 
 

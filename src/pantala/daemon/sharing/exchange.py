@@ -98,13 +98,15 @@ class _Task:
         self.holding = holding
         self.giving = Giving(exchange.slots, exchange.rng, holding.record.piece_length or 1)
         self.children: dict[str, Child] = {}
+        #: All pieces that there can be. What children say of others is not kept.
+        self._all = (1 << (holding.record.piece_count or 0)) - 1
         self._exchange = exchange
         self._following: asyncio.Task[None] | None = None
 
     def join(self, name: str, *, lacks: int, room: int) -> Child:
         """A child has come."""
         child = self.children[name] = Child(self, name)
-        self.giving.join(name, lacks, room)
+        self.giving.join(name, lacks & self._all, room)
         if self._following is None:
             work = self.follow()
             self._following = self._exchange.tasks.start(work, f"children of {self.holding.id}")
@@ -123,8 +125,8 @@ class _Task:
         """A child tells something."""
         if name not in self.children:  # its stream has just ended
             return
-        self.giving.has(name, has, self._exchange.now())
-        self.giving.lacks(name, lacks)
+        self.giving.has(name, has & self._all, self._exchange.now())
+        self.giving.lacks(name, lacks & self._all)
         if room is not None:
             self.giving.has_room(name, room)
         if not self.holding.coming:
