@@ -217,6 +217,26 @@ def test_whatever_happens(seed: int) -> None:
         _check(found, now)
 
 
+@pytest.mark.parametrize("places", [1, 2, 4])
+def test_who_comes_again_and_again_and_never_asks(places: int) -> None:
+    """Newcomers get something, too, but those who ask get on."""
+    found, got, now, newest = giving("honest", lacks=0xFFFF, here=0xFFFF, places=places), 0, 0.0, 0
+    for turn in range(400):
+        now = turn * LAPSE / 2
+        for newest in range(5 * turn, 5 * turn + 5):
+            found.join(f"stranger {newest}", 0xFFFF, 2**32 - 1)
+        for child, number in found.grant(now):
+            if child == "honest":
+                grant = found.asked(number)
+                assert grant is not None
+                found.sent(grant, now + LAPSE / 10, arrived=True)
+                got |= 1 << number
+        for old in range(newest - 4, newest + 1):
+            if turn % 2:
+                found.leave(f"stranger {old}", now)
+    assert got == 0xFFFF
+
+
 def _tell(found: Giving, name: str, rng: random.Random, now: float) -> None:
     match rng.randrange(3):
         case 0:

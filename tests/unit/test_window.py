@@ -61,7 +61,7 @@ def test_the_first_alone() -> None:
     window = Window(8, 4)
     assert window.has_place(0.0)
     window.began("a", 0.0, LENGTH)
-    assert not window.has_place(1e6)
+    assert not window.has_place(4.0)
     window.ended("a", 1.0, arrived=True)
     assert window.limit == 4
     assert Window(8, 4, first=4).limit == 4
@@ -93,7 +93,20 @@ def test_a_slow_one_keeps_no_place() -> None:
     assert window.has_place(8.0)
     for key in ("other", "another"):
         window.began(key, 8.0, LENGTH)
-    assert not window.has_place(1e6)
+    assert not window.has_place(16.0)
+
+
+def test_those_that_may_never_end_keep_no_place() -> None:
+    """However many: a peer that has stopped must not keep anything from others."""
+    window = Window(8)
+    window.began("first", 0.0, LENGTH)
+    assert window.has_place(6.0)
+    window.began("quick", 6.0, LENGTH)
+    window.ended("quick", 7.0, arrived=True)
+    for key in range(20):
+        window.began(key, 7.0, LENGTH)
+    assert not window.has_place(7.0 + 30)  # each may have been as slow as that
+    assert window.has_place(7.0 + 40)
 
 
 @pytest.mark.parametrize("seed", range(20))

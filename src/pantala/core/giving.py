@@ -14,8 +14,9 @@ instead of all at the end.
        └── not asked for in time: lapsed. The place is free, the offer stands.
 
 Nobody waits for ever: while a place is free and some child lacks what is here, something is
-granted. A child that takes slowly keeps no place from the others. One child alone is offered
-everything at once.
+granted. A child that takes slowly keeps no place from the others, nor does who has never asked for
+what it was granted: it may come again and again by other names, so one place is always for those
+who have. One child alone is offered everything at once.
 
 Sets of pieces are numbers, of which bit *n* stands for piece *n*: a parent has to look at hundreds
 of them for each grant.
@@ -42,6 +43,9 @@ HOLD: Final = 8
 #: left, so that an offer is one of many in its message.
 AHEAD: Final = 32
 
+#: A child that has asked for nothing yet comes no sooner than one that has room for so many.
+_ROOM_OF_STRANGERS: Final = 2
+
 
 @dataclass(slots=True)
 class _Child:
@@ -57,6 +61,13 @@ class _Child:
     lapsed: int = 0
     #: So many more it would fetch at once, as far as is known.
     room: int = 1
+    #: It has asked for something that it was granted.
+    known: bool = False
+
+    def rank(self, dice: float) -> tuple[int, int, int, float]:
+        """Who has the least comes first. A stranger is not believed to have much room."""
+        room = self.room if self.known else min(self.room, _ROOM_OF_STRANGERS)
+        return self.busy, self.lapsed, -room, dice
 
 
 @dataclass(eq=False, slots=True)
@@ -157,7 +168,7 @@ class Giving:
             if grant.number == number and not grant.asked:
                 grant.asked = True
                 who = self._children[grant.child]
-                who.lapsed = 0
+                who.lapsed, who.known = 0, True
                 who.open &= ~(1 << number)
                 return grant
         for who in self._children.values():
@@ -239,17 +250,22 @@ class Giving:
     def _rarest(self, now: float) -> tuple[str, int] | None:
         """A piece that the most children lack, and one of them: who has least to do here."""
         here = self._to_give(now)
-        everybody = [
-            (-c.room, c.busy, c.lapsed, self.rng.random(), name)
-            for name, c in self._children.items()
-            if c.room > 0
-        ]
-        everybody.sort()
+        children = self._children
+        everybody = [name for name, who in children.items() if who.room > 0]
+        everybody.sort(key=lambda name: children[name].rank(self.rng.random()))
+        waiting = sum(1 for g in self._grants if not g.asked and not children[g.child].known)
+        if waiting and waiting >= self.slots.limit - 1:
+            found = self._rarest_of(here, [name for name in everybody if children[name].known])
+            if found is not None:
+                return found
+        return self._rarest_of(here, everybody)
+
+    def _rarest_of(self, here: int, names: list[str]) -> tuple[str, int] | None:
         for lacked in reversed(self._lacked_by):
             pieces = lacked & here
             if not pieces:
                 continue
-            for *_, name in everybody:
+            for name in names:
                 who = self._children[name]
                 wanted = who.lacks & pieces & ~who.offered
                 if wanted:

@@ -36,6 +36,11 @@ _MEMORY: Final = 8
 #: A transfer that takes so many times what it should keeps no place from others.
 _SLOW: Final = 3.0
 
+#: One that takes so many times that, and so many seconds at least, keeps none whatever others do:
+#: its peer has stopped, perhaps.
+_LOST: Final = 4.0
+_LOST_LEAST: Final = 5.0
+
 
 @dataclass(slots=True)
 class Window:
@@ -75,16 +80,21 @@ class Window:
     def has_place(self, now: float) -> bool:
         """Whether one more may begin.
 
-        Those that take much longer than others would keep no place, up to as many again.
+        Those that take much longer than others would keep no place, up to as many again; those
+        that may never end keep none at all.
         """
         busy, limit = len(self._under_way), self.limit
         if busy < limit:
             return True
         patience = _SLOW * limit * self._quickest
-        if busy >= 2 * limit or not patience:
-            return False
-        slow = sum(1 for at, _, length in self._under_way.values() if now - at > patience * length)
-        return busy - slow < limit
+        slow = 0
+        for at, _, length in self._under_way.values():
+            age, enough = now - at, patience * length
+            busy -= age > max(_LOST * enough, _LOST_LEAST)
+            slow += enough < age <= max(_LOST * enough, _LOST_LEAST)
+        if busy < limit:
+            return True
+        return bool(patience) and busy < 2 * limit and busy - slow < limit
 
     def seconds(self, length: int) -> float:
         """In which *length* bytes were transferred at best; 0 while that is not known."""
