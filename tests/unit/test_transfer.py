@@ -28,6 +28,7 @@ from pantala.core.transfer import (
     Phase,
     Scheduled,
     SchedulerLost,
+    Seek,
     Stored,
     ToldBackToSource,
     ToldEmpty,
@@ -124,6 +125,8 @@ class Stage:
                 assert not self.tr.parents[name].bad
             case Drop(name):
                 assert self.tr.parents[name].bad
+            case Seek(number, parent):
+                assert parent in [p for n, _, p in fetches(self.tr) if n == number]
             case FailPieces(pieces):
                 assert pieces
                 assert not pieces & self.tr.wanted.keys()
@@ -554,6 +557,7 @@ def test_what_does_not_come_is_asked_of_another_as_well() -> None:
         stage = Stage()
         fetching(stage, "p", "q", pieces=1)
         stage.play(
+            (look(0), [Seek(0, "p")]),
             (look(0), []),
             (Offered("q", 0), [Fetch(0, "q", second=True)]),
             (look(0), []),
@@ -562,6 +566,22 @@ def test_what_does_not_come_is_asked_of_another_as_well() -> None:
                 [got(0), Finished(), Finish()],
             ),
         )
+
+
+def test_others_are_told_each_time_that_a_piece_comes_no_more() -> None:
+    """Once; whoever had nothing more to offer is asked anew, but for one that is stuck, too."""
+    stage = Stage()
+    fetching(stage, "p", "q", "r", pieces=2)
+    stage.handle(Closed("q"))
+    stage.play(
+        (look(0), [Seek(0, "p"), Follow("q")]),
+        (look(0, 1), [Seek(1, "p")]),
+        (look(1), []),
+        (look(0, 1), [Seek(0, "p")]),
+        (Closed("p"), []),
+        (look(), []),
+        (look(1), [Seek(1, "p")]),
+    )
 
 
 @pytest.mark.parametrize("second", [False, True])
@@ -584,7 +604,9 @@ def test_stuck_pieces_keep_no_place_from_others() -> None:
     fetching(stage, "p", "q", pieces=4)
     stuck = sorted(stage.tr.in_flight)
     others = [n for n in range(4) if n not in stuck]
-    assert stage.handle(look(*stuck)) == []
+    assert stage.tr.room == 0
+    assert stage.handle(look(*stuck)) == [Seek(number, "p") for number in stuck]
+    assert stage.tr.room == 2
     assert stage.handle(Offered("q", others[0])) == [Fetch(others[0], "q")]
     assert stage.handle(Offered("q", others[1])) == [Fetch(others[1], "q")]
     assert stage.handle(Offered("q", stuck[0])) == [Fetch(stuck[0], "q", second=True)]
@@ -650,7 +672,7 @@ def test_the_only_parent_says_nothing() -> None:
     (first,) = stage.tr.in_flight
     other = 1 - first
     stage.play(
-        (look(first), []),
+        (look(first), [Seek(first, "p")]),
         (look(first, quiet=("p",)), [Reschedule(("p",))]),
         (look(first, quiet=("p",)), []),
         (ToldBackToSource(), [SourceStarted(), Fetch(other, None)]),
@@ -668,7 +690,7 @@ def test_a_parent_speaks_again() -> None:
     fetching(stage, "p", pieces=3)
     (first,) = stage.tr.in_flight
     stage.handle(Wanted(dict.fromkeys(range(3), True)))
-    assert stage.handle(look(first, quiet=("p",))) == [Reschedule(("p",))]
+    assert stage.handle(look(first, quiet=("p",))) == [Seek(first, "p"), Reschedule(("p",))]
     assert not stage.tr.ready
     assert stage.handle(look()) == []
     assert len(stage.tr.ready) == 2
@@ -682,7 +704,7 @@ def test_silence_is_no_reason_to_refuse() -> None:
     stage.handle(scheduled("p"))
     stage.handle(Offered("p", 0))
     stage.handle(SchedulerLost())
-    assert stage.handle(look(0, quiet=("p",))) == []
+    assert stage.handle(look(0, quiet=("p",))) == [Seek(0, "p")]
     assert stage.handle(Lost(0)) == [Drop("p"), FailPieces(frozenset({0, 1})), Finish()]
 
 
@@ -690,7 +712,7 @@ def test_silence_does_not_use_up_the_answers() -> None:
     """The last answer is kept for those who are really gone."""
     stage = Stage(max_schedules=1)
     fetching(stage, "p", pieces=1)
-    assert stage.handle(look(0, quiet=("p",))) == []
+    assert stage.handle(look(0, quiet=("p",))) == [Seek(0, "p")]
 
 
 def test_pieces_are_chosen_at_random() -> None:

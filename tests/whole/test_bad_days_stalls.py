@@ -32,13 +32,18 @@ def _given_up(child: Node) -> list[str]:
     return [str(line.get("why")) for line in child.events if line.get("event") == "piece lost"]
 
 
-def _in_vain(child: Node) -> int:
-    """Bytes that came a second time."""
-    url = f"http://127.0.0.1:{child.ports['metrics']}/metrics"
+def _metric(node: Node, name: str) -> int:
+    """What a daemon tells of itself."""
+    url = f"http://127.0.0.1:{node.ports['metrics']}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    name = "dragonfly_client_received_in_vain_bytes_total"
-    return int(float(next(line.split()[1] for line in lines if line.startswith(f"{name} "))))
+    name = f"dragonfly_client_{name} "
+    return int(float(next(line.split()[1] for line in lines if line.startswith(name))))
+
+
+def _in_vain(child: Node) -> int:
+    """Bytes that came a second time."""
+    return _metric(child, "received_in_vain_bytes_total")
 
 
 @pytest.mark.usefixtures("kind")
@@ -73,6 +78,27 @@ def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone
     assert not lost
     again = cluster.get(child, origin.url("/f"), "--digest", f"sha256:{CONTENT.digest()}")
     assert again.result["bytes_from_cache"] == CONTENT.size
+
+
+def test_one_of_those_who_exchange_stops_while_it_gives(cluster: Cluster, origin: Origin) -> None:
+    """The rest were told that its pieces come from it; now they are told that they do not."""
+    cluster.capacity = "48MiB"
+    cluster.scheduler()
+    whole = cluster.daemon("a", config={"upload": {"bandwidthLimit": "8MiB"}})
+    stopping = cluster.daemon("b", config={"upload": {"bandwidthLimit": "2MiB"}})
+    child = cluster.daemon("c")
+    origin.put("/f", CONTENT)
+    assert cluster.get(whole, origin.url("/f")).bytes() == CONTENT.read()
+    begun = [cluster.begin(node, origin.url("/f")) for node in (stopping, child)]
+    until(lambda: _metric(stopping, "concurrent_upload_piece_total"), "one gives to the other")
+    stopping.signal(signal.SIGSTOP)
+    got = cluster.finish(*begun[1])
+    lost = _given_up(child)
+    stopping.signal(signal.SIGCONT)
+    assert got.bytes() == CONTENT.read()
+    assert got.result["bytes_from_peers"] == CONTENT.size
+    assert not lost
+    assert cluster.finish(*begun[0]).bytes() == CONTENT.read()
 
 
 @pytest.mark.usefixtures("kind")

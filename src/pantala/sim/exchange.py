@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .host import Holding
     from .swarm import Swarm
 
-#: Pieces that are sent at once to all children, by no means more; as in production.
+#: Pieces that are sent at once to all children: never more, and hardly fewer; as in production.
 MOST: Final = 64
+LEAST: Final = 3
 
 #: Seconds between two words to a child, and to one that has so many offers left; as in production.
 _PAUSE: Final = 0.002
@@ -40,7 +41,7 @@ class Exchange:
 
     def __init__(self, swarm: Swarm) -> None:
         self.swarm = swarm
-        self.slots = Window(MOST)
+        self.slots = Window(MOST, LEAST)
         #: Those that have children, the next to give something first.
         self.tasks: OrderedDict[Exchanging, None] = OrderedDict()
         #: It will look at them in a moment.

@@ -209,6 +209,10 @@ class Flight:
                 host = self._listening.pop(parent, None)
                 if host is not None:
                     host.listeners.pop((self, parent), None)
+            case t.Seek(number, parent):
+                for name, following in self.follows.items():
+                    if name != parent:
+                        following.lacks(number)
             case t.FailPieces(pieces):
                 self.failed = f"nobody provides {len(pieces)} pieces"
                 self.on(t.Wanted({}))  # whoever wants it is refused, and leaves
@@ -230,7 +234,8 @@ class Flight:
         for number in self.transfer.wanted:
             wanted |= 1 << number
         for number, _ in self.jobs:
-            wanted &= ~(1 << number)
+            if number not in self.transfer.sought:
+                wanted &= ~(1 << number)
         following = Following(self, parent, self.swarm.givers[parent], wanted)
         self.follows[parent] = following
         self.swarm.clock.after(following.delay, following.begin)

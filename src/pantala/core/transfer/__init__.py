@@ -9,13 +9,14 @@ commands and comes back with events.
     Scheduled ────────►│          │──► Follow(parent): collect what it offers
     ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
     SchedulerLost ────►│          │──► a Report: one message to the scheduler
-    Offered, Closed ──►│          │──► FailPieces(pieces): nobody will ever provide them
-    Stored, Lost ─────►│          │──► Finish
-    Look ─────────────►└──────────┘
+    Offered, Closed ──►│          │──► Seek(piece): another than its parent shall offer it
+    Stored, Lost ─────►│          │──► FailPieces(pieces): nobody will ever provide them
+    Look ─────────────►└──────────┘──► Finish
 
 A piece that does not come, or late, may be fetched a second time beside the first: of another
 parent that has it, or of the origin when nothing is heard of those who do. The first that is here
-counts.
+counts. Parents that exchange offer no piece that they were told comes from elsewhere, so they are
+told when it does not.
 
 Three subjects lie upon each other, each a class that is the next one's base and knows nothing of
 it; only the last is used from outside, by its one door, ``handle``:
@@ -39,6 +40,7 @@ from .events import (
     Offered,
     Scheduled,
     SchedulerLost,
+    Seek,
     Stored,
     ToldBackToSource,
     ToldEmpty,
@@ -63,6 +65,7 @@ __all__ = [
     "Phase",
     "Scheduled",
     "SchedulerLost",
+    "Seek",
     "Stored",
     "ToldBackToSource",
     "ToldEmpty",

@@ -136,6 +136,17 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Seek:
+    """Have others offer a piece, for *parent*, of whom it is being fetched, does not bring it.
+
+    They may have been told that it comes, and need not be offered. The fetch goes on.
+    """
+
+    number: int
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
 class FailPieces:
     """Nobody will provide these pieces to those who want them; fail them."""
 
@@ -148,4 +159,4 @@ class Finish:
 
 
 #: A report is a message to the scheduler. The shell may add to it what went wrong.
-Command = Fetch | Follow | Drop | FailPieces | Finish | Report
+Command = Fetch | Follow | Drop | Seek | FailPieces | Finish | Report

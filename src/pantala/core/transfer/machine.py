@@ -225,6 +225,8 @@ class Transfer(Picker):
         self._fetch_from_parents(commands)
         if self.left:
             self._fetch_twice(commands)
+        if self.left or self.quiet or self.sought:
+            self._seek(commands)
         if self._source_is_open():
             self._fetch_from_source(commands)
         if self.wanted and self._is_stuck():

@@ -29,7 +29,7 @@ from typing import Final
 from pantala.core.pace import Look, is_slow, is_stuck
 from pantala.core.window import Window
 
-from .events import Command, Fetch
+from .events import Command, Fetch, Follow, Seek
 from .supply import Parent, Supply
 
 #: Seconds in which a parent may bring a piece that has been asked for none: worth one try.
@@ -86,6 +86,8 @@ class Picker(Supply):
     now: float = field(init=False, default=0.0)
     #: Seconds that pieces need still which do not come soon; see :class:`~pantala.core.pace.Look`.
     left: dict[int, float] = field(init=False, default_factory=dict)
+    #: Pieces that do not come, and that others were told to offer.
+    sought: set[int] = field(init=False, default_factory=set)
     #: Bytes a second of each parent's last piece, and bytes in a piece.
     rates: Mapping[str, float] = field(init=False, default_factory=dict)
     piece_length: int = field(init=False, default=1)
@@ -104,7 +106,10 @@ class Picker(Supply):
     @property
     def room(self) -> int:
         """So many more pieces would be fetched of parents now, if somebody offered them."""
-        return max(0, self.of_parents.limit - len(self.of_parents))
+        busy, limit = len(self.of_parents), self.of_parents.limit
+        if self.left:
+            busy -= min(sum(1 for n in self.left if self._is_held_up(n)), limit)
+        return max(0, limit - busy)
 
     @property
     def has_backlog(self) -> bool:
@@ -148,10 +153,35 @@ class Picker(Supply):
                 self.parents[name].doubtful = True
         self._hush(look.quiet)
 
+    def _seek(self, commands: list[Command]) -> None:
+        """Have others offer what does not come, once each time that it comes no more.
+
+        Whoever has nothing more to offer, because nothing was lacking any more, is asked anew.
+        """
+        held = [number for number, name in self.in_flight.items() if name in self.quiet]
+        stuck = {n: name for n in (*self.left, *held) if (name := self._stuck_with(n))}
+        new = [number for number in stuck if number not in self.sought]
+        self.sought = set(stuck)
+        commands += [Seek(number, stuck[number]) for number in new]
+        for name, parent in self.parents.items():
+            if new and not (parent.open or parent.bad or parent.doubtful):
+                parent.open = True
+                commands.append(Follow(name))
+
+    def _stuck_with(self, number: int) -> str | None:
+        """The parent whose fetch of a piece is stuck, if nobody else is there to fetch it of."""
+        fetches = self.in_flight if number in self.in_flight else self.second
+        name = fetches.get(number)
+        if name is None or number not in self.wanted or self._is_twice(number):
+            return None
+        if any(not self.parents[other].doubtful for other in self._have(number) if other != name):
+            return None
+        return name if name in self.quiet or self._is_stuck_at(number, name) else None
+
     # -- the next piece ------------------------------------------------------------------------
 
     def _fetch_from_parents(self, commands: list[Command]) -> None:
-        while self.ready and self._has_place() and self._parents_have_place():
+        while self.ready and self._has_place() and self.room:
             number = self._next()
             if number is None:
                 return
@@ -180,14 +210,6 @@ class Picker(Supply):
             return True
         stuck = sum(1 for n in self.left if self._is_held_up(n))
         return busy - min(stuck, self.max_in_flight) < self.max_in_flight
-
-    def _parents_have_place(self) -> bool:
-        """Whether one more piece may be fetched of parents."""
-        busy, limit = len(self.of_parents), self.of_parents.limit
-        if busy < limit:
-            return True
-        stuck = sum(1 for n in self.left if self._is_held_up(n))
-        return busy - min(stuck, limit) < limit
 
     def _is_held_up(self, number: int) -> bool:
         """Whether the only fetch of a piece is stuck."""

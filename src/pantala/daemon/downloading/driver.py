@@ -207,6 +207,10 @@ class Driver:
                 self._unfollow(parent)
                 if parent in self._unwatch:
                     self._unwatch.pop(parent)()
+            case t.Seek(number, parent):
+                task = self.holding.id
+                logger.info("piece does not come", task=task, piece=number, parent=parent)
+                self._following.tell_lacking(number, but=parent)
             case t.FailPieces() if self._following.others:
                 self._break(_left_alone())
             case t.FailPieces(pieces):

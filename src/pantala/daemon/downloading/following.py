@@ -191,11 +191,12 @@ class Following:
             if name != parent:
                 wants.has(number)
 
-    def tell_lacking(self, number: int) -> None:
-        """A fetch has failed: whoever has the piece may offer it again."""
+    def tell_lacking(self, number: int, but: str | None = None) -> None:
+        """A fetch has failed, or brings nothing: whoever has the piece may offer it, but *but*."""
         self.under_way.discard(number)
-        for wants in self._wants.values():
-            wants.lacks(number)
+        for name, wants in self._wants.items():
+            if name != but:
+                wants.lacks(number)
 
     def tell_room(self) -> None:
         """Those who exchange shall know how much would be fetched at once now."""
