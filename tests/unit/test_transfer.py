@@ -15,6 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from pantala.core.pace import Look
 from pantala.core.transfer import (
     MAX_TWICE,
+    MOST_DENIALS,
+    PATIENCE,
+    USELESS,
     Closed,
     Command,
     Drop,
@@ -409,6 +412,74 @@ def test_a_parent_that_evicted_a_piece_may_have_others() -> None:
         (Offered("p", 0), []),
         (stored(1), [got(1), Fetch(0, "p")]),
     )
+
+
+def test_a_parent_that_never_has_what_it_offers() -> None:
+    """It may be wrong some times in a row, and then is asked for nothing more."""
+    stage = Stage()
+    stage.play(
+        (wanted(0, 1), []),
+        (scheduled("p"), [Started(), Follow("p")]),
+        (Offered("p", 1), [Fetch(1, "p")]),
+    )
+    for _ in range(MOST_DENIALS):
+        stage.play(
+            (Offered("p", 0), [Fetch(0, "p")]),
+            (Lost(0, blame=False), [PieceFailed(0, "p")]),
+        )
+    stage.play((stored(1), [got(1)]))
+    for _ in range(MOST_DENIALS):
+        stage.play(
+            (Offered("p", 0), [Fetch(0, "p")]),
+            (Lost(0, blame=False), [PieceFailed(0, "p")]),
+        )
+    stage.play(
+        (Offered("p", 0), [Fetch(0, "p")]),
+        (Lost(0, blame=False), [PieceFailed(0, "p"), Drop("p"), Reschedule(("p",))]),
+        (Offered("p", 0), []),
+    )
+
+
+def test_offers_of_what_nobody_wants_are_no_progress() -> None:
+    """A parent that has nothing else to offer keeps nobody from asking others."""
+    tr = Transfer(random.Random(0))
+    now = 1.0
+    tr.handle(wanted(0), now)
+    tr.handle(scheduled("p"), now)
+    while now < 1.0 + PATIENCE:
+        assert tr.handle(Offered("p", 7), now) == []
+        now += 0.5
+    assert tr.handle(look(), now) == [Reschedule(())]
+
+
+@pytest.mark.parametrize("began", [1.0, 1e6])
+def test_those_that_only_live_are_of_no_use(began: float) -> None:
+    """The scheduler names the same ones again; it is told, in time, that they have failed."""
+    tr = Transfer(random.Random(0))
+    now, asked = began, []
+    tr.handle(wanted(0), now)
+    tr.handle(scheduled("p"), now)
+    while now < began + 2 * USELESS and ("p",) not in asked:
+        now += 0.25
+        for command in tr.handle(look(), now):
+            assert isinstance(command, Reschedule)
+            asked.append(command.parents)
+            tr.handle(scheduled("p"), now)
+    assert asked[-1] == ("p",)
+    assert len(asked) > 1
+    assert now >= began + USELESS
+    assert tr.schedules == 2
+
+
+@pytest.mark.parametrize("began", [1.0, 1e6])
+def test_alone_one_is_as_patient_from_the_beginning(began: float) -> None:
+    """Whatever the clock shows."""
+    tr = Transfer(random.Random(0))
+    tr.handle(wanted(0, source=False), began)
+    tr.handle(scheduled("p"), began)
+    tr.handle(SchedulerLost(), began)
+    assert tr.handle(look(), began + PATIENCE) == []
+    assert tr.handle(look(), began + 100) == [FailPieces(frozenset({0})), Finish()]
 
 
 def test_a_lost_piece_is_asked_of_another() -> None:

@@ -23,6 +23,18 @@ async def test_what_changes_within_a_moment_is_one_message() -> None:
     assert await wants.next() == Wish(0b0010, 0b0101, 1)
 
 
+async def test_an_offer_is_news_once() -> None:
+    """Until the piece is wanted again; what was never wanted is none."""
+    wants = Wants(0b0111, 4)
+    assert wants.take_offers(0b1011) == 0b0011
+    assert wants.take_offers(0b1111) == 0b0100
+    wants.has(1)
+    wants.lacks(1)
+    wants.lacks(3)
+    assert wants.take_offers(0b1111) == 0b1010
+    assert wants.take_offers(0b1111) == 0
+
+
 @pytest.mark.parametrize(("told", "now", "is_news"), [(0, 2, True), (1, 2, False), (2, 0, False)])
 async def test_room(told: int, now: int, *, is_news: bool) -> None:
     """That there is some again is worth a message; a parent that thinks so may think so."""

@@ -2,6 +2,7 @@
 
 announce          peers and hosts played by hand, against a scheduler
 bad_parent        a peer that a scheduler believes in, and that misbehaves
+bad_talks         what such a peer says that exchanges
 cluster           a scheduler and daemons as real processes
 content           bytes, files, and patterns of any size that cost no memory
 faulty            one of our programs, whose background work is failed at random

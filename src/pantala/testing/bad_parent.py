@@ -29,7 +29,7 @@ from pantala.model.announce import Registration, Report
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece, piece_length_for, pieces_for
 from pantala.model.task import DownloadRequest, Kind, Traffic
-from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
+from pantala.pb import common_pb2, exchange_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.daemon_dialects import UPLOAD_SERVICE, daemon_dialect
 from pantala.rpc.dialects import dialect_of
 from pantala.rpc.parent_link import VERSION_KEY
@@ -95,6 +95,9 @@ class Request:
 
 #: Answers one request; the connection is closed when it returns.
 Conduct = Callable[[Request], None]
+
+#: What is said to a child that exchanges, after the first word; the stream ends when it returns.
+Talk = Callable[["BadParent"], Iterator[Any]]
 
 
 def honest(request: Request) -> None:
@@ -181,6 +184,7 @@ class BadParent:
         name: Of its host.
         ip: Where its pieces are said to be, and are; its host announces 127.0.0.1.
         kind: Of the task.
+        talk: How it exchanges. None: it does not, and answers UNIMPLEMENTED.
 
     Attributes:
         asked: The numbers of the pieces that children asked for, in order.
@@ -200,6 +204,7 @@ class BadParent:
         version: str | None = None,
         ip: str = "127.0.0.1",
         kind: Kind = Kind.CACHE,
+        talk: Talk | None = None,
     ) -> None:
         self.kind = kind
         self.task_id = task_id
@@ -228,6 +233,8 @@ class BadParent:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(UPLOAD_SERVICE, handlers),)
         )
+        if talk is not None:
+            self._exchange(talk)
         self._grpc_port = self._server.add_insecure_port("127.0.0.1:0")
         target = f"127.0.0.1:{scheduler_port}"
         self._channel = grpc.insecure_channel(target, channel_options(target))
@@ -349,6 +356,27 @@ class BadParent:
     def pieces(self) -> list[Piece]:
         """How the content is cut."""
         return pieces_for(None, content_length=len(self.content), piece_length=self.piece_length)
+
+    def _exchange(self, talk: Talk) -> None:
+        def follow(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+            context.send_initial_metadata(self._hello)
+            next(requests)
+            yield exchange_pb2.FollowResponse(
+                content_length=len(self.content),
+                piece_length=self.piece_length,
+                ip=self._ip,
+                tcp_port=self.port,
+            )
+            yield from talk(self)
+
+        handler = grpc.stream_stream_rpc_method_handler(
+            follow,
+            request_deserializer=exchange_pb2.FollowRequest.FromString,
+            response_serializer=exchange_pb2.FollowResponse.SerializeToString,
+        )
+        service = exchange_pb2.DESCRIPTOR.services_by_name["Exchange"].full_name
+        handlers = grpc.method_handlers_generic_handler(service, {"Follow": handler})
+        self._server.add_generic_rpc_handlers((handlers,))
 
     def _offer(self, request: Any, context: Any) -> Iterator[Any]:
         context.send_initial_metadata(self._hello)

@@ -47,11 +47,14 @@ from .events import (
     Wanted,
     WeightChanged,
 )
-from .machine import Phase, Transfer
+from .machine import MOST_DENIALS, PATIENCE, USELESS, Phase, Transfer
 from .picking import MAX_TWICE
 
 __all__ = [
     "MAX_TWICE",
+    "MOST_DENIALS",
+    "PATIENCE",
+    "USELESS",
     "Closed",
     "Command",
     "Drop",

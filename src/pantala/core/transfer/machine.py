@@ -61,8 +61,16 @@ from .picking import Picker
 PATIENCE: Final = 3.0
 MOST_PATIENCE: Final = 48.0
 
+#: Seconds without a piece, or an offer of one, after which those that we follow are taken for of no
+#: use: the scheduler is asked for others, or the origin, as if they had failed.
+USELESS: Final = 40.0
+
 #: Seconds after which, without a scheduler, nothing more is expected of those who say nothing new.
 GIVE_UP: Final = 60.0
+
+#: So many pieces in a row may be gone that a parent has offered. One that offers again what it has
+#: not would keep us waiting for ever.
+MOST_DENIALS: Final = 16
 
 
 class Phase(Enum):
@@ -96,7 +104,7 @@ class Transfer(Picker):
     phase: Phase = field(init=False, default=Phase.ASKING)
     #: Answers of the scheduler so far.
     schedules: int = field(init=False, default=0)
-    #: When a piece was last stored, or offered.
+    #: When a piece was last stored, or offered; at first, when the download began.
     got_on_at: float = field(init=False, default=0.0)
     #: When the scheduler last answered, and the seconds without a piece or an offer until it is
     #: asked again.
@@ -114,6 +122,7 @@ class Transfer(Picker):
         if self.over:
             return []
         self.now = now
+        self.got_on_at = self.got_on_at or now
         if isinstance(event, Look):
             self._look(event)
             return self._proceed()
@@ -135,9 +144,7 @@ class Transfer(Picker):
             case SchedulerLost():
                 self.phase, self.asked_at = Phase.ALONE, self.now
             case Offered(parent, number):
-                self._speaks(parent)
-                self._offer(parent, number)
-                self._gets_on()
+                self._take_offer(parent, number)
             case Closed(parent, bad):
                 self._speaks(parent)
                 commands = self._close(parent, bad=bad)
@@ -146,6 +153,12 @@ class Transfer(Picker):
             case Lost(number, blame, second):  # pragma: no branch  there is no other event
                 commands = self._lose(number, blame=blame, second=second)
         return commands
+
+    def _take_offer(self, parent: str, number: int) -> None:
+        self._speaks(parent)
+        self._offer(parent, number)
+        if number in self.wanted:
+            self._gets_on()
 
     def _take_answer(self, answer: Scheduled | ToldBackToSource | ToldEmpty) -> list[Command]:
         if self.phase is Phase.ALONE:  # the scheduler takes no more words from us
@@ -193,6 +206,7 @@ class Transfer(Picker):
             report: Report = SourcePieceFinished(piece)
         else:
             self.parents[name].doubtful = False
+            self.parents[name].denials = 0
             report = PieceFinished(piece)
         return [] if self.phase is Phase.ALONE else [report]
 
@@ -206,7 +220,8 @@ class Transfer(Picker):
         if name is not None:
             if self.phase is not Phase.ALONE:
                 commands.append(PieceFailed(number, name))
-            if blame:
+            self.parents[name].denials += not blame
+            if blame or self.parents[name].denials > MOST_DENIALS:
                 commands += self._ban(name)
             else:
                 self._withdraw(name, number)
@@ -311,6 +326,8 @@ class Transfer(Picker):
             # Whoever may still offer something is not the scheduler's to take from us; and that
             # nobody does just now uses up none of its answers.
             may_offer = {n for n, p in self.parents.items() if p.open and n not in self.quiet}
+            if self.now - self.got_on_at >= USELESS:
+                may_offer.clear()
             self.out_of_turn = bool(may_offer)
             self.patience = min(2 * self.patience, MOST_PATIENCE)
             return [Reschedule(tuple(n for n in self.parents if n not in may_offer))]

@@ -43,6 +43,8 @@ class Parent:
     busy: int = 0
     #: The last fetch from it got stuck: others are asked first.
     doubtful: bool = False
+    #: Pieces in a row that it had offered, and did not have.
+    denials: int = 0
 
 
 @dataclass(slots=True)

@@ -168,9 +168,10 @@ class Following:
                     return True
                 self._places[parent.peer_id] = said.ip, said.port
             case Offering(pieces, at):  # pragma: no branch  there is no other
-                if pieces:
+                news = self._wants[parent.peer_id].take_offers(pieces)
+                if news:
                     self.pace.heard(parent.peer_id, now)
-                self._note_offers(parent.peer_id, pieces, at)
+                self._note_offers(parent.peer_id, news, at)
         return False
 
     def _note_offers(self, name: str, pieces: int, at: float | None) -> None:

@@ -27,6 +27,8 @@ class Wants:
         self.first = Wish(lacks, 0, room)
         self._room = self._told_room = room
         self._lacks = self._has = 0
+        #: What was wanted, and not offered since.
+        self._owed = lacks
         self._news = asyncio.Event()
 
     def has(self, number: int) -> None:
@@ -39,6 +41,7 @@ class Wants:
         """A piece is wanted again."""
         self._lacks |= 1 << number
         self._has &= ~(1 << number)
+        self._owed |= 1 << number
         self._news.set()
 
     def has_room(self, room: int) -> None:
@@ -46,6 +49,12 @@ class Wants:
         self._room = room
         if room > 0 >= self._told_room:
             self._news.set()
+
+    def take_offers(self, pieces: int) -> int:
+        """Those of the pieces offered that are news: wanted, and not offered since."""
+        news = pieces & self._owed
+        self._owed &= ~pieces
+        return news
 
     async def next(self) -> Wish:
         """What has changed; waits until something has."""
