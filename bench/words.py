@@ -2,10 +2,11 @@
 
     python bench/words.py [--size 1GiB] [--piece 4MiB] [--rounds 5] [--json results.json]
 
-An origin, a scheduler, a seed and a child are started as real processes. The child is asked for a file
-that nobody has: the seed reads it at the origin, and the child gets it from the seed meanwhile. Each
-message that any of the three sends by gRPC is counted where it is written, and what they use of the
-processor in that time is what the kernel says.
+An origin, a scheduler, a seed and a child are started as real processes. The child is asked for a
+file that nobody has: the seed reads it at the origin, and the child gets it from the seed
+meanwhile. Then it is asked for one that the seed has. Each message that any of the three sends by
+gRPC is counted where it is written, and what they use of the processor in that time is what the
+kernel says.
 """
 
 from __future__ import annotations
@@ -141,27 +142,33 @@ def measure(size: int, piece: int, rounds: int) -> list[dict[str, Any]]:
             seed = cluster.daemon("seed", seed=True, capacity=capacity)
             child = cluster.daemon("child", capacity=capacity)
             programs |= {"seed": seed, "child": child}
-            for number in range(rounds + 1):
+            for number in range(2 * rounds + 1):
                 origin.put(f"/{number}", Pattern(size, number))
+                if number > rounds:
+                    download(seed, origin.url(f"/{number}"), piece)
                 cpu = {each: cpu_seconds(program) for each, program in programs.items()}
                 words = {each: said(counting, program) for each, program in programs.items()}
                 took = download(child, origin.url(f"/{number}"), piece)
                 words = {e: said(counting, p) - words[e] for e, p in programs.items()}
                 cpu = {each: cpu_seconds(p) - cpu[each] for each, p in programs.items()}
-                # What the caller is told of each piece is its own business.
+                # What the caller is told of each piece is its own business, and so is what each
+                # server asks itself, whether it is well.
+                aside = ("DownloadCacheTask", "HealthCheck")
                 for each in words.values():
-                    for kind in [k for k in each if k.startswith("DownloadCacheTask")]:
+                    for kind in [k for k in each if k.startswith(aside)]:
                         del each[kind]
                 if number:  # the first one warms up
-                    found.append({"seconds": took, "cpu": cpu, "words": words})
+                    found.append(
+                        {"warm": number > rounds, "seconds": took, "cpu": cpu, "words": words}
+                    )
                 forget([seed, child])
                 origin.put(f"/{number}", b"")
     return found
 
 
-def show(found: list[dict[str, Any]], pieces: int) -> None:
+def show(what: str, found: list[dict[str, Any]], pieces: int) -> None:
     """Print what came out."""
-    print(f"{pieces} pieces; means of {len(found)} rounds")
+    print(f"{what}: {pieces} pieces; means of {len(found)} rounds")
     everything = 0.0
     for name in ("scheduler", "seed", "child"):
         cpu = statistics.mean(each["cpu"][name] for each in found)
@@ -191,7 +198,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write what was found here, too")
     options = parser.parse_args()
     found = measure(options.size, options.piece, options.rounds)
-    show(found, -(-options.size // options.piece))
+    for warm, what in ((False, "nobody has it"), (True, "the seed has it")):
+        some = [each for each in found if each["warm"] is warm]
+        show(what, some, -(-options.size // options.piece))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found))

@@ -165,6 +165,23 @@ class PieceFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceSum:
+    """What several reports of pieces come to, all from the same parent.
+
+    Attributes:
+        parent_id: Who; None for the origin.
+        count: Pieces.
+        length: Bytes in all of them.
+        cost: Seconds that the last one took.
+    """
+
+    parent_id: str | None
+    count: int
+    length: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
 class PieceFailed:
     """A parent did not give it a piece.
 

@@ -1,21 +1,50 @@
-"""The announce stream: a daemon's end of it, for one download."""
+"""The announce stream: a daemon's end of it, for one download.
+
+Words are sent in the order in which they were told. Pieces that follow each other are one word, a
+:class:`~pantala.core.batch.Batch`, which goes by a call of its own once a second, or as soon as
+something else is to be said; that waits until the batch was heard. A scheduler that does not know
+batches gets each piece by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
+import structlog
 
-from pantala.errors import SchedulerLost, TimedOut
-from pantala.model.announce import Answer, MetadataOnly, Registration, Report
+from pantala.core.batch import FEW, Batch
+from pantala.errors import DragonflyError, SchedulerLost, TimedOut, Unavailable
+from pantala.model.announce import (
+    Answer,
+    MetadataOnly,
+    PieceFinished,
+    Registration,
+    Report,
+    SourcePieceFinished,
+)
 
 from .dialects import dialect_of
+from .reporting import Reports
+
+logger = structlog.get_logger(__name__)
 
 _END_LIMIT: Final = 10.0  # seconds for the scheduler to end a stream that is over
+
+#: Seconds between two batches, and between two attempts at one.
+_PAUSE: Final = 1.0
+
+#: Attempts at a batch while something else is to be said.
+_TRIES: Final = 2
+
+#: Pieces in a batch where nobody knows how many there are.
+_MOST: Final = 2**32 - 1
 
 
 class Connection(Protocol):
@@ -32,6 +61,10 @@ class Connection(Protocol):
     @property
     def stub(self) -> Any:
         """The scheduler's service, whose methods are called."""
+
+    @property
+    def reports(self) -> Reports:
+        """Takes batches of pieces, if it knows them."""
 
     def speaking(self) -> AbstractContextManager[None]:
         """Whatever a call may raise, as an error of ours."""
@@ -55,18 +88,43 @@ class GrpcAnnounceStream:
         dialect = dialect_of(registration.kind)
         self._codec = dialect.codec
         self._call: Any = getattr(scheduler.stub, dialect.announce)(metadata=scheduler.metadata)
-        # As long as the list of pieces at most: each is told of a bounded number of times.
-        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        # What is to be said, messages and batches. As long as the list of pieces at most: each is
+        # told of a bounded number of times.
+        self._words: deque[Any] = deque()
+        self._more = asyncio.Event()
         self._finished = asyncio.Event()
-        self._queue.put_nowait(self._codec.encode(self._registration, self._registration))
+        self._answered = False
+        self._batches = 0
+        #: When the next batch may be sent, by the loop's clock.
+        self._due = 0.0
+        self._say(self._registration)
 
     def tell(self, what: Report) -> None:
         """Queue a message, which is sent in its turn by :meth:`run`. Never waits."""
-        self._queue.put_nowait(self._codec.encode(self._registration, what))
+        understood = self._scheduler.reports.understood
+        if isinstance(what, PieceFinished | SourcePieceFinished) and understood is not False:
+            # Before it has answered it may not know this peer, to which a batch would belong.
+            self._batch().add(what, keep=not (understood and self._answered))
+        else:
+            self._say(what)
+
+    def _say(self, what: Registration | Report) -> None:
+        self._words.append(self._codec.encode(self._registration, what))
+        self._more.set()
+
+    def _batch(self) -> Batch:
+        """The last word, if pieces may be added to it; else a new one."""
+        last = self._words[-1] if self._words else None
+        if not isinstance(last, Batch) or not last.is_open:
+            last = Batch(self._registration.piece_count or _MOST)
+            self._words.append(last)
+            self._more.set()
+        return last
 
     def finish(self) -> None:
         """Nothing more will be told."""
         self._finished.set()
+        self._more.set()
 
     async def run(self, on_answer: Callable[[Answer], None]) -> None:
         """See :class:`~pantala.ports.AnnounceStream`."""
@@ -86,12 +144,60 @@ class GrpcAnnounceStream:
             await asyncio.gather(sender, reader, finished, return_exceptions=True)
 
     async def _send(self) -> None:
-        while True:
-            message = await self._queue.get()
-            try:
-                await self._call.write(message)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return  # whoever reads the answers learns why
+        # If the stream has ended, whoever reads the answers learns why.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                while not self._words:
+                    self._more.clear()
+                    await self._more.wait()
+                if isinstance(self._words[0], Batch):
+                    await self._until_due()
+                    await self._send_batch(self._words.popleft())
+                else:
+                    await self._call.write(self._words.popleft())
+
+    @property
+    def _presses(self) -> bool:
+        """Something waits for the batches before it."""
+        return self._finished.is_set() or not all(isinstance(w, Batch) for w in self._words)
+
+    async def _until_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._due):
+                while not self._presses:
+                    self._more.clear()
+                    await self._more.wait()
+        self._due = asyncio.get_running_loop().time() + _PAUSE
+
+    async def _send_batch(self, batch: Batch) -> None:
+        """Tell it one way or another. If perhaps it was not heard, it is the next word again."""
+        reports = self._scheduler.reports
+        by_itself = not self._answered or reports.understood is False or batch.count <= FEW
+        if batch.reports is not None and by_itself:
+            await self._send_each(batch)
+            return
+        if not batch.number:
+            self._batches += 1
+            batch.number = self._batches
+        batch.tries += 1
+        why = "it takes no batches any more"
+        try:
+            if await reports.tell(self._registration, batch.number, batch.sums()):
+                return
+            if batch.reports is not None:
+                await self._send_each(batch)
+                return
+        except DragonflyError as error:
+            if isinstance(error, Unavailable) and (batch.tries < _TRIES or not self._presses):
+                self._words.appendleft(batch)
+                return
+            why = str(error)
+        task, peer = self._registration.task_id, self._registration.peer_id
+        logger.warning("pieces not told", task=task, peer=peer, pieces=batch.count, why=why)
+
+    async def _send_each(self, batch: Batch) -> None:
+        for report in batch.reports or ():
+            await self._call.write(self._codec.encode(self._registration, report))
 
     async def _read(self, on_answer: Callable[[Answer], None]) -> None:
         try:
@@ -101,6 +207,7 @@ class GrpcAnnounceStream:
                         message = await self._call.read()
                     if message is grpc.aio.EOF:
                         break
+                    self._answered = True
                     on_answer(self._answer(message))
                 if await self._call.code() is not grpc.StatusCode.OK:
                     await self._call.read()  # raises what the stream ended with

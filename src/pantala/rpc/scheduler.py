@@ -25,6 +25,7 @@ from .convert import duration
 from .describing import Questions
 from .dialects import dialect_of
 from .patience import while_busy
+from .reporting import Reports
 from .transport import channel_options
 
 #: Trailing metadata of AnnounceHost: new at each start of a scheduler of ours.
@@ -78,6 +79,7 @@ class Scheduler:
         self.stub: Any = scheduler_pb2_grpc.SchedulerStub(self._channel)
         self._swarm: Any = node_pb2_grpc.SwarmStub(self._channel)
         self.questions = Questions(self, self._channel, on_lost)
+        self.reports = Reports(self, self._channel)
 
     def __repr__(self) -> str:
         return f"<Scheduler {self.address}>"
@@ -104,6 +106,7 @@ class Scheduler:
         epoch = next((str(v) for k, v in trailing if k == EPOCH_KEY), None)
         if epoch != self.epoch:  # it may be another program by now
             self.epoch, self.questions.understood = epoch, True
+            self.reports.understood = None
 
     async def _announce(self, message: scheduler_pb2.AnnounceHostRequest) -> Any:
         """Announce once; the trailing metadata."""

@@ -5,6 +5,7 @@
 - :mod:`.service`: the methods of the contract
 - :mod:`.callers`: who calls
 - :mod:`.announce_streams`: the streams of peers that download
+- :mod:`.reports`: what they have got, in batches
 - :mod:`.news`: what they are told without having asked
 - :mod:`.wakeable`: waiting for a message, and for that
 - :mod:`.waiters`: peers that wait for news of a task

@@ -31,7 +31,7 @@ from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
-from . import descriptions, swarm
+from . import descriptions, reports, swarm
 from .announce_streams import AnnounceStreams
 from .config import SchedulerConfig
 from .copies import Copies
@@ -207,9 +207,12 @@ class Scheduler:
         swarming = swarm.Swarm(self._world, self._imports, self._descriptions.known)
         add_service(server, swarm.SERVICE, swarming, admit=self._admit)
         add_service(server, descriptions.SERVICE, self._descriptions, admit=self._admit)
+        # As messages of a stream that was admitted, these are not counted: they are fewer.
+        add_service(server, reports.SERVICE, reports.ReportService(self._world, self._metrics))
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(server, (SERVICE, swarm.SERVICE, descriptions.SERVICE))
+        ours = (swarm.SERVICE, descriptions.SERVICE, reports.SERVICE)
+        add_reflection(server, (SERVICE, *ours))
         self._bind(server)
         await server.start()
         if self._path is not None:

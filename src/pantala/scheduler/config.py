@@ -51,7 +51,8 @@ class Server(Settings):
 
     Attributes:
         port: 0 lets the system choose.
-        request_rate_limit: Unary calls and new streams a second; more are refused.
+        request_rate_limit: Unary calls, but for reports of pieces, and new streams a second; more
+            are refused.
     """
 
     listen_ip: Ip = "0.0.0.0"

@@ -198,8 +198,12 @@ class Metrics:
 
     def piece_finished(self, peer: Peer, piece: PieceRecord) -> None:
         """A peer has one more piece."""
-        self._pieces.labels(piece.traffic.name, *_labels(peer)).inc()
-        self._traffic.labels(piece.traffic.name, *_labels(peer)).inc(piece.length)
+        self.pieces_finished(peer, piece.traffic, 1, piece.length)
+
+    def pieces_finished(self, peer: Peer, traffic: Traffic, count: int, length: int) -> None:
+        """A peer has so many more pieces, of *length* bytes in all."""
+        self._pieces.labels(traffic.name, *_labels(peer)).inc(count)
+        self._traffic.labels(traffic.name, *_labels(peer)).inc(length)
 
     def piece_failed(self, peer: Peer, *, from_source: bool) -> None:
         """A piece did not come."""

@@ -233,6 +233,8 @@ class Peer:
     #: There were too many of them: no child is given to it any more.
     distrusted: bool = False
     costs: Costs = field(default_factory=Costs)
+    #: The number of the last batch of pieces that it has told of.
+    batch: int = 0
     #: Seconds from registration to success; None before.
     cost: float | None = None
     #: A seed was asked on its behalf: if that was of no use to it, neither is asking again.

@@ -7,7 +7,7 @@ them. What happens to several at once, :mod:`.expire` and :mod:`.imported` make 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pantala.errors import (
     CREDENTIALS_REFUSED,
@@ -16,7 +16,7 @@ from pantala.errors import (
     NotFound,
     TaskNotFound,
 )
-from pantala.model.announce import HostFacts, Registration
+from pantala.model.announce import HostFacts, PieceSum, Registration
 from pantala.model.task import Kind
 
 from .arrivals import UNKNOWN, credentials_of, new_host, new_peer, new_task
@@ -274,6 +274,15 @@ class World:
             parent.updated_at = parent.host.updated_at = now
             parent.accusers.clear()
 
+    def batch(self, peer: Peer, number: int, sums: Iterable[PieceSum], now: float) -> bool:
+        """A peer has more pieces; False: that batch was told before, and changes nothing."""
+        if number <= peer.batch:
+            return False
+        peer.batch = number
+        for told in sums:
+            self.piece(peer, told.cost, told.parent_id, now)
+        return True
+
     def touch(self, peer: Peer, now: float) -> None:
         """A peer is still there."""
         peer.updated_at = peer.task.updated_at = now
@@ -369,10 +378,7 @@ class World:
         return rules
 
     def _keep_running(self, task: Task) -> None:
-        """Something is going on; but what is held has been downloaded, whoever joins.
-
-        Nor does it move a task that was imported.
-        """
+        """Something is going on; a task that is held stays so, and so does an imported one."""
         if task.rules.imported:
             return
         held = task.state is TaskState.SUCCEEDED and bool(task.holders)
