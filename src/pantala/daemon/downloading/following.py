@@ -162,7 +162,10 @@ class Following:
                     return True
             case Exchanged(total, length):
                 record = self._holding.record
-                if (total, length) != (record.content_length, record.piece_length):
+                # How long a piece may be does not matter where there is but one.
+                if total != record.content_length or (
+                    length != record.piece_length and min(length, record.piece_length or 0) < total
+                ):
                     why = f"it cuts the content otherwise: {total} bytes into pieces of {length}"
                     logger.warning("parent left out", parent=parent.peer_id, why=why)
                     return True
