@@ -261,11 +261,12 @@ def _serve(found: Giving, sending: list[Grant], rng: random.Random, now: float) 
 
 def _check(found: Giving, now: float) -> None:
     children = found._children
-    for count, plane in enumerate(found._lacked_by):
-        if count:
-            for number in range(12):
-                lacking = sum(1 for who in children.values() if who.lacks >> number & 1)
-                assert (plane >> number & 1) == (lacking == count), (count, number)
+    among = [number for number in range(12) if found.here >> number & 1]
+    counts = {n: sum(who.lacks >> n & 1 for who in children.values()) for n in among}
+    most = [n for n in among if counts[n] == max(counts.values())]
+    assert found._most_lacked(found.here) == sum(1 << n for n in most)
+    for name, who in children.items():
+        assert who.busy == sum(grant.child == name for grant in found._grants)
     assert len(found.slots) == len(found._grants)
     if len(children) > 1 and not found.at_source and found.slots.has_place(now):
         for who in children.values():

@@ -109,8 +109,6 @@ class Giving:
     _given: int = field(init=False, default=0)
     _held: deque[tuple[float, int]] = field(init=False, default_factory=deque)
     _children: dict[str, _Child] = field(init=False, default_factory=dict)
-    #: The pieces that so many children lack, for each number of children from one.
-    _lacked_by: list[int] = field(init=False, default_factory=lambda: [0])
     #: What keeps a place, oldest first.
     _grants: dict[Grant, None] = field(init=False, default_factory=dict)
 
@@ -121,17 +119,13 @@ class Giving:
 
     def join(self, child: str, lacks: int, room: int) -> None:
         """A child has come, wants these pieces, and would fetch so many at once."""
-        self._children[child] = _Child(0, room=room)
-        self._lacked_by.append(0)
-        self.lacks(child, lacks)
+        self._children[child] = _Child(lacks, room=room)
 
     def leave(self, child: str, now: float) -> None:
         """A child has gone."""
-        self.has(child, self._children[child].lacks, now)
         for grant in [g for g in self._grants if g.child == child and not g.asked]:
             self._end(grant, now, arrived=False)
         del self._children[child]
-        self._lacked_by.pop()
 
     def has_room(self, child: str, room: int) -> None:
         """A child would fetch so many pieces more than it does now."""
@@ -146,15 +140,15 @@ class Giving:
         who = self._children[child]
         who.offered &= ~pieces
         who.open &= ~pieces
-        self._count_more(pieces & ~who.lacks)
         who.lacks |= pieces
 
     def has(self, child: str, pieces: int, now: float) -> None:
         """A child needs these no more: it has them, or fetches them from others."""
         who = self._children[child]
-        self._count_fewer(pieces & who.lacks)
         who.lacks &= ~pieces
         who.open &= ~pieces
+        if not who.busy:
+            return
         for grant in [g for g in self._grants if g.child == child and not g.asked]:
             if pieces >> grant.number & 1:
                 self._end(grant, now, arrived=False)
@@ -174,7 +168,6 @@ class Giving:
         for who in self._children.values():
             if who.open >> number & 1:
                 who.open &= ~(1 << number)
-                self._count_fewer(who.lacks & 1 << number)
                 who.lacks &= ~(1 << number)
                 break
         return None
@@ -213,9 +206,7 @@ class Giving:
     def is_through_with(self, child: str, coming: int) -> bool:
         """Whether there is nothing here, nor will be, that a child might still ask for."""
         who = self._children[child]
-        if any(grant.child == child for grant in self._grants):
-            return False
-        return not (who.lacks | who.open) & (self.here | coming)
+        return not who.busy and not (who.lacks | who.open) & (self.here | coming)
 
     # -- how -----------------------------------------------------------------------------------
 
@@ -251,7 +242,11 @@ class Giving:
         """A piece that the most children lack, and one of them: who has least to do here."""
         here = self._to_give(now)
         children = self._children
-        everybody = [name for name, who in children.items() if who.room > 0]
+        everybody = [
+            name
+            for name, who in children.items()
+            if who.room > 0 and who.lacks & here & ~who.offered
+        ]
         everybody.sort(key=lambda name: children[name].rank(self.rng.random()))
         waiting = sum(1 for g in self._grants if not g.asked and not children[g.child].known)
         if waiting and waiting >= self.slots.limit - 1:
@@ -261,16 +256,36 @@ class Giving:
         return self._rarest_of(here, everybody)
 
     def _rarest_of(self, here: int, names: list[str]) -> tuple[str, int] | None:
-        for lacked in reversed(self._lacked_by):
-            pieces = lacked & here
-            if not pieces:
-                continue
-            for name in names:
-                who = self._children[name]
-                wanted = who.lacks & pieces & ~who.offered
-                if wanted:
-                    return name, self._any_of(wanted)
+        wanted = {name: self._children[name] for name in names}
+        some = 0
+        for who in wanted.values():
+            some |= who.lacks & ~who.offered
+        rarest = self._most_lacked(some & here)
+        for name, who in wanted.items():
+            pieces = who.lacks & rarest & ~who.offered
+            if pieces:
+                return name, self._any_of(pieces)
         return None
+
+    def _most_lacked(self, pieces: int) -> int:
+        """Of *pieces* those that the most children lack.
+
+        How many lack each is counted in binary, for all of them at once: a number has the ones of
+        all counts, the next one their twos, and so on. So a count costs two operations a child, and
+        what children tell, far more often than something is granted, next to nothing.
+        """
+        digits: list[int] = []
+        for who in self._children.values():
+            carry = who.lacks & pieces
+            for at, digit in enumerate(digits):
+                if not carry:
+                    break
+                digits[at], carry = digit ^ carry, digit & carry
+            if carry:
+                digits.append(carry)
+        for digit in reversed(digits):
+            pieces = pieces & digit or pieces
+        return pieces
 
     def _any_of(self, pieces: int) -> int:
         """One of them, at random: the first that follows some place."""
@@ -281,7 +296,6 @@ class Giving:
     def _offer(self, who: _Child, piece: int) -> None:
         who.offered |= piece
         who.open |= piece
-        self._count_fewer(piece & who.lacks)
         who.lacks &= ~piece
 
     def _lapse(self, now: float) -> None:
@@ -293,9 +307,7 @@ class Giving:
                 return  # those that follow are younger
             who = self._children[grant.child]
             who.lapsed += 1
-            piece = 1 << grant.number
-            self._count_more(piece & ~who.lacks)
-            who.lacks |= piece
+            who.lacks |= 1 << grant.number
             self._end(grant, now, arrived=False)
 
     def _end(self, grant: Grant, now: float, *, arrived: bool) -> None:
@@ -305,30 +317,3 @@ class Giving:
         if who is not None:
             who.busy -= 1
             who.room += grant.asked  # what lapses is at the child still
-
-    def _count_more(self, pieces: int) -> None:
-        """One child more lacks these."""
-        planes = self._lacked_by
-        for count in range(len(planes) - 2, 0, -1):
-            if not pieces:  # mostly there is one, and soon found
-                return
-            moved = planes[count] & pieces
-            if moved:
-                planes[count] ^= moved
-                planes[count + 1] |= moved
-                pieces ^= moved
-        if pieces:
-            planes[1] |= pieces
-
-    def _count_fewer(self, pieces: int) -> None:
-        """One child fewer lacks these."""
-        planes = self._lacked_by
-        for count in range(1, len(planes)):
-            if not pieces:
-                return
-            moved = planes[count] & pieces
-            if moved:
-                planes[count] ^= moved
-                if count > 1:
-                    planes[count - 1] |= moved
-                pieces ^= moved

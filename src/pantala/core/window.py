@@ -64,18 +64,14 @@ class Window:
     _fills: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=_MEMORY))
     #: Seconds a byte of the quickest; 0 while there was none.
     _quickest: float = field(init=False, default=0.0)
+    #: So many at once fill the link.
+    limit: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.limit = min(self.first, self.most)
 
     def __len__(self) -> int:
         return len(self._under_way)
-
-    @property
-    def limit(self) -> int:
-        """So many at once fill the link."""
-        least = min(self.least, self.most)
-        if not self._fills:
-            return min(self.first, self.most)
-        fill = sum(self._fills) / len(self._fills)
-        return max(least, min(int(_PROBE * fill) + 1, self.most))
 
     def has_place(self, now: float) -> bool:
         """Whether one more may begin.
@@ -115,6 +111,8 @@ class Window:
         each = seconds / length
         self._quickest = min(self._quickest or each, each)
         self._fills.append((self._sum - before) / seconds * self._quickest / each)
+        fill = sum(self._fills) / len(self._fills)
+        self.limit = min(max(self.least, int(_PROBE * fill) + 1), self.most)
 
     def _add_up(self, now: float) -> None:
         self._sum += len(self._under_way) * (now - self._at)

@@ -135,8 +135,8 @@ class Exchanging:
         giving.has_room(name, room)
         frees = len(self._exchange.slots) < before
         flight = self._holding.flight
-        if flight is None or flight.over:
-            self._look_again()
+        if (flight is None or flight.over) and giving.is_through_with(name, 0):
+            self._close(child, name)
         if (lacks or has_more or frees or giving.at_source) and self._may_give():
             self._exchange.turn()
 
@@ -199,5 +199,8 @@ class Exchanging:
         coming = 0 if flight is None or flight.over else (1 << pieces) - 1
         for child, name in list(self._names.items()):
             if self.giving.is_through_with(name, coming):
-                self._tell(name)
-                child.close()
+                self._close(child, name)
+
+    def _close(self, child: Follower, name: str) -> None:
+        self._tell(name)
+        child.close()

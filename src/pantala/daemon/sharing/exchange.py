@@ -129,8 +129,7 @@ class _Task:
         self.giving.lacks(name, lacks & self._all)
         if room is not None:
             self.giving.has_room(name, room)
-        if not self.holding.coming:
-            self._end_who_is_through(0)
+        self._end_if_through(name)
         self._exchange.turn()
 
     def grant(self, now: float) -> None:
@@ -167,6 +166,17 @@ class _Task:
         for name, child in self.children.items():
             if self.holding.gone or self.giving.is_through_with(name, coming):
                 child.end()
+
+    def sent(self, grant: Grant, *, arrived: bool) -> None:
+        """What was asked for was sent, or was not."""
+        self.giving.sent(grant, self._exchange.now(), arrived=arrived)
+        if arrived and grant.child in self.children:  # else it will say that it lacks the piece
+            self._end_if_through(grant.child)
+
+    def _end_if_through(self, name: str) -> None:
+        """One child goes, if nothing comes any more and it needs nothing of what is here."""
+        if not self.holding.coming and self.giving.is_through_with(name, 0):
+            self.children[name].end()
 
 
 class Sending(NamedTuple):
@@ -235,7 +245,7 @@ class Exchange:
     def sent(self, what: Sending | None, *, arrived: bool) -> None:
         """What was asked for was sent, or was not."""
         if what is not None:
-            what.task.giving.sent(what.grant, self.now(), arrived=arrived)
+            what.task.sent(what.grant, arrived=arrived)
             self.turn()
 
     def turn(self) -> None:
