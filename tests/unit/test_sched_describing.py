@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pantala.core.sched import describing
-from pantala.core.sched.describing import FRESH, KEPT, REST, STILL, TURN, Descriptions
+from pantala.core.sched.describing import FRESH, KEPT, LONGEST, REST, STILL, TURN, Descriptions
 from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.questions import Answer, Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.rules import Limits
@@ -491,3 +491,20 @@ def test_what_is_over_is_forgotten() -> None:
     for _ in range(100):
         play.gone(play.ask("a"))
     assert len(play.known) == 1
+
+
+def test_nobody_is_waited_for_for_ever_who_says_that_he_reads() -> None:
+    """However much more he says he has each time: another reads, too."""
+    play = Play()
+    liar, other = play.turn("liar"), play.ask("other")
+    began, received = play.stage.now, 0
+    while isinstance(play.look(other), Wait):
+        assert play.stage.now <= began + LONGEST
+        received += 1
+        play.stage.now += 2.0
+        play.known.reading(liar, received, play.stage.now)
+    assert play.stage.now > began + LONGEST - STILL
+    play.known.reading(liar, received + 1, play.stage.now)
+    play.known.reading(other, 1, play.stage.now)
+    third = play.ask("third")
+    assert play.look(third) == Wait(play.stage.now + TURN, reading=True, received=1)

@@ -24,7 +24,7 @@ from pantala.core.sched.questions import Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.world import World
-from pantala.errors import InvalidRequest, NoProvider, SourceFailed
+from pantala.errors import InvalidRequest, NoProvider, SourceFailed, TimedOut
 from pantala.pb import describing_pb2
 from pantala.rpc.convert import download_request, kind_of
 from pantala.rpc.describing import description, description_message
@@ -41,6 +41,9 @@ SERVICE: Final = describing_pb2.DESCRIPTOR.services_by_name["Descriptions"].full
 
 #: Seconds between two words to those who wait: by them they know that we live.
 _BEAT: Final = 1.0
+
+#: Seconds for the question that a stream opens with.
+_HELLO_LIMIT: Final = 10.0
 
 #: Seconds for whose turn it is to say anything: a daemon gives an origin six minutes to answer.
 _SILENCE: Final = 600.0
@@ -97,7 +100,11 @@ class DescriptionService:
 
     async def _open(self, requests: AsyncIterator[Any], context: Any) -> Asker:
         """The question that a stream opens with."""
-        first = await anext(requests, None)
+        try:
+            async with asyncio.timeout(_HELLO_LIMIT):
+                first = await anext(requests, None)
+        except TimeoutError:
+            raise TimedOut(f"not a word of the caller within {_HELLO_LIMIT:g} s") from None
         if first is None or first.WhichOneof("request") != "ask":
             raise InvalidRequest("a stream opens with a question (ask)")
         question = first.ask

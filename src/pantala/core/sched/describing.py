@@ -58,6 +58,9 @@ TURN: Final = 10.0
 #: memory that they go to, of some megabytes.
 STILL: Final = 60.0
 
+#: Seconds that all wait at most for one who reads, whatever he says of how it gets on.
+LONGEST: Final = 1800.0
+
 #: Seconds for which all are told that the origin has failed, until one may try it again.
 REST: Final = 5.0
 
@@ -283,11 +286,15 @@ class Descriptions:
         subject = asker.subject
         if not asker.had_turn or subject.describer not in (asker, None):
             return
-        news, asker.reads = not subject.reading, True
+        if not asker.reads:
+            asker.reads, asker.reads_until = True, now + LONGEST
+        elif now >= asker.reads_until:
+            return
+        news = not subject.reading
         subject.describer, subject.reading = asker, True
         if news or received > subject.received:
             subject.received, subject.moved_at = received, now
-        subject.until = min(now + TURN, subject.moved_at + STILL)
+        subject.until = min(now + TURN, subject.moved_at + STILL, asker.reads_until)
         if news:
             self._on_change(subject.key)
 

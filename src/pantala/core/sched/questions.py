@@ -71,6 +71,8 @@ class Asker:
     had_turn: bool = False
     #: He has said that he reads the content to its end.
     reads: bool = False
+    #: Until when others wait for that at most.
+    reads_until: float = 0.0
     has_asked_seed: bool = False
     #: Since when nobody could be waited for.
     alone_since: float | None = None
