@@ -266,6 +266,28 @@ async def test_a_task_that_is_deleted(stub: Any, daemon: Daemon, holding: Holdin
     assert "deleted" in details
 
 
+async def test_who_asks_for_nothing_keeps_no_room(
+    stub: Any, daemon: Daemon, holding: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on hearing of what is here, as long as nobody else needs the room."""
+    monkeypatch.setattr(exchange_service, "_KEPT", 0.01)
+    call = await follow(stub)
+    async with asyncio.timeout(PATIENCE):
+        while holding.lease_count:  # noqa: ASYNC110  no event tells
+            await asyncio.sleep(0.01)  # between two looks
+    bring(holding, 0)
+    assert await offers(call) == 0b1
+    (task,) = daemon.uploads.exchange._by_holding.values()
+    (child,) = task.children.values()
+    before = child.asked_at
+    daemon.uploads.exchange.asked(holding, 0)
+    assert child.asked_at > before
+    daemon.stores.remove(holding, Reason.LRU)
+    code, details = await ended(call)
+    assert code is grpc.StatusCode.ABORTED
+    assert "deleted" in details
+
+
 async def test_who_has_gone_keeps_nothing(stub: Any, daemon: Daemon, holding: Holding) -> None:
     """Neither a lease, nor a place, nor a share of the streams."""
     bring(holding, 0)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pantala.background import Tasks
 from pantala.core.shares import Shares
 from pantala.daemon.node import Node
-from pantala.daemon.sharing.exchange import Child
+from pantala.daemon.sharing.exchange import Child, Exchange
 from pantala.daemon.sharing.uploads import NodeUploads
 from pantala.errors import Busy, DragonflyError, InvalidRequest, TaskDeleted, TimedOut
 from pantala.model.ids import check_task_id
@@ -30,6 +30,10 @@ _HELLO_LIMIT: Final = 10.0
 
 #: Seconds after which a child hears that this host lives, if there is nothing else to say.
 _ALIVE: Final = 1.0
+
+#: Seconds for which a task is kept here for a child that asks for nothing: whoever follows all that
+#: there are must not keep the room of all.
+_KEPT: Final = 60.0
 
 #: A child's words may keep this host busy for a tenth of the time, if they take longer than so many
 #: seconds: those of a task of a hundred thousand pieces do.
@@ -82,8 +86,10 @@ class ExchangeService:
             )
             room = first.room if first.HasField("room") else 1
             joined = self._uploads.exchange.join(holding, lacks=lacks, room=room)
-            with holding.lease(), joined as here:
+            with holding.lease() as lease, joined as here:
                 async for offers in self._offers(here, requests):
+                    if Exchange.now() - here.asked_at > _KEPT:
+                        lease.end()
                     yield _offering(offers)
             if holding.gone:
                 raise TaskDeleted(f"task {holding.id} was deleted")

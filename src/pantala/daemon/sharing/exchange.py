@@ -44,11 +44,15 @@ class Child:
     Args:
         task: What it wants pieces of.
         name: By which the task knows it.
+
+    Attributes:
+        asked_at: When it came, or last asked for a piece that it was granted.
     """
 
     def __init__(self, task: _Task, name: str) -> None:
         self._task = task
         self._name = name
+        self.asked_at = Exchange.now()
         self._offers = 0
         self._news = asyncio.Event()
         self._over = False
@@ -131,6 +135,12 @@ class _Task:
             self.giving.has_room(name, room)
         self._end_if_through(name)
         self._exchange.turn()
+
+    def note_asked(self, grant: Grant | None) -> None:
+        """A child asks for what it was granted; None: the only one that there is asks."""
+        name = next(iter(self.children)) if grant is None else grant.child
+        if name in self.children:  # it may have left
+            self.children[name].asked_at = self._exchange.now()
 
     def grant(self, now: float) -> None:
         """Offer what is to be offered now."""
@@ -237,6 +247,8 @@ class Exchange:
         if task is None:
             return None
         grant = task.giving.asked(number)
+        if grant is not None or len(task.children) == 1:
+            task.note_asked(grant)
         if grant is None:
             self.turn()  # it has fewer before it now
             return None
