@@ -266,6 +266,17 @@ async def test_a_task_that_is_deleted(stub: Any, daemon: Daemon, holding: Holdin
     assert "deleted" in details
 
 
+async def test_who_comes_when_nothing_comes_any_more(stub: Any, holding: Holding) -> None:
+    """And needs nothing of what is here is let go of at once, whoever else there is."""
+    bring(holding, 0)
+    first = await follow(stub)
+    assert await offers(first) == 0b1
+    holding.coming = frozenset()
+    second = await follow(stub, words(lacks=[exchange_pb2.Run(first=1, count=1)]))
+    assert await ended(second) == (grpc.StatusCode.OK, "")
+    first.cancel()
+
+
 async def test_who_asks_for_nothing_keeps_no_room(
     stub: Any, daemon: Daemon, holding: Holding, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,9 @@ class _Task:
         self.children: dict[str, Child] = {}
         #: All pieces that there can be. What children say of others is not kept.
         self._all = (1 << (holding.record.piece_count or 0)) - 1
+        #: What is on its way, as it was last counted.
+        self._counted: frozenset[int] = frozenset()
+        self._bits = 0
         self._exchange = exchange
         self._following: asyncio.Task[None] | None = None
 
@@ -114,7 +117,9 @@ class _Task:
         if self._following is None:
             work = self.follow()
             self._following = self._exchange.tasks.start(work, f"children of {self.holding.id}")
-        self._look_again()
+            self._look_again()
+        elif self.holding.gone or self.giving.is_through_with(name, self._coming()):
+            child.end()
         return child
 
     def leave(self, name: str) -> None:
@@ -169,7 +174,14 @@ class _Task:
 
     def _look_again(self) -> None:
         self.giving.here = bits_of_numbers(self.holding.pieces)
-        self._end_who_is_through(bits_of_numbers(self.holding.coming))
+        self._end_who_is_through(self._coming())
+
+    def _coming(self) -> int:
+        """The pieces that are on their way. There may be many, so they are counted once."""
+        numbers = self.holding.coming
+        if numbers is not self._counted:
+            self._counted, self._bits = numbers, bits_of_numbers(numbers)
+        return self._bits
 
     def _end_who_is_through(self, coming: int) -> None:
         """Those go of whom nothing is to be expected any more, nor of us."""
