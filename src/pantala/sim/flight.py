@@ -92,7 +92,7 @@ class Flight:
         self.failed = ""
         self.jobs: dict[tuple[int, bool], Job] = {}
         self.follows: dict[str, Following] = {}
-        self.wishes = Wishes(swarm.clock)
+        self.wishes = Wishes(self)
         #: The stream to the scheduler, while it is open.
         self.stream: Stream | None = None
         #: Reports to the scheduler.
@@ -186,15 +186,13 @@ class Flight:
             while self._events and not self.over:
                 event = self._events.popleft()
                 if isinstance(event, t.Lost):
-                    for following in self.follows.values():
-                        following.lacks(event.number)
+                    self.wishes.lacks(event.number, None)
                 for command in handle(event, clock.now):
                     self._carry_out(command)
             room = self.transfer.room
             if room != self._room:
                 self._room = room
-                for following in self.follows.values():
-                    following.has_room(room)
+                self.wishes.has_room(room)
         finally:
             self._handling = False
 
@@ -210,9 +208,7 @@ class Flight:
                 if host is not None:
                     host.listeners.pop((self, parent), None)
             case t.Seek(number, parent):
-                for name, following in self.follows.items():
-                    if name != parent:
-                        following.lacks(number)
+                self.wishes.lacks(number, parent)
             case t.FailPieces(pieces):
                 self.failed = f"nobody provides {len(pieces)} pieces"
                 self.on(t.Wanted({}))  # whoever wants it is refused, and leaves
@@ -249,9 +245,7 @@ class Flight:
 
     def _fetch(self, what: t.Fetch) -> None:
         swarm = self.swarm
-        for name, following in self.follows.items():
-            if name != what.parent:
-                following.has(what.number)
+        self.wishes.has(what.number, what.parent)
         giver = None if what.parent is None else swarm.givers[what.parent]
         job = Job(what.number, what.parent, what.second, giver, swarm.clock.now)
         self.jobs[what.number, what.second] = job
@@ -263,6 +257,7 @@ class Flight:
         if job.over:
             return
         if job.giver is not None and not job.giver.host.alive:
+            job.received = 0  # it is asked, and says nothing
             self._broken(job)
             return
         if job.giver is not None:

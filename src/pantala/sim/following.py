@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pantala.core import transfer as t
 
-from .clock import Clock
 from .host import Holding
 
 if TYPE_CHECKING:
@@ -28,36 +27,76 @@ class Wish(NamedTuple):
 
 
 class Wishes:
-    """What a flight is about to tell its parents.
+    """What a flight is about to tell its parents; ``daemon/downloading/wants.py`` of all of them.
 
-    What it tells all of them at one moment is one event of the clock, not one for each.
+    Nearly all of it is told to all, so it is written down once, and is one event of the clock.
 
     Args:
-        clock: Whose time it is.
+        flight: Whose wishes they are.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._pending: list[Following] = []
+    def __init__(self, flight: Flight) -> None:
+        self._flight = flight
+        self._lacks = self._has = 0
+        #: Pieces of which a parent is told nothing.
+        self._not_told: dict[str, int] = {}
+        #: Somebody was told last that nothing would be fetched at once.
+        self._some_full = False
+        self._pending = False
         #: Messages ever.
         self.told = 0
 
-    def add(self, following: Following) -> None:
-        """There is something to be told on one of its followings."""
-        if not self._pending:
-            self._clock.after(_PAUSE, self._send)
-        self._pending.append(following)
+    def has(self, number: int, but: str | None) -> None:
+        """A piece is fetched; all but its giver are told."""
+        self._has |= 1 << number
+        self._lacks &= ~(1 << number)
+        self._tell(number, but)
+
+    def lacks(self, number: int, but: str | None) -> None:
+        """A piece is wanted again."""
+        self._lacks |= 1 << number
+        self._has &= ~(1 << number)
+        self._tell(number, but)
+
+    def has_room(self, room: int) -> None:
+        """So many pieces would be fetched at once now."""
+        if room > 0 and self._some_full:
+            self._begin()
+
+    def was_told(self, room: int) -> None:
+        """A parent was told so."""
+        self._some_full = self._some_full or room <= 0
+
+    def _tell(self, number: int, but: str | None) -> None:
+        for name in self._not_told:
+            self._not_told[name] &= ~(1 << number)
+        if but is not None:
+            self._not_told[but] = self._not_told.get(but, 0) | 1 << number
+        self._begin()
+
+    def _begin(self) -> None:
+        swarm = self._flight.swarm
+        if not self._pending and swarm.settings.exchange:  # others have nobody to tell
+            self._pending = True
+            swarm.clock.after(_PAUSE, self._send)
 
     def _send(self) -> None:
-        by_delay: dict[float, list[Wish]] = {}
-        for following in self._pending:
-            wish = following.take_wish()
-            if not following.over:
+        room, by_delay = self._flight.transfer.room, dict[float, list[Wish]]()
+        self._some_full = False
+        for name, following in self._flight.follows.items():
+            told = ~self._not_told.get(name, 0)
+            has, lacks = self._has & told, self._lacks & told
+            if has or lacks or room > 0 >= following.told:
+                following.told = room
+                wish = Wish(following, lacks, has, room)
                 by_delay.setdefault(following.delay, []).append(wish)
-        self._pending.clear()
+            self.was_told(following.told)
+        self._lacks = self._has = 0
+        self._not_told.clear()
+        self._pending = False
         for delay, wishes in by_delay.items():
             self.told += len(wishes)
-            self._clock.after(delay, _hear, wishes)
+            self._flight.swarm.clock.after(delay, _hear, wishes)
 
 
 def _hear(wishes: list[Wish]) -> None:
@@ -69,7 +108,7 @@ def _hear(wishes: list[Wish]) -> None:
 class Following:
     """What a parent and a flight tell each other, from one ``Follow`` on.
 
-    It is a :class:`.uploads.Follower`, and what ``daemon/downloading/wants.py`` is.
+    It is a :class:`.uploads.Follower`.
 
     Args:
         flight: Who hears it.
@@ -78,10 +117,7 @@ class Following:
         lacking: Pieces that are wanted and not being fetched, as bits.
     """
 
-    __slots__ = (
-        *("_has", "_lacks", "_news", "_room", "_told", "delay"),
-        *("flight", "giver", "lacking", "over", "parent", "room"),
-    )
+    __slots__ = ("delay", "flight", "giver", "lacking", "over", "parent", "room", "told")
 
     def __init__(self, flight: Flight, parent: str, giver: Holding, lacking: int) -> None:
         self.flight = flight
@@ -90,9 +126,9 @@ class Following:
         self.lacking = lacking
         self.over = False
         self.delay = flight.swarm.latency(giver.host, flight.host)
-        self.room = self._room = self._told = flight.transfer.room
-        self._lacks = self._has = 0
-        self._news = False
+        #: What it would fetch at once when it asked, and as it has told last.
+        self.room = self.told = flight.transfer.room
+        flight.wishes.was_told(self.room)
 
     def begin(self) -> None:
         """The question has arrived at the parent."""
@@ -115,38 +151,6 @@ class Following:
         if not self.over:
             self.over = True
             self.giver.uploads.leave(self)
-
-    # -- what the child tells ----------------------------------------------------------------------
-
-    def has(self, number: int) -> None:
-        """A piece is fetched from somebody else."""
-        self._has |= 1 << number
-        self._lacks &= ~(1 << number)
-        self._tell()
-
-    def lacks(self, number: int) -> None:
-        """A piece is wanted again."""
-        self._lacks |= 1 << number
-        self._has &= ~(1 << number)
-        self._tell()
-
-    def has_room(self, room: int) -> None:
-        """So many pieces would be fetched at once now."""
-        self._room = room
-        if room > 0 >= self._told:
-            self._tell()
-
-    def _tell(self) -> None:
-        if not self._news and self.flight.swarm.settings.exchange:  # others have nobody to tell
-            self._news = True
-            self.flight.wishes.add(self)
-
-    def take_wish(self) -> Wish:
-        """What has changed, which is told now."""
-        wish = Wish(self, self._lacks, self._has, self._room)
-        self._lacks = self._has = 0
-        self._told, self._news = self._room, False
-        return wish
 
     # -- what the parent tells ---------------------------------------------------------------------
 
