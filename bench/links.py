@@ -7,6 +7,8 @@ Each host is a network namespace with a link of that rate both ways; the seed ha
 same moment and throw away what they get. What is printed are multiples of size / rate, the time in
 which one host alone could receive it at best: that of the first host and of the slowest.
 
+Beside it stands what ``python -m pantala.sim`` makes of the same swarm.
+
 With ``--slow N`` so many more hosts have a link of a tenth of the rate. They are not counted: what
 is shown is how little they hold up the others. With ``--kill-seed`` the seed gets SIGKILL when half
 of that time is over.
@@ -164,6 +166,21 @@ def measure(options: argparse.Namespace, number: int) -> Round:
         return of_ours(network, options, hosts, Path(name))
 
 
+def modelled(options: argparse.Namespace, number: int) -> str:
+    """What the simulation makes of the same: the slowest host of each round."""
+    if options.slow or options.kill_seed or os.environ.get("PANTALA_LINKS_COMMAND"):
+        return ""
+    found = []
+    for seed in range(1, options.rounds + 1):
+        words = [sys.executable, "-m", "pantala.sim", "flash-crowd", "--json", "--seed", str(seed)]
+        words += ["--hosts", str(number), "--size", str(options.size)]
+        words += ["--rate", f"{options.rate}bit", "--seed-rate", f"{options.seed_rate}bit"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        said = json.loads(done.stdout)
+        found.append(f"{said['last'] * options.rate / 8 / options.size:.2f}")
+    return ", ".join(found)
+
+
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -179,7 +196,9 @@ def main() -> None:
     options.seed_rate = options.seed_rate or options.rate
     best = options.size * 8 / options.rate
     print(f"{format_size(options.size)}, best possible {best:.2f} s")
-    print("hosts  slowest            first   slowest/first  origin  away from the seed")
+    print(
+        "hosts  slowest            modelled           first  slowest/first  origin   from the seed"
+    )
     rounds: dict[int, list[dict[str, Any]]] = {}
     try:
         for number in options.hosts:
@@ -190,8 +209,8 @@ def main() -> None:
             spread = statistics.median(max(e.seconds) / min(e.seconds) for e in found)
             asked = max(each.origin for each in found) / options.size
             away = statistics.median(each.seed for each in found) / options.size
-            line = f"{number:5}  {slowest:17}  {first:.2f}  {spread:13.2f}  {asked:.3f} ×"
-            print(f"{line}  {away:.2f} ×", flush=True)
+            line = f"{number:5}  {slowest:17}  {modelled(options, number):17}  {first:.2f}"
+            print(f"{line}  {spread:14.2f}  {asked:.3f} ×  {away:.2f} ×", flush=True)
     except CannotLink as error:
         raise SystemExit(f"links: {error}") from None
     if options.json:
