@@ -111,7 +111,10 @@ async def test_a_host_that_breaks_off() -> None:
 async def test_a_download_with_a_choice(
     tmp_path: Path, origin: Origin, stack: AsyncExitStack, at_once: int
 ) -> None:
-    """Parents are listened to while there is more to fetch than at once, and not after."""
+    """Parents are listened to while there is more to fetch than at once, and not after.
+
+    Those that do not exchange: the others say themselves what they would have us fetch.
+    """
     scheduler = await stack.enter_async_context(inside.scheduler())
     parents = [
         await stack.enter_async_context(inside.daemon(tmp_path, name, port=scheduler.port))
@@ -120,6 +123,8 @@ async def test_a_download_with_a_choice(
     child = await stack.enter_async_context(
         inside.daemon(tmp_path, "c", port=scheduler.port, download__concurrentPieceCount=at_once)
     )
+    for parent in parents:
+        child.engine.means.parents._note_plain(f"127.0.0.1:{parent.ports['upload']}")
     told: list[tuple[str, float]] = []
     watch = child.engine.means.weights.watch
 

@@ -41,7 +41,7 @@ HOLD: Final = 8
 
 #: A child alone is offered so many pieces that it has not asked for; more when half of them are
 #: left, so that an offer is one of many in its message.
-AHEAD: Final = 32
+AHEAD: Final = 64
 
 #: A child that has asked for nothing yet comes no sooner than one that has room for so many.
 _ROOM_OF_STRANGERS: Final = 2

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 MOST: Final = 64
 LEAST: Final = 3
 
-#: Seconds between two words to a child, and to one that has so many offers left; as in production.
-_PAUSE: Final = 0.002
-_LONG_PAUSE: Final = 0.05
+#: Seconds in which offers to a child are gathered, between two words to it, and to one that has so
+#: many offers left; as in production.
+_GATHER: Final = 0.002
+_BETWEEN: Final = 0.02
+_LONG: Final = 0.05
 _PLENTY: Final = 8
 
 #: Seconds between two looks whether a grant has lapsed; as in production.
@@ -87,6 +89,7 @@ class Exchanging:
         self._rooms: dict[str, int] = {}
         #: Offers that are still to be told.
         self._offers: dict[str, list[int]] = {}
+        self._said_at: dict[str, float] = {}
         self._count = 0
 
     @property
@@ -183,8 +186,10 @@ class Exchanging:
                 offers.append(number)
                 continue
             self._offers[name] = [number]
-            plenty = self.giving.ahead_of(name) - 1 >= _PLENTY
-            pause = _LONG_PAUSE if plenty else _PAUSE
+            pause = max(_GATHER, self._said_at.get(name, 0.0) + _BETWEEN - now)
+            if self.giving.ahead_of(name) - 1 >= _PLENTY:
+                pause = _LONG
+            self._said_at[name] = now + pause
             self._exchange.swarm.clock.after(pause, self._tell, name)
         return bool(granted)
 

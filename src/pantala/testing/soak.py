@@ -339,6 +339,10 @@ class Soak:
                 self._get_file(node, self._paths[0])
                 for kind in (Kind.CACHE, Kind.STANDARD):
                     self._have_one_wait(node, kind)
+            # Two of three that want the same at once are partners; room for it is no matter here.
+            for got in self._cluster.get_on_all(self.nodes, self._origin.url("/large/0")):
+                got.path.unlink(missing_ok=True)
+            for node in self.nodes:
                 # Daemons keep their connections to each other; a new one has to be accepted.
                 socket.create_connection(("127.0.0.1", node.ports["storage"]), PATIENCE).close()
             time.sleep(1.0)

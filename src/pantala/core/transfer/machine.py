@@ -266,16 +266,20 @@ class Transfer(Picker):
         return self.phase is Phase.ALONE and (not self._somebody_may_offer() or self._is_idle())
 
     def _fetch_from_source(self, commands: list[Command]) -> None:
-        limit = self.of_origin.limit
         candidates = [n for n in (*self.unoffered, *self._stranded()) if self.wanted[n]]
         if self.source_in_order:
-            limit = 1
             candidates.sort()
         for number in candidates:
-            if len(self.of_origin) >= limit or not self._has_place():
+            if not self._has_place() or not self._origin_has_place():
                 return
             self.unoffered.pop(number, None)
             commands.append(self._begin(number, None))
+
+    def _origin_has_place(self) -> bool:
+        """Whether one more piece may be fetched of the origin."""
+        if self.source_in_order:
+            return not self.of_origin
+        return self.of_origin.has_place(self.now)
 
     def _somebody_may_offer(self) -> bool:
         """Whether offers may come still from somebody of whom something is heard.

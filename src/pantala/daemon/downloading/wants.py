@@ -11,8 +11,10 @@ from typing import Final
 
 from pantala.model.exchange import Wish
 
-#: Seconds within which changes are told.
-_PAUSE: Final = 0.02
+#: Seconds in which changes are gathered, and between two messages: on a slow link each is told at
+#: once.
+_GATHER: Final = 0.002
+_BETWEEN: Final = 0.02
 
 
 class Wants:
@@ -29,6 +31,7 @@ class Wants:
         self._lacks = self._has = 0
         #: What was wanted, and not offered since.
         self._owed = lacks
+        self._told_at = 0.0
         self._news = asyncio.Event()
 
     def has(self, number: int) -> None:
@@ -59,7 +62,10 @@ class Wants:
     async def next(self) -> Wish:
         """What has changed; waits until something has."""
         await self._news.wait()
-        await asyncio.sleep(_PAUSE)  # for what changes by then
+        loop = asyncio.get_running_loop()
+        pause = max(_GATHER, self._told_at + _BETWEEN - loop.time())
+        await asyncio.sleep(pause)  # for what changes by then
+        self._told_at = loop.time()
         self._news.clear()
         wish = Wish(self._lacks, self._has, self._room)
         self._lacks = self._has = 0

@@ -28,10 +28,12 @@ from pantala.storage.holding import Holding
 MOST: Final = 64
 LEAST: Final = 3
 
-#: Seconds between two words to a child: what is offered meanwhile is one message. Longer for a
-#: child that has so many offers left.
-_PAUSE: Final = 0.002
-_LONG_PAUSE: Final = 0.05
+#: Seconds in which offers to a child are gathered, and between two words to it: on a fast link what
+#: is offered meanwhile is one message, on a slow one each goes at once. Longer for a child that has
+#: so many offers left.
+_GATHER: Final = 0.002
+_BETWEEN: Final = 0.02
+_LONG: Final = 0.05
 _PLENTY: Final = 8
 
 #: Seconds between two looks whether a grant has lapsed.
@@ -55,6 +57,7 @@ class Child:
         self.asked_at = Exchange.now()
         self._offers = 0
         self._news = asyncio.Event()
+        self._said_at = 0.0
         self._over = False
         self._error: DragonflyError | None = None
 
@@ -85,8 +88,10 @@ class Child:
             async with asyncio.timeout(limit):
                 await self._news.wait()
         if self._offers and not self._over:
-            plenty = self._task.giving.ahead_of(self._name) - self._offers.bit_count() >= _PLENTY
-            await asyncio.sleep(_LONG_PAUSE if plenty else _PAUSE)  # for others that come by then
+            left = self._task.giving.ahead_of(self._name) - self._offers.bit_count()
+            pause = max(_GATHER, self._said_at + _BETWEEN - asyncio.get_running_loop().time())
+            await asyncio.sleep(_LONG if left >= _PLENTY else pause)  # for others that come by then
+            self._said_at = asyncio.get_running_loop().time()
         if self._error is not None:
             raise self._error
         offers, self._offers = self._offers, 0
