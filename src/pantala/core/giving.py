@@ -37,7 +37,7 @@ LAPSE: Final = 0.1
 
 #: While a source has not read everything, it gives a piece a second time only after so many times
 #: the seconds that a piece takes: until then whoever has it has given it to the others.
-HOLD: Final = 8
+HOLD: Final = 20
 
 #: A child alone is offered so many pieces that it has not asked for; more when half of them are
 #: left, so that an offer is one of many in its message.
