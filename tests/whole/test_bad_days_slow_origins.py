@@ -80,9 +80,9 @@ def test_a_slow_origin(cluster: Cluster, origin: Origin, trouble: Origin) -> Non
     cluster.scheduler()
     cluster.capacity = "2GiB"
     holder, node = cluster.daemons("a", "b")
-    flights = READERS_OF_ONE // 8 + 1
+    flights = READERS_OF_ONE + 1
     for number in range(flights):
-        trouble.put(f"/{number}", Pattern(32 * MIB))
+        trouble.put(f"/{number}", Pattern(4 * MIB))
         trouble.fault(f"/{number}", Fault(rate=20e3))
     for path in ("/held", "/cold"):
         origin.put(path, SMALL)

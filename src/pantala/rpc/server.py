@@ -15,7 +15,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import structlog
-from grpc._cython import cygrpc  # type: ignore[attr-defined]  # its stubs leave it out
+from grpc._cython import cygrpc  # type: ignore[attr-defined, unused-ignore]  # some of its stubs leave it out
 
 from pantala.background import Tasks
 from pantala.model.addresses import host_port

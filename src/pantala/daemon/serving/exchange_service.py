@@ -33,7 +33,7 @@ _ALIVE: Final = 1.0
 
 #: Seconds for which a task is kept here for a child that asks for nothing: whoever follows all that
 #: there are must not keep the room of all.
-_KEPT: Final = 60.0
+_KEPT: Final = 20.0
 
 #: A child's words may keep this host busy for a tenth of the time, if they take longer than so many
 #: seconds: those of a task of a hundred thousand pieces do.
