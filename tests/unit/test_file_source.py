@@ -190,7 +190,7 @@ class TestRefusing:
                 fetch(source, f"file://{root}/{path}")
         with pytest.raises(RangeNotSatisfiable):
             fetch(source, f"file://{root}/sub/x", start=99999)
-        assert open_descriptors() == before
+        assert open_descriptors() <= before  # what earlier tests left may be closed meanwhile
 
 
 class TestTrouble:

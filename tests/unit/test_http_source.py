@@ -717,7 +717,7 @@ class TestThreads:
             body.close()
         origin.pause()
         origin.resume()
-        assert open_descriptors() == before
+        assert open_descriptors() <= before  # what earlier tests left may be closed meanwhile
 
 
 def open_descriptors() -> int:

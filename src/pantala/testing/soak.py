@@ -58,8 +58,8 @@ _GROWTH: Final = 32 << 20
 _DESCRIPTORS: Final = 64
 
 #: Loops that wait for what cannot be brought about here at will: a connection that breaks or is
-#: back, two peers that are under way at the same moment. That they run, and were failed, is looked
-#: at all the same.
+#: back, two peers that are under way at the same moment. That they run on is looked at all the
+#: same.
 _FROM_OUTSIDE: Final = frozenset({"watch a scheduler", "tell of partners"})
 
 #: Errors that are logged because they were injected.
@@ -325,7 +325,8 @@ class Soak:
             dead = self._loops[program.pid] - set(first["loops"])
             if dead:
                 self.wrong.append(f"{name}: loops have ended: {sorted(dead)}")
-            spared = [loop for loop in first["loops"] if not injected(first, loop)]
+            loops = set(first["loops"]) - _FROM_OUTSIDE
+            spared = sorted(loop for loop in loops if not injected(first, loop))
             if spared:
                 self.wrong.append(f"{name}: loops were never failed: {spared}")
             self._look_at_turns(program, first)
