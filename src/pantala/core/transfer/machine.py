@@ -59,7 +59,7 @@ from .picking import Picker
 #: Seconds without a piece, or an offer of one, after which others are asked: perhaps those that we
 #: follow wait for us. Doubled each time.
 PATIENCE: Final = 3.0
-MOST_PATIENCE: Final = 48.0
+MOST_PATIENCE: Final = 12.0
 
 #: Seconds without a piece, or an offer of one, after which those that we follow are taken for of no
 #: use: the scheduler is asked for others, or the origin, as if they had failed.
