@@ -298,6 +298,25 @@ def test_who_lost_its_last_parent_is_named(how: str) -> None:
     stage.check()
 
 
+def test_a_late_start_does_not_undo_what_an_orphan_was_told_since() -> None:
+    """It was on its way when the parent failed: who was sent to the origin is still expected."""
+    stage = Stage(Limits(candidates=1))
+    parent = stage.source("source")
+    orphan, other = stage.register("a"), stage.register("b")
+    for each in (orphan, other):
+        assert isinstance(stage.decide(each), Parents)
+    stage.world.start(other, stage.now)
+    stage.world.fail(parent, stage.now)
+    assert isinstance(stage.decide(orphan), ToSource)
+    stage.world.start(orphan, stage.now)
+    assert isinstance(stage.decide(other), Wait)
+    stage.world.start_back_to_source(orphan, stage.now)
+    decision = stage.decide(other)
+    assert isinstance(decision, Parents)
+    assert decision.parents == (orphan,)
+    stage.check()
+
+
 def test_without_partners_nobody_is_looked_after() -> None:
     """Who has lost its last parent notices that itself, for it waits for nobody."""
     stage = Stage(Limits(partners=0))

@@ -188,8 +188,9 @@ class AnnounceStream:
 
     def orphaned(self) -> None:
         """The peer has lost its last parent. It may have partners, who are no way to the source."""
-        if not self._is_busy and (self._search is None or self._search.done()):
-            self._search = self._all.tasks.start(self._find_parents(), "parents of an orphan")
+        peer, idle = self._peer, self._search is None or self._search.done()
+        if peer is not None and idle and not self._is_busy:
+            self._search = self._all.tasks.start(self._find_parents(peer), "parents of an orphan")
 
     def close(self) -> None:
         """The stream has ended; a peer that was not through by then has failed."""
@@ -250,10 +251,8 @@ class AnnounceStream:
                     await self._all.waiters.wait(peer.task.key, timeout)
             self._known(peer.id)
 
-    async def _find_parents(self) -> None:
-        """Decide for the peer as if it had asked."""
-        peer = self._peer
-        assert peer is not None  # noqa: S101  it was told its parents
+    async def _find_parents(self, peer: Peer) -> None:
+        """Decide for *peer* as if it had asked."""
         try:
             if self._imports is not None:
                 await self._imports.prepare(peer.task.key)

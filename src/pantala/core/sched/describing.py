@@ -349,9 +349,8 @@ class Descriptions:
         if subject.describer is asker:
             self._ends(asker)
             self._on_change(subject.key)
-        if not self.has_settled(asker, now):  # it died before it could register
-            word = subject.word
-            assert word is not None  # noqa: S101  what is waited for
+        word = subject.word
+        if word is not None and not self.has_settled(asker, now):  # it died before it registered
             # What was read to its end is gone with it: a length alone would be of no reading.
             subject.word = (
                 None

@@ -59,6 +59,8 @@ class Holders:
         """Nobody is to wait for what *peer* will not bring."""
         children = disconnect_children(peer)
         for child in children:
+            if not child.parents:
+                self._expect_no_more(child)
             self.refresh(child)
         for child in children:
             waits = not child.parents and child.state in MAY_HAVE_PARENTS
@@ -66,7 +68,16 @@ class Holders:
                 self._on_orphan(child)
 
     def started(self, peer: Peer) -> None:
-        """Nobody waits for *peer* to begin any more, if anybody did."""
+        """Nobody waits any more for *peer* to begin what it was told, if it has.
+
+        One that begins with parents which it has lost meanwhile has not: it was told something else
+        since, or will ask.
+        """
+        has_way = bool(peer.parents) or peer.host.facts.is_seed
+        if has_way or peer.state is not PeerState.RUNNING:
+            self._expect_no_more(peer)
+
+    def _expect_no_more(self, peer: Peer) -> None:
         if peer.task.expected.pop(peer.id, None) is not None:
             self._on_change(peer.task)
 
