@@ -1,4 +1,4 @@
-"""Bytes a second from a warm daemon to another, as a ratio to a bare socket loop in the same run.
+"""Bytes a second from a warm daemon to another, and their CPU, against a bare socket loop.
 
     python bench/pair.py [--size 2GiB] [--rounds 5] [--json results.json]
 
@@ -9,7 +9,8 @@ files from the origin; then the second gets them from the first, verified, again
 - for a program that reads in place as the bytes come, which takes memory never touched before.
 
 In between, a bare loop moves as many bytes between two processes over plain sockets, by the calls
-that cost least, into memory that is warm and into memory that was never touched.
+that cost least: into memory that is warm in place, into fresh memory through a warm buffer and
+``pwrite``. All take turns in each round, and what is printed are medians of their ratios.
 """
 
 from __future__ import annotations
@@ -26,17 +27,36 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pantala.cli._handoff import connect
 from pantala.model.units import format_size, parse_size
 from pantala.pb import dfdaemon_pb2
-from pantala.testing.cluster import Cluster, Node
+from pantala.testing.cluster import Cluster, Node, Program
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Origin
 
 CHUNK = 1 << 20
 PATIENCE = 600.0
+
+
+class Run(NamedTuple):
+    """How one transfer went, for each GiB of it: seconds, and CPU seconds of either side."""
+
+    wall: float
+    receiver: float
+    sender: float
+
+
+def per_gib(size: int, *seconds: float) -> Run:
+    """Of a transfer of *size* bytes."""
+    return Run(*(each * (1 << 30) / size for each in seconds))
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # -- a bare loop -------------------------------------------------------------------------------
@@ -75,33 +95,44 @@ class BareLoop:
         self._process.start()
         port = self._pipe.recv()
         self._socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
-        self._warm = [self._fresh() for _ in self._socks]
+        self._warm = [mmap.mmap(-1, self._part) for _ in self._socks]
         for memory in self._warm:
             memory.write(bytes(len(memory)))
 
-    def _fresh(self) -> mmap.mmap:
-        fd = os.memfd_create("bare")
-        os.ftruncate(fd, self._part)
-        memory = mmap.mmap(fd, self._part)
-        memory.madvise(mmap.MADV_HUGEPAGE)  # as a daemon does
-        os.close(fd)
-        return memory
+    def run(self, *, warm: bool) -> Run:
+        """Move it once, into memory of that sort."""
 
-    def run(self, *, warm: bool) -> float:
-        """Bytes a second."""
-        memories = self._warm if warm else [self._fresh() for _ in self._socks]
-
-        def receive(sock: socket.socket, memory: mmap.mmap) -> None:
+        def in_place(sock: socket.socket, memory: mmap.mmap) -> None:
             view, at = memoryview(memory), 0
             while at < len(view):
                 at += sock.recv_into(view[at : at + CHUNK], 0, socket.MSG_WAITALL)
 
+        def bounced(sock: socket.socket, fd: int) -> None:
+            view, at = memoryview(bytearray(CHUNK)), 0
+            while at < self._part:
+                count = sock.recv_into(view[: self._part - at], 0, socket.MSG_WAITALL)
+                at += os.pwrite(fd, view[:count], at)
+
+        files: list[int] = []
+        if not warm:
+            files = [os.memfd_create("bare") for _ in self._socks]
+            for fd in files:
+                os.ftruncate(fd, self._part)
+        own, theirs = time.process_time(), cpu_of(self._process.pid or 0)
         started = time.perf_counter()
         self._pipe.send("again")
-        run_threads(
-            [lambda s=s, m=m: receive(s, m) for s, m in zip(self._socks, memories, strict=True)]
-        )
-        return self._part * len(self._socks) / (time.perf_counter() - started)
+        if warm:
+            pairs = zip(self._socks, self._warm, strict=True)
+            run_threads([lambda s=s, m=m: in_place(s, m) for s, m in pairs])
+        else:
+            run_threads(
+                [lambda s=s, f=f: bounced(s, f) for s, f in zip(self._socks, files, strict=True)]
+            )
+        wall = time.perf_counter() - started
+        own, theirs = time.process_time() - own, cpu_of(self._process.pid or 0) - theirs
+        for fd in files:
+            os.close(fd)
+        return per_gib(self._part * len(self._socks), wall, own, theirs)
 
     def close(self) -> None:
         """End it."""
@@ -114,49 +145,57 @@ class BareLoop:
 # -- a daemon ----------------------------------------------------------------------------------
 
 
-def hand_off(node: Node, url: str, size: int) -> float:
-    """Have *node* get *url* for a program that reads it in place; bytes a second."""
+def hand_off(node: Node, url: str) -> None:
+    """Have *node* get *url* for a program that reads it in place."""
     deadline = time.monotonic() + PATIENCE
     with connect(str(node.socket)) as connection:
-        started = time.perf_counter()
         connection.send({"op": "download", "url": url}, deadline=deadline)
         while (event := connection.receive(deadline=deadline)) is not None:
             if event["event"] == "error":
                 raise SystemExit(event["message"])
             if event["event"] == "done":
                 break
-        return size / (time.perf_counter() - started)
 
 
-class Receiver:
-    """A daemon, spoken to by gRPC."""
+class Pair:
+    """Two daemons, the second of which is also spoken to by gRPC."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._channel = node.channel()
-        self._download = node.download_stub(self._channel)
+    def __init__(self, first: Program, second: Node, size: int) -> None:
+        self._first, self._second, self._size = first, second, size
+        self._channel = second.channel()
+        self._download = second.download_stub(self._channel)
 
-    def fetch(self, url: str, size: int) -> float:
-        """Have it get *url*; bytes a second."""
-        request = dfdaemon_pb2.DownloadCacheTaskRequest(url=url)
+    def fetch(self, url: str, *, in_place: bool) -> Run:
+        """Have the second get *url*."""
+        cpus = [cpu_of(each.pid) for each in (self._second, self._first)]
         started = time.perf_counter()
-        for _ in self._download.DownloadCacheTask(request, timeout=PATIENCE):
-            pass
-        return size / (time.perf_counter() - started)
+        if in_place:
+            hand_off(self._second, url)
+        else:
+            request = dfdaemon_pb2.DownloadCacheTaskRequest(url=url)
+            for _ in self._download.DownloadCacheTask(request, timeout=PATIENCE):
+                pass
+        wall = time.perf_counter() - started
+        used = [
+            cpu_of(each.pid) - cpu
+            for each, cpu in zip((self._second, self._first), cpus, strict=True)
+        ]
+        return per_gib(self._size, wall, *used)
 
     def forget(self) -> None:
         """Have it delete all it holds."""
-        for task_id in self._node.tasks():
+        for task_id in self._second.tasks():
             self._download.DeleteCacheTask(dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task_id))
+        time.sleep(0.3)  # what it deletes is unmapped behind, at the cost of whoever is next
 
     def close(self) -> None:
         """Hang up."""
         self._channel.close()
 
 
-def measure(size: int, rounds: int, connections: int) -> dict[str, list[float]]:
-    """Rates by name, bytes a second, one a round."""
-    rates: dict[str, list[float]] = {"warm": [], "pair-warm": [], "fresh": [], "pair-fresh": []}
+def measure(size: int, rounds: int, connections: int) -> dict[str, list[Run]]:
+    """Runs by name, one a round."""
+    runs: dict[str, list[Run]] = {"warm": [], "pair-warm": [], "fresh": [], "pair-fresh": []}
     bare = BareLoop(size, connections)
     with tempfile.TemporaryDirectory(prefix="pd-") as directory, Origin() as origin:
         origin.put("/a", Pattern(size, 1))
@@ -167,22 +206,22 @@ def measure(size: int, rounds: int, connections: int) -> dict[str, list[float]]:
             first = cluster.daemon("first", capacity=str(2 * size + (64 << 20)))
             second = cluster.daemon("second", capacity=str(size + (64 << 20)))
             for url in (a, b):
-                hand_off(first, url, size)
+                hand_off(first, url)
             sent = origin.sent()
-            receiver = Receiver(second)
+            pair = Pair(first, second, size)
             for _ in range(rounds):
-                receiver.fetch(a, size)
-                rates["warm"].append(bare.run(warm=True))
-                rates["pair-warm"].append(receiver.fetch(b, size))
-                receiver.forget()
-                rates["fresh"].append(bare.run(warm=False))
-                rates["pair-fresh"].append(hand_off(second, a, size))
-                receiver.forget()
-            receiver.close()
+                pair.fetch(a, in_place=False)
+                runs["warm"].append(bare.run(warm=True))
+                runs["pair-warm"].append(pair.fetch(b, in_place=False))
+                pair.forget()
+                runs["fresh"].append(bare.run(warm=False))
+                runs["pair-fresh"].append(pair.fetch(a, in_place=True))
+                pair.forget()
+            pair.close()
             if origin.sent() != sent:
                 raise SystemExit("the second daemon asked the origin: nothing was measured")
     bare.close()
-    return rates
+    return runs
 
 
 def main() -> None:
@@ -191,25 +230,31 @@ def main() -> None:
     parser.add_argument("--size", default="2GiB", type=parse_size)
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--connections", default=4, type=int, help="of the bare loop")
-    parser.add_argument("--json", type=Path, help="write the rates here, too")
+    parser.add_argument("--json", type=Path, help="write the runs here, too")
     options = parser.parse_args()
     size = options.size // (options.connections * CHUNK) * options.connections * CHUNK
-    rates = measure(size, options.rounds, options.connections)
-    middle = {name: statistics.median(values) for name, values in rates.items()}
+    runs = measure(size, options.rounds, options.connections)
+    print(f"{'':44} {'rate':>12}   CPU s/GiB: receiver, sender")
     for name, words in (
         ("warm", "bare socket loop, warm memory"),
         ("pair-warm", "daemon to daemon, memory of an evicted task"),
         ("fresh", "bare socket loop, fresh memory"),
         ("pair-fresh", "daemon to daemon, fresh memory"),
     ):
-        line = f"{words:48} {format_size(middle[name])}/s"
+        middle = Run(*map(statistics.median, zip(*runs[name], strict=True)))
+        line = f"{words:44} {format_size((1 << 30) / middle.wall):>10}/s"
+        line += f"   {middle.receiver:9.2f} {middle.sender:9.2f}"
         if name.startswith("pair"):
-            against = {other: middle[name] / middle[other] for other in ("warm", "fresh")}
-            line += "   " + ", ".join(f"{r:.2f} of the {n} loop" for n, r in against.items())
+            pairs = list(zip(runs[name], runs[name.removeprefix("pair-")], strict=True))
+            rate = statistics.median(bare.wall / ours.wall for ours, bare in pairs)
+            receiver = statistics.median(ours.receiver / bare.receiver for ours, bare in pairs)
+            sender = statistics.median(ours.sender / bare.sender for ours, bare in pairs)
+            line += f"   of the loop: rate {rate:.2f}, CPU {receiver:.2f}, {sender:.2f}"
         print(line)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"size": size, "rates": rates}))
+        told = {name: [run._asdict() for run in each] for name, each in runs.items()}
+        options.json.write_text(json.dumps({"size": size, "runs": told}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -21,9 +22,10 @@ import pytest
 
 from pantala.core.places import Places
 from pantala.daemon.app import Daemon
-from pantala.daemon.serving import handoff_server
+from pantala.daemon.serving import caller, handoff_server
 from pantala.daemon.serving.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
+from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind
 from pantala.storage.home import Reason
 from pantala.testing import inside
@@ -360,12 +362,63 @@ async def test_memory_of_another_task_comes_last(daemon: Daemon, origin: Origin)
                 assert seen[:] == Pattern(58 * MIB, 8).read()
 
     await until(lambda: not daemon.handoff.busy)  # its client has gone, and it knows
-    # What was handed off is never used again.
-    file = os.fstat(holding.content._fd).st_ino  # type: ignore[attr-defined]  # a segment
+    # Nobody has it any more: it is used once more, for as much as there is room to read.
+    file = os.fstat(holding.content.fileno()).st_ino  # type: ignore[attr-defined]  # a segment
     await fetch(daemon, origin.url("/old"))
     (holding,) = daemon.stores[Kind.CACHE]
-    assert not holding.content.reused
-    assert os.fstat(holding.content._fd).st_ino != file  # type: ignore[attr-defined]  # a segment
+    assert holding.content.reused
+    assert os.fstat(holding.content.fileno()).st_ino == file  # type: ignore[attr-defined]  # same
+    assert holding.view(ByteRange(0, 60 * MIB)) == Pattern(60 * MIB, 7).read()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(0, "here", False), (0, "in a container", True), (0, "gone", True), (1234, "gone", False)],
+)
+async def test_what_a_reader_could_write_to_is_sealed(
+    daemon: Daemon,
+    url: str,
+    proc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[int, str, bool],
+) -> None:
+    """Others are kept from it by its mode; and who is beside us could do anything anyway."""
+    user, where, sealed = case
+    if where != "gone":
+        (proc / "77/ns").mkdir(parents=True)
+        (proc / "77/ns/pid").symlink_to("pid:[1]" if where == "here" else "pid:[2]")
+    monkeypatch.setattr(caller, "_PEERCRED", _Said(77, user))
+    with Client(daemon) as client:
+        client.send({"op": "download", "url": url})
+        assert (await events(client))[-1] == {"event": "done"}
+        (fd,) = client.fds
+        assert bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK) == sealed
+        assert os.fstat(fd).st_mode & 0o777 == 0o400
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.pwrite(fd, b"x", 0)
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What we see of processes: ourselves."""
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/ns/pid").symlink_to("pid:[1]")
+    monkeypatch.setattr(caller, "_PROC", tmp_path)
+    return tmp_path
+
+
+class _Said:
+    """What the kernel says of who has connected."""
+
+    size = struct.calcsize("3i")
+
+    def __init__(self, pid: int, user: int) -> None:
+        self._caller = pid, user, 0
+
+    def unpack(self, raw: bytes) -> tuple[int, int, int]:
+        """Instead of what it says."""
+        assert len(raw) == self.size
+        return self._caller
 
 
 async def fetch(daemon: Daemon, url: str) -> None:

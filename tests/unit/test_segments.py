@@ -79,7 +79,7 @@ class TestSegment(ContentContract):
 
     def peek(self, content: Content, offset: int, length: int) -> bytes:
         assert isinstance(content, Segment)
-        return os.pread(content._fd, length, offset)
+        return os.pread(content.fileno(), length, offset)
 
 
 class TestGrown(TestSegment):
@@ -149,7 +149,7 @@ def _descriptors() -> int:
 def _allocated(segment: Content) -> int:
     """Bytes of memory that the kernel has given it."""
     assert isinstance(segment, Segment)
-    return os.fstat(segment._fd).st_blocks * 512
+    return os.fstat(segment.fileno()).st_blocks * 512
 
 
 def _segment(length: int, *, lock: bool = False) -> Segment:
@@ -199,9 +199,20 @@ class TestReuse:
     def test_not_from_whom_others_may_read(self) -> None:
         """A descriptor can be anywhere by now; a view, too."""
         handed_off = _segment(MIB)
-        fd = handed_off.hand_off()
+        fd = handed_off.hand_off(seal=False)
         assert fd is not None
         assert not handed_off.resize(MIB)
+        with mmap.mmap(fd, MIB, prot=mmap.PROT_READ) as mapped:
+            os.close(fd)
+            assert not handed_off.resize(MIB)
+            assert mapped[:1] == b"\0"
+        assert handed_off.resize(2 * MIB), "nobody has it any more"
+        sealed = _segment(MIB)
+        fd = sealed.hand_off()
+        assert fd is not None
+        os.close(fd)
+        assert not sealed.resize(MIB)
+        sealed.close()
         seen = _segment(MIB)
         _fill(seen, 0, MIB, 3)
         with seen_in(seen, 0, 10) as view:
@@ -210,7 +221,6 @@ class TestReuse:
         closed = _segment(MIB)
         closed.close()
         assert not closed.resize(MIB)
-        os.close(fd)
         handed_off.close()
         seen.close()
 
@@ -361,7 +371,7 @@ def _mappings() -> int:
 def _flags(segment: Content) -> list[str]:
     """How the kernel treats its mapping."""
     assert isinstance(segment, Segment)
-    inode = str(os.fstat(segment._fd).st_ino)
+    inode = str(os.fstat(segment.fileno()).st_ino)
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())
     next(line for line in lines if inode in line.split() and "memfd:" in line)
     return next(line for line in lines if line.startswith("VmFlags:")).split()
@@ -444,6 +454,49 @@ class TestHandOff:
             _fill(segment, MIB - 10, 10, byte=7)
             assert seen[-11:] == b"\1" + b"\7" * 10
 
+    @pytest.mark.parametrize("locked", [False, True])
+    def test_sealed_in_the_middle(self, *, locked: bool) -> None:
+        """What is received after that lands in its place all the same."""
+        segment = create(4 * MIB, lock=locked)
+        data, sink = random.Random(1).randbytes(3 * MIB), segment.sink(MIB, 3 * MIB)
+        at, fd = 0, None
+        while at < len(data):
+            with sink.window(at) as window:
+                count = min(len(window), len(data) - at, 100_000)
+                window[:count] = data[at : at + count]
+            sink.wrote(at, count)
+            at += count
+            if fd is None and at > MIB:
+                fd = segment.hand_off()
+        sink.close()
+        assert fd is not None
+        assert os.pread(fd, 4 * MIB, 0) == bytes(MIB) + data
+        assert seen_in(segment, MIB, 3 * MIB) == data
+        os.close(fd)
+        segment.close()
+
+    def test_another_user_cannot_write_to_what_is_not_sealed(self) -> None:
+        """Its mode forbids it, from the beginning."""
+        if os.geteuid() != 0:
+            pytest.skip("takes root")
+        segment = _segment(MIB)
+        fd = segment.hand_off(seal=False)
+        assert fd is not None
+        _run(
+            f"import os; fd = {fd}; os.setuid(65534)",
+            "for flags in (os.O_RDWR, os.O_WRONLY):",
+            "    try: os.open(f'/proc/self/fd/{fd}', flags)",
+            "    except PermissionError: pass",
+            "    else: raise SystemExit('opened')",
+            "for way in (lambda: os.ftruncate(fd, 0), lambda: os.pwrite(fd, b'x', 0)):",
+            "    try: way()",
+            "    except OSError: pass",
+            "    else: raise SystemExit('written')",
+            fds=(fd,),
+        )
+        os.close(fd)
+        segment.close()
+
     def test_a_reader_that_is_killed_leaves_nothing(self) -> None:
         """However it ends, its mapping ends with it."""
         segment = create(MIB)
@@ -462,7 +515,7 @@ class TestHandOff:
         assert reader.stdout is not None
         reader.stdout.readline()
         os.close(fd)
-        number = os.fstat(segment._fd).st_ino if isinstance(segment, Segment) else 0
+        number = os.fstat(segment.fileno()).st_ino if isinstance(segment, Segment) else 0
         segment.close()
         assert number in _segments(), "the reader keeps it alive"
         reader.send_signal(signal.SIGKILL)

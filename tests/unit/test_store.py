@@ -40,13 +40,13 @@ from pantala.testing.stores import CAPACITY, MIB, Noted, Watched, data_of, in_me
 def allocated(holding: Holding) -> int:
     """Bytes of memory that the kernel has given it."""
     assert isinstance(holding.content, Segment)
-    return os.fstat(holding.content._fd).st_blocks * 512
+    return os.fstat(holding.content.fileno()).st_blocks * 512
 
 
 def inode(holding: Holding) -> int:
     """Which file in memory it is."""
     assert isinstance(holding.content, Segment)
-    return os.fstat(holding.content._fd).st_ino
+    return os.fstat(holding.content.fileno()).st_ino
 
 
 def descriptors() -> int:
@@ -130,7 +130,7 @@ def test_memory_that_does_not_pass_on(store: Watched, why: str) -> None:
     if why == "handed off":
         fd = old.hand_off()
         assert fd is not None
-        os.close(fd)  # nobody has it any more, but its length is sealed
+        os.close(fd)  # nobody has it any more, but it was sealed
     if why == "in somebody's view":
         view = old.view(ByteRange(0, 100))
     new = store.add("new", 60 * MIB)
@@ -258,7 +258,7 @@ def test_memory_is_freed_elsewhere() -> None:
         segment = holding.content
         assert isinstance(segment, Segment)
         store.close()
-    assert segment._fd == -1
+    assert segment.fileno() == -1
 
 
 @pytest.mark.parametrize("way", ["descriptor", "mapping"])

@@ -25,7 +25,7 @@ from pantala.errors import Damaged, StoreFailed
 from pantala.model.task import PieceRecord, TaskRecord
 
 from .directory import DataDirectory
-from .files import FileExtent, FileSink
+from .files import Descriptor, FileExtent, FileSink
 from .medium import Content, Room
 
 logger = structlog.get_logger(__name__)
@@ -40,22 +40,14 @@ _PUNCH_HOLE: Final = 2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class _OpenFile:
-    """A descriptor that lives as long as anybody refers to this."""
-
-    def __init__(self, path: Path, flags: int = 0) -> None:
-        self.fd = -1
-        self.fd = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
+def _open_file(path: Path, flags: int = 0) -> Descriptor:
+    return Descriptor(os.open(path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
 
 
 class _Sink(FileSink):
     """A piece's place in a file. Its blocks are set aside when the first byte comes."""
 
-    def __init__(self, file: _OpenFile, offset: int, length: int, *, name: str) -> None:
+    def __init__(self, file: Descriptor, offset: int, length: int, *, name: str) -> None:
         super().__init__(file.fd, offset, length, name=name)
         self._file = file
         self._at = offset
@@ -78,7 +70,7 @@ class _Sink(FileSink):
 class _Extent(FileExtent):
     """A part of a file that stays open as long as this is used."""
 
-    def __init__(self, file: _OpenFile, offset: int, length: int, *, name: str) -> None:
+    def __init__(self, file: Descriptor, offset: int, length: int, *, name: str) -> None:
         super().__init__(file.fd, offset, length, name=name)
         self._file = file
 
@@ -96,7 +88,7 @@ class DiskContent:
     reused = False
 
     def __init__(
-        self, medium: DiskMedium, path: Path, length: int, file: _OpenFile | None = None
+        self, medium: DiskMedium, path: Path, length: int, file: Descriptor | None = None
     ) -> None:
         self.length = length
         self._medium = medium
@@ -109,13 +101,13 @@ class DiskContent:
         #: Bytes of blocks that are to be given back with the last descriptor.
         self._freeing = 0
 
-    def _file(self) -> _OpenFile:
+    def _file(self) -> Descriptor:
         if self._open is None:
             if self._path is None:
                 raise StoreFailed(f"{self._name} was deleted")
             with _failures_named(f"cannot open {self._name}"):
                 try:
-                    self._open = _OpenFile(self._path)
+                    self._open = _open_file(self._path)
                 except FileNotFoundError as error:
                     raise Damaged(self._name, "its file is gone", whole=True) from error
         return self._open
@@ -141,7 +133,8 @@ class DiskContent:
         self._medium.allocated -= self._blocks.pop(offset, 0)
         return True
 
-    def hand_off(self) -> int | None:
+    def hand_off(self, *, seal: bool = True) -> int | None:
+        del seal  # whoever may write to the file finds it in the directory
         with _failures_named(f"cannot open {self._name}"):
             return os.open(f"/proc/self/fd/{self._file().fd}", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -294,7 +287,7 @@ class DiskMedium:
         with _failures_named(f"no room for task {record.id} on the disk"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # whatever it is, nobody knows of it
-            file = _OpenFile(path, os.O_CREAT | os.O_EXCL)
+            file = _open_file(path, os.O_CREAT | os.O_EXCL)
             os.ftruncate(file.fd, length)
         return DiskContent(self, path, length, file)
 

@@ -1,4 +1,4 @@
-"""Pieces in a file on a disk: received through a warm buffer, checked and sent by the kernel.
+"""Pieces in a file: received through a warm buffer, checked and sent by the kernel.
 
 Nothing here maps a file: where a disk fails, or somebody cuts a file short, a mapping would end the
 process, and a call only fails. docs/adr/0017 has the figures.
@@ -16,10 +16,10 @@ from pantala.errors import Damaged, StoreFailed
 from pantala.model.digest import crc32, piece_digest
 
 #: Bytes of a buffer. They stay in the processor's cache between two calls.
-BUFFER: Final = 256 << 10
+BUFFER: Final = 512 << 10
 
 #: Buffers kept for the next user, beyond those in use.
-_SPARE: Final = 64
+_SPARE: Final = 32
 
 _spare: deque[bytearray] = deque(maxlen=_SPARE)
 
@@ -30,6 +30,20 @@ def _borrow() -> bytearray:
         return _spare.pop()
     except IndexError:
         return bytearray(BUFFER)
+
+
+class Descriptor:
+    """A descriptor that lives as long as anybody refers to this.
+
+    Args:
+        fd: It; this one's from here on.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
 
 class FileSink:
@@ -67,9 +81,13 @@ class FileSink:
             while at < count:
                 with buffer[at:count] as rest:
                     try:
-                        at += os.pwrite(self._fd, rest, self._offset + offset + at)
+                        at += self._write(rest, offset + at)
                     except OSError as error:
                         raise StoreFailed(f"cannot write {self._name}: {error.strerror}") from error
+
+    def _write(self, data: memoryview, offset: int) -> int:
+        """Write some of *data* to *offset* of the sink; how much went. Raises OSError."""
+        return os.pwrite(self._fd, data, self._offset + offset)
 
     def close(self) -> None:
         """Leave the buffer to others."""

@@ -178,13 +178,14 @@ class Holding(Known):
         """Whether a program may still have what was handed off to it."""
         return self._content is not None and self._content.is_elsewhere()
 
-    def hand_off(self, user: int = NOBODY) -> int | None:
+    def hand_off(self, user: int = NOBODY, *, seal: bool = True) -> int | None:
         """A read-only descriptor of the whole content for another process, or None.
 
         From here on the content counts as used, until the kernel says that nobody else has it.
         None when the content has no descriptor, or when a reader of parts that are not here
         could make it larger than what is accounted for, or would see another task's bytes there; or
-        when programs of *user*, whose program it is for, keep more than they may already.
+        when programs of *user*, whose program it is for, keep more than they may already. *seal*
+        is as for :meth:`.Content.hand_off`.
 
         Raises:
             Unavailable: The system has no descriptor left.
@@ -195,7 +196,7 @@ class Holding(Known):
             return None
         if not self._home.hand_offs.may_take(user):
             return None
-        fd = self._content.hand_off()
+        fd = self._content.hand_off(seal=seal)
         if fd is not None:
             self._home.hand_offs.add(self, user)
         return fd

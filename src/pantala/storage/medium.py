@@ -44,8 +44,13 @@ class Content(Room, Protocol):
         It reads as zeros after, or holds what it held. Whether it need not be counted any more.
         """
 
-    def hand_off(self) -> int | None:
-        """A new read-only descriptor of all the content, or None if there is none to give."""
+    def hand_off(self, *, seal: bool = True) -> int | None:
+        """A new read-only descriptor of all the content, or None if there is none to give.
+
+        Args:
+            seal: Its reader's rights would let it open the file once more, for writing: nobody is
+                to be able to from here on. Memory that was sealed is of no use after.
+        """
 
     def is_elsewhere(self) -> bool:
         """Whether anybody may still have a descriptor or a mapping of it by a hand-off.

@@ -17,10 +17,13 @@ from typing import Final
 #: Mappings from this many bytes on ask for huge pages.
 HUGE_FROM: Final = 64 * 1024 * 1024
 
+_HUGE: Final = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+
 _SEALS: Final = 0x2 | 0x4 | 0x10  # SHRINK, GROW, FUTURE_WRITE; the last is not in fcntl of 3.11
 _F_ADD_SEALS: Final = 1033
 _F_SETSIG: Final = 10
 _MLOCK_ONFAULT: Final = 1
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, which Python does not name
 _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
 
@@ -54,13 +57,19 @@ def anonymous_file() -> int:
     return fd
 
 
+def keep_from_others(fd: int) -> None:
+    """Let other users open a memfd for reading alone, whoever has a descriptor of it.
+
+    It is born with mode 0777, and could be opened once more for writing, through /proc.
+    """
+    os.fchmod(fd, 0o400)
+
+
 def seal(fd: int) -> None:
     """Let nobody write to a memfd, or change its length, but by mappings that exist.
 
-    A memfd is born with mode 0777 and could be reopened for writing through /proc by its
-    owner; 0400 and the seals leave reading and mapping, whoever gets a descriptor.
+    Not even root, and us ourselves. It cannot be undone.
     """
-    os.fchmod(fd, 0o400)
     fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
 
 
@@ -126,6 +135,15 @@ def prepare(mapping: mmap.mmap, *, lock: bool) -> None:
         _lock_pages(mapping)
 
 
+def are_huge(length: int) -> bool:
+    """Whether the system gives a mapping of *length* bytes huge pages if asked."""
+    try:
+        said = _HUGE.read_text()
+    except OSError:  # no Linux, or one without huge pages
+        return False
+    return length >= HUGE_FROM and "[never]" not in said and "[deny]" not in said
+
+
 def ask_for_huge_pages(mapping: mmap.mmap) -> None:
     """Have pages of 2 MiB where the system gives them to shared memory on demand.
 
@@ -135,6 +153,20 @@ def ask_for_huge_pages(mapping: mmap.mmap) -> None:
     if len(mapping) >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without huge pages
             mapping.madvise(mmap.MADV_HUGEPAGE)
+
+
+def populate(view: memoryview) -> None:
+    """Map the pages of shared memory for writing, and make those that are not there.
+
+    The kernel may know no way (Linux before 5.14); then they come one by one, as they are touched.
+    """
+    if sys.platform != "linux" or not len(view):
+        return
+    first = ctypes.c_char.from_buffer(view)
+    start = ctypes.addressof(first)
+    skew = start % mmap.PAGESIZE
+    _libc().madvise(start - skew, len(view) + skew, _POPULATE_WRITE)
+    del first
 
 
 def _lock_pages(mapping: mmap.mmap) -> None:
@@ -167,5 +199,6 @@ def _libc() -> ctypes.CDLL:
             ctypes.c_int,
             ctypes.c_int64,
         )
+        libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         _LIBC.append(libc)
     return _LIBC[0]

@@ -27,9 +27,10 @@ from typing import Final
 
 from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
-from pantala.ports import MemoryExtent, MemorySink
+from pantala.ports import MemoryExtent, MemorySink, Sink
 
 from . import pages
+from .files import Descriptor, FileSink
 from .medium import Content
 
 #: Content up to this many bytes lies in the heap.
@@ -69,7 +70,7 @@ class _InMemory:
         """A view to receive into."""
         return memoryview(self._bytes)[offset : offset + length]
 
-    def sink(self, offset: int, length: int) -> MemorySink:
+    def sink(self, offset: int, length: int) -> Sink:
         return MemorySink(self.writable(offset, length))
 
     def readable(self, offset: int, length: int) -> memoryview:
@@ -118,8 +119,8 @@ class SmallContent(_InMemory):
             self._bytes.madvise(mmap.MADV_DONTNEED, start, end - start)
         return True
 
-    def hand_off(self) -> None:
-        return None
+    def hand_off(self, *, seal: bool = True) -> None:
+        del seal
 
     def is_elsewhere(self) -> bool:
         return False
@@ -135,65 +136,133 @@ class SmallContent(_InMemory):
                 self._bytes.close()
 
 
+class _Sink(FileSink):
+    """A piece's place in a memfd, which is written to.
+
+    A write makes a page without clearing it and without a fault. So it costs half of what
+    receiving in place does (docs/adr/0005). The kernel refuses it from the moment the memfd is
+    sealed; what comes then is copied into place by way of the mapping, which is older than the
+    seal.
+
+    Args:
+        file: The memfd.
+        place: Where its bytes are mapped; the sink's from here on.
+        offset: Of that in the memfd.
+    """
+
+    def __init__(self, file: Descriptor, place: memoryview, offset: int) -> None:
+        super().__init__(file.fd, offset, len(place), name="content in memory")
+        self._file: Descriptor | None = file
+        self._place = place
+
+    def _write(self, data: memoryview, offset: int) -> int:
+        try:
+            return super()._write(data, offset)
+        except PermissionError:
+            self._place[offset : offset + len(data)] = data
+            return len(data)
+
+    def close(self) -> None:
+        """Leave the buffer to others, and let go of the memory and its descriptor."""
+        super().close()
+        self._place.release()
+        self._file = None
+
+
+class _UsedSink(MemorySink):
+    """A piece's place where another task's bytes were: the pages are there.
+
+    Most were written, not mapped, and a fault for each would cost more than what is received. So
+    all are mapped at once before the first byte comes; those that are already cost nearly nothing.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__(view)
+        self._is_mapped = False
+
+    def window(self, offset: int) -> memoryview:
+        if not self._is_mapped:
+            self._is_mapped = True
+            with super().window(0) as whole:
+                pages.populate(whole)
+        return super().window(offset)
+
+
 class Segment(_InMemory):
     """Content in a memfd.
 
     Args:
-        fd: The memfd; it is made *length* bytes long, and is the segment's from here on.
+        file: The memfd; it is made *length* bytes long.
         length: Bytes; above 0.
         lock: Keep the pages out of swap (needs the right, or room in RLIMIT_MEMLOCK).
     """
 
     _bytes: mmap.mmap
 
-    def __init__(self, fd: int, length: int, *, lock: bool = False) -> None:
+    def __init__(self, file: Descriptor, length: int, *, lock: bool = False) -> None:
         self.length = length
         self.reused = False
-        self._fd = fd
+        self._file: Descriptor | None = file
+        #: Somebody was given a descriptor, and may have it still.
+        self._given = False
         self._sealed = False
-        try:
-            os.ftruncate(fd, length)
-            self._bytes = pages.map_file(fd, length)
-            pages.prepare(self._bytes, lock=lock)
-        except BaseException:  # whatever it is, the descriptor is ours to close
-            os.close(fd)
-            raise
+        os.ftruncate(file.fd, length)
+        self._bytes = pages.map_file(file.fd, length)
+        pages.prepare(self._bytes, lock=lock)
+        #: Pages that are to be locked, or huge, come by a fault of the mapping alone.
+        self._in_place = lock or pages.are_huge(length)
+
+    def fileno(self) -> int:
+        """Of the memfd; -1 once it was given up."""
+        return -1 if self._file is None else self._file.fd
+
+    def sink(self, offset: int, length: int) -> Sink:
+        if self.reused:
+            return _UsedSink(self.writable(offset, length))
+        if self._file is None or self._in_place:
+            return super().sink(offset, length)
+        return _Sink(self._file, self.writable(offset, length), offset)
 
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
-        if not hasattr(mmap, "MADV_REMOVE"):
+        if self.is_elsewhere() or not hasattr(mmap, "MADV_REMOVE"):
             return False
         try:
             if start < end:
                 self._bytes.madvise(mmap.MADV_REMOVE, start, end - start)
-        except OSError:  # sealed: somebody has a descriptor
+        except OSError:  # sealed
             return False
         return True
 
-    def hand_off(self) -> int | None:
+    def hand_off(self, *, seal: bool = True) -> int | None:
         """A new descriptor, open for reading only.
 
-        Our own mapping is older than the seal, so pieces are still received into it. None where
-        the system could not say later whether the descriptor still lives: the memory could
-        never be used again.
+        None where the system could not say later whether the descriptor still lives: the memory
+        could never be used again.
         """
-        if not hasattr(os, "memfd_create"):
+        if self._file is None or not hasattr(os, "memfd_create"):
             return None
-        if not self._sealed:
-            if pages.is_elsewhere(self._fd):
+        if not self._given:
+            if pages.is_elsewhere(self._file.fd):
                 return None
-            pages.seal(self._fd)
+            pages.keep_from_others(self._file.fd)
+        if seal and not self._sealed:
+            pages.seal(self._file.fd)
             self._sealed = True
         with _refusals_named():
-            return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/self/fd/{self._file.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        self._given = True
+        return fd
 
     def is_elsewhere(self) -> bool:
-        return self._sealed and self._fd >= 0 and pages.is_elsewhere(self._fd)
+        if self._given and self._file is not None:
+            self._given = pages.is_elsewhere(self._file.fd)
+        return self._given
 
     def can_resize(self, length: int) -> bool:
         """Whether :meth:`resize` is worth trying."""
-        # A sealed one cannot change its length.
-        if self._sealed or self._fd < 0:
+        # A sealed one cannot change its length; and somebody may still read what was handed off.
+        if self._sealed or self._file is None or self.is_elsewhere():
             return False
         return self.length - MAX_EXCESS <= length <= 2 * self.length
 
@@ -202,15 +271,15 @@ class Segment(_InMemory):
 
         What was in it is in it still. Only content that nobody uses any more may be asked.
         """
-        if not self.can_resize(length):
+        if self._file is None or not self.can_resize(length):
             return False
         try:
             if length > self.length:
-                os.ftruncate(self._fd, length)
+                os.ftruncate(self._file.fd, length)
             # Refused while a view is exported: nobody may be surprised by other bytes in it.
             self._bytes.resize(length)
             if length < self.length:
-                os.ftruncate(self._fd, length)
+                os.ftruncate(self._file.fd, length)
             pages.ask_for_huge_pages(self._bytes)
         except (BufferError, OSError, SystemError, AttributeError):  # the last two: no mremap here
             return False
@@ -226,9 +295,7 @@ class Segment(_InMemory):
             self._bytes.close()
 
     def retire(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file = None
 
 
 class Growing:
@@ -245,32 +312,34 @@ class Growing:
         self.length = 0
         self._lock = lock
         with _refusals_named():
-            self._fd = pages.anonymous_file()
+            self._file: Descriptor | None = Descriptor(pages.anonymous_file())
 
-    def extend(self) -> MemorySink:
+    def extend(self) -> Sink:
         """Make it longer by :data:`GROWTH_STEP` and return where the new part is received.
 
         Raises:
             Unavailable: The system has no memory for it.
         """
+        if self._file is None:
+            raise ValueError("it has come to its end")
         start = self.length
         with _refusals_named():
-            os.ftruncate(self._fd, start + GROWTH_STEP)
-            self.length += GROWTH_STEP
-            return MemorySink(memoryview(mmap.mmap(self._fd, GROWTH_STEP, offset=start)))
+            os.ftruncate(self._file.fd, start + GROWTH_STEP)
+            place = memoryview(mmap.mmap(self._file.fd, GROWTH_STEP, offset=start))
+        self.length += GROWTH_STEP
+        return _Sink(self._file, place, start)
 
     def finish(self, length: int, needs: Needs) -> Content:
-        fd, self._fd = self._fd, -1
+        file, self._file = self._file, None
+        if file is None:
+            raise ValueError("it has come to its end")
         with _refusals_named():
             if needs.descriptors and length > SMALL:
-                return Segment(fd, length, lock=self._lock)
-            try:
-                small = SmallContent(length, lock=self._lock)
-                with small.writable(0, length) as view:
-                    _read_all(fd, view)
-            finally:
-                os.close(fd)
-            return small
+                return Segment(file, length, lock=self._lock)
+            small = SmallContent(length, lock=self._lock)
+            with small.writable(0, length) as view:
+                _read_all(file.fd, view)
+        return small
 
     def hide(self) -> None:
         pass
@@ -280,9 +349,7 @@ class Growing:
 
     def close(self) -> None:
         """Throw it away. Harmless after :meth:`finish`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file = None
 
 
 def create(length: int, *, descriptor: bool = True, lock: bool = False) -> Content:
@@ -299,7 +366,7 @@ def create(length: int, *, descriptor: bool = True, lock: bool = False) -> Conte
     with _refusals_named():
         if length <= SMALL or not descriptor:
             return SmallContent(length, lock=lock)
-        return Segment(pages.anonymous_file(), length, lock=lock)
+        return Segment(Descriptor(pages.anonymous_file()), length, lock=lock)
 
 
 def _whole_pages(offset: int, length: int, total: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine
 - :mod:`.handoff_request`: what they ask for there
+- :mod:`.caller`: whose they are
 - :mod:`.services`: the gRPC services
 - :mod:`.copies_service`: what schedulers alone ask
 - :mod:`.exchange_service`: by which children follow what is here

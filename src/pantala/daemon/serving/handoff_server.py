@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -45,6 +44,7 @@ from pantala.net.sockets import hang_up
 from pantala.storage.leases import NOBODY
 from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
 
+from .caller import caller_of
 from .handoff_request import parse_download
 
 logger = structlog.get_logger(__name__)
@@ -65,8 +65,6 @@ MAX_CONNECTIONS: Final = 4096
 
 #: Pieces in one frame: some 60 bytes each, and a frame has a limit.
 _PIECES_AT_ONCE: Final = 4096
-
-_PEERCRED: Final = struct.Struct("3i")  # pid, uid, gid
 
 
 class HandoffServer:
@@ -132,7 +130,7 @@ class HandoffServer:
             logger.warning("cannot accept on the hand-off socket", why=str(error))
             await asyncio.sleep(0.1)
             return
-        admitted, leaver = self._places.enter(_user(client), client)
+        admitted, leaver = self._places.enter(caller_of(client).user, client)
         if leaver is not None:
             hang_up(leaver)
         if not admitted:
@@ -148,7 +146,7 @@ class HandoffServer:
         client = _Client(sock)
         try:
             try:
-                self._check_user(client.user)
+                self._check_user(client.caller.user)
                 request = await client.request()
                 self._places.works(sock)
                 await self._admit("hand-off")
@@ -253,15 +251,6 @@ class HandoffServer:
         return fd is not None
 
 
-def _user(sock: socket.socket) -> int:
-    """Who has connected; NOBODY where the system does not say."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return NOBODY
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    _, uid, _ = _PEERCRED.unpack(raw)
-    return int(uid)
-
-
 async def _send_pieces(client: _Client, event: Arrived) -> None:
     pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
     for at in range(0, len(pieces), _PIECES_AT_ONCE):
@@ -270,7 +259,8 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
 
 def _descriptor(client: _Client, download: Download) -> int | None:
     with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
-        return None if download.holding is None else download.holding.hand_off(client.user)
+        if download.holding is not None:
+            return download.holding.hand_off(client.caller.user, seal=client.caller.may_write)
     return None
 
 
@@ -310,8 +300,7 @@ class _Client:
         self.patience = _ANSWER_LIMIT
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        #: Whose program it is.
-        self.user = _user(sock)
+        self.caller = caller_of(sock)
 
     async def request(self) -> dict[str, Any]:
         """The one request. Raises InvalidRequest, TimedOut, or OSError when there is none."""
