@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from pantala.core.sched import describing
-from pantala.core.sched.describing import FRESH, KEPT, LONGEST, REST, STILL, TURN, Descriptions
+from pantala.core.sched.describing import FRESH, KEPT, LONGEST, STILL, TURN, Descriptions
 from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.questions import Answer, Asker, AskSeed, Told, Wait, YourTurn
+from pantala.core.sched.refusals import REST
 from pantala.core.sched.rules import Limits
 from pantala.errors import Busy, NoProvider, SourceFailed
 from pantala.model.task import Description, DownloadRequest

@@ -19,6 +19,7 @@
 - :mod:`.evaluate`: how good a parent is for a child
 - :mod:`.choose`: parents for a peer, or the origin, or patience
 - :mod:`.questions`: what hosts ask of cold content, and what they have heard of its origin
+- :mod:`.refusals`: how that origin has failed them, and whether another is to try
 - :mod:`.describing`: one description of it for all: who asks the origin, who waits
 - :mod:`.records`: what of imported tasks outlives a scheduler
 - :mod:`.imported`: what of these rows is in the world

@@ -21,7 +21,7 @@ StatTask and StatCacheTask tell to anybody who knows its id. So 1 is for all. A 
 is only for those who would have asked with the same credentials: they could have had it themselves.
 Others wait with them while the task is cold, for soon it is held; if it is not, they ask in their
 turn. Where the question is whether what is held may still be given away, they do not even wait: for
-them the origin's answer is a permission, too. Whose fault a failure is counts as in ADR 13.
+them the origin's answer is a permission, too. Whose failures count for whom: :mod:`.refusals`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from pantala.errors import CREDENTIALS_REFUSED, Busy, NoProvider, SourceFailed
+from pantala.errors import Busy, NoProvider, SourceFailed
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_ONLY_PEERS, Description, DownloadRequest
 
 from .arrivals import credentials_of, new_task
 from .entities import Host, Task, TaskKey, Trigger
-from .questions import Answer, Asker, AskSeed, Refusal, Subject, Told, Wait, Word, YourTurn
+from .questions import Answer, Asker, AskSeed, Subject, Told, Wait, Word, YourTurn
+from .refusals import REST, Refusal
 from .rules import RULES
 from .states import PeerState, TaskState
 from .world import World
@@ -61,16 +62,12 @@ STILL: Final = 60.0
 #: Seconds that all wait at most for one who reads, whatever he says of how it gets on.
 LONGEST: Final = 1800.0
 
-#: Seconds for which all are told that the origin has failed, until one may try it again.
-REST: Final = 5.0
-
 #: Questions that may be open at once: of all, and of one host, which has one for each flight.
 _MOST: Final = 65536
 _MOST_OF_HOST: Final = 4096
 
-#: Subjects that are remembered though nobody asks, and failures of each.
+#: Subjects that are remembered though nobody asks.
 _MOST_KEPT: Final = 16384
-_MOST_FAILURES: Final = 64
 
 #: Subjects that are looked at with each question, whether they can be forgotten: more than one.
 _SWEPT: Final = 4
@@ -166,7 +163,7 @@ class Descriptions:
             return Wait(word.settles_at)  # of others' credentials: soon it is held
         if subject.describer is not None:
             return Wait(subject.until, subject.reading, subject.received)
-        self._check_origin(asker, now)
+        subject.refusals.check(asker.credentials, self._world.limits, now)
         return self._nobody_asks(asker, task, now)
 
     def _believes(self, asker: Asker, word: Word, now: float) -> bool:
@@ -189,26 +186,6 @@ class Descriptions:
         if word is None or task is None or asker.origin:
             return word
         return None if task.state is TaskState.SUCCEEDED and task.updated_at > word.at else word
-
-    def _check_origin(self, asker: Asker, now: float) -> None:
-        """Whether it makes sense to ask the origin with *asker*'s credentials now."""
-        limits, subject = self._world.limits, asker.subject
-        refusals = [
-            each
-            for each in subject.refusals
-            if now - each.at <= limits.origin_memory
-            and (_is_mine(each, asker) or each.status not in CREDENTIALS_REFUSED)
-        ]
-        # What it has answered to others counts once for each of their credentials.
-        names = {
-            (each.host_id, "") if _is_mine(each, asker) else ("", each.credentials)
-            for each in refusals
-        }
-        if len(names) >= limits.origin_failures and now - refusals[-1].at <= REST:
-            raise SourceFailed(
-                f"the origin failed for {len(names)} hosts, the last time by: {refusals[-1].said}",
-                status_code=refusals[-1].status,
-            )
 
     def _nobody_asks(self, asker: Asker, task: Task | None, now: float) -> Answer:
         """Nobody is coming: steps 5 to 7."""
@@ -382,10 +359,8 @@ class Descriptions:
             subject.describer, subject.reading = None, False
 
     def _refused(self, asker: Asker, said: str, status: int | None, now: float) -> None:
-        """Remember it; of one host the last word only."""
         refusal = Refusal(now, asker.host.id, asker.credentials, said, status)
-        kept = [each for each in asker.subject.refusals if each.host_id != asker.host.id]
-        asker.subject.refusals = [*kept, refusal][-_MOST_FAILURES:]
+        asker.subject.refusals.add(refusal)
 
     def _forget_old(self, now: float) -> None:
         """Drop the oldest of which nobody asks, and that have nothing to say any more."""
@@ -396,12 +371,6 @@ class Descriptions:
                 del self._subjects[name]
 
 
-def _is_mine(refusal: Refusal, asker: Asker) -> bool:
-    """Whether *asker* would have heard the same."""
-    return not refusal.is_answer or refusal.credentials == asker.credentials
-
-
 def _is_stale(subject: Subject, now: float) -> bool:
     word = subject.word
-    heard = max((each.at for each in subject.refusals), default=0.0)
-    return (word is None or now - word.at > KEPT) and now - heard > REST
+    return (word is None or now - word.at > KEPT) and now - subject.refusals.last_at > REST

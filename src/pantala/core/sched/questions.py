@@ -2,7 +2,7 @@
 
     Subject 1 ── n Asker          a question of a host, for as long as it is open
     Subject 1 ── 1 Word           what the origin has said, while that is believed
-    Subject 1 ── n Refusal        how it has failed hosts
+    Subject 1 ── 1 Refusals       how it has failed hosts
 
 Only :mod:`.describing` changes them. Times are seconds on the clock of its caller.
 """
@@ -15,6 +15,7 @@ from pantala.errors import SourceFailed
 from pantala.model.task import Description, DownloadRequest
 
 from .entities import Host, Task, TaskKey
+from .refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +99,6 @@ class Word:
     settles_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """How the origin failed a host."""
-
-    at: float
-    host_id: str
-    credentials: str
-    said: str
-    status: int | None
-
-    @property
-    def is_answer(self) -> bool:
-        """With other credentials the origin may say something else. Many say 404 to strangers."""
-        return self.status is not None and 400 <= self.status < 500
-
-
 @dataclass(eq=False, slots=True)
 class Subject:
     """What is asked: a task; of content that is compared, with which credentials."""
@@ -130,7 +115,6 @@ class Subject:
     word: Word | None = None
     #: Hosts that were told the word.
     told: set[str] = field(default_factory=set)
-    #: The last of each host, oldest first.
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
     #: How a seed failed that was asked for it, and when.
     seed_failure: tuple[float, SourceFailed] | None = None
