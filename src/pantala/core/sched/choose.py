@@ -20,7 +20,6 @@ Priorities are Dragonfly's: 0, 4, 5, 6 all steps; 3 without 4; 2 only 2 and 3; 1
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -171,7 +170,7 @@ def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[P
         key=lambda parent: (
             parent.covers(peer),
             not parent.costs.last_stands_out(),
-            parent.state is PeerState.BACK_TO_SOURCE and parent.host in sources,
+            sources.get(parent.host) is parent,
             evaluate(parent, peer),
         ),
         reverse=True,
@@ -191,7 +190,7 @@ def _sources(limits: Limits, peer: Peer, below: _Below) -> dict[Host, Peer]:
         return {}
     most = 2 * (limits.candidates + limits.partners)
     found: dict[Host, Peer] = {}
-    for source_id in itertools.islice(peer.task.at_origin, _SOURCES):
+    for source_id in islice(peer.task.at_origin, _SOURCES):
         source = peer.task.peers[source_id]
         fits = source.host.facts.is_ours and source.host.is_free and len(source.children) < most
         if fits and source in peer.task.holders and _fits(source, peer, below):
