@@ -14,6 +14,7 @@ comes out.
 - :mod:`.uploads`: what a host offers, and to whom
 - :mod:`.exchange`: likewise, one that exchanges
 - :mod:`.flight`: a download
+- :mod:`.fetches`: what it fetches
 - :mod:`.following`: what a parent tells it
 - :mod:`.scheduler`: the scheduler
 - :mod:`.swarm`: all of them

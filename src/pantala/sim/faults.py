@@ -18,8 +18,8 @@ def kill(swarm: Swarm, host: Host) -> None:
         if holding.flight is not None:
             holding.flight.die()
             swarm.died(holding.flight)
-    for job, flight in list(swarm.sending.get(host, {}).items()):
-        flight.giver_died(job)
+    for job, fetches in list(swarm.sending.get(host, {}).items()):
+        fetches.giver_died(job)
 
 
 def stop_scheduler(swarm: Swarm) -> None:

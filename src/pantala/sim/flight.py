@@ -1,6 +1,6 @@
 """One download of one host: the transfer that decides, and a model of the shell around it.
 
-It does what ``daemon/downloading/driver.py`` and its neighbours do, with flows instead of sockets.
+It does what ``daemon/downloading/driver.py`` and its neighbours do; :mod:`.fetches` fetches pieces.
 What is decided here is decided by :mod:`pantala.core.transfer` and :mod:`pantala.core.pace`.
 """
 
@@ -8,46 +8,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pantala.core import transfer as t
-from pantala.core.pace import Fetching, Pace
+from pantala.core.pace import Pace
 from pantala.errors import DragonflyError, SourceFailed, Unavailable
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration
-from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
+from pantala.model.task import DownloadRequest, Kind
 
+from .fetches import Fetches
 from .following import Following, Wishes
 from .host import Holding, Host, Task
-from .network import Flow
 
 if TYPE_CHECKING:
     from .scheduler import Stream
     from .swarm import Swarm
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """A fetch under way.
-
-    Attributes:
-        giver: Whose upload it is; None: the origin's.
-        flow: Its bytes; None before they begin, and after the giver has died.
-        sending: What the giver's upload side knows it by.
-        begun: When it was asked for.
-        received: Bytes that were here when the giver died; None: none were asked for yet.
-    """
-
-    number: int
-    parent: str | None
-    second: bool
-    giver: Holding | None
-    begun: float
-    flow: Flow | None = None
-    sending: Any = None
-    received: int | None = None
-    over: bool = False
 
 
 class Flight:
@@ -90,7 +66,7 @@ class Flight:
         self.ended: float | None = None
         self.over = False
         self.failed = ""
-        self.jobs: dict[tuple[int, bool], Job] = {}
+        self.fetches = Fetches(self)
         self.follows: dict[str, Following] = {}
         self.wishes = Wishes(self)
         #: The stream to the scheduler, while it is open.
@@ -149,8 +125,7 @@ class Flight:
         """Let go of everything."""
         self.over = True
         self.ended = self.swarm.clock.now
-        for job in list(self.jobs.values()):
-            self._drop_job(job)
+        self.fetches.end()
         for following in list(self.follows.values()):
             following.end()
         for name, host in self._listening.items():
@@ -199,7 +174,8 @@ class Flight:
     def _carry_out(self, command: t.Command) -> None:
         match command:
             case t.Fetch():
-                self._fetch(command)
+                self.wishes.has(command.number, command.parent)
+                self.fetches.begin(command)
             case t.Follow(parent):
                 self._follow(parent)
             case t.Drop(parent):
@@ -229,7 +205,7 @@ class Flight:
         wanted = 0
         for number in self.transfer.wanted:
             wanted |= 1 << number
-        for number, _ in self.jobs:
+        for number, _ in self.fetches.jobs:
             if number not in self.transfer.sought:
                 wanted &= ~(1 << number)
         following = Following(self, parent, self.swarm.givers[parent], wanted)
@@ -240,95 +216,6 @@ class Flight:
         following = self.follows.pop(parent, None)
         if following is not None:
             following.end()
-
-    # -- fetches ---------------------------------------------------------------------------------
-
-    def _fetch(self, what: t.Fetch) -> None:
-        swarm = self.swarm
-        self.wishes.has(what.number, what.parent)
-        giver = None if what.parent is None else swarm.givers[what.parent]
-        job = Job(what.number, what.parent, what.second, giver, swarm.clock.now)
-        self.jobs[what.number, what.second] = job
-        source = None if giver is None else giver.host
-        swarm.clock.after(2 * swarm.latency(source, self.host), self._send, job)
-
-    def _send(self, job: Job) -> None:
-        """The first byte of a piece comes, if its giver lives."""
-        if job.over:
-            return
-        if job.giver is not None and not job.giver.host.alive:
-            job.received = 0  # it is asked, and says nothing
-            self._broken(job)
-            return
-        if job.giver is not None:
-            job.sending = job.giver.uploads.asked(job.number)
-        links = self.swarm.route(job.giver.host if job.giver else None, self.host)
-        length = self.holding.task.length(job.number)
-        job.flow = self.swarm.network.start(links, length, self._arrived, job)
-        if job.giver is not None:
-            self.swarm.sending.setdefault(job.giver.host, {})[job] = self
-
-    def _arrived(self, job: Job) -> None:
-        """All of a piece is here."""
-        swarm, number, now = self.swarm, job.number, self.swarm.clock.now
-        length = self.holding.task.length(number)
-        self._drop_job(job)
-        other = self.jobs.get((number, not job.second))
-        if other is not None:
-            self._drop_job(other)
-        if job.parent is not None:
-            self.pace.took(job.parent, length, now - job.begun)
-        traffic = Traffic.BACK_TO_SOURCE if job.parent is None else Traffic.REMOTE_PEER
-        piece = PieceRecord(
-            number=number,
-            offset=number * self.holding.task.piece_length,
-            length=length,
-            digest="",
-            parent_id=job.parent,
-            traffic=traffic,
-            cost=now - job.begun,
-            created_at=now,
-        )
-        self.holding.pieces |= 1 << number
-        self.holding.bytes += length
-        swarm.log(self.host.name, "has", number, "of", job.giver.host.name if job.giver else "")
-        self.holding.uploads.publish(number)
-        self.on(t.Stored(piece, job.second))
-
-    def _drop_job(self, job: Job) -> None:
-        """It goes on no more; its bytes stop."""
-        job.over = True
-        self.jobs.pop((job.number, job.second), None)
-        self._let_go(job)
-
-    def _let_go(self, job: Job) -> None:
-        flow = job.flow
-        if flow is None:
-            return
-        self.swarm.carried(job.giver, self.host, flow)
-        self.swarm.network.cancel(flow)
-        job.flow = None
-        if job.giver is not None:
-            job.giver.uploads.sent(job.sending, arrived=flow.arrived)
-            del self.swarm.sending[job.giver.host][job]
-
-    def giver_died(self, job: Job) -> None:
-        """Nothing more comes of a fetch."""
-        if job.flow is not None:
-            job.received = job.flow.received(self.swarm.clock.now)
-            self._let_go(job)
-        self._broken(job)
-
-    def _broken(self, job: Job) -> None:
-        """The giver is dead: a reset tells of it soon, silence after a while."""
-        settings = self.swarm.settings
-        silent = job.giver is not None and job.giver.host.silent
-        self.swarm.clock.after(settings.stall if silent else settings.latency, self._lost, job)
-
-    def _lost(self, job: Job) -> None:
-        if not job.over:
-            self._drop_job(job)
-            self.on(t.Lost(job.number, second=job.second))
 
     # -- news of the scheduler -------------------------------------------------------------------
 
@@ -390,7 +277,7 @@ class Flight:
         for name, following in self.follows.items():
             if exchange and following.giver.host.alive:  # it says so once a second
                 self.pace.host_heard(name, now)
-        fetches = self._fetches(now)
+        fetches = self.fetches.progress(now)
         look = self.pace.look(now, fetches, self.transfer.waits_for())
         if not exchange:
             for name in self.pace.silent(now):
@@ -399,15 +286,3 @@ class Flight:
         if something or self._saw_something:
             self._saw_something = something
             self.on(look)
-
-    def _fetches(self, now: float) -> dict[tuple[int, bool], Fetching]:
-        length = self.holding.task.length
-        return {
-            key: Fetching(
-                job.parent,
-                job.received if job.flow is None else job.flow.received(now),
-                length(key[0]),
-            )
-            for key, job in self.jobs.items()
-            if job.parent is not None
-        }

@@ -56,8 +56,9 @@ def check_slots(swarm: Swarm, flights: Iterable[Flight]) -> None:
     for flight in flights:
         transfer = flight.transfer
         fetches = len(transfer.in_flight) + len(transfer.second)
-        if fetches != len(flight.jobs):
-            raise Broken(f"{_name(flight)}: {fetches} fetches decided, {len(flight.jobs)} go on")
+        going = len(flight.fetches.jobs)
+        if fetches != going:
+            raise Broken(f"{_name(flight)}: {fetches} fetches decided, {going} go on")
         # As many again where some are stuck, and those that are asked for twice.
         if fetches > 2 * transfer.max_in_flight + MAX_TWICE:
             raise Broken(f"{_name(flight)}: {fetches} fetches at once")
@@ -71,7 +72,7 @@ def check_slots(swarm: Swarm, flights: Iterable[Flight]) -> None:
 
 def check_waiting(swarm: Swarm, flights: list[Flight]) -> None:
     """Raises Broken: somebody waits for nobody."""
-    hungry = {flight for flight in flights if not flight.jobs and not _has_word(flight)}
+    hungry = {flight for flight in flights if not flight.fetches.jobs and not _has_word(flight)}
     fed: dict[Holding, bool] = {}
     for flight in hungry:
         if not _is_patient(swarm, flight) and not _is_fed(swarm, flight, hungry, fed):

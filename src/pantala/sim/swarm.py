@@ -15,7 +15,8 @@ from pantala.model.announce import SourceFinished, SourceStarted, free_bandwidth
 
 from .clock import Clock
 from .exchange import Exchange
-from .flight import Flight, Job
+from .fetches import Fetches, Job
+from .flight import Flight
 from .host import Holding, Host, Task
 from .network import Flow, Link, Network
 from .scenario import Scenario
@@ -64,7 +65,7 @@ class Swarm:
         self.by_name: dict[str, Host] = {}
         self.flights: list[Flight] = []
         self.givers: dict[str, Holding] = {}
-        self.sending: dict[Host, dict[Job, Flight]] = {}
+        self.sending: dict[Host, dict[Job, Fetches]] = {}
         self.planned = 0
         self.active = 0
         self.bytes: Counter[str] = Counter()
