@@ -422,6 +422,22 @@ def test_a_stuck_parent_comes_last_and_is_better_than_the_origin() -> None:
     assert [parent.id for parent in decision.parents] == [stuck.id, other.id]
 
 
+def test_of_many_at_the_origin_those_that_came_first_come_first() -> None:
+    """Whatever they are called: what is decided is a function of what has happened, and of chance.
+
+    Of the others there is one of the child's own data centre, which would come first.
+    """
+    stage = Stage(Limits(candidates=3, partners=4))
+    stage.host("child", idc="x")
+    sources = [stage.source(f"s{number}") for number in range(20)]
+    stage.host("near", idc="x")
+    near = stage.source("near")
+    decision = stage.decide(stage.register("child"))
+    assert isinstance(decision, Parents)
+    assert decision.parents[2] is near
+    assert set(decision.parents[:2]) == set(sources[:2])
+
+
 def test_no_circles_of_hosts() -> None:
     """Two that hold different parts, and now both want everything, do not wait for each other."""
     stage = Stage()

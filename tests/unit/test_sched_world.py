@@ -34,7 +34,7 @@ def test_a_download_from_the_origin_to_the_child() -> None:
     source = stage.source("a")
     task = source.task
     assert (source.state, task.state) == (PeerState.BACK_TO_SOURCE, TaskState.RUNNING)
-    assert task.at_origin == {source.id}
+    assert list(task.at_origin) == [source.id]
     child = stage.child("b")
     assert list(child.parents) == [source.id]
     stage.now += 5
@@ -42,7 +42,7 @@ def test_a_download_from_the_origin_to_the_child() -> None:
     assert (child.state, child.cost, child.parents) == (PeerState.SUCCEEDED, 5, {})
     assert task.state is TaskState.SUCCEEDED
     stage.world.finish(source, stage.now)
-    assert (task.at_origin, set(task.holders)) == (set(), {source, child})
+    assert (list(task.at_origin), set(task.holders)) == ([], {source, child})
     stage.check()
 
 
@@ -265,7 +265,7 @@ def test_a_running_peer_goes_to_the_origin() -> None:
     stage.world.start_back_to_source(child, stage.now)
     stage.world.start_back_to_source(child, stage.now)
     assert (child.state, child.parents) == (PeerState.BACK_TO_SOURCE, {})
-    assert child.task.at_origin == {child.id}
+    assert list(child.task.at_origin) == [child.id]
 
 
 def test_an_illegal_event_changes_nothing() -> None:

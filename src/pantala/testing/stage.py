@@ -190,7 +190,7 @@ def _check_task(world: World, task: Task) -> None:
     assert pool is None or all(
         pool.group_of(peer) == peer.host.facts.idc.lower() for peer in sociable
     )
-    assert task.at_origin == {
+    assert set(task.at_origin) == {
         peer.id for peer in task.peers.values() if peer.state is PeerState.BACK_TO_SOURCE
     }
     for peer_id in task.expected:

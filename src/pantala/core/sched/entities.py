@@ -169,8 +169,8 @@ class Task:
     sociable: Pool[Peer] | None = field(default=None, repr=False)
     #: For which shapes those of the holders vouch that have finished, or are at the origin.
     votes: Votes = field(default_factory=Votes)
-    #: Ids of all and only those peers that are at the origin now.
-    at_origin: set[str] = field(default_factory=set)
+    #: Ids of all and only those peers that are at the origin now, in the order in which they came.
+    at_origin: dict[str, None] = field(default_factory=dict)
     #: Peers that were told what to do and have not started, and until when they may.
     expected: dict[str, float] = field(default_factory=dict)
     #: The seed that was asked, while its answer lasts.

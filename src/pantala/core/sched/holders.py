@@ -45,9 +45,9 @@ class Holders:
     def settle(self, peer: Peer) -> None:
         """After a move: who is its parent, where it is counted, and who should know."""
         if peer.state is PeerState.BACK_TO_SOURCE:
-            peer.task.at_origin.add(peer.id)
+            peer.task.at_origin.setdefault(peer.id)
         else:
-            peer.task.at_origin.discard(peer.id)
+            peer.task.at_origin.pop(peer.id, None)
         if peer.state is not PeerState.RUNNING:
             disconnect_parents(peer)
         self.started(peer)
