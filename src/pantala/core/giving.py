@@ -31,9 +31,17 @@ from typing import Final
 
 from .window import Window
 
-#: Seconds in which a child asks for what it was granted, or others come first.
+#: Places of a host, for all children that exchange: never more, and hardly fewer. With two, the
+#: link was idle whenever one of them was held up by its child's: eight hosts took an eighth longer
+#: (ADR 26).
+MOST_PLACES: Final = 64
+LEAST_PLACES: Final = 3
+
+#: Seconds in which a child asks for what it was granted, or others come first...
 LAPSE: Final = 0.1
 
+#: ...and between two looks whether some have not.
+LOOK: Final = LAPSE / 2
 
 #: While a source has not read everything, it gives a piece a second time only after so many times
 #: the seconds that a piece takes: until then whoever has it has given it to the others.
@@ -43,8 +51,29 @@ HOLD: Final = 20
 #: left, so that an offer is one of many in its message.
 AHEAD: Final = 64
 
+#: Seconds in which what is to be told is gathered, and between two words: see :func:`pause`.
+_GATHER: Final = 0.002
+_BETWEEN: Final = 0.02
+
+#: Seconds to gather offers for a child that has so many left.
+_LONG: Final = 0.05
+_PLENTY: Final = 8
+
 #: A child that has asked for nothing yet comes no sooner than one that has room for so many.
 _ROOM_OF_STRANGERS: Final = 2
+
+
+def pause(now: float, told_at: float, left: int = 0) -> float:
+    """Seconds to gather what a parent tells a child, or a child a parent, before it is one message.
+
+    On a slow link each thing is told nearly at once, on a fast one many together.
+
+    Args:
+        now: When there was something to tell again, in seconds.
+        told_at: When the last message went, on the same clock.
+        left: Offers that a child has not made use of, and with which it is busy meanwhile.
+    """
+    return _LONG if left >= _PLENTY else max(_GATHER, told_at + _BETWEEN - now)
 
 
 @dataclass(slots=True)

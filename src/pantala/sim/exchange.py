@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from pantala.core.giving import LAPSE, Giving, Grant
+from pantala.core.giving import LAPSE, LEAST_PLACES, LOOK, MOST_PLACES, Giving, Grant, pause
 from pantala.core.transfer import Phase
 from pantala.core.window import Window
 
@@ -18,20 +18,6 @@ from .uploads import Follower
 if TYPE_CHECKING:
     from .host import Holding
     from .swarm import Swarm
-
-#: Pieces that are sent at once to all children: never more, and hardly fewer; as in production.
-MOST: Final = 64
-LEAST: Final = 3
-
-#: Seconds in which offers to a child are gathered, between two words to it, and to one that has so
-#: many offers left; as in production.
-_GATHER: Final = 0.002
-_BETWEEN: Final = 0.02
-_LONG: Final = 0.05
-_PLENTY: Final = 8
-
-#: Seconds between two looks whether a grant has lapsed; as in production.
-_LOOK: Final = LAPSE / 2
 
 
 class Exchange:
@@ -43,7 +29,7 @@ class Exchange:
 
     def __init__(self, swarm: Swarm) -> None:
         self.swarm = swarm
-        self.slots = Window(MOST, LEAST)
+        self.slots = Window(MOST_PLACES, LEAST_PLACES)
         #: Those that have children, the next to give something first.
         self.tasks: OrderedDict[Exchanging, None] = OrderedDict()
         #: It will look at them in a moment.
@@ -56,13 +42,13 @@ class Exchange:
         clock, reads = self.swarm.clock, False
         for task in list(self.tasks):
             if task.grant(clock.now):
-                self._until = clock.now + LAPSE + _LOOK
+                self._until = clock.now + LAPSE + LOOK
             reads = reads or task.giving.at_source
         if len(self.tasks) > 1:
             self.tasks.move_to_end(next(iter(self.tasks)))
         if not self._looks and self.tasks and (reads or clock.now < self._until):
             self._looks = True
-            clock.after(_LOOK, self._look)
+            clock.after(LOOK, self._look)
 
     def _look(self) -> None:
         self._looks = False
@@ -186,11 +172,9 @@ class Exchanging:
                 offers.append(number)
                 continue
             self._offers[name] = [number]
-            pause = max(_GATHER, self._said_at.get(name, 0.0) + _BETWEEN - now)
-            if self.giving.ahead_of(name) - 1 >= _PLENTY:
-                pause = _LONG
-            self._said_at[name] = now + pause
-            self._exchange.swarm.clock.after(pause, self._tell, name)
+            seconds = pause(now, self._said_at.get(name, 0.0), self.giving.ahead_of(name) - 1)
+            self._said_at[name] = now + seconds
+            self._exchange.swarm.clock.after(seconds, self._tell, name)
         return bool(granted)
 
     def _tell(self, name: str) -> None:

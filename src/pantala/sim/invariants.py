@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pantala.core.giving import MOST_PLACES
 from pantala.core.transfer import MAX_TWICE, Phase
 
-from .exchange import MOST
 from .flight import Flight
 from .host import Holding
 from .swarm import Swarm
@@ -63,7 +63,7 @@ def check_slots(swarm: Swarm, flights: Iterable[Flight]) -> None:
         if fetches > 2 * transfer.max_in_flight + MAX_TWICE:
             raise Broken(f"{_name(flight)}: {fetches} fetches at once")
     for host in (*swarm.seeds, *swarm.hosts):
-        if host.exchange is not None and len(host.exchange.slots) > 2 * MOST:
+        if host.exchange is not None and len(host.exchange.slots) > 2 * MOST_PLACES:
             raise Broken(f"{host.name} sends {len(host.exchange.slots)} pieces at once")
     for known in swarm.scheduler.world.hosts.values():
         if known.uploads > known.upload_limit:

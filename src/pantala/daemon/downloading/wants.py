@@ -7,14 +7,9 @@ offers it in vain; one that is told at once of each costs us a message a piece a
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
+from pantala.core.giving import pause
 from pantala.model.exchange import Wish
-
-#: Seconds in which changes are gathered, and between two messages: on a slow link each is told at
-#: once.
-_GATHER: Final = 0.002
-_BETWEEN: Final = 0.02
 
 
 class Wants:
@@ -63,8 +58,7 @@ class Wants:
         """What has changed; waits until something has."""
         await self._news.wait()
         loop = asyncio.get_running_loop()
-        pause = max(_GATHER, self._told_at + _BETWEEN - loop.time())
-        await asyncio.sleep(pause)  # for what changes by then
+        await asyncio.sleep(pause(loop.time(), self._told_at))  # for what changes by then
         self._told_at = loop.time()
         self._news.clear()
         wish = Wish(self._lacks, self._has, self._room)

@@ -13,31 +13,14 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pantala.background import Tasks
-from pantala.core.giving import LAPSE, Giving, Grant
+from pantala.core.giving import LEAST_PLACES, LOOK, MOST_PLACES, Giving, Grant, pause
 from pantala.core.window import Window
 from pantala.errors import DragonflyError
 from pantala.model.numbers import bits_of_numbers
 from pantala.storage.holding import Holding
-
-#: Pieces that are sent at once to all children that exchange: never more, and hardly fewer. With
-#: two, the link was idle whenever one of them was held up by its child's: eight hosts took an
-#: eighth longer (ADR 26).
-MOST: Final = 64
-LEAST: Final = 3
-
-#: Seconds in which offers to a child are gathered, and between two words to it: on a fast link what
-#: is offered meanwhile is one message, on a slow one each goes at once. Longer for a child that has
-#: so many offers left.
-_GATHER: Final = 0.002
-_BETWEEN: Final = 0.02
-_LONG: Final = 0.05
-_PLENTY: Final = 8
-
-#: Seconds between two looks whether a grant has lapsed.
-_LOOK: Final = LAPSE / 2
 
 
 class Child:
@@ -89,9 +72,9 @@ class Child:
                 await self._news.wait()
         if self._offers and not self._over:
             left = self._task.giving.ahead_of(self._name) - self._offers.bit_count()
-            pause = max(_GATHER, self._said_at + _BETWEEN - asyncio.get_running_loop().time())
-            await asyncio.sleep(_LONG if left >= _PLENTY else pause)  # for others that come by then
-            self._said_at = asyncio.get_running_loop().time()
+            # Others come by then.
+            await asyncio.sleep(pause(Exchange.now(), self._said_at, left))
+            self._said_at = Exchange.now()
         if self._error is not None:
             raise self._error
         offers, self._offers = self._offers, 0
@@ -165,7 +148,7 @@ class _Task:
             self._exchange.turn()
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK):
+                    async with asyncio.timeout(LOOK):
                         self._note(await news.get())
                 if news.empty():
                     self._exchange.turn()
@@ -224,7 +207,7 @@ class Exchange:
     def __init__(self, tasks: Tasks, rng: random.Random) -> None:
         self.tasks = tasks
         self.rng = rng
-        self.slots = Window(MOST, LEAST)
+        self.slots = Window(MOST_PLACES, LEAST_PLACES)
         #: Those that have children, the next to give something first.
         self._by_holding: OrderedDict[Holding, _Task] = OrderedDict()
         self._count = 0
