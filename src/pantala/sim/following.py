@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pantala.core import transfer as t
+from pantala.core.giving import pause
 
 from .host import Holding
 
 if TYPE_CHECKING:
     from .flight import Flight
-
-
-#: Seconds within which what a child wants is told as one message; as in production.
-_PAUSE: Final = 0.02
 
 
 class Wish(NamedTuple):
@@ -43,6 +40,7 @@ class Wishes:
         #: Somebody was told last that nothing would be fetched at once.
         self._some_full = False
         self._pending = False
+        self._told_at = 0.0
         #: Messages ever.
         self.told = 0
 
@@ -78,11 +76,12 @@ class Wishes:
         swarm = self._flight.swarm
         if not self._pending and swarm.settings.exchange:  # others have nobody to tell
             self._pending = True
-            swarm.clock.after(_PAUSE, self._send)
+            swarm.clock.after(pause(swarm.clock.now, self._told_at), self._send)
 
     def _send(self) -> None:
         room, by_delay = self._flight.transfer.room, dict[float, list[Wish]]()
         self._some_full = False
+        self._told_at = self._flight.swarm.clock.now
         for name, following in self._flight.follows.items():
             told = ~self._not_told.get(name, 0)
             has, lacks = self._has & told, self._lacks & told
