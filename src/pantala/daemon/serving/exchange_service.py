@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
-from urllib.parse import quote
 
 from pantala.background import Tasks
 from pantala.core.shares import Shares
@@ -18,7 +17,6 @@ from pantala.model.ids import check_task_id
 from pantala.model.numbers import bits_of, runs_of
 from pantala.pb import exchange_pb2
 from pantala.rpc.convert import kind_of
-from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.service import address_of, sends_headers
 
 from .task_methods import Context
@@ -74,10 +72,7 @@ class ExchangeService:
         if not self._streams.fits(child, size):
             raise Busy(f"{child} follows too much here; try again when some of it is through")
         with self._streams.hold(child, size):
-            version = quote(await self._uploads.version(holding), safe="")
-            clock = str(self._node.stores.now())
-            hello = (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
-            await context.send_initial_metadata(hello)
+            await context.send_initial_metadata(await self._uploads.hello(holding))
             yield exchange_pb2.FollowResponse(
                 content_length=holding.total,
                 piece_length=holding.record.piece_length or 0,

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
-from urllib.parse import quote
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -41,7 +40,6 @@ from pantala.model.task import Delivery, Kind
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.convert import import_request, kind_of, piece_message, timestamp
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE, DaemonDialect
-from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
@@ -240,10 +238,7 @@ class UploadService(TaskMethods):
                 raise Busy(f"{child} waits for too many pieces here; try again when some have come")
             with self.streams.hold(child, wish.size):
                 holding = self._uploads.holding(dialect.kind, check_task_id(wish.task_id))
-                version = quote(await self._uploads.version(holding), safe="")
-                clock = str(self._node.stores.now())
-                hello = (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
-                await context.send_initial_metadata(hello)
+                await context.send_initial_metadata(await self._uploads.hello(holding))
                 offers = self._uploads.offers(holding, wish.numbers)
                 async with contextlib.aclosing(offers):
                     async for piece in offers:

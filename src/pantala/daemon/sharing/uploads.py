@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
+from urllib.parse import quote
 
 from pantala.core.policy import KIND_OF_TAG
 from pantala.daemon.node import Node
@@ -19,6 +20,7 @@ from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.net.piece_server import Upload
 from pantala.ports import Extent
+from pantala.rpc.parent_link import CLOCK_KEY, DIGESTS_KEY, VERSION_KEY
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceContent, PieceRequest, content_tag
 
@@ -175,6 +177,16 @@ class NodeUploads:
         if not (holding.version_is_settled or holding.pieces or holding.gone):
             raise Unavailable(f"task {holding.id}: which version it will be is not known yet")
         return holding.record.version
+
+    async def hello(self, holding: Holding) -> tuple[tuple[str, str], ...]:
+        """What a child hears first of what is held, as metadata of its stream.
+
+        Raises:
+            Unavailable: See :meth:`version`.
+        """
+        version = quote(await self.version(holding), safe="")
+        clock = str(self._node.stores.now())
+        return (VERSION_KEY, version), (DIGESTS_KEY, holding.digests), (CLOCK_KEY, clock)
 
     async def offers(self, holding: Holding, missing: Numbers) -> AsyncGenerator[PieceRecord, None]:
         """Those of the pieces that are here, then those that a flight brings, as they come.
