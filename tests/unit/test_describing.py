@@ -17,7 +17,7 @@ from pantala.daemon.app import Daemon
 from pantala.errors import RangeNotSatisfiable, SourceFailed
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
-from pantala.scheduler import descriptions
+from pantala.rpc import service
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.descriptions import DescriptionService
 from pantala.testing import inside
@@ -345,5 +345,5 @@ async def test_a_stream_that_opens_with_nothing(
     known: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Is not waited for for ever."""
-    monkeypatch.setattr(descriptions, "_HELLO_LIMIT", 0.05)
+    monkeypatch.setattr(service, "FIRST_WORD", 0.05)
     assert await Asking(known).ends() is grpc.StatusCode.DEADLINE_EXCEEDED

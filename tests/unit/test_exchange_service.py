@@ -19,6 +19,7 @@ from pantala.model.numbers import MAX_NUMBERS, bits_of
 from pantala.model.task import Kind, TaskRecord, Traffic
 from pantala.pb import exchange_pb2, exchange_pb2_grpc
 from pantala.ports import fill
+from pantala.rpc import service
 from pantala.rpc.parent_link import CLOCK_KEY, VERSION_KEY
 from pantala.rpc.transport import channel_options
 from pantala.storage.holding import Holding
@@ -238,7 +239,7 @@ async def test_who_says_nothing(
     """Is not waited for for ever."""
     assert holding.coming
     assert not daemon.stopping.is_set()
-    monkeypatch.setattr(exchange_service, "_HELLO_LIMIT", 0.05)
+    monkeypatch.setattr(service, "FIRST_WORD", 0.05)
     code, details = await ended(stub.Follow())
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "not a word" in details

@@ -14,6 +14,7 @@ contract; what it lacks is answered UNIMPLEMENTED.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from pantala.errors import DragonflyError, InvalidRequest
+from pantala.errors import DragonflyError, InvalidRequest, TimedOut
 
 from . import status
 
@@ -39,6 +40,9 @@ Admit = Callable[[str], Awaitable[None]]
 #: Called once for each call that was carried out or refused, with the RPC's name and what it
 #: raised: None when it went well. A cancelled call tells ``asyncio.CancelledError``.
 Observe = Callable[[str, BaseException | None], None]
+
+#: Seconds for the message that a stream opens with.
+FIRST_WORD: Final = 10.0
 
 _REFLECTION: Final = (
     "grpc.reflection.v1.ServerReflection",
@@ -57,6 +61,7 @@ _MAKERS: Final = {
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def sends_headers(method: _F) -> _F:
@@ -182,6 +187,22 @@ def address_of(context: _Context) -> str:
     """The machine that calls, without its port; ``"unix"`` for this one by a socket."""
     kind, _, rest = context.peer().partition(":")
     return unquote(rest).rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind
+
+
+async def first_word(requests: AsyncIterator[_T], who: str) -> _T:
+    """The message that a stream opens with; *who* is to say it.
+
+    Raises:
+        TimedOut: Nothing came within :data:`FIRST_WORD`.
+        InvalidRequest: Nothing will come.
+    """
+    try:
+        async with asyncio.timeout(FIRST_WORD):
+            return await anext(requests)
+    except TimeoutError:
+        raise TimedOut(f"not a word of the {who} within {FIRST_WORD:g} s") from None
+    except StopAsyncIteration:
+        raise InvalidRequest(f"the {who} says nothing") from None
 
 
 def _guarded(name: str, call: _Handler, admit: Admit | None, observe: Observe | None) -> _Handler:

@@ -24,10 +24,11 @@ from pantala.core.sched.questions import Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.world import World
-from pantala.errors import InvalidRequest, NoProvider, SourceFailed, TimedOut
+from pantala.errors import InvalidRequest, NoProvider, SourceFailed
 from pantala.pb import describing_pb2
 from pantala.rpc.convert import download_request, kind_of
 from pantala.rpc.describing import description, description_message
+from pantala.rpc.service import first_word
 
 from .callers import caller_of
 from .convert import check_description, check_question, cut
@@ -41,9 +42,6 @@ SERVICE: Final = describing_pb2.DESCRIPTOR.services_by_name["Descriptions"].full
 
 #: Seconds between two words to those who wait: by them they know that we live.
 _BEAT: Final = 1.0
-
-#: Seconds for the question that a stream opens with.
-_HELLO_LIMIT: Final = 10.0
 
 #: Seconds for whose turn it is to say anything: a daemon gives an origin six minutes to answer.
 _SILENCE: Final = 600.0
@@ -72,6 +70,7 @@ class DescriptionService:
         Raises:
             HostUnknown: The host has not announced itself.
             NotYours: The host is another's.
+            TimedOut: There is none.
             InvalidRequest: The question makes no sense.
             SourceFailed: The origin has failed several others.
             Busy: Too many questions are open.
@@ -100,12 +99,8 @@ class DescriptionService:
 
     async def _open(self, requests: AsyncIterator[Any], context: Any) -> Asker:
         """The question that a stream opens with."""
-        try:
-            async with asyncio.timeout(_HELLO_LIMIT):
-                first = await anext(requests, None)
-        except TimeoutError:
-            raise TimedOut(f"not a word of the caller within {_HELLO_LIMIT:g} s") from None
-        if first is None or first.WhichOneof("request") != "ask":
+        first = await first_word(requests, "caller")
+        if first.WhichOneof("request") != "ask":
             raise InvalidRequest("a stream opens with a question (ask)")
         question = first.ask
         wanted = download_request(kind_of(question.download.type), question.download)

@@ -12,19 +12,16 @@ from pantala.core.shares import Shares
 from pantala.daemon.node import Node
 from pantala.daemon.sharing.exchange import Child, Exchange
 from pantala.daemon.sharing.uploads import NodeUploads
-from pantala.errors import Busy, DragonflyError, InvalidRequest, TaskDeleted, TimedOut
+from pantala.errors import Busy, DragonflyError, TaskDeleted
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import bits_of, runs_of
 from pantala.pb import exchange_pb2
 from pantala.rpc.convert import kind_of
-from pantala.rpc.service import address_of, sends_headers
+from pantala.rpc.service import address_of, first_word, sends_headers
 
 from .task_methods import Context
 
 EXCHANGE_SERVICE: Final = "pantala.v1.Exchange"
-
-#: Seconds for a child's first word.
-_HELLO_LIMIT: Final = 10.0
 
 #: Seconds after which a child hears that this host lives, if there is nothing else to say.
 _ALIVE: Final = 1.0
@@ -65,7 +62,8 @@ class ExchangeService:
         self, requests: AsyncIterator[Any], context: Context
     ) -> AsyncGenerator[Any, None]:
         """See ``exchange.proto``."""
-        first, lacks = await self._first(requests)
+        first = await first_word(requests, "child")
+        lacks = _bits(first.lacks)
         child = address_of(context)
         holding = self._uploads.holding(kind_of(first.type), check_task_id(first.task_id))
         size = self.STREAM + (holding.record.piece_count or 0) // 2
@@ -88,17 +86,6 @@ class ExchangeService:
                     yield _offering(offers)
             if holding.gone:
                 raise TaskDeleted(f"task {holding.id} was deleted")
-
-    async def _first(self, requests: AsyncIterator[Any]) -> tuple[Any, int]:
-        """A child's first words, and what it lacks."""
-        try:
-            async with asyncio.timeout(_HELLO_LIMIT):
-                first = await anext(requests)
-        except TimeoutError:
-            raise TimedOut(f"not a word of the child within {_HELLO_LIMIT:g} s") from None
-        except StopAsyncIteration:
-            raise InvalidRequest("the child says nothing") from None
-        return first, _bits(first.lacks)
 
     async def _offers(
         self, child: Child, requests: AsyncIterator[Any]
