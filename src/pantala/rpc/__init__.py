@@ -11,6 +11,7 @@
 - :mod:`.dialects`: which messages and methods speak of a kind of task to schedulers
 - :mod:`.daemon_dialects`: which do to daemons
 - :mod:`.announce_stream`: a daemon's end of the announce stream of one download
+- :mod:`.connection`: the connection to a scheduler, as those need it who speak on it
 - :mod:`.reporting`: pieces that a daemon tells of in batches
 - :mod:`.describing`: a daemon's end of the stream by which it asks what a task is
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import grpc
@@ -30,6 +29,7 @@ from pantala.model.announce import (
     SourcePieceFinished,
 )
 
+from .connection import Connection
 from .dialects import dialect_of
 from .reporting import Reports
 
@@ -47,16 +47,8 @@ _TRIES: Final = 2
 _MOST: Final = 2**32 - 1
 
 
-class Connection(Protocol):
+class Hearer(Connection, Protocol):
     """What a stream needs of the scheduler that hears it."""
-
-    @property
-    def address(self) -> str:
-        """``host:port``, for messages."""
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call, as the secret by which a host is known again."""
 
     @property
     def stub(self) -> Any:
@@ -65,9 +57,6 @@ class Connection(Protocol):
     @property
     def reports(self) -> Reports:
         """Takes batches of pieces, if it knows them."""
-
-    def speaking(self) -> AbstractContextManager[None]:
-        """Whatever a call may raise, as an error of ours."""
 
 
 class GrpcAnnounceStream:
@@ -80,7 +69,7 @@ class GrpcAnnounceStream:
     """
 
     def __init__(
-        self, scheduler: Connection, registration: Registration, schedule_timeout: float
+        self, scheduler: Hearer, registration: Registration, schedule_timeout: float
     ) -> None:
         self._scheduler = scheduler
         self._schedule_timeout = schedule_timeout

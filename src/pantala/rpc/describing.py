@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -21,6 +21,7 @@ from pantala.errors import (
 from pantala.model.task import Description, DownloadRequest
 from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
 
+from .connection import Connection
 from .convert import fill_download
 
 #: Seconds until the first word, which a scheduler says at once; instead there is only the origin.
@@ -66,21 +67,6 @@ def description(message: describing_pb2.Description) -> Description:
 
 def _shared(header: Mapping[str, str]) -> dict[str, str]:
     return dict(header) if sum(len(k) + len(v) for k, v in header.items()) <= _MAX_HEADER else {}
-
-
-class Connection(Protocol):
-    """What is needed of the scheduler that is asked."""
-
-    @property
-    def address(self) -> str:
-        """``host:port``, for messages."""
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
-
-    def speaking(self) -> contextlib.AbstractContextManager[None]:
-        """Whatever a call may raise, as an error of ours."""
 
 
 class GrpcTurn:

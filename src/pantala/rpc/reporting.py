@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -13,6 +12,7 @@ from pantala.errors import FeatureOff, InvalidRequest
 from pantala.model.announce import PieceSum, Registration
 from pantala.pb import common_pb2, reporting_pb2, reporting_pb2_grpc
 
+from .connection import Connection
 from .convert import duration, seconds
 from .patience import while_busy
 
@@ -75,17 +75,6 @@ def piece_sums(
     if piece_count and count > piece_count:
         raise InvalidRequest(f"{count} pieces: the task has {piece_count}")
     return sums
-
-
-class Connection(Protocol):
-    """What is needed of the scheduler that is told."""
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
-
-    def speaking(self) -> AbstractContextManager[None]:
-        """Whatever a call may raise, as an error of ours."""
 
 
 class Reports:
