@@ -106,8 +106,8 @@ class _Task:
             work = self.follow()
             self._following = self._exchange.tasks.start(work, f"children of {self.holding.id}")
             self._look_again()
-        elif self.holding.gone or self.giving.is_through_with(name, self._coming()):
-            child.end()
+        else:
+            self._end_if_through(name)
         return child
 
     def leave(self, name: str) -> None:
@@ -126,7 +126,8 @@ class _Task:
         self.giving.lacks(name, lacks & self._all)
         if room is not None:
             self.giving.has_room(name, room)
-        self._end_if_through(name)
+        if not self.holding.coming:  # else it may need what comes, after all
+            self._end_if_through(name)
         self._exchange.turn()
 
     def note_asked(self, grant: Grant | None) -> None:
@@ -162,7 +163,8 @@ class _Task:
 
     def _look_again(self) -> None:
         self.giving.here = bits_of_numbers(self.holding.pieces)
-        self._end_who_is_through(self._coming())
+        for name in self.children:
+            self._end_if_through(name)
 
     def _coming(self) -> int:
         """The pieces that are on their way. There may be many, so they are counted once."""
@@ -171,22 +173,17 @@ class _Task:
             self._counted, self._bits = numbers, bits_of_numbers(numbers)
         return self._bits
 
-    def _end_who_is_through(self, coming: int) -> None:
-        """Those go of whom nothing is to be expected any more, nor of us."""
-        for name, child in self.children.items():
-            if self.holding.gone or self.giving.is_through_with(name, coming):
-                child.end()
+    def _end_if_through(self, name: str) -> None:
+        """A child goes of which nothing is to be expected any more, nor of us."""
+        if self.holding.gone or self.giving.is_through_with(name, self._coming()):
+            self.children[name].end()
 
     def sent(self, grant: Grant, *, arrived: bool) -> None:
         """What was asked for was sent, or was not."""
         self.giving.sent(grant, self._exchange.now(), arrived=arrived)
-        if arrived and grant.child in self.children:  # else it will say that it lacks the piece
+        # A child that did not get it will say that it lacks the piece.
+        if arrived and grant.child in self.children and not self.holding.coming:
             self._end_if_through(grant.child)
-
-    def _end_if_through(self, name: str) -> None:
-        """One child goes, if nothing comes any more and it needs nothing of what is here."""
-        if not self.holding.coming and self.giving.is_through_with(name, 0):
-            self.children[name].end()
 
 
 class Sending(NamedTuple):
