@@ -47,7 +47,6 @@ FAULTS: Final[tuple[Callable[[], BaseException], ...]] = (
 #: What the announcing asks of the system.
 _PSUTIL: Final = ("cpu_percent", "cpu_count", "virtual_memory", "net_io_counters", "net_if_stats")
 
-
 #: What the announcing does for one task.
 _TELLING: Final = "_tell_part"
 
