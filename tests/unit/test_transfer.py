@@ -106,7 +106,7 @@ class Stage:
             flying -= {(event.piece.number, False), (event.piece.number, True)}
         elif isinstance(event, Lost):
             flying.discard((event.number, event.second))
-        commands = self.tr.handle(event)
+        commands = self.tr.handle(event, 0.0)
         check(self.tr)
         assert not (was_over and commands)
         for command in commands:
@@ -574,12 +574,12 @@ def test_a_parent_offers_what_nobody_wants_yet() -> None:
 def test_fast_and_idle_parents_are_preferred() -> None:
     """By free bandwidth per fetch under way; nobody is left out for good."""
     tr = Transfer(random.Random(1), max_in_flight=1000, least_of_parents=1000)
-    tr.handle(wanted(*range(1000)))
-    tr.handle(Scheduled({"fast": 3.0, "slow": 1.0}))
+    tr.handle(wanted(*range(1000)), 0.0)
+    tr.handle(Scheduled({"fast": 3.0, "slow": 1.0}), 0.0)
     for number in range(1000):
         tr.offers[number] = ["fast", "slow"]
         tr._queue(number)
-    tr.handle(Closed("nobody"))
+    tr.handle(Closed("nobody"), 0.0)
     share = list(tr.in_flight.values()).count("fast") / 1000
 
     # In balance weight per fetch is alike, weighed by chance: as the square roots, 1.73 to 1.
@@ -589,16 +589,19 @@ def test_fast_and_idle_parents_are_preferred() -> None:
 def test_a_parent_says_what_it_can_give() -> None:
     """What counts is its last word; strangers have none."""
     tr = Transfer(random.Random(1), max_in_flight=1000, least_of_parents=1000)
-    tr.handle(wanted(*range(1000)))
+    tr.handle(wanted(*range(1000)), 0.0)
     at_first = tr.has_backlog
-    tr.handle(wanted(*range(1001)))
+    tr.handle(wanted(*range(1001)), 0.0)
     assert (at_first, tr.has_backlog) == (False, True)
-    tr.handle(Scheduled({"a": 1.0, "b": 1.0}))
-    assert [*tr.handle(WeightChanged("a", 1e9)), *tr.handle(WeightChanged("stranger", 1e9))] == []
+    tr.handle(Scheduled({"a": 1.0, "b": 1.0}), 0.0)
+    assert [
+        *tr.handle(WeightChanged("a", 1e9), 0.0),
+        *tr.handle(WeightChanged("stranger", 1e9), 0.0),
+    ] == []
     for number in range(1000):
         tr.offers[number] = ["a", "b"]
         tr._queue(number)
-    tr.handle(Closed("nobody"))
+    tr.handle(Closed("nobody"), 0.0)
 
     assert list(tr.in_flight.values()).count("a") > 990
     assert tr.parents.keys() == {"a", "b"}
@@ -791,12 +794,12 @@ def test_pieces_are_chosen_at_random() -> None:
     firsts = set()
     for seed in range(20):
         tr = Transfer(random.Random(seed), max_in_flight=1)
-        tr.handle(wanted(*range(8)))
-        tr.handle(scheduled("p"))
+        tr.handle(wanted(*range(8)), 0.0)
+        tr.handle(scheduled("p"), 0.0)
         for number in range(1, 8):
             tr.offers[number] = ["p"]
             tr._queue(number)
-        (command,) = tr.handle(Offered("p", 0))
+        (command,) = tr.handle(Offered("p", 0), 0.0)
         assert isinstance(command, Fetch)
         firsts.add(command.number)
 
@@ -808,9 +811,9 @@ def test_the_same_events_give_the_same_commands() -> None:
     stories = []
     for _ in range(2):
         tr = Transfer(random.Random(7), max_in_flight=3)
-        story = [tr.handle(wanted(*range(20))), tr.handle(scheduled("p", "q"))]
-        story += [tr.handle(Offered(name, n)) for n in range(20) for name in "pq"]
-        story += [tr.handle(stored(n)) for n in list(tr.in_flight)]
+        story = [tr.handle(wanted(*range(20)), 0.0), tr.handle(scheduled("p", "q"), 0.0)]
+        story += [tr.handle(Offered(name, n), 0.0) for n in range(20) for name in "pq"]
+        story += [tr.handle(stored(n), 0.0) for n in list(tr.in_flight)]
         stories.append(story)
 
     assert stories[0] == stories[1]

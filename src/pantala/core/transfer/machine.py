@@ -117,7 +117,7 @@ class Transfer(Picker):
     #: Pieces were given up, so that what the peer registered for may not all be here.
     gave_up: bool = field(init=False, default=False)
 
-    def handle(self, event: Event, now: float = 0.0) -> list[Command]:
+    def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event, at *now* seconds; return what to do about it, in order."""
         if self.over:
             return []
