@@ -18,7 +18,7 @@ from pantala.errors import (
 from pantala.ports import SourceBody, SourceRequest
 from pantala.sources import file as module
 from pantala.sources.file import FileSource
-from pantala.testing.sources import fetch, read_all
+from pantala.testing.sources import fetch, open_descriptors, read_all
 
 DATA = bytes(range(256)) * 40
 
@@ -42,11 +42,6 @@ def source(root: Path) -> FileSource:
 def opened(source: FileSource, path: Path, start: int | None = None) -> SourceBody:
     """An open body."""
     return source.open(SourceRequest(f"file://{path}", start=start), timeout=1)
-
-
-def open_descriptors() -> int:
-    """How many this process has."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 class TestReading:
@@ -190,7 +185,7 @@ class TestRefusing:
                 fetch(source, f"file://{root}/{path}")
         with pytest.raises(RangeNotSatisfiable):
             fetch(source, f"file://{root}/sub/x", start=99999)
-        assert open_descriptors() <= before  # what earlier tests left may be closed meanwhile
+        assert open_descriptors() - before == set()
 
 
 class TestTrouble:

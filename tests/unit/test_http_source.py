@@ -22,7 +22,7 @@ from pantala.ports import SourceRequest
 from pantala.sources.http import HttpSettings, HttpSource, RedirectCache
 from pantala.sources.http_target import first_target
 from pantala.testing.origin import Fault, Origin, Pattern
-from pantala.testing.sources import fetch
+from pantala.testing.sources import fetch, open_descriptors
 
 pytestmark = pytest.mark.usefixtures("direct")
 
@@ -715,11 +715,5 @@ class TestThreads:
             body = source.open(SourceRequest(origin.url("/x")), timeout=10)
             body.abort()
             body.close()
-        origin.pause()
-        origin.resume()
-        assert open_descriptors() <= before  # what earlier tests left may be closed meanwhile
-
-
-def open_descriptors() -> int:
-    """How many this process has."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+        origin.stop()
+        assert open_descriptors() - before == set()

@@ -28,7 +28,7 @@ sinks             a place for a piece that is not memory, to hold receivers to t
 redis_server      a real Redis of a test's own
 soak              churn under such faults, and what must hold in the end
 soak_nodes        what the soak asks of the nodes that it runs
-sources           reading from sources to the end
+sources           reading from sources to the end, and what they leave open
 stage             a scheduler's world with a clock that is moved by hand
 store_contract    what every sort of content must do
 store_machine     any store in the hands of hypothesis

@@ -1,9 +1,11 @@
-"""Reading from sources as a test would."""
+"""Reading from sources as a test would, and what they leave open."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pantala.ports import Source, SourceBody, SourceRequest
 
@@ -52,3 +54,17 @@ def read_all(body: SourceBody, *, step: int = 1 << 20) -> bytes:
     finally:
         body.close()
     return bytes(data)
+
+
+def open_descriptors() -> set[tuple[int, str]]:
+    """Those of this process: the number of each, and what it is of.
+
+    A number that was closed may be given again, so the other part tells which socket it is, or
+    which file. Of two answers only what the second has alone says something: what the first has
+    alone may have been left by earlier tests, and closed since.
+    """
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one by which they are listed
+            found.add((int(link.name), str(link.readlink())))
+    return found
