@@ -222,7 +222,7 @@ def test_deleting_is_not_held_against_the_origin(cluster: Cluster, origin: Origi
         return None if node in deleted or node is None or not node.tasks() else node
 
     for _ in range(5):
-        node = until(elected, "one elected", 3 * PATIENCE)  # others may have to ask first
+        node = until(elected, "one elected")
         node.delete(next(iter(node.tasks())))
         deleted.append(node)
         assert "deleted" in cluster.finish(*begun.pop(node.socket)).refusal
