@@ -88,7 +88,7 @@ def run_inside(directory: Path, module: str) -> None:
                 temporary = path.with_suffix(".new")
                 temporary.write_text(json.dumps(counts))
                 temporary.rename(path)
-            time.sleep(_BEAT)
+            time.sleep(_BEAT)  # a thread of its own, to the program's end
 
     threading.Thread(target=write_down, daemon=True).start()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -105,7 +105,7 @@ def cpu_seconds(program: Program) -> float:
 
 def said(directory: Path, program: Program) -> Counter[str]:
     """The messages that *program* has sent so far."""
-    time.sleep(3 * _BEAT)
+    time.sleep(3 * _BEAT)  # it writes down once a beat what it has sent
     return Counter(json.loads((directory / str(program.pid)).read_text()))
 
 

@@ -105,7 +105,7 @@ def test_one_that_never_listens(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The wait has an end, and says where to look."""
     monkeypatch.setattr(_personal, "_START_TIMEOUT", 2.5)
     note = 'open(sys.argv[1] + ".pids", "w").write(f"{os.getpid()} / True\\n")'
-    _daemon_is(monkeypatch, f"import os, sys, time; {note}; time.sleep(60)")
+    _daemon_is(monkeypatch, f"import os, sys, time; {note}; time.sleep(60)")  # for good
     with pytest.raises(TimedOut, match=r"does not answer after 2.5 s: see .*dfdaemon.log"):
         connect_personal()
     assert len(_started(home)) == 1

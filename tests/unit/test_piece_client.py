@@ -119,7 +119,7 @@ def saying(*parts: bytes, pause: float = 0.0) -> Script:
         assert receive(sock) == REQUEST
         for part in parts:
             sock.sendall(part)
-            time.sleep(pause)
+            time.sleep(pause)  # a parent that is slow
         wait_for_end(sock)
 
     return script

@@ -83,7 +83,7 @@ def reports(path: Path, seed: int, rng: random.Random) -> Iterator[list[str]]:
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(rng.uniform(0.0, 0.25))
+        time.sleep(rng.uniform(0.0, 0.25))  # wherever it is then, it is killed
     finally:
         process.send_signal(signal.SIGKILL)
         said, _ = process.communicate()

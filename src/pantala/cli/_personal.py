@@ -70,7 +70,7 @@ def _connect_or_start(endpoint: str, log: Path, lock: int) -> tuple[socket.socke
             elif not locked and _try_lock(lock):
                 locked = True  # and look once more: the one who had it may just have succeeded
                 continue
-            time.sleep(_POLL)
+            time.sleep(_POLL)  # another process: nothing tells when it listens
     finally:
         if child is not None and child.returncode is None:
             child.returncode = 0  # it outlives us on purpose; Popen would complain

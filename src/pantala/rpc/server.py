@@ -186,7 +186,7 @@ class Supervised:
         for attempt in range(REBUILDS):
             try:
                 self._server = await self._begin()
-            except Exception as error:
+            except Exception as error:  # whatever it is, the next attempt may go well
                 self.trouble = f"{self._name} has ended, and does not start: {error}"
                 logger.exception("server does not start", server=self._name)
                 await asyncio.sleep(_PAUSE * 2**attempt)

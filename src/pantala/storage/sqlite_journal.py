@@ -245,7 +245,7 @@ class SqliteJournal:
             self.trouble = f"cannot write {self._path}: {error}"
             self._tell(entries, StoreFailed(self.trouble))
             return [entry for entry in entries if entry.written is None]
-        except Exception as error:
+        except Exception as error:  # one bad entry must not keep the others from the disk
             if len(entries) > 1:
                 return [left for entry in entries for left in self._write_all([entry])]
             logger.exception("journal entry refused", path=str(self._path))
@@ -264,7 +264,7 @@ class SqliteJournal:
                 for sql, values in entry.statements:
                     self._db.execute(sql, values)
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # whatever it is, half a batch must not be left open
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise

@@ -151,7 +151,7 @@ class Faults:
                     draft.replace(path)
                 except (OSError, RuntimeError):  # a dict that grew meanwhile: the next one is whole
                     pass
-                time.sleep(1.0)
+                time.sleep(1.0)  # a thread of its own, to the program's end
 
         threading.Thread(target=write, name="report", daemon=True).start()
 

@@ -239,9 +239,9 @@ class Keeper:
         await stream.ended()
         return stream.peer
 
-    # What it is asked; the names are the contract's
+    # What it is asked
 
-    async def DownloadPersistentCacheTask(  # noqa: N802
+    async def DownloadPersistentCacheTask(  # noqa: N802  the contract's name
         self, request: dfdaemon_pb2.DownloadPersistentCacheTaskRequest, context: _Context
     ) -> AsyncIterator[dfdaemon_pb2.DownloadPersistentCacheTaskResponse]:
         """Get a replica; what is there already is not fetched, and the scheduler hears nothing."""
@@ -259,7 +259,7 @@ class Keeper:
             host_id=self.name, task_id=request.task_id, peer_id=peer
         )
 
-    async def UpdatePersistentCacheTask(  # noqa: N802
+    async def UpdatePersistentCacheTask(  # noqa: N802  the contract's name
         self, request: dfdaemon_pb2.UpdatePersistentCacheTaskRequest, context: _Context
     ) -> Empty:
         """Note whether a copy is kept for good from now on."""
@@ -270,7 +270,7 @@ class Keeper:
         self.held[request.task_id] = request.persistent
         return Empty()
 
-    async def DeletePersistentCacheTask(  # noqa: N802
+    async def DeletePersistentCacheTask(  # noqa: N802  the contract's name
         self, request: dfdaemon_pb2.DeletePersistentCacheTaskRequest, _: _Context
     ) -> Empty:
         """Delete its copy of a task."""
@@ -278,13 +278,15 @@ class Keeper:
         self.held.pop(request.task_id, None)
         return Empty()
 
-    async def Delete(self, request: node_pb2.DeleteCopyRequest, _: _Context) -> Empty:  # noqa: N802
+    async def Delete(  # noqa: N802  the service's name
+        self, request: node_pb2.DeleteCopyRequest, _: _Context
+    ) -> Empty:
         """Likewise; it has the one that is meant."""
         self.asked.append(("delete", request.task_id))
         self.held.pop(request.task_id, None)
         return Empty()
 
-    async def IsImporting(  # noqa: N802
+    async def IsImporting(  # noqa: N802  the service's name
         self, request: node_pb2.IsImportingRequest, _: _Context
     ) -> node_pb2.IsImportingResponse:
         """Whether it imports."""

@@ -77,7 +77,7 @@ class Scene:
     def sleep(self, seconds: float) -> None:
         """Let so much time go by. It is told if the machine had no turn for us for longer."""
         began = time.monotonic()
-        time.sleep(seconds)
+        time.sleep(seconds)  # that it goes by is the point
         late = time.monotonic() - began - seconds
         if late > _LATE:
             self.note(f"this machine has held us up for {late:.1f} s")

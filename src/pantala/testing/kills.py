@@ -127,7 +127,7 @@ class Kills:
         }
         node = self._scene.cluster.daemon(name, config=config, wait=killed_after is None)
         if killed_after is not None:
-            time.sleep(killed_after)
+            time.sleep(killed_after)  # the dice say how far it gets
             self._kill(node, "kills of a daemon that starts")
         self._scene.nodes[name] = node
 

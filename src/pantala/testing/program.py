@@ -41,7 +41,7 @@ def until(condition: Callable[[], T | None], what: str, patience: float = PATIEN
     while not (answer := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"within {patience:g} s not {what}; still {answer!r}")
-        time.sleep(0.02)
+        time.sleep(0.02)  # what is waited for may be anywhere
     return answer
 
 
@@ -107,7 +107,7 @@ class Program:
                     return found
             if ended:
                 raise StartFailed(self.log)
-            time.sleep(0.02)
+            time.sleep(0.02)  # it is written to a file
         raise TimeoutError(f"no {event!r} within {patience:g} s; log:\n{self.log}")
 
     def kill(self) -> None:

@@ -68,7 +68,7 @@ class RedisServer:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self._directory / "redis.log").read_text())
-            time.sleep(0.01)
+            time.sleep(0.01)  # another program: nothing tells when it listens
 
     def kill(self) -> None:
         """End it at once, as a crash would."""

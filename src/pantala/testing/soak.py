@@ -108,10 +108,10 @@ class Soak:
         self._start()
         programs: list[Program] = [*self.nodes, self.scheduler]
         with self._churn():
-            time.sleep(self._seconds / 3)
+            time.sleep(self._seconds / 3)  # threads have the churn go on
         before = self._measure(programs)
         with self._churn():
-            time.sleep(self._seconds * 2 / 3)
+            time.sleep(self._seconds * 2 / 3)  # likewise
         self._look_at_loops(programs)
         self._look_at_swarm()
         self._look_at_logs(programs)
@@ -223,7 +223,7 @@ class Soak:
         """One program holds so much of the store that another's download waits for room."""
         with held(node, self._origin.url("/large/0"), kind):
             process, path = self._cluster.begin(node, self._origin.url("/large/1"), kind=kind)
-            time.sleep(_HELD)
+            time.sleep(_HELD)  # that it has to wait is the point
         got = self._cluster.finish(process, path)
         if got.code and not is_refusal(got):
             self._complain(f"dfget of /large/1: {got.stderr.strip()}")
@@ -348,7 +348,7 @@ class Soak:
             for node in self.nodes:
                 # Daemons keep their connections to each other; a new one has to be accepted.
                 socket.create_connection(("127.0.0.1", node.ports["storage"]), PATIENCE).close()
-            time.sleep(1.0)
+            time.sleep(1.0)  # loops that turn once a second do so
             now = self._report(program)["turns"]
             idle = {loop for loop in idle if now.get(loop, 0) <= first["turns"].get(loop, 0)}
             for node in self.nodes:  # what is held is told when it comes, and when it goes

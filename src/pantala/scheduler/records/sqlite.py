@@ -252,7 +252,7 @@ class SqliteRecords:
             connection.execute("PRAGMA foreign_keys = ON")
             _check(connection, path)
             path.chmod(0o600)
-        except BaseException:
+        except BaseException:  # whatever it is, the file is ours to close
             connection.close()
             raise
         return connection
