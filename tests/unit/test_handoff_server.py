@@ -421,6 +421,26 @@ class _Said:
         return self._caller
 
 
+async def test_memory_of_another_task_that_is_read_early(daemon: Daemon, origin: Origin) -> None:
+    """The descriptor comes as soon as nothing of the other is in it, in the middle."""
+    origin.put("/old", Pattern(60 * MIB, 7))
+    origin.put("/new", Pattern(58 * MIB, 8))
+    await fetch(daemon, origin.url("/old"))
+    origin.fault("/new", Fault(rate=30 * MIB))
+    with Client(daemon) as client:
+        client.send({"op": "download", "url": origin.url("/new")})
+        said = await events(client)
+        assert (said[0]["event"], said[0]["segment"]) == ("started", False)
+        names = [event["event"] for event in said]
+        assert (names.count("segment"), names[-1]) == (1, "done")
+        assert "pieces" in names[names.index("segment") :], "it came before all was here"
+        (holding,) = daemon.stores[Kind.CACHE]
+        assert holding.is_reused
+        (fd,) = client.fds
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as seen:
+            assert seen[:] == Pattern(58 * MIB, 8).read()
+
+
 async def fetch(daemon: Daemon, url: str) -> None:
     """For a caller who does not read in place."""
     async with daemon.engine.open(DownloadRequest(Kind.CACHE, url)) as download:

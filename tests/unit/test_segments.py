@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from pantala.storage.segments import (
     create,
 )
 from pantala.testing.store_contract import ContentContract, seen_in
+from pantala.testing.threads import in_threads
 
 MIB = 1 << 20
 
@@ -159,6 +161,11 @@ def _segment(length: int, *, lock: bool = False) -> Segment:
     return made
 
 
+def _each(works: Sequence[Callable[[], object]]) -> None:
+    for work in works:
+        work()
+
+
 def _fill(content: Content, offset: int, length: int, byte: int = 1) -> None:
     fill(content.sink(offset, length), bytes([byte]) * length)
 
@@ -224,6 +231,58 @@ class TestReuse:
         handed_off.close()
         seen.close()
 
+    @pytest.mark.parametrize("before", [0, 3, 100])
+    def test_what_was_there_goes_before_anybody_sees_it(self, before: int) -> None:
+        """Whoever comes first empties a place, and nobody once something has come there."""
+        segment = _segment(20 * MIB + 77)
+        _fill(segment, 0, segment.length, 7)
+        assert segment.resize(18 * MIB + 5)
+        assert (segment.length > 0, segment.is_clean) == (True, False)
+        run = segment.begin_cleaning()
+        pieces = [
+            (at, min(3 * MIB, segment.length - at)) for at in range(0, segment.length, 3 * MIB)
+        ]
+        for offset, length in pieces[:before]:
+            _fill(segment, offset, length, 9)
+        assert segment.is_clean == (before == 100), "each has emptied its own place alone"
+        run()
+        assert segment.is_clean
+        for offset, length in pieces:
+            byte = 9 if (offset, length) in pieces[:before] else 0
+            assert bytes(seen_in(segment, offset, length)) == bytes([byte]) * length
+        for offset, length in pieces[before:]:
+            _fill(segment, offset, length, 8)
+            assert bytes(seen_in(segment, offset, length)) == b"\x08" * length
+        assert segment.resize(9 * MIB), "nobody has a view of it"
+        assert (segment.length > 0, segment.is_clean) == (True, False)
+        segment.close()
+
+    def test_it_is_received_into_while_it_is_emptied(self) -> None:
+        """By many at once, in any order."""
+        segment = _segment(64 * MIB)
+        for turn in range(1, 6):
+            assert segment.resize(64 * MIB)
+            run = segment.begin_cleaning()
+            places = [(at * MIB // 2, MIB // 2) for at in range(128)]
+            random.Random(turn).shuffle(places)
+            fills = [partial(_fill, segment, *place, turn) for place in places]
+            in_threads([run, *(partial(_each, fills[n::6]) for n in range(6))])
+            assert segment.is_clean
+            assert bytes(seen_in(segment, 0, segment.length)) == bytes([turn]) * segment.length
+        segment.close()
+
+    def test_given_up_while_it_is_emptied(self) -> None:
+        """Its memory goes all the same."""
+        before = _mappings()
+        segment = _segment(4 * MIB)
+        assert segment.resize(4 * MIB)
+        run = segment.begin_cleaning()
+        segment.retire()
+        run()
+        assert (segment.length > 0, segment.is_clean) == (True, False)
+        segment.close()
+        assert _mappings() == before
+
     def test_not_of_another_size_altogether(self) -> None:
         """What is freed is freed on the spot, and a little is not worth it."""
         segment = _segment(100 * MIB)
@@ -238,12 +297,12 @@ class TestReuse:
         for length, best in ((5, 5), (7, 9), (11, 9), (19, None)):
             evicted = [create(n * MIB) for n in (9, 4, 6, 5)]
             by_length = {content.length // MIB: content for content in evicted}
-            reused = medium.reuse(length * MIB, evicted)
+            reused = medium.reuse(length * MIB, evicted, early=False)
             assert reused is (None if best is None else by_length[best])
             assert [c.length // MIB for c in evicted] == [n for n in (9, 4, 6, 5) if n != best]
-            assert medium.reuse(SMALL, evicted) is None
+            assert medium.reuse(SMALL, evicted, early=False) is None
             medium.discard(by_length.values())
-            assert medium.reuse(5 * MIB, evicted) is None
+            assert medium.reuse(5 * MIB, evicted, early=False) is None
 
 
 @linux

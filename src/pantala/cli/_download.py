@@ -23,9 +23,6 @@ _SOURCES: Final = {"REMOTE_PEER": "peers", "BACK_TO_SOURCE": "origin", "LOCAL_PE
 # by one are mapped at once: twice as fast from a segment to a file on ext4.
 _POPULATE_READ: Final = 22
 
-# Bytes written between two looks at whether the progress wants to be drawn.
-_STEP: Final = 16 << 20
-
 
 class Download:
     """One request to a daemon, and what has come of it.
@@ -171,8 +168,7 @@ class Download:
         if self._shared is not None:
             self._written += end - first
         elif self._segment is not None:
-            self._output.write(first - self.start, _view(self._segment, first, end))
-            self._written += end - first
+            self._write(self._segment, first, end)
         self.received[source] += end - first
 
     def _checked(self, piece: object) -> tuple[int, int, int, str]:
@@ -187,21 +183,25 @@ class Download:
         raise RemoteProtocolError(f"the daemon named a piece that cannot be: {piece!r}")
 
     def _on_segment(self, _event: dict[str, Any]) -> None:
-        """All of the part is here, and this is the memory that it lies in."""
+        """The memory comes that the part lies in, as far as it is here."""
         self._must_be_started("segment")
         if self._segment is not None or self._shared is not None or self._written:
             raise RemoteProtocolError("the daemon sent the content in two ways")
         segment = self._take_segment()
         if segment is None:
-            self._written = self.length
+            self._written = sum(self.received.values())
             return
-        end = self.start + self.length
-        while self._written < self.length:
-            first = self.start + self._written
-            part = _view(segment, first, min(first + _STEP, end))
-            self._output.write(self._written, part)
-            self._written += len(part)
+        for number in sorted(self._pieces):
+            offset = number * self._piece_length
+            self._write(segment, offset, offset + self._piece_length)
             self._progress.tick()
+
+    def _write(self, segment: mmap.mmap, offset: int, end: int) -> None:
+        """Write what a piece from *offset* to *end* holds of the part."""
+        first, end = max(offset, self.start), min(end, self.start + self.length)
+        if first < end:
+            self._output.write(first - self.start, _view(segment, first, end))
+            self._written += end - first
 
     def _take_segment(self) -> mmap.mmap | None:
         """Map what the daemon passes; None where the output has it without being written."""

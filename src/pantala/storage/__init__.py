@@ -11,6 +11,7 @@
 - :mod:`.medium`: interfaces of what bytes may lie in
 - :mod:`.memory`: memory as a medium, and what becomes of it when a task leaves
 - :mod:`.segments`: ways of lying in memory: in the heap, without a descriptor, or in a segment
+- :mod:`.cleaning`: how memory loses another task's bytes while it is used again
 - :mod:`.pages`: memory as the system gives it: files, mappings, and who else has them
 - :mod:`.disk`: a disk as a medium
 - :mod:`.directory`: the directory on it that belongs to this daemon alone

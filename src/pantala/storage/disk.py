@@ -86,6 +86,7 @@ class DiskContent:
     """
 
     reused = False
+    is_clean = True
 
     def __init__(
         self, medium: DiskMedium, path: Path, length: int, file: Descriptor | None = None
@@ -276,8 +277,8 @@ class DiskMedium:
         del needs
         return self._create(record, record.content_length or 0)
 
-    def reuse(self, length: int, evicted: list[Content]) -> None:
-        del length, evicted
+    def reuse(self, length: int, evicted: list[Content], *, early: bool) -> None:
+        del length, evicted, early
 
     def grow(self, record: TaskRecord) -> DiskGrowing:
         return DiskGrowing(self._create(record, 0))

@@ -40,8 +40,7 @@ class Holding(Known):
     ) -> None:
         super().__init__(state)
         self._home = home
-        #: Its share of the store.
-        self.account = account
+        self.account = account  #: Its share of the store.
         self._content = content
         self._growing: Growing | None = None
         self._claims = Claims(home, state, account)
@@ -174,6 +173,11 @@ class Holding(Known):
                 self._content.rest()
         self._home.on_room()
 
+    @property
+    def is_reused(self) -> bool:
+        """Its memory was another task's: a :meth:`hand_off` may be refused now, and not later."""
+        return self._content is not None and self._content.reused
+
     def is_elsewhere(self) -> bool:
         """Whether a program may still have what was handed off to it."""
         return self._content is not None and self._content.is_elsewhere()
@@ -182,17 +186,16 @@ class Holding(Known):
         """A read-only descriptor of the whole content for another process, or None.
 
         From here on the content counts as used, until the kernel says that nobody else has it.
-        None when the content has no descriptor, or when a reader of parts that are not here
-        could make it larger than what is accounted for, or would see another task's bytes there; or
-        when programs of *user*, whose program it is for, keep more than they may already. *seal*
-        is as for :meth:`.Content.hand_off`.
+        None when it has no descriptor; when a reader of parts that are not here could make it
+        larger than is accounted for, or would see another task's bytes; or when programs of *user*,
+        for whom it is, keep too much already. *seal*: as for :meth:`.Content.hand_off`.
 
         Raises:
             Unavailable: The system has no descriptor left.
         """
         if self._content is None or not self.fully_reserved or self.gone:
             return None
-        if self._content.reused and not self.complete:
+        if not self._content.is_clean and not self.complete:
             return None
         if not self._home.hand_offs.may_take(user):
             return None
@@ -231,8 +234,7 @@ class Holding(Known):
 
         Args:
             numbers: Of the pieces.
-            early: Somebody wants a :meth:`hand_off` before all is here, for which memory that
-                was another task's is no good.
+            early: Somebody wants a :meth:`hand_off` before all is here.
 
         Raises:
             OutOfSpace: They do not fit. Nothing has changed.
@@ -248,8 +250,8 @@ class Holding(Known):
 
     def _make_content(self, evicted: list[Content], *, early: bool) -> Content:
         medium, needs = self._home.medium, self.account.besides
-        if self.fully_reserved and needs.descriptors and not early:
-            reused = medium.reuse(self.total, evicted)
+        if self.fully_reserved and needs.descriptors:
+            reused = medium.reuse(self.total, evicted, early=early)
             if reused is not None:
                 return reused
         medium.discard(evicted)  # first: the system may have nothing to give but what is theirs

@@ -28,9 +28,15 @@ class Content(Room, Protocol):
 
     length: int
 
-    #: It lies where another task's bytes were: until all of it is here, whoever could read
-    #: anywhere in it would see what is none of theirs.
+    #: It lies where another task's bytes were.
     reused: bool
+
+    @property
+    def is_clean(self) -> bool:
+        """Of those none are left, also where its own are not yet.
+
+        Else whoever could read anywhere in it would see what is none of theirs, until all is here.
+        """
 
     def sink(self, offset: int, length: int) -> Sink:
         """Where bytes are received to."""
@@ -125,10 +131,11 @@ class Medium(Protocol):
             Unavailable: The system has no room for it, or no descriptor.
         """
 
-    def reuse(self, length: int, evicted: list[Content]) -> Content | None:
+    def reuse(self, length: int, evicted: list[Content], *, early: bool) -> Content | None:
         """Turn one of *evicted*, and take it from the list, into content of *length* bytes.
 
-        What was in it is in it still. None where none of them will do.
+        What was in it is in it still; if somebody wants to read *early*, it will be clean soon.
+        None where none of them will do.
         """
 
     def grow(self, record: TaskRecord) -> Growing:

@@ -51,7 +51,7 @@ class MemoryMedium:
             record.content_length or 0, descriptor=needs.descriptors > 0, lock=self._lock_pages
         )
 
-    def reuse(self, length: int, evicted: list[Content]) -> Content | None:
+    def reuse(self, length: int, evicted: list[Content], *, early: bool) -> Content | None:
         """Of those evicted, the one whose memory suits best, if any may.
 
         The shortest that is long enough, else the longest.
@@ -67,6 +67,12 @@ class MemoryMedium:
         if not best.resize(length):
             return None
         evicted.remove(best)
+        if early:
+            clean = best.begin_cleaning()
+            if self._executor is None:
+                clean()
+            else:
+                self._executor.submit(clean)
         return best
 
     def grow(self, record: TaskRecord) -> Growing:

@@ -169,6 +169,15 @@ def populate(view: memoryview) -> None:
     del first
 
 
+def zero(view: memoryview) -> None:
+    """Overwrite shared memory with zeros. Other threads run meanwhile."""
+    populate(view)
+    if len(view):
+        first = ctypes.c_char.from_buffer(view)
+        ctypes.memset(ctypes.addressof(first), 0, len(view))
+        del first
+
+
 def _lock_pages(mapping: mmap.mmap) -> None:
     """Keep pages in memory from the moment they are first touched."""
     if sys.platform != "linux":

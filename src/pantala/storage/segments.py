@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pantala.core.ledger import Needs
@@ -30,6 +30,7 @@ from pantala.errors import Unavailable
 from pantala.ports import MemoryExtent, MemorySink, Sink
 
 from . import pages
+from .cleaning import Cleaning
 from .files import Descriptor, FileSink
 from .medium import Content
 
@@ -99,6 +100,7 @@ class SmallContent(_InMemory):
     """
 
     reused = False
+    is_clean = True
 
     def __init__(self, length: int, *, lock: bool = False) -> None:
         self.length = length
@@ -174,15 +176,24 @@ class _UsedSink(MemorySink):
 
     Most were written, not mapped, and a fault for each would cost more than what is received. So
     all are mapped at once before the first byte comes; those that are already cost nearly nothing.
+
+    Args:
+        view: The place; the sink's from here on.
+        cleaning: Empties the segment; the place must be through with that first. None: nobody does.
+        offset: Of the place in the segment.
     """
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, cleaning: Cleaning | None, offset: int) -> None:
         super().__init__(view)
-        self._is_mapped = False
+        self._cleaning = cleaning
+        self._offset = offset
+        self._is_ready = False
 
     def window(self, offset: int) -> memoryview:
-        if not self._is_mapped:
-            self._is_mapped = True
+        if not self._is_ready:
+            self._is_ready = True
+            if self._cleaning is not None:
+                self._cleaning.clean(self._offset, self._offset + self.length)
             with super().window(0) as whole:
                 pages.populate(whole)
         return super().window(offset)
@@ -202,6 +213,7 @@ class Segment(_InMemory):
     def __init__(self, file: Descriptor, length: int, *, lock: bool = False) -> None:
         self.length = length
         self.reused = False
+        self._cleaning: Cleaning | None = None
         self._file: Descriptor | None = file
         #: Somebody was given a descriptor, and may have it still.
         self._given = False
@@ -218,10 +230,19 @@ class Segment(_InMemory):
 
     def sink(self, offset: int, length: int) -> Sink:
         if self.reused:
-            return _UsedSink(self.writable(offset, length))
+            return _UsedSink(self.writable(offset, length), self._cleaning, offset)
         if self._file is None or self._in_place:
             return super().sink(offset, length)
         return _Sink(self._file, self.writable(offset, length), offset)
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.reused or (self._cleaning is not None and self._cleaning.is_over)
+
+    def begin_cleaning(self) -> Callable[[], None]:
+        """Have another task's bytes overwritten, before ours come: what does it, in a thread."""
+        self._cleaning = Cleaning(self.writable(0, self.length))
+        return self._cleaning.run
 
     def punch(self, offset: int, length: int) -> bool:
         start, end = _whole_pages(offset, length, self.length)
@@ -285,6 +306,7 @@ class Segment(_InMemory):
             return False
         self.length = length
         self.reused = True
+        self._cleaning = None
         return True
 
     def close(self) -> None:
@@ -296,6 +318,8 @@ class Segment(_InMemory):
 
     def retire(self) -> None:
         self._file = None
+        if self._cleaning is not None:
+            self._cleaning.stop()
 
 
 class Growing:

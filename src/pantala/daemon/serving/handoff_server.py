@@ -224,6 +224,8 @@ class HandoffServer:
                         await client.send({"event": "again"})
                 else:
                     await _send_pieces(client, event)
+                    if not handed_off and download.holding and download.holding.is_reused:
+                        handed_off = await _send_segment(client, download)
             if not handed_off and not await _send_segment(client, download):
                 await _send_content(self._threads, client, download)
             await client.send({"event": "done"})
@@ -265,7 +267,7 @@ def _descriptor(client: _Client, download: Download) -> int | None:
 
 
 async def _send_segment(client: _Client, download: Download) -> bool:
-    """The segment, now that the part is here, if there is one to be had; whether there was."""
+    """The segment, if there is one to be had now that did not come before; whether there was."""
     fd = _descriptor(client, download)
     if fd is None:
         return False

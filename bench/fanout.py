@@ -1,0 +1,286 @@
+"""One warm holder to several hosts at once: the slowest, the first, bytes a second, and CPU.
+
+    python bench/fanout.py [--size 512MiB] [--hosts 1,2,4] [--rounds 3] [--outputs none,tmpfs,disk]
+                           [--json results.json]
+
+A scheduler and daemons are started as real processes. One daemon has two files; then as many
+``dfget`` as there are hosts ask their own daemons for one of them at the same moment: as a
+CacheTask, and as a Task whose store is on the disk. Their stores have room for one, so each run
+evicts what the one before has left; "fresh" is a CacheTask in an empty store. The output is thrown
+away, a file on tmpfs, or a file on the disk. Where ``nginx`` and ``curl`` are installed, as many
+curls fetch as many bytes from an nginx on tmpfs.
+
+Any other program takes part if FANOUT_OTHER names a command. It is called with the number of hosts,
+the size in bytes, and a directory for its output files ("none": they are not wanted), and prints a
+JSON list: for each host, the seconds from the start of all until it had the file.
+
+All take turns in each round; what is printed are medians, and medians of ratios to the CacheTask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import shlex
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+
+from pantala.model.task import Kind
+from pantala.model.units import parse_size
+from pantala.pb import dfdaemon_pb2
+from pantala.testing import ports
+from pantala.testing.cluster import Cluster, Node
+from pantala.testing.content import Pattern
+from pantala.testing.origin import Origin
+
+TMPFS = Path("/dev/shm")  # noqa: S108  it is what is measured
+PATIENCE = 300.0
+
+
+class Run(NamedTuple):
+    """One fan-out: seconds until the first and the last host had the file, and CPU seconds.
+
+    Attributes:
+        daemons: CPU seconds of all daemons; of nginx.
+        clients: Of all ``dfget``, or curls.
+    """
+
+    first: float
+    slowest: float
+    daemons: float
+    clients: float
+
+
+def cpu_of(pids: Sequence[int]) -> float:
+    """CPU seconds that processes have used."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_children() -> float:
+    """CPU seconds of processes of ours that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def run_all(start: Callable[[int], subprocess.Popen[bytes]], hosts: int) -> list[float]:
+    """Start as many at once; the seconds that each took."""
+    began = time.perf_counter()
+    left = {start(n) for n in range(hosts)}
+    took = []
+    while left:
+        pid, status, _ = os.wait4(-1, 0)
+        for process in {each for each in left if each.pid == pid}:
+            left.discard(process)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                raise SystemExit(f"{shlex.join(map(str, process.args))}: {process.returncode}")  # type: ignore[arg-type]  # ours are lists
+            took.append(time.perf_counter() - began)
+    return took
+
+
+class Ours:
+    """A holder and hosts. The kind of task is said with each run."""
+
+    def __init__(self, directory: Path, size: int, hosts: int) -> None:
+        self._stack = ExitStack()
+        self._size = size
+        self._origin = self._stack.enter_context(Origin())
+        self._urls = [self._origin.url(f"/file{n}") for n in (0, 1)]
+        for n in (0, 1):
+            self._origin.put(f"/file{n}", Pattern(size, n))
+        self._cluster = self._stack.enter_context(Cluster(directory))
+        self._cluster.scheduler()
+        capacity = str(size + (64 << 20))
+        self._holder = self._cluster.daemon("holder", capacity=str(2 * size + (64 << 20)))
+        self._hosts = [self._cluster.daemon(f"host{n}", capacity=capacity) for n in range(hosts)]
+        for kind in (Kind.CACHE, Kind.STANDARD):
+            for url in self._urls:
+                self._finish(self._holder, kind, url)
+        time.sleep(1.0)  # the scheduler knows what the holder has, and nobody need ask the origin
+
+    def close(self) -> None:
+        """End all."""
+        self._stack.close()
+
+    def _finish(self, node: Node, kind: Kind, url: str) -> None:
+        self._cluster.kind = kind
+        got = self._cluster.get(node, url, "--overwrite", output=Path(os.devnull))
+        if got.code:
+            raise SystemExit(got.stderr)
+
+    def run(self, kind: Kind, hosts: int, outputs: Sequence[Path], *, fresh: bool = False) -> Run:
+        """Once; *fresh*: with nothing in the hosts' stores."""
+        nodes = self._hosts[:hosts]
+        if fresh:
+            for node in self._hosts:
+                self._forget(node, kind)
+            time.sleep(0.5)  # what they forget is freed behind
+        self._urls.reverse()
+        pids = [node.pid for node in (self._holder, *nodes)]
+        sent, daemons, clients = self._origin.sent(), cpu_of(pids), cpu_of_children()
+
+        def start(n: int) -> subprocess.Popen[bytes]:
+            words = ["dfget", self._urls[0], "-O", str(outputs[n]), "--overwrite"]
+            words += ["-e", str(nodes[n].socket), "--json"]
+            if kind is Kind.CACHE:
+                words.append("--cache")
+            return subprocess.Popen(words, stdout=subprocess.DEVNULL)
+
+        took = run_all(start, hosts)
+        run = Run(took[0], took[-1], cpu_of(pids) - daemons, cpu_of_children() - clients)
+        if self._origin.sent() - sent > self._size // 100:
+            raise SystemExit("a host read from the origin: nothing was measured")
+        return run
+
+    @staticmethod
+    def _forget(node: Node, kind: Kind) -> None:
+        node.kind = kind
+        with node.channel() as channel:
+            stub = node.download_stub(channel)
+            for task_id in node.tasks():
+                with suppress(grpc.RpcError):  # one that is going already
+                    if kind is Kind.CACHE:
+                        stub.DeleteCacheTask(dfdaemon_pb2.DeleteCacheTaskRequest(task_id=task_id))
+                    else:
+                        stub.DeleteTask(dfdaemon_pb2.DeleteTaskRequest(task_id=task_id))
+
+
+class Nginx:
+    """nginx that serves a file from tmpfs, and curls."""
+
+    def __init__(self, directory: Path, size: int) -> None:
+        self._stack = ExitStack()
+        self._port = self._stack.enter_context(ports.port())
+        root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=TMPFS)))
+        root.chmod(0o755)
+        with (root / "file").open("wb") as file:
+            file.writelines([os.urandom(1 << 20)] * (size >> 20))
+        config = directory / "nginx.conf"
+        config.write_text(
+            f"daemon off; worker_processes 2; pid {directory}/nginx.pid; error_log stderr;\n"
+            "events {}\n"
+            f"http {{ access_log off; sendfile on; server {{ listen 127.0.0.1:{self._port}; "
+            f"root {root}; }} }}\n"
+        )
+        self._server = subprocess.Popen(["nginx", "-c", str(config), "-p", str(directory)])
+        time.sleep(1.0)  # until it listens; a curl that is refused ends the run with a word
+
+    def close(self) -> None:
+        """End it."""
+        self._server.terminate()
+        self._server.wait()
+        self._stack.close()
+
+    def run(self, hosts: int, outputs: Sequence[Path]) -> Run:
+        """Once."""
+        workers = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text()
+        pids = [int(pid) for pid in workers.split()]
+        daemons, clients = cpu_of(pids), cpu_of_children()
+        url = f"http://127.0.0.1:{self._port}/file"
+        took = run_all(
+            lambda n: subprocess.Popen(["curl", "-sf", url, "-o", str(outputs[n])]), hosts
+        )
+        return Run(took[0], took[-1], cpu_of(pids) - daemons, cpu_of_children() - clients)
+
+
+def other(command: str, hosts: int, size: int, place: str) -> Run:
+    """What FANOUT_OTHER names; its processes all count as clients."""
+    clients = cpu_of_children()
+    words = [*shlex.split(command), str(hosts), str(size), place]
+    took = sorted(json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout))
+    return Run(took[0], took[-1], 0.0, cpu_of_children() - clients)
+
+
+def measure(options: argparse.Namespace, directory: Path) -> dict[str, list[Run]]:
+    """Runs by a name of output, hosts and candidate, one a round."""
+    runs: dict[str, list[Run]] = {}
+    command, most = os.environ.get("FANOUT_OTHER"), max(options.hosts)
+    with ExitStack() as stack:
+        ours = Ours(directory, options.size, most)
+        stack.callback(ours.close)
+        nginx = None
+        if shutil.which("nginx") and shutil.which("curl"):
+            nginx = Nginx(directory, options.size)
+            stack.callback(nginx.close)
+        tmpfs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=TMPFS)))
+        places = {"none": None, "tmpfs": tmpfs, "disk": directory}
+        for _ in range(options.rounds):
+            for name in options.outputs:
+                place = places[name]
+                outputs = [place / f"out{n}" if place else Path(os.devnull) for n in range(most)]
+                for hosts in options.hosts:
+                    for _ in range(2):  # every store is full of what is not asked for next
+                        ours.run(Kind.CACHE, most, [Path(os.devnull)] * most)
+                    ways: dict[str, Callable[[], Run]] = {
+                        "CacheTask": partial(ours.run, Kind.CACHE, hosts, outputs),
+                        "fresh": partial(ours.run, Kind.CACHE, hosts, outputs, fresh=True),
+                        "Task": partial(ours.run, Kind.STANDARD, hosts, outputs),
+                    }
+                    if nginx is not None:
+                        ways["nginx, curl"] = partial(nginx.run, hosts, outputs)
+                    if command:
+                        wanted = str(place or "none")
+                        ways["other"] = partial(other, command, hosts, options.size, wanted)
+                    # In another order each time: who comes first touches memory for the others.
+                    order = random.sample(sorted(ways), len(ways))
+                    found = {who: ways[who]() for who in order}
+                    for who in ways:
+                        runs.setdefault(f"{name}/{hosts}/{who}", []).append(found[who])
+                    for output in outputs if place else ():
+                        output.unlink(missing_ok=True)
+    return runs
+
+
+def main() -> None:
+    """Run it and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="512MiB", type=parse_size)
+    parser.add_argument("--hosts", default="1,2,4", type=lambda text: [*map(int, text.split(","))])
+    parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--outputs", default="none,tmpfs,disk", type=lambda text: text.split(","))
+    parser.add_argument("--json", type=Path, help="write the runs here, too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pd-") as directory:
+        runs = measure(options, Path(directory))
+    print(
+        f"{'output':8}{'hosts':>6}  {'':12}{'GB/s':>6}{'slowest/first':>15}"
+        f"{'CPU s: daemons':>16}{'clients':>9}   rate of CacheTask to it"
+    )
+    for name, found in runs.items():
+        output, hosts, who = name.split("/")
+        middle = Run(*map(statistics.median, zip(*found, strict=True)))
+        cache = runs[f"{output}/{hosts}/CacheTask"]
+        ratio = statistics.median(
+            run.slowest / ours.slowest for run, ours in zip(found, cache, strict=True)
+        )
+        rate = int(hosts) * options.size / middle.slowest / 1e9
+        spread = statistics.median(run.slowest / run.first for run in found)
+        print(
+            f"{output:8}{hosts:>6}  {who:12}{rate:6.2f}{spread:15.2f}"
+            f"{middle.daemons:16.2f}{middle.clients:9.2f}   {ratio:.2f}"
+        )
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        told = {name: [run._asdict() for run in each] for name, each in runs.items()}
+        options.json.write_text(json.dumps({"size": options.size, "runs": told}))
+
+
+if __name__ == "__main__":
+    main()
