@@ -5,8 +5,10 @@
 Two daemons, a scheduler and an origin are started as real processes. The first daemon gets two
 files from the origin; then the second gets them from the first, verified, again and again:
 
-- where its store is full, so that a task takes over the memory of the one it evicts;
-- for a program that reads in place as the bytes come, which takes memory never touched before.
+- where its store is full, so that a task takes over the memory of the one it evicts; for whoever
+  waits until all is here, and for a program that reads in place as the bytes come, for which what
+  was in that memory goes first;
+- into memory never touched before.
 
 In between, a bare loop moves as many bytes between two processes over plain sockets, by the calls
 that cost least: into memory that is warm in place, into fresh memory through a warm buffer and
@@ -38,6 +40,16 @@ from pantala.testing.origin import Origin
 
 CHUNK = 1 << 20
 PATIENCE = 600.0
+
+
+#: What is measured: its name, and with what it is compared.
+NAMES = {
+    "warm": ("bare socket loop, warm memory", ""),
+    "pair-warm": ("daemon to daemon, memory of an evicted task", "warm"),
+    "pair-early": ("the same, for a program that reads early", "warm"),
+    "fresh": ("bare socket loop, fresh memory", ""),
+    "pair-fresh": ("daemon to daemon, fresh memory", "fresh"),
+}
 
 
 class Run(NamedTuple):
@@ -195,7 +207,7 @@ class Pair:
 
 def measure(size: int, rounds: int, connections: int) -> dict[str, list[Run]]:
     """Runs by name, one a round."""
-    runs: dict[str, list[Run]] = {"warm": [], "pair-warm": [], "fresh": [], "pair-fresh": []}
+    runs: dict[str, list[Run]] = {name: [] for name in NAMES}
     bare = BareLoop(size, connections)
     with tempfile.TemporaryDirectory(prefix="pd-") as directory, Origin() as origin:
         origin.put("/a", Pattern(size, 1))
@@ -210,9 +222,11 @@ def measure(size: int, rounds: int, connections: int) -> dict[str, list[Run]]:
             sent = origin.sent()
             pair = Pair(first, second, size)
             for _ in range(rounds):
-                pair.fetch(a, in_place=False)
+                for url in (a, b):  # as it is in a store that has been full for a while
+                    pair.fetch(url, in_place=False)
                 runs["warm"].append(bare.run(warm=True))
-                runs["pair-warm"].append(pair.fetch(b, in_place=False))
+                runs["pair-warm"].append(pair.fetch(a, in_place=False))
+                runs["pair-early"].append(pair.fetch(b, in_place=True))
                 pair.forget()
                 runs["fresh"].append(bare.run(warm=False))
                 runs["pair-fresh"].append(pair.fetch(a, in_place=True))
@@ -235,17 +249,12 @@ def main() -> None:
     size = options.size // (options.connections * CHUNK) * options.connections * CHUNK
     runs = measure(size, options.rounds, options.connections)
     print(f"{'':44} {'rate':>12}   CPU s/GiB: receiver, sender")
-    for name, words in (
-        ("warm", "bare socket loop, warm memory"),
-        ("pair-warm", "daemon to daemon, memory of an evicted task"),
-        ("fresh", "bare socket loop, fresh memory"),
-        ("pair-fresh", "daemon to daemon, fresh memory"),
-    ):
+    for name, (words, against) in NAMES.items():
         middle = Run(*map(statistics.median, zip(*runs[name], strict=True)))
         line = f"{words:44} {format_size((1 << 30) / middle.wall):>10}/s"
         line += f"   {middle.receiver:9.2f} {middle.sender:9.2f}"
-        if name.startswith("pair"):
-            pairs = list(zip(runs[name], runs[name.removeprefix("pair-")], strict=True))
+        if against:
+            pairs = list(zip(runs[name], runs[against], strict=True))
             rate = statistics.median(bare.wall / ours.wall for ours, bare in pairs)
             receiver = statistics.median(ours.receiver / bare.receiver for ours, bare in pairs)
             sender = statistics.median(ours.sender / bare.sender for ours, bare in pairs)
