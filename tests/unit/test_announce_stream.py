@@ -17,6 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 from structlog.testing import capture_logs
 
 from pantala.core.beliefs import Beliefs
+from pantala.core.digests import DigestRun
 from pantala.errors import Busy, DragonflyError, NotFound, Unavailable
 from pantala.model.announce import (
     Answer,
@@ -24,6 +25,7 @@ from pantala.model.announce import (
     PieceFailed,
     PieceFinished,
     Registration,
+    SourcePieceFinished,
     Started,
 )
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
@@ -52,6 +54,26 @@ def came(number: int, parent: str = "q") -> PieceFinished:
     )
 
 
+def read(number: int) -> SourcePieceFinished:
+    """A piece has come from the origin; its digest is its number."""
+    return SourcePieceFinished(
+        PieceRecord(number, 0, 100, f"crc32:{number}", None, Traffic.BACK_TO_SOURCE, 0.25, 1.0)
+    )
+
+
+class Flight:
+    """What is known of digests, written down."""
+
+    def __init__(self, lacks: int = 0) -> None:
+        self.version = "v"
+        self.lacks = lacks
+        self.told: list[tuple[str, list[tuple[int, int]]]] = []
+
+    def take(self, version: str, runs: Sequence[DigestRun]) -> None:
+        """Write it down."""
+        self.told.append((version, [each for run in runs for each in run.each()]))
+
+
 class Script:
     """A scheduler: what it hears, in order, by either service."""
 
@@ -59,6 +81,11 @@ class Script:
         #: An arm of the stream, or a batch.
         self.heard: list[Any] = []
         self.numbers: list[int] = []
+        #: Digests that batches told of, and the pieces whose digests were asked for.
+        self.read: list[tuple[str, list[tuple[int, list[int]]]]] = []
+        self.lacks: list[int] = []
+        #: What it answers.
+        self.digests = reporting_pb2.PiecesResponse()
         #: What calls with batches are refused with, one after another.
         self.errors: list[DragonflyError | grpc.StatusCode] = []
         #: Says nothing until this is set.
@@ -95,7 +122,9 @@ class Script:
                 raise error
             await context.abort(error, "Method not found!")
         self.heard.append({told.parent_id: (told.count, told.bytes) for told in request.pieces})
-        return Empty()
+        self.read += [(request.version, [(r.first, list(r.crc32)) for r in request.read])]
+        self.lacks += [reporting.lacking(request)]
+        return self.digests
 
 
 @asynccontextmanager
@@ -143,7 +172,12 @@ def words(*said: Any) -> Tell:
     return tell
 
 
-async def run(schedulers: Schedulers, first: Tell, *then: tuple[Callable[[], bool], Tell]) -> None:
+async def run(
+    schedulers: Schedulers,
+    first: Tell,
+    *then: tuple[Callable[[], bool], Tell],
+    flight: Flight | None = None,
+) -> None:
     """A stream: *first* is told once it was answered, each of *then* when it holds; to its end."""
     stream = schedulers.open_stream(REGISTRATION)
     answered = asyncio.Event()
@@ -162,7 +196,7 @@ async def run(schedulers: Schedulers, first: Tell, *then: tuple[Callable[[], boo
         answered.set()
 
     async with asyncio.timeout(30):
-        await asyncio.gather(tell(), stream.run(on_answer))
+        await asyncio.gather(tell(), stream.run(on_answer, flight))
 
 
 FINISHED = "download_cache_peer_finished"
@@ -225,6 +259,81 @@ async def test_without_anything_else_to_say(
         (lambda: len(script.heard) == 2, words()),
     )
     assert script.heard == [{"q": (3, 300)}, {"q": (3, 300)}, FINISHED]
+
+
+async def test_what_was_read_is_told_with_its_digests(
+    schedulers: Schedulers, script: Script
+) -> None:
+    """However few pieces they are: the contract has no place for the version."""
+    await run(schedulers, words(read(2), read(1), read(5)), flight=Flight())
+    await run(schedulers, words(came(0), read(3)), flight=Flight())
+    assert script.heard == [{"": (3, 300)}, FINISHED, {"q": (1, 100), "": (1, 100)}, FINISHED]
+    assert script.read == [("v", [(1, [1, 2]), (5, [5])]), ("v", [(3, [3])])]
+
+
+async def test_what_is_answered(
+    schedulers: Schedulers, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch asks for what is lacking; however few its pieces are, but not every time."""
+    monkeypatch.setattr(announce_stream, "_PAUSE", 0.05)
+    script.digests = reporting_pb2.PiecesResponse(version="w")
+    script.digests.digests.add(first=1, crc32=[7, 8])
+    flight = Flight(0b111)
+    await run(
+        schedulers,
+        words(came(0)),
+        (lambda: len(script.heard) == 1, words(came(1))),
+        (lambda: len(script.heard) == 2, words()),
+        flight=flight,
+    )
+    assert script.heard == [{"q": (1, 100)}, PIECE, FINISHED]
+    assert script.lacks == [0b111]
+    assert flight.told == [("w", [(1, 7), (2, 8)])]
+
+
+async def test_a_question(schedulers: Schedulers, script: Script) -> None:
+    """It is no batch. Whoever lacks nothing, or is refused, hears nothing."""
+    script.digests = reporting_pb2.PiecesResponse(version="w")
+    script.digests.digests.add(first=0, crc32=[7])
+    flight = Flight(0b1)
+    asking: list[asyncio.Task[None]] = []
+
+    def ask(stream: Any) -> None:
+        asking.append(asyncio.ensure_future(stream.ask()))
+
+    def through() -> bool:
+        return all(task.done() for task in asking)
+
+    def refuse(stream: Any) -> None:
+        script.errors = [Unavailable("not now")]
+        ask(stream)
+
+    def be_stock(stream: Any) -> None:
+        script.errors = [grpc.StatusCode.UNIMPLEMENTED]
+        ask(stream)
+
+    then = (refuse, be_stock, ask, words())
+    await run(schedulers, ask, *((through, each) for each in then), flight=flight)
+    assert script.numbers == [0, 0, 0]
+    assert script.lacks == [0b1]
+    assert flight.told == [("w", [(0, 7)])]
+    assert script.heard == [{}, FINISHED]
+
+
+async def test_digests_that_make_no_sense(schedulers: Schedulers, script: Script) -> None:
+    """Nothing is learnt of them."""
+    script.digests = reporting_pb2.PiecesResponse(version="w")
+    script.digests.digests.add(first=9, crc32=[7, 8])
+    flight = Flight(0b1)
+    asking: list[asyncio.Task[None]] = []
+    await run(
+        schedulers,
+        lambda stream: asking.append(asyncio.ensure_future(stream.ask())),
+        (lambda: all(task.done() for task in asking), words()),
+        flight=flight,
+    )
+    asking[0].result()
+    assert not flight.told
 
 
 async def test_a_stock_scheduler(schedulers: Schedulers, script: Script) -> None:

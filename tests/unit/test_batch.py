@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +69,22 @@ def test_what_ends_a_batch() -> None:
     assert not full.is_open
     sent.number = 1
     assert not sent.is_open
+
+
+def test_what_was_read_at_the_origin() -> None:
+    """Its digests are kept; those of others' pieces, or of another algorithm, are not."""
+    batch = Batch(10)
+    batch.add(came(1), keep=False)
+    assert batch.is_few
+    assert not batch.read()
+    for number, digest in ((5, "crc32:50"), (4, "crc32:40"), (7, ""), (8, "md5:8"), (9, "crc32:0")):
+        piece = replace(came(number, None).piece, digest=digest)
+        batch.add(SourcePieceFinished(piece), keep=False)
+    assert [(r.first, list(r.crcs)) for r in batch.read()] == [(4, [40, 50]), (9, [0])]
+
+
+def test_one_that_was_read_is_no_few() -> None:
+    """Told by itself its digest would be of no version."""
+    batch = Batch(10)
+    batch.add(SourcePieceFinished(came(1, None).piece), keep=True)
+    assert not batch.is_few

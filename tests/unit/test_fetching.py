@@ -12,8 +12,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from pantala.background import Tasks
+from pantala.core.digests import DigestRun
 from pantala.core.pace import Pace
 from pantala.core.transfer import Closed, Event, Fetch, Lost, Offered, Stored
+from pantala.daemon.downloading.digests import PieceDigests
 from pantala.daemon.downloading.fetching import Fetcher
 from pantala.daemon.downloading.following import Following
 from pantala.daemon.downloading.origin import Origin
@@ -110,6 +113,15 @@ class Owner:
         """There is no origin here."""
         raise NoProvider("nobody may ask")
 
+    wanted = frozenset(range(4))
+
+    def may_be(self, version: str) -> bool:
+        """It is this one."""
+        return bool(version)
+
+    async def ask(self) -> None:
+        """Nobody can be asked."""
+
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
@@ -155,7 +167,8 @@ async def fetcher(owner: Any, parent: Parent, stack: AsyncExitStack) -> Fetcher:
     stack.push_async_callback(server.stop, None)
     node, means = owner.daemon.node, owner.daemon.engine.means
     following = Following(node, means, owner, owner.holding, Pace())
-    fetcher = Fetcher(node, means, owner, following)
+    digests = owner.digests = PieceDigests(owner.holding, owner, Tasks(), owner.ask)
+    fetcher = Fetcher(node, means, owner, following, digests)
     following.candidates["p"] = Candidate("p", HostFacts("h", "h", "127.0.0.1", port))
     return fetcher
 
@@ -304,6 +317,14 @@ async def test_a_piece_that_is_wrong(offered: Fetcher, owner: Owner, parent: Par
     assert owner.events == [Lost(1)]
     assert not owner.holding.pieces
     owner.holding.claim(1).abandon()
+
+
+async def test_a_piece_that_is_another(offered: Fetcher, owner: Any) -> None:
+    """It is what its parent says, but not what was read at the origin."""
+    owner.digests.take("v", [DigestRun(1, [crc32(DATA) ^ 1])])
+    await offered.fetch(Fetch(1, "p"))
+    assert owner.events == [Lost(1)]
+    assert not owner.holding.pieces
 
 
 async def test_a_piece_that_is_there_no_longer(

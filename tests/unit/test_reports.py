@@ -207,6 +207,68 @@ async def test_of_one_that_is_through(scene: tuple[Swarm, Peer, Peer, Any]) -> N
     assert not counted(s.scheduler)
 
 
+# Digests
+
+
+async def test_digests(scene: tuple[Swarm, Peer, Peer, Any]) -> None:
+    """Of whom was sent to the origin; in parts, to peers that are through as well."""
+    s, source, child, stub = scene
+    known(s.scheduler, source).was_sent = True
+    message = batch(source, {"": (3, 10 * MIB, 0.125)})
+    message.version = "v"
+    message.read.add(first=0, crc32=[5, 6, 7])
+    assert await stub.Pieces(message) == reporting_pb2.PiecesResponse()
+    await child.finished()
+    question = batch(child, {}, number=0)
+    assert await stub.Pieces(question) == reporting_pb2.PiecesResponse()
+    question.lacks.add(first=1, count=2)
+    answer = await stub.Pieces(question)
+    assert (answer.version, [(d.first, list(d.crc32)) for d in answer.digests]) == (
+        "v",
+        [(1, [6, 7])],
+    )
+    again = batch(source, {"": (1, PIECE, 0.125)}, number=2)
+    again.version = "v"
+    again.read.add(first=1, crc32=[9])
+    answer = await stub.Pieces(again)
+    assert [(d.first, list(d.crc32)) for d in answer.digests] == [(1, [6])]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda m: m.read.add(first=2, crc32=[1, 2]), "digest of piece 3: the task has 3"),
+        (lambda m: m.read.add(first=0), "no pieces"),
+        (lambda m: [m.read.add(first=n, crc32=[1]) for n in (1, 0)], "out of order"),
+        (lambda m: m.lacks.add(first=0, count=0), "no pieces"),
+        (_set(version="x" * 4097), "version: 4097 characters"),
+    ],
+)
+async def test_digests_that_cannot_be(
+    scene: tuple[Swarm, Peer, Peer, Any], spoil: Spoil, says: str
+) -> None:
+    """Nothing of the batch counts then."""
+    s, source, _, stub = scene
+    known(s.scheduler, source).was_sent = True
+    message = batch(source, {"": (1, PIECE, 0.125)})
+    message.version = "v"
+    spoil(message)
+    with pytest.raises(grpc.aio.AioRpcError, match=says) as refused:
+        await stub.Pieces(message)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not counted(s.scheduler)
+    assert not s.scheduler._world.digests._tasks
+
+
+async def test_digests_without_a_batch(scene: tuple[Swarm, Peer, Peer, Any]) -> None:
+    """What was read is told with what has come."""
+    _, source, _, stub = scene
+    message = batch(source, {}, number=0)
+    message.read.add(first=0, crc32=[1])
+    with pytest.raises(grpc.aio.AioRpcError, match="number 0"):
+        await stub.Pieces(message)
+
+
 # Daemons
 
 

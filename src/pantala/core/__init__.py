@@ -11,6 +11,7 @@
 - :mod:`.shares`: a share for each of those who ask, of what there is for all
 - :mod:`.giving`: which piece a parent offers to which child next
 - :mod:`.batch`: pieces that a scheduler is told of in one word
+- :mod:`.digests`: what pieces must be, by number
 - :mod:`.window`: how many transfers at once fill a link
 - :mod:`.places`: who may have how many connections and threads
 - :mod:`.beliefs`: what schedulers believe of this host, and what they must hear

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from pantala.core.digests import DigestRun, digest_runs
 from pantala.model.announce import PieceFinished, PieceSum, SourcePieceFinished
+from pantala.model.digest import piece_crc
 
 #: So many are told one by one: a batch is two messages itself, and a call besides.
 FEW: Final = 2
@@ -23,11 +25,13 @@ class Batch:
         tries: To send it.
     """
 
-    __slots__ = ("_most", "_sums", "count", "number", "reports", "tries")
+    __slots__ = ("_most", "_read", "_sums", "count", "number", "reports", "tries")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._sums: dict[str | None, PieceSum] = {}
+        #: The digests of those that were read at the origin.
+        self._read: dict[int, int] = {}
         self.reports: list[PieceFinished | SourcePieceFinished] | None = []
         self.count = self.number = self.tries = 0
 
@@ -45,6 +49,9 @@ class Batch:
             parent, before.count + 1, before.length + piece.length, piece.cost
         )
         self.count += 1
+        crc = piece_crc(piece.digest)
+        if isinstance(report, SourcePieceFinished) and crc is not None:
+            self._read[piece.number] = crc
         if self.reports is not None:
             self.reports.append(report)
             if not keep and len(self.reports) > FEW:
@@ -53,3 +60,12 @@ class Batch:
     def sums(self) -> tuple[PieceSum, ...]:
         """One for each parent."""
         return tuple(self._sums.values())
+
+    @property
+    def is_few(self) -> bool:
+        """They had better be told one by one, which loses nothing."""
+        return self.count <= FEW and not self._read
+
+    def read(self) -> list[DigestRun]:
+        """What those are that were read at the origin: others must not have anything else."""
+        return digest_runs(self._read)

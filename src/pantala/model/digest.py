@@ -40,6 +40,16 @@ def piece_digest(crc: int) -> str:
     return f"crc32:{crc}"
 
 
+def piece_crc(digest: str) -> int | None:
+    """The number in the digest of a piece; None if it is of another algorithm, or none at all.
+
+    >>> piece_crc("crc32:7"), piece_crc("")
+    (7, None)
+    """
+    algorithm, _, number = digest.partition(":")
+    return int(number) if algorithm == "crc32" and number.isdecimal() else None
+
+
 def piece_metadata_digest(number: int, offset: int, length: int, digest: str) -> str:
     """The digest of what is said of a piece, which a gRPC piece response carries.
 

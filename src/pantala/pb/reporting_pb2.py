@@ -23,21 +23,25 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from pantala.pb import common_pb2 as pantala_dot_pb_dot_common__pb2
+from pantala.pb import exchange_pb2 as pantala_dot_pb_dot_exchange__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apantala/pb/reporting.proto\x12\npantala.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17pantala/pb/common.proto\"d\n\x08PieceSum\x12\x11\n\tparent_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\'\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x01\n\rPiecesRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0f\n\x07peer_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x04\x12$\n\x06pieces\x18\x06 \x03(\x0b\x32\x14.pantala.v1.PieceSum2F\n\x07Reports\x12;\n\x06Pieces\x12\x19.pantala.v1.PiecesRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apantala/pb/reporting.proto\x12\npantala.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17pantala/pb/common.proto\x1a\x19pantala/pb/exchange.proto\"d\n\x08PieceSum\x12\x11\n\tparent_id\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\'\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\'\n\x07\x44igests\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63rc32\x18\x02 \x03(\x07\"\xef\x01\n\rPiecesRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0f\n\x07peer_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x04\x12$\n\x06pieces\x18\x06 \x03(\x0b\x32\x14.pantala.v1.PieceSum\x12\x0f\n\x07version\x18\x07 \x01(\t\x12!\n\x04read\x18\x08 \x03(\x0b\x32\x13.pantala.v1.Digests\x12\x1e\n\x05lacks\x18\t \x03(\x0b\x32\x0f.pantala.v1.Run\"G\n\x0ePiecesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12$\n\x07\x64igests\x18\x02 \x03(\x0b\x32\x13.pantala.v1.Digests2J\n\x07Reports\x12?\n\x06Pieces\x12\x19.pantala.v1.PiecesRequest\x1a\x1a.pantala.v1.PiecesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pantala.pb.reporting_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PIECESUM']._serialized_start=128
-  _globals['_PIECESUM']._serialized_end=228
-  _globals['_PIECESREQUEST']._serialized_start=231
-  _globals['_PIECESREQUEST']._serialized_end=386
-  _globals['_REPORTS']._serialized_start=388
-  _globals['_REPORTS']._serialized_end=458
+  _globals['_PIECESUM']._serialized_start=126
+  _globals['_PIECESUM']._serialized_end=226
+  _globals['_DIGESTS']._serialized_start=228
+  _globals['_DIGESTS']._serialized_end=267
+  _globals['_PIECESREQUEST']._serialized_start=270
+  _globals['_PIECESREQUEST']._serialized_end=509
+  _globals['_PIECESRESPONSE']._serialized_start=511
+  _globals['_PIECESRESPONSE']._serialized_end=582
+  _globals['_REPORTS']._serialized_start=584
+  _globals['_REPORTS']._serialized_end=658
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,6 @@
 import grpc
 import warnings
 
-from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from pantala.pb import reporting_pb2 as pantala_dot_pb_dot_reporting__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -39,7 +38,7 @@ class ReportsStub(object):
         self.Pieces = channel.unary_unary(
                 '/pantala.v1.Reports/Pieces',
                 request_serializer=pantala_dot_pb_dot_reporting__pb2.PiecesRequest.SerializeToString,
-                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                response_deserializer=pantala_dot_pb_dot_reporting__pb2.PiecesResponse.FromString,
                 _registered_method=True)
 
 
@@ -60,7 +59,7 @@ def add_ReportsServicer_to_server(servicer, server):
             'Pieces': grpc.unary_unary_rpc_method_handler(
                     servicer.Pieces,
                     request_deserializer=pantala_dot_pb_dot_reporting__pb2.PiecesRequest.FromString,
-                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+                    response_serializer=pantala_dot_pb_dot_reporting__pb2.PiecesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,7 +89,7 @@ class Reports(object):
             target,
             '/pantala.v1.Reports/Pieces',
             pantala_dot_pb_dot_reporting__pb2.PiecesRequest.SerializeToString,
-            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            pantala_dot_pb_dot_reporting__pb2.PiecesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,12 +8,13 @@
 
 from .parents import ParentLink, Wants
 from .places import Extent, MemoryExtent, MemorySink, Sink, fill
-from .schedulers import AnnounceStream, KnownTask, SchedulerLink, Turn
+from .schedulers import AnnounceStream, Digests, KnownTask, SchedulerLink, Turn
 from .sources import Abort, Source, SourceBody, SourceRequest
 
 __all__ = [
     "Abort",
     "AnnounceStream",
+    "Digests",
     "Extent",
     "KnownTask",
     "MemoryExtent",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pantala.core.digests import DigestRun
 from pantala.errors import DragonflyError
 from pantala.model.announce import Answer, Report
 from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
@@ -24,6 +25,21 @@ class KnownTask:
     first_piece: int | None
 
 
+class Digests(Protocol):
+    """What a download knows of the digests of its pieces, by the word of who read the origin."""
+
+    @property
+    def version(self) -> str:
+        """Of the content that is here; ``""``: there is none, or it has no name yet."""
+
+    @property
+    def lacks(self) -> int:
+        """A bit for each piece whose digest would be of use."""
+
+    def take(self, version: str, runs: Sequence[DigestRun]) -> None:
+        """The scheduler says that these are the digests of that version."""
+
+
 class AnnounceStream(Protocol):
     """An announce stream: what a daemon and a scheduler tell each other about one download."""
 
@@ -33,8 +49,20 @@ class AnnounceStream(Protocol):
     def finish(self) -> None:
         """Nothing more will be told; the scheduler has little time left to end the stream."""
 
-    async def run(self, on_answer: Callable[[Answer], None]) -> None:
+    async def ask(self) -> None:
+        """Ask for digests that are lacking, where that may be of use. It takes a second at most.
+
+        Not before :meth:`run` has brought the first answer.
+        """
+
+    async def run(
+        self, on_answer: Callable[[Answer], None], digests: Digests | None = None
+    ) -> None:
         """Tell and hear, until the scheduler ends it, or does not in time after :meth:`finish`.
+
+        Args:
+            on_answer: Called with each answer.
+            digests: Hears of digests. None: nobody needs them.
 
         Raises:
             HostUnknown: The scheduler does not know this host.

@@ -4,6 +4,8 @@ Words are sent in the order in which they were told. Pieces that follow each oth
 :class:`~pantala.core.batch.Batch`, which goes by a call of its own once a second, or as soon as
 something else is to be said; that waits until the batch was heard. A scheduler that does not know
 batches gets each piece by itself.
+
+The answer to a batch has digests of pieces that this host has, and has not heard of.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from pantala.core.batch import FEW, Batch
+from pantala.core.batch import Batch
 from pantala.errors import DragonflyError, SchedulerLost, TimedOut, Unavailable
 from pantala.model.announce import (
     Answer,
@@ -28,6 +30,7 @@ from pantala.model.announce import (
     Report,
     SourcePieceFinished,
 )
+from pantala.ports import Digests
 
 from .connection import Connection
 from .dialects import dialect_of
@@ -42,6 +45,12 @@ _PAUSE: Final = 1.0
 
 #: Attempts at a batch while something else is to be said.
 _TRIES: Final = 2
+
+#: Seconds for the answer to a question: pieces wait for it, or their callers.
+_ASK: Final = 1.0
+
+#: Seconds between two questions. A batch that need not be a call is one only to ask something.
+_ASK_PAUSE: Final = 5.0
 
 #: Pieces in a batch where nobody knows how many there are.
 _MOST: Final = 2**32 - 1
@@ -86,6 +95,8 @@ class GrpcAnnounceStream:
         self._batches = 0
         #: When the next batch may be sent, by the loop's clock.
         self._due = 0.0
+        self._digests: Digests | None = None
+        self._asked_at = 0.0
         self._say(self._registration)
 
     def tell(self, what: Report) -> None:
@@ -115,9 +126,25 @@ class GrpcAnnounceStream:
         self._finished.set()
         self._more.set()
 
-    async def run(self, on_answer: Callable[[Answer], None]) -> None:
+    async def ask(self) -> None:
+        """See :class:`~pantala.ports.AnnounceStream`."""
+        reports, digests = self._scheduler.reports, self._digests
+        if digests is None or reports.understood is False:
+            return
+        self._asked_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(_ASK):
+                await reports.tell(self._registration, 0, digests=digests, asks=True)
+        except (DragonflyError, TimeoutError) as error:
+            task, peer = self._registration.task_id, self._registration.peer_id
+            logger.info("digests not told", task=task, peer=peer, why=str(error))
+
+    async def run(
+        self, on_answer: Callable[[Answer], None], digests: Digests | None = None
+    ) -> None:
         """See :class:`~pantala.ports.AnnounceStream`."""
         loop = asyncio.get_running_loop()
+        self._digests = digests
         sender = loop.create_task(self._send())
         reader = loop.create_task(self._read(on_answer))
         finished = loop.create_task(self._finished.wait())
@@ -161,7 +188,9 @@ class GrpcAnnounceStream:
     async def _send_batch(self, batch: Batch) -> None:
         """Tell it one way or another. If perhaps it was not heard, it is the next word again."""
         reports = self._scheduler.reports
-        by_itself = not self._answered or reports.understood is False or batch.count <= FEW
+        asks = self._asks()
+        by_itself = not self._answered or reports.understood is False
+        by_itself = by_itself or (batch.is_few and not asks)
         if batch.reports is not None and by_itself:
             await self._send_each(batch)
             return
@@ -171,7 +200,15 @@ class GrpcAnnounceStream:
         batch.tries += 1
         why = "it takes no batches any more"
         try:
-            if await reports.tell(self._registration, batch.number, batch.sums()):
+            told = await reports.tell(
+                self._registration,
+                batch.number,
+                batch.sums(),
+                batch.read(),
+                digests=self._digests,
+                asks=asks,
+            )
+            if told:
                 return
             if batch.reports is not None:
                 await self._send_each(batch)
@@ -183,6 +220,15 @@ class GrpcAnnounceStream:
             why = str(error)
         task, peer = self._registration.task_id, self._registration.peer_id
         logger.warning("pieces not told", task=task, peer=peer, pieces=batch.count, why=why)
+
+    def _asks(self) -> bool:
+        """It is time to ask for digests. At the end that is done by itself."""
+        now = asyncio.get_running_loop().time()
+        if self._digests is None or self._presses or now - self._asked_at < _ASK_PAUSE:
+            return False
+        asks = bool(self._digests.lacks)
+        self._asked_at = now if asks else self._asked_at
+        return asks
 
     async def _send_each(self, batch: Batch) -> None:
         for report in batch.reports or ():

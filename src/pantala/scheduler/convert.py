@@ -29,6 +29,8 @@ _MAX_ANNOUNCED: Final = 8 * 1024
 _MAX_REGISTERED: Final = 64 * 1024
 #: Bytes of its texts, which are kept as long as the peer is. Servers take 8 KiB for a URL.
 _MAX_KEPT: Final = 16 * 1024
+#: Characters of a version, which is kept as long as the task is.
+_MAX_VERSION: Final = 4096
 #: Pieces are numbered in 32 bits on the wire.
 _MAX_PIECES: Final = 2**32 - 1
 #: Replicas that may be wanted of an imported task.
@@ -140,6 +142,16 @@ def check_question(question: describing_pb2.Ask, request: DownloadRequest) -> No
     check_url(request.url)
     if request.priority not in PRIORITIES:
         raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
+
+
+def check_version(version: str) -> None:
+    """Judge what a host says that an origin calls its content.
+
+    Raises:
+        InvalidRequest: It is too long.
+    """
+    if len(version) > _MAX_VERSION:
+        raise InvalidRequest(f"version: {len(version)} characters; want at most {_MAX_VERSION}")
 
 
 def check_description(said: describing_pb2.Description) -> None:

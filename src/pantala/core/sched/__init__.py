@@ -11,6 +11,7 @@
 - :mod:`.holders`: where a peer counts in its task, and who hears of it
 - :mod:`.blame`: whose fault it was
 - :mod:`.room`: how much is kept of them
+- :mod:`.digests`: what the pieces of a task must be
 - :mod:`.edges`: who is whose parent, and what that costs a host
 - :mod:`.partners`: who exchanges pieces with whom, both ways
 - :mod:`.seeds`: which seed fetches a task from its origin

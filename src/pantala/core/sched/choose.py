@@ -276,6 +276,7 @@ def _alone(world: World, peer: Peer, below: _Below, now: float) -> Decision:
             return AskSeed(seeds)
     obstacle = _obstacle(peer, limits, now)
     if obstacle is None:
+        peer.was_sent = True
         return _to_source(world, peer, now, "nobody has it and nobody is fetching it")
     return _be_patient(peer, limits, now, obstacle)
 

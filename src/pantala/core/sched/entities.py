@@ -193,8 +193,7 @@ class Task:
     @property
     def piece_count(self) -> int:
         """Pieces in the whole content; 0 while it is not known how it is cut."""
-        content, piece = self.shape
-        return -(-content // piece) if piece else 0
+        return self.shape.piece_count
 
 
 @dataclass(eq=False, slots=True)
@@ -235,6 +234,8 @@ class Peer:
     costs: Costs = field(default_factory=Costs)
     #: The number of the last batch of pieces that it has told of.
     batch: int = 0
+    #: It was sent to the origin because there was nobody else: what it reads there is believed.
+    was_sent: bool = False
     #: Seconds from registration to success; None before.
     cost: float | None = None
     #: A seed was asked on its behalf: if that was of no use to it, neither is asking again.

@@ -56,6 +56,20 @@ class Room:
         """A peer that came with these words is forgotten: give its share back."""
         self._shares.give(account, PEER + words.size)
 
+    def admit_digests(self, account: str, size: int) -> bool:
+        """Count what digests of pieces take; False: there is no room for them, and none is taken.
+
+        Nothing fails for want of them.
+        """
+        fits = self._shares.fits(account, size)
+        if fits:
+            self._shares.take(account, size)
+        return fits
+
+    def digests_left(self, account: str, size: int) -> None:
+        """Digests that were admitted are forgotten: give their share back."""
+        self._shares.give(account, size)
+
     def task_idle(self, task: TaskKey) -> TaskKey | None:
         """A task has lost its last peer. Returns the task that there is no room for any more."""
         self._idle[task] = None

@@ -21,3 +21,8 @@ class Shape(NamedTuple):
             self.piece_length if piece is None else piece,
         )
         return self if told == self else told  # of thousands of peers it is one and the same
+
+    @property
+    def piece_count(self) -> int:
+        """Pieces in the whole content; 0 while it is not known how it is cut."""
+        return -(-self.content_length // self.piece_length) if self.piece_length else 0

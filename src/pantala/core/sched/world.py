@@ -22,6 +22,7 @@ from pantala.model.task import Kind
 from .arrivals import UNKNOWN, credentials_of, new_host, new_peer, new_task
 from .blame import blame_origin, blame_parent, block
 from .costs import Costs
+from .digests import Digests
 from .edges import connect, disconnect_parents
 from .entities import OVER, Caller, Host, Peer, PeerKey, Task, TaskKey
 from .holders import Holders, sharing
@@ -69,6 +70,7 @@ class World:
         self._rules = rules
         self.seeds = Seeds()
         self.room = Room(limits)
+        self.digests = Digests(self.room)
         #: Hosts ever.
         self._met = 0
 
@@ -253,6 +255,7 @@ class World:
             del host.peers[task.key]
         self.room.peer_left(host.account, peer.registration)
         if not task.peers:
+            self.digests.forget(task.key)
             oldest = self.room.task_idle(task.key)
             if oldest is not None:
                 self.remove_task(self.tasks[oldest])

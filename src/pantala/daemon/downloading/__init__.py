@@ -10,6 +10,7 @@
 - :mod:`.describing`: what a file is, by the words of its origin and of the swarm
 - :mod:`.growing`: a file whose length shows at its end
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
+- :mod:`.digests`: what its pieces must be, by the word of whoever read the origin
 - :mod:`.announcing`: the announce stream of a flight: how it begins, what is told, what ends it
 - :mod:`.race`: those who bring one piece, two at most
 - :mod:`.following`: who has what: the parents that are followed

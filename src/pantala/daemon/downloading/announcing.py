@@ -41,7 +41,7 @@ from pantala.model import announce
 from pantala.model.announce import Answer, Registration, Report
 from pantala.model.pieces import piece_count
 from pantala.model.task import DownloadRequest
-from pantala.ports import AnnounceStream
+from pantala.ports import AnnounceStream, Digests
 from pantala.rpc.patience import while_busy
 from pantala.storage.holding import Holding
 
@@ -110,6 +110,10 @@ class Listener(Protocol):
     def over(self) -> bool:
         """It needs no answers any more."""
 
+    @property
+    def digests(self) -> Digests:
+        """What it knows of its pieces."""
+
     def on_answer(self, answer: Answer) -> None:
         """The scheduler has said something."""
 
@@ -160,6 +164,11 @@ class Announcing:
             why = str(error) if isinstance(error, DragonflyError) else ""
             failed = announce.SourceFailed if at_source and blamed else announce.Failed
             self._stream.tell(failed(why))
+
+    async def ask(self) -> None:
+        """Ask the scheduler for digests that are lacking, if it can be asked."""
+        if self._stream is not None and self._answered:
+            await self._stream.ask()
 
     def finish(self) -> None:
         """Nothing more will be told."""
@@ -226,7 +235,7 @@ class Announcing:
         if self._listener.over:
             stream.finish()
         try:
-            await stream.run(self._on_answer)
+            await stream.run(self._on_answer, self._listener.digests)
         except Busy as error:
             if not self._answered:
                 raise

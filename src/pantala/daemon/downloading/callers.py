@@ -58,12 +58,16 @@ class Callers:
         """Nobody waits but for prefetching."""
         return all(d.request.is_prefetch for d in self.active())
 
-    def wanted(self) -> Wanted:
-        """All pieces that somebody waits for, and where the origin may be asked for them."""
+    def wanted(self, but: frozenset[int] = frozenset()) -> Wanted:
+        """All pieces that somebody waits for, and where the origin may be asked for them.
+
+        Args:
+            but: Without these, which are here.
+        """
         pieces: dict[int, bool] = {}
         for download in self.active():
             allowed = self._may_ask(download)
-            for number in download.missing:
+            for number in download.missing - but:
                 pieces[number] = pieces.get(number, False) or allowed
         return Wanted(pieces)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -28,6 +28,7 @@ from pantala.storage.holding import Holding
 
 from .announcing import Announcing, source_piece_failed
 from .callers import Callers
+from .digests import PieceDigests
 from .fetching import Fetcher
 from .following import Following
 from .means import Means
@@ -83,7 +84,6 @@ class Driver:
         self._following = Following(
             node, means, self, holding, self._pace, certain=certain, avoid=avoid
         )
-        self._fetcher = Fetcher(node, means, self, self._following)
         #: What the last look has found.
         self._saw_something = False
         self._quiet: frozenset[str] = frozenset()
@@ -97,6 +97,8 @@ class Driver:
         self._unwatch: dict[str, Callable[[], None]] = {}
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._announcing = Announcing(node, holding, self, self._tasks)
+        self.digests = PieceDigests(holding, self, self._tasks, self._announcing.ask)
+        self._fetcher = Fetcher(node, means, self, self._following, self.digests)
 
     @property
     def over(self) -> bool:
@@ -135,6 +137,7 @@ class Driver:
         self._tasks.start(self._watch(), "watch over the pace")
         try:
             await asyncio.shield(self._end)
+            await self.digests.settle()
         except BaseException as error:  # cancelled, too: the scheduler must not wait for us
             if not self._transfer.over:
                 self._announcing.tell_failed(error, at_source=self.at_source)
@@ -152,7 +155,7 @@ class Driver:
 
     def want(self) -> None:
         """Look again at what the callers want."""
-        wanted = self._callers.wanted()
+        wanted = self._callers.wanted(but=self.digests.held)
         self.holding.coming = frozenset(wanted.pieces)
         if wanted.pieces:
             last = self.holding.piece(max(wanted.pieces))
@@ -249,9 +252,39 @@ class Driver:
         return self._callers.is_prefetch
 
     def on_piece(self, piece: PieceRecord) -> None:
-        """A piece was published: callers who want it get it at once."""
+        """A piece was published: callers who want it get it as soon as may be."""
+        self.digests.on_piece(piece)
+
+    def hand_on(self, pieces: Sequence[PieceRecord]) -> None:
+        """Callers who want these pieces get them."""
         for download in self._callers.active():
-            download.arrived((piece,))
+            download.arrived(pieces)
+
+    def is_through_by(self, numbers: frozenset[int]) -> bool:
+        """Some caller needs nothing but these."""
+        return any(download.missing <= numbers for download in self._callers.active())
+
+    # -- news of the digests -------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Pieces that are to come."""
+        return frozenset(self._transfer.wanted)
+
+    def may_be(self, version: str) -> bool:
+        """Whether that is, or may become, the version of what is here."""
+        return self._following.may_be(version)
+
+    def on_wrong(self, piece: PieceRecord, why: SourceChanged) -> None:
+        """A piece that is here is not what others have read at the origin: all is begun anew."""
+        name, holding = piece.parent_id, self.holding
+        if name:
+            self._announcing.tell(announce.PieceFailed(piece.number, name))
+            candidate = self._following.candidates.get(name)
+            if candidate is not None:
+                key, now = (holding.kind, holding.id), self._node.stores.now()
+                self._means.suspects.suspect(key, {candidate.host.id}, set(), now)
+        self._break(why)
 
     def origin(self) -> Origin:
         """The origin to ask now."""
@@ -294,7 +327,9 @@ class Driver:
                     self._following.candidates[candidate.peer_id] = candidate
                 self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
                 self._watch_weights()
+                self.digests.ask_first(at_origin=False)
             case announce.NeedBackToSource():
+                self.digests.ask_first(at_origin=True)
                 self.on(t.ToldBackToSource())
                 key, now = (self.holding.kind, self.holding.id), self._node.stores.now()
                 for parent in self._means.suspects.accused(key, now):

@@ -27,6 +27,7 @@ from pantala.ports import MemorySink
 from pantala.storage.holding import Holding
 from pantala.wire.vortex import PieceRequest, Tag
 
+from .digests import PieceDigests
 from .following import Following
 from .means import Means
 from .origin import Origin, SourceFetch
@@ -75,6 +76,7 @@ class Fetcher:
         means: What all downloads share.
         owner: The flight.
         following: Who has what.
+        digests: What pieces must be.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Fetcher:
         means: Means,
         owner: Owner,
         following: Following,
+        digests: PieceDigests,
     ) -> None:
         self._node = node
         self._means = means
@@ -91,6 +94,7 @@ class Fetcher:
         self._kind = owner.holding.kind
         self._tag = Tag(policy_of(self._kind).request_tag)
         self.following = following
+        self._digests = digests
         self._races: dict[int, Race] = {}
         #: What is received from parents now; True for the second fetch of a piece.
         self._jobs: dict[tuple[int, bool], tuple[str, PieceFetch]] = {}
@@ -149,6 +153,7 @@ class Fetcher:
         try:
             await self._means.bandwidth.download.take(place.piece.length)
             digest = await self._transfer(place, what, self.following.candidates[name], name)
+            await self._digests.check(number, digest, name)
         except StoreFailed:
             raise  # for others, too, there is no place here
         except DragonflyError as error:
@@ -200,6 +205,7 @@ class Fetcher:
             if not self.following.is_same_version(origin.version):
                 raise _other_than_the_peers(origin)
             self.following.certain = True
+            await self._digests.check_origin(what.number, digest)
         except OutOfTurn:
             return lost
         except (SourceFailed, InvalidRequest) as error:

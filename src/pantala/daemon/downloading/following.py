@@ -262,6 +262,13 @@ class Following:
             self._listener.on_outvoted()
         return False
 
+    def may_be(self, version: str) -> bool:
+        """Whether what is here has *version*, which somebody has read at the origin, or now has."""
+        if version in self._avoid or not self.is_same_version(version):
+            return False
+        self.certain = True
+        return True
+
     def is_same_version(self, version: str) -> bool:
         """Whether what has *version* may be joined with what is here, which may have none yet."""
         holding = self._holding

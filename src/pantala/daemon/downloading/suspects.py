@@ -45,8 +45,10 @@ class Suspects:
             self._cases.popitem(last=False)
 
     def suspect(self, key: tuple[Kind, str], hosts: set[str], peers: set[str], now: float) -> None:
-        """What *hosts* gave, as *peers*, was not what it should be."""
-        some = frozenset(sorted(hosts)[:_MAX_GIVERS])
+        """What *hosts* gave, as *peers*, was not what it should be. Nor is it of those before."""
+        case = self._case(key, now)
+        before = frozenset() if case is None else case.hosts
+        some = before | frozenset(sorted(hosts)[: _MAX_GIVERS - len(before)])
         self._put(key, _Case(now + MEMORY, some, sorted(peers)[:_MAX_GIVERS]))
 
     def confirm(self, key: tuple[Kind, str], digests: str, now: float) -> None:
