@@ -131,18 +131,19 @@ def test_without_a_segment_the_content_comes_in_frames(
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, 23_456), (4_000, 7_500)])
-def test_the_segment_may_come_last(
-    tmp_path: Path, start: int, length: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pieces tell how far it is; what is written is taken from the segment at the end."""
-    monkeypatch.setattr("pantala.cli._download._STEP", 5_001)
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+def test_the_segment_may_come_later(tmp_path: Path, start: int, length: int, after: int) -> None:
+    """In the middle, or at the end: pieces that were told of before are taken from it then."""
 
     def script(talk: Conversation) -> None:
         with contextlib.closing(Segment(CONTENT, 5000)) as segment:
             talk.send(**(started(segment, start, length) | {"segment": False}))
             for number in range(5):
+                if number == after:
+                    talk.send(segment.descriptor, event="segment")
                 talk.send(event="pieces", pieces=[segment.fill(number)])
-            talk.send(segment.descriptor, event="segment")
+            if after == 5:
+                talk.send(segment.descriptor, event="segment")
             talk.send(event="done")
             talk.wait_closed()
 

@@ -32,6 +32,11 @@ def _given_up(child: Node) -> list[str]:
     return [str(line.get("why")) for line in child.events if line.get("event") == "piece lost"]
 
 
+def _pieces(node: Node) -> int:
+    """So many are here."""
+    return sum(task.finished_piece_count for task in node.tasks().values())
+
+
 def _metric(node: Node, name: str) -> int:
     """What a daemon tells of itself."""
     url = f"http://127.0.0.1:{node.ports['metrics']}/metrics"
@@ -67,7 +72,7 @@ def test_a_parent_stops_in_the_middle(cluster: Cluster, origin: Origin, *, alone
     for parent in parents:
         assert cluster.get(parent, origin.url("/f")).bytes() == CONTENT.read()
     download = cluster.begin(child, origin.url("/f"))
-    until(lambda: sum(t.finished_piece_count for t in child.tasks().values()) > 1, "some are here")
+    until(lambda: _pieces(child) > 1, "some are here")
     parents[0].signal(signal.SIGSTOP)
     got = cluster.finish(*download)
     lost = _given_up(child)
@@ -84,21 +89,27 @@ def test_one_of_those_who_exchange_stops_while_it_gives(cluster: Cluster, origin
     """The rest were told that its pieces come from it; now they are told that they do not."""
     cluster.capacity = "48MiB"
     cluster.scheduler()
-    whole = cluster.daemon("a", config={"upload": {"bandwidthLimit": "8MiB"}})
-    stopping = cluster.daemon("b", config={"upload": {"bandwidthLimit": "2MiB"}})
+    whole = cluster.daemon("a", config={"upload": {"bandwidthLimit": "4MiB"}})
+    # It takes so slowly that it is not through when the other comes; and gives slowly.
+    slow = {"download": {"bandwidthLimit": "3MiB"}, "upload": {"bandwidthLimit": "1MiB"}}
+    stopping = cluster.daemon("b", config=slow)
     child = cluster.daemon("c")
-    origin.put("/f", CONTENT)
-    assert cluster.get(whole, origin.url("/f")).bytes() == CONTENT.read()
-    begun = [cluster.begin(node, origin.url("/f")) for node in (stopping, child)]
+    content = Pattern(32 * MIB, seed=5)
+    origin.put("/f", content)
+    assert cluster.get(whole, origin.url("/f")).bytes() == content.read()
+    first = cluster.begin(stopping, origin.url("/f"))
+    until(lambda: _pieces(stopping) > 1, "the first has some")
+    # These the second lacks, and the one that has all gives first what both lack.
+    second = cluster.begin(child, origin.url("/f"))
     until(lambda: _metric(stopping, "concurrent_upload_piece_total"), "one gives to the other")
     stopping.signal(signal.SIGSTOP)
-    got = cluster.finish(*begun[1])
+    got = cluster.finish(*second)
     lost = _given_up(child)
     stopping.signal(signal.SIGCONT)
-    assert got.bytes() == CONTENT.read()
-    assert got.result["bytes_from_peers"] == CONTENT.size
+    assert got.bytes() == content.read()
+    assert got.result["bytes_from_peers"] == content.size
     assert not lost
-    assert cluster.finish(*begun[0]).bytes() == CONTENT.read()
+    assert cluster.finish(*first).bytes() == content.read()
 
 
 @pytest.mark.usefixtures("kind")
