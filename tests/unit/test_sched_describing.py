@@ -288,6 +288,19 @@ def test_what_was_held_and_dropped_is_asked_for_anew() -> None:
     play.turn("b")
 
 
+def test_what_was_held_and_forgotten_is_asked_for_anew() -> None:
+    """At once: nobody is coming with it, though who described it has not had long to come."""
+    play = Play(start=10)
+    first = play.turn("a")
+    play.learnt(first)
+    source = play.stage.source("a")
+    play.gone(first)
+    play.stage.world.finish(source, play.stage.now)
+    play.stage.world.remove_peer(source)
+    play.stage.world.remove_task(source.task)
+    assert play.look(play.ask("b")) == YourTurn()
+
+
 def test_what_is_deleted_everywhere() -> None:
     """Likewise, though nobody held it."""
     play = Play()

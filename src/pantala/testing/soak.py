@@ -333,7 +333,7 @@ class Soak:
 
     def _look_at_turns(self, program: Program, first: dict[str, Any]) -> None:
         """Those that wait for nothing from outside make turns; the others when given cause."""
-        deadline = time.monotonic() + 3 * PATIENCE  # one turn of what follows may take ten seconds
+        deadline = time.monotonic() + PATIENCE
         idle = self._loops[program.pid] - _FROM_OUTSIDE
         turn = 0
         while idle and time.monotonic() < deadline:

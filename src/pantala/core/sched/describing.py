@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -183,8 +184,10 @@ class Descriptions:
         If nobody has it now, it was dropped on purpose.
         """
         word = asker.subject.word
-        if word is None or task is None or asker.origin:
+        if word is None or asker.origin:
             return word
+        if task is None:
+            return None if word.had else word
         return None if task.state is TaskState.SUCCEEDED and task.updated_at > word.at else word
 
     def _nobody_asks(self, asker: Asker, task: Task | None, now: float) -> Answer:
@@ -327,14 +330,16 @@ class Descriptions:
             self._ends(asker)
             self._on_change(subject.key)
         word = subject.word
-        if word is not None and not self.has_settled(asker, now):  # it died before it registered
-            # What was read to its end is gone with it: a length alone would be of no reading.
-            subject.word = (
-                None
-                if word.description.read
-                else Word(word.description, word.at, asker, settles_at=now)
-            )
-            self._on_change(subject.key)
+        if word is None or word.by is not asker:
+            return
+        if self.has_settled(asker, now):
+            task = self._world.tasks.get(subject.key)
+            subject.word = replace(word, had=task is not None and bool(task.holders))
+            return
+        # It died before it registered. What was read to its end is gone with it: a length alone
+        # would be of no reading.
+        subject.word = None if word.description.read else replace(word, settles_at=now)
+        self._on_change(subject.key)
 
     def forget(self, key: TaskKey) -> None:
         """The task was deleted by its user: what was said of it need not hold any more."""

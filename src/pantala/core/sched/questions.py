@@ -91,12 +91,14 @@ class Word:
     Attributes:
         settles_at: By then who heard it fetches the content; others wait until he does, so that it
             is he who goes on with the answer that he has begun to read, and all have it from him.
+        had: Somebody had begun to, so that nobody waits any more.
     """
 
     description: Description
     at: float
     by: Asker
     settles_at: float
+    had: bool = False
 
 
 @dataclass(eq=False, slots=True)
