@@ -26,6 +26,7 @@ import random
 import resource
 import shlex
 import shutil
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -40,11 +41,13 @@ import grpc
 
 from pantala.model.task import Kind
 from pantala.model.units import parse_size
-from pantala.pb import dfdaemon_pb2
+from pantala.pb import dfdaemon_pb2, node_pb2
 from pantala.testing import ports
-from pantala.testing.cluster import Cluster, Node
+from pantala.testing.cluster import Cluster, Node, until
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Origin
+from pantala.testing.program import cpu_seconds
+from pantala.testing.soak_nodes import is_known
 
 TMPFS = Path("/dev/shm")  # noqa: S108  it is what is measured
 PATIENCE = 300.0
@@ -64,15 +67,6 @@ class Run(NamedTuple):
     clients: float
 
 
-def cpu_of(pids: Sequence[int]) -> float:
-    """CPU seconds that processes have used."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
-
-
 def cpu_of_children() -> float:
     """CPU seconds of processes of ours that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -90,7 +84,7 @@ def run_all(start: Callable[[int], subprocess.Popen[bytes]], hosts: int) -> list
             left.discard(process)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
-                raise SystemExit(f"{shlex.join(map(str, process.args))}: {process.returncode}")  # type: ignore[arg-type]  # ours are lists
+                raise SystemExit(f"{process.args!r} ended with {process.returncode}")
             took.append(time.perf_counter() - began)
     return took
 
@@ -113,7 +107,12 @@ class Ours:
         for kind in (Kind.CACHE, Kind.STANDARD):
             for url in self._urls:
                 self._finish(self._holder, kind, url)
-        time.sleep(1.0)  # the scheduler knows what the holder has, and nobody need ask the origin
+        # Nobody need ask the origin any more.
+        until(lambda: all(map(self._is_known, self._holder.tasks().values())), "all known")
+
+    def _is_known(self, task: node_pb2.NodeTask) -> bool:
+        with grpc.insecure_channel(f"127.0.0.1:{self._cluster.scheduler_port}") as channel:
+            return is_known(self._cluster.scheduler_stub(channel), task)
 
     def close(self) -> None:
         """End all."""
@@ -133,8 +132,9 @@ class Ours:
                 self._forget(node, kind)
             time.sleep(0.5)  # what they forget is freed behind
         self._urls.reverse()
-        pids = [node.pid for node in (self._holder, *nodes)]
-        sent, daemons, clients = self._origin.sent(), cpu_of(pids), cpu_of_children()
+        daemons = [self._holder, *nodes]
+        sent, clients = self._origin.sent(), cpu_of_children()
+        used = sum(each.cpu_seconds() for each in daemons)
 
         def start(n: int) -> subprocess.Popen[bytes]:
             words = ["dfget", self._urls[0], "-O", str(outputs[n]), "--overwrite"]
@@ -144,7 +144,8 @@ class Ours:
             return subprocess.Popen(words, stdout=subprocess.DEVNULL)
 
         took = run_all(start, hosts)
-        run = Run(took[0], took[-1], cpu_of(pids) - daemons, cpu_of_children() - clients)
+        used = sum(each.cpu_seconds() for each in daemons) - used
+        run = Run(took[0], took[-1], used, cpu_of_children() - clients)
         if self._origin.sent() - sent > self._size // 100:
             raise SystemExit("a host read from the origin: nothing was measured")
         return run
@@ -180,7 +181,12 @@ class Nginx:
             f"root {root}; }} }}\n"
         )
         self._server = subprocess.Popen(["nginx", "-c", str(config), "-p", str(directory)])
-        time.sleep(1.0)  # until it listens; a curl that is refused ends the run with a word
+        until(self._listens, "nginx listens")
+
+    def _listens(self) -> bool:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self._port)):
+            return True
+        return False
 
     def close(self) -> None:
         """End it."""
@@ -192,12 +198,13 @@ class Nginx:
         """Once."""
         workers = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text()
         pids = [int(pid) for pid in workers.split()]
-        daemons, clients = cpu_of(pids), cpu_of_children()
+        used, clients = sum(map(cpu_seconds, pids)), cpu_of_children()
         url = f"http://127.0.0.1:{self._port}/file"
         took = run_all(
             lambda n: subprocess.Popen(["curl", "-sf", url, "-o", str(outputs[n])]), hosts
         )
-        return Run(took[0], took[-1], cpu_of(pids) - daemons, cpu_of_children() - clients)
+        used = sum(map(cpu_seconds, pids)) - used
+        return Run(took[0], took[-1], used, cpu_of_children() - clients)
 
 
 def other(command: str, hosts: int, size: int, place: str) -> Run:

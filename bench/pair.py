@@ -25,11 +25,11 @@ import os
 import socket
 import statistics
 import tempfile
-import threading
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pantala.cli._handoff import connect
 from pantala.model.units import format_size, parse_size
@@ -37,6 +37,8 @@ from pantala.pb import dfdaemon_pb2
 from pantala.testing.cluster import Cluster, Node, Program
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Origin
+from pantala.testing.program import cpu_seconds
+from pantala.testing.threads import in_threads
 
 CHUNK = 1 << 20
 PATIENCE = 600.0
@@ -65,12 +67,6 @@ def per_gib(size: int, *seconds: float) -> Run:
     return Run(*(each * (1 << 30) / size for each in seconds))
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 # -- a bare loop -------------------------------------------------------------------------------
 
 
@@ -83,16 +79,7 @@ def serve(size: int, connections: int, pipe: Connection) -> None:
         pipe.send(listener.getsockname()[1])
         socks = [listener.accept()[0] for _ in range(connections)]
     while pipe.recv():
-        run_threads([lambda s=sock: s.sendall(view) for sock in socks])
-
-
-def run_threads(works: list[Any]) -> None:
-    """Run each in a thread, and wait for all."""
-    threads = [threading.Thread(target=work) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        in_threads([partial(sock.sendall, view) for sock in socks])
 
 
 class BareLoop:
@@ -130,18 +117,17 @@ class BareLoop:
             files = [os.memfd_create("bare") for _ in self._socks]
             for fd in files:
                 os.ftruncate(fd, self._part)
-        own, theirs = time.process_time(), cpu_of(self._process.pid or 0)
+        own, theirs = time.process_time(), cpu_seconds(self._process.pid or 0)
         started = time.perf_counter()
         self._pipe.send("again")
         if warm:
             pairs = zip(self._socks, self._warm, strict=True)
-            run_threads([lambda s=s, m=m: in_place(s, m) for s, m in pairs])
+            in_threads([partial(in_place, *pair) for pair in pairs])
         else:
-            run_threads(
-                [lambda s=s, f=f: bounced(s, f) for s, f in zip(self._socks, files, strict=True)]
-            )
+            in_threads([partial(bounced, *pair) for pair in zip(self._socks, files, strict=True)])
         wall = time.perf_counter() - started
-        own, theirs = time.process_time() - own, cpu_of(self._process.pid or 0) - theirs
+        own = time.process_time() - own
+        theirs = cpu_seconds(self._process.pid or 0) - theirs
         for fd in files:
             os.close(fd)
         return per_gib(self._part * len(self._socks), wall, own, theirs)
@@ -179,7 +165,7 @@ class Pair:
 
     def fetch(self, url: str, *, in_place: bool) -> Run:
         """Have the second get *url*."""
-        cpus = [cpu_of(each.pid) for each in (self._second, self._first)]
+        cpus = [each.cpu_seconds() for each in (self._second, self._first)]
         started = time.perf_counter()
         if in_place:
             hand_off(self._second, url)
@@ -189,7 +175,7 @@ class Pair:
                 pass
         wall = time.perf_counter() - started
         used = [
-            cpu_of(each.pid) - cpu
+            each.cpu_seconds() - cpu
             for each, cpu in zip((self._second, self._first), cpus, strict=True)
         ]
         return per_gib(self._size, wall, *used)

@@ -35,14 +35,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
-import psutil
 
 from pantala import BUILD_VERSION
 from pantala.core.sched.choose import ToSource
 from pantala.core.sched.rules import Limits
 from pantala.pb import common_pb2, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.transport import channel_options
-from pantala.testing.cluster import Cluster
+from pantala.testing.cluster import Cluster, Program
 from pantala.testing.stage import MIB, Stage, task_id
 
 _AT_ONCE: Final = 64
@@ -128,14 +127,14 @@ async def _many(clients: Clients, count: int, at_once: int, task: str) -> list[t
 
 
 async def _with_holders(
-    clients: Clients, scheduler: psutil.Process, holders: int, registrations: int
+    clients: Clients, scheduler: Program, holders: int, registrations: int
 ) -> dict[str, float]:
     task = task_id(f"held by {holders}")
     for number in range(holders):
         await clients.announce(f"holder{number}")
         await clients.download(f"holder{number}", task, holds=True)
     alone = [took for took, _ in await _many(clients, registrations // 4, 1, task)]
-    cpu, began = _cpu(scheduler), time.perf_counter()
+    cpu, began = scheduler.cpu_seconds(), time.perf_counter()
     together = await _many(clients, registrations, _AT_ONCE, task)
     wall = time.perf_counter() - began
     alone.sort()
@@ -144,7 +143,7 @@ async def _with_holders(
         "latency_ms_p50": 1000 * statistics.median(alone),
         "latency_ms_p99": 1000 * alone[int(len(alone) * 0.99)],
         "talks_per_second": len(together) / wall,
-        "scheduler_cpu_ms_per_talk": 1000 * (_cpu(scheduler) - cpu) / len(together),
+        "scheduler_cpu_ms_per_talk": 1000 * (scheduler.cpu_seconds() - cpu) / len(together),
     }
 
 
@@ -234,13 +233,8 @@ def _timed(call: Callable[[], object]) -> float:
     return 1e6 * (time.thread_time() - began)
 
 
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-async def _measure(target: str, pid: int, options: argparse.Namespace) -> dict[str, Any]:
-    clients, scheduler = Clients(target), psutil.Process(pid)
+async def _measure(target: str, scheduler: Program, options: argparse.Namespace) -> dict[str, Any]:
+    clients = Clients(target)
     try:
         for number in range(500):
             await clients.announce(f"c{number}")
@@ -270,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as directory, Cluster(Path(directory)) as cluster:
         scheduler = cluster.scheduler()
         target = f"127.0.0.1:{scheduler.ready['port']}"
-        results = asyncio.run(_measure(target, scheduler.pid, options))
+        results = asyncio.run(_measure(target, scheduler, options))
     _show(*results["warm"], results["cold"])
     if options.json:
         results |= {"decisions": decisions, "orphans": orphans}

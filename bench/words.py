@@ -97,12 +97,6 @@ def run_inside(directory: Path, module: str) -> None:
 # -- outside ---------------------------------------------------------------------------------------
 
 
-def cpu_seconds(program: Program) -> float:
-    """What *program* has used so far."""
-    fields = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def said(directory: Path, program: Program) -> Counter[str]:
     """The messages that *program* has sent so far."""
     time.sleep(3 * _BEAT)  # it writes down once a beat what it has sent
@@ -146,11 +140,11 @@ def measure(size: int, piece: int, rounds: int) -> list[dict[str, Any]]:
                 origin.put(f"/{number}", Pattern(size, number))
                 if number > rounds:
                     download(seed, origin.url(f"/{number}"), piece)
-                cpu = {each: cpu_seconds(program) for each, program in programs.items()}
+                cpu = {each: program.cpu_seconds() for each, program in programs.items()}
                 words = {each: said(counting, program) for each, program in programs.items()}
                 took = download(child, origin.url(f"/{number}"), piece)
                 words = {e: said(counting, p) - words[e] for e, p in programs.items()}
-                cpu = {each: cpu_seconds(p) - cpu[each] for each, p in programs.items()}
+                cpu = {each: p.cpu_seconds() - cpu[each] for each, p in programs.items()}
                 # What the caller is told of each piece is its own business, and so is what each
                 # server asks itself, whether it is well.
                 aside = ("DownloadCacheTask", "HealthCheck")

@@ -27,7 +27,9 @@ from pantala.daemon.serving.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind
+from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
+from pantala.storage.segments import Segment
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Fault, Origin
@@ -363,11 +365,11 @@ async def test_memory_of_another_task_comes_last(daemon: Daemon, origin: Origin)
 
     await until(lambda: not daemon.handoff.busy)  # its client has gone, and it knows
     # Nobody has it any more: it is used once more, for as much as there is room to read.
-    file = os.fstat(holding.content.fileno()).st_ino  # type: ignore[attr-defined]  # a segment
+    file = inode(holding)
     await fetch(daemon, origin.url("/old"))
     (holding,) = daemon.stores[Kind.CACHE]
     assert holding.content.reused
-    assert os.fstat(holding.content.fileno()).st_ino == file  # type: ignore[attr-defined]  # same
+    assert inode(holding) == file
     assert holding.view(ByteRange(0, 60 * MIB)) == Pattern(60 * MIB, 7).read()
 
 
@@ -435,10 +437,16 @@ async def test_memory_of_another_task_that_is_read_early(daemon: Daemon, origin:
         assert (names.count("segment"), names[-1]) == (1, "done")
         assert "pieces" in names[names.index("segment") :], "it came before all was here"
         (holding,) = daemon.stores[Kind.CACHE]
-        assert holding.is_reused
+        assert holding.content.reused
         (fd,) = client.fds
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as seen:
             assert seen[:] == Pattern(58 * MIB, 8).read()
+
+
+def inode(holding: Holding) -> int:
+    """Of the file in memory that its content is."""
+    assert isinstance(holding.content, Segment)
+    return os.fstat(holding.content.fileno()).st_ino
 
 
 async def fetch(daemon: Daemon, url: str) -> None:

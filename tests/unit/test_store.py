@@ -130,7 +130,7 @@ def test_memory_that_is_to_be_read_early(store: Watched) -> None:
     new = store.add("new", 58 * MIB)
     new.reserve(range(58), early=True)
     assert inode(new) == file
-    assert (new.is_reused, new.complete) == (True, False)
+    assert (new.is_clean, new.complete) == (True, False)
     fd = new.hand_off()
     assert fd is not None
     assert os.pread(fd, 60 * MIB, 0) == bytes(58 * MIB)

@@ -9,7 +9,7 @@ import pytest
 from pantala.model.task import Kind
 from pantala.testing import unharmed as the_end
 from pantala.testing.announce import Swarm
-from pantala.testing.cluster import Cluster
+from pantala.testing.cluster import Cluster, Program
 from pantala.testing.origin import Origin
 
 
@@ -23,6 +23,12 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kin
     monkeypatch.setattr(Swarm, "kind", found)
     monkeypatch.setattr(Cluster, "kind", found)
     return found
+
+
+@pytest.fixture
+def scheduler(cluster: Cluster) -> Program:
+    """That of all daemons of the test."""
+    return cluster.scheduler()
 
 
 @pytest.fixture

@@ -17,12 +17,6 @@ CONTENT = Pattern(SIZE, 7)
 
 
 @pytest.fixture
-def scheduler(cluster: Cluster) -> Program:
-    """That of them all."""
-    return cluster.scheduler()
-
-
-@pytest.fixture
 def nodes(cluster: Cluster, scheduler: Program) -> list[Node]:
     """Eight daemons at it."""
     assert scheduler.ready

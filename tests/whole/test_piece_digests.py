@@ -18,12 +18,6 @@ OTHER = Pattern(13 * MIB + 12345, 8)
 
 
 @pytest.fixture
-def scheduler(cluster: Cluster) -> Program:
-    """That of all."""
-    return cluster.scheduler()
-
-
-@pytest.fixture
 def nodes(cluster: Cluster, scheduler: Program) -> list[Node]:
     """Three daemons at it."""
     assert scheduler.ready

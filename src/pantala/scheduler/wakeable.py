@@ -48,7 +48,7 @@ class Wakeable(AsyncIterator[T | None], Generic[T]):
                     self._step = self._needs = None
                     item: T = end.value
                     return item
-                except BaseException:
+                except BaseException:  # whatever it is, the step has ended with it
                     self._step = self._needs = None
                     raise
             if self._needs is None:  # it lets others go first
@@ -73,9 +73,6 @@ class Wakeable(AsyncIterator[T | None], Generic[T]):
         if self._step is None:
             self._step = self._items.__anext__().__await__()
         self._needs = self._step.send(None)
-        if self._needs is not None:
-            # What a task does with a future that it is handed to wait for.
-            self._needs._asyncio_future_blocking = False  # noqa: SLF001  asyncio's own protocol
 
     async def _until(self, needs: asyncio.Future[Any]) -> None:
         """Wait until *needs* is done, or :meth:`wake`."""

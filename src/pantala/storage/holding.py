@@ -174,9 +174,9 @@ class Holding(Known):
         self._home.on_room()
 
     @property
-    def is_reused(self) -> bool:
-        """Its memory was another task's: a :meth:`hand_off` may be refused now, and not later."""
-        return self._content is not None and self._content.reused
+    def is_clean(self) -> bool:
+        """Nothing in it is another task's; else a :meth:`hand_off` is refused until all is here."""
+        return self._content is None or self._content.is_clean
 
     def is_elsewhere(self) -> bool:
         """Whether a program may still have what was handed off to it."""

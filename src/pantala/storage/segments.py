@@ -276,8 +276,7 @@ class Segment(_InMemory):
         return fd
 
     def is_elsewhere(self) -> bool:
-        if self._given and self._file is not None:
-            self._given = pages.is_elsewhere(self._file.fd)
+        self._given = self._given and self._file is not None and pages.is_elsewhere(self._file.fd)
         return self._given
 
     def can_resize(self, length: int) -> bool:

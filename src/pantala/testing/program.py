@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from urllib.request import urlopen
 
 import grpc
+import psutil
 
 from pantala.core.policy import Medium, policy_of
 from pantala.model.task import Kind
@@ -43,6 +44,12 @@ def until(condition: Callable[[], T | None], what: str, patience: float = PATIEN
             raise TimeoutError(f"within {patience:g} s not {what}; still {answer!r}")
         time.sleep(0.02)  # what is waited for may be anywhere
     return answer
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, in user and in kernel mode."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 class StartFailed(Exception):
@@ -139,6 +146,10 @@ class Program:
         """Bytes of memory it has to itself: its own pages and those of its segments."""
         text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return 1024 * int(next(x for x in text.splitlines() if x.startswith("Rss:")).split()[1])
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used, in user and in kernel mode."""
+        return cpu_seconds(self.pid)
 
     def descriptors(self) -> int:
         """How many it has open."""

@@ -207,14 +207,16 @@ class HandoffServer:
         left: asyncio.Future[None],
     ) -> None:
         async with self._engine.open(request, delivery) as download:
-            handed_off = False
+            handed_off = later = False
             async for event in download:
                 if isinstance(event, Waiting):
                     await client.send({"event": "waiting", "bytes": event.need})
                 elif isinstance(event, Growing):
                     await client.send({"event": "growing", "bytes": event.received})
                 elif isinstance(event, Started):
+                    clean = _is_clean(download)  # before that is looked at again
                     handed_off = await self._start(client, download, event)
+                    later = not clean and not handed_off
                 elif isinstance(event, Overflowed):
                     said = f"{event.why}; it is kept as a {event.kind.name} task instead, on disk"
                     await client.send({"event": "warning", "message": said})
@@ -224,7 +226,8 @@ class HandoffServer:
                         await client.send({"event": "again"})
                 else:
                     await _send_pieces(client, event)
-                    if not handed_off and download.holding and download.holding.is_reused:
+                    if later and _is_clean(download):
+                        later = False
                         handed_off = await _send_segment(client, download)
             if not handed_off and not await _send_segment(client, download):
                 await _send_content(self._threads, client, download)
@@ -257,6 +260,10 @@ async def _send_pieces(client: _Client, event: Arrived) -> None:
     pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
     for at in range(0, len(pieces), _PIECES_AT_ONCE):
         await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
+
+
+def _is_clean(download: Download) -> bool:
+    return download.holding is None or download.holding.is_clean
 
 
 def _descriptor(client: _Client, download: Download) -> int | None:
