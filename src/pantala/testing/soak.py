@@ -7,6 +7,7 @@ were. :class:`Soak` says in lines what did not.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -24,9 +25,9 @@ import grpc
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2, scheduler_pb2
 
-from .cluster import PATIENCE, Cluster, Node, Program, until
-from .content import Pattern
+from .cluster import PATIENCE, Cluster, Got, Node, Program, until
 from .origin import Origin
+from .soak_files import Files
 from .soak_nodes import (
     anonymous,
     empty,
@@ -37,14 +38,10 @@ from .soak_nodes import (
     no_lease,
     troubles,
 )
+from .threads import in_threads
 
-#: Files that are asked for, and the largest, bytes. They are more than the stores hold.
-FILES: Final = 48
-LARGEST: Final = 3 << 20
+#: Of each store, and of each disk: less than all files.
 STORE: Final = "24MiB"
-
-#: Two files of which a store has room for one, bytes.
-_LARGE: Final = 15 << 20
 
 #: Seconds that the one is held while the other waits: for some turns of what looks for room.
 _HELD: Final = 1.0
@@ -56,11 +53,6 @@ _ALLOWED: Final = frozenset({grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_E
 _GROWTH: Final = 32 << 20
 #: Likewise descriptors: connections to peers that were not met yet.
 _DESCRIPTORS: Final = 64
-
-#: Loops that wait for what cannot be brought about here at will: a connection that breaks or is
-#: back, two peers that are under way at the same moment. That they run on is looked at all the
-#: same.
-_FROM_OUTSIDE: Final = frozenset({"watch a scheduler", "tell of partners"})
 
 #: Errors that are logged because they were injected.
 _EXPECTED: Final = frozenset({"background loop failed; it is tried again"})
@@ -93,8 +85,7 @@ class Soak:
         # A host that was silent for twice its interval is forgotten. A turn that fails is tried
         # again after 0.5, 1, 2, 4 s: of four in a row none may reach that.
         self._interval = 10
-        self._paths = [f"/soak/{number}" for number in range(FILES)]
-        self._files: dict[str, Pattern] = {}
+        self._files = Files(origin, seed)
         self._loops: dict[int, set[str]] = {}
         self._lock = threading.Lock()
         #: Memory and descriptors of each process, before and after.
@@ -134,15 +125,6 @@ class Soak:
     # -- what runs -----------------------------------------------------------------------------
 
     def _start(self) -> None:
-        random = Random(self._seed)
-        for path in self._paths:
-            size, seed = random.randrange(1, LARGEST), random.randrange(1 << 30)
-            self._files[path] = Pattern(size, seed=seed)
-            self._origin.put(path, self._files[path])
-        for number in range(2):
-            path = f"/large/{number}"
-            self._files[path] = Pattern(_LARGE, seed=number)
-            self._origin.put(path, self._files[path])
         names = ("peerGCInterval", "hostGCInterval", "taskGCInterval", "replicaInterval")
         quick = dict.fromkeys(names, "1s")
         config = self._cluster.directory / "scheduler.yaml"
@@ -184,6 +166,7 @@ class Soak:
             *(lambda number=number: self._use(stop, number) for number in range(4)),
             lambda: self._change_schedulers(stop),
             lambda: self._fill_stores(stop),
+            lambda: self._meet(stop),
         ]
         threads = [threading.Thread(target=self._guarded, args=(work,)) for work in works]
         for thread in threads:
@@ -219,25 +202,42 @@ class Soak:
             kind = Kind.STANDARD if turn % 2 else Kind.CACHE
             self._have_one_wait(self.nodes[turn % len(self.nodes)], kind)
 
+    def _meet(self, stop: threading.Event) -> None:
+        while not stop.wait(1.0):
+            self._start_together()
+
+    def _start_together(self) -> None:
+        """All nodes want what nobody has: they hear of each other."""
+        path = self._files.cold()
+        for got in self._cluster.get_on_all(self.nodes, self._origin.url(path)):
+            self._check(got, path, "starts together")
+
     def _have_one_wait(self, node: Node, kind: Kind) -> None:
         """One program holds so much of the store that another's download waits for room."""
-        with held(node, self._origin.url("/large/0"), kind):
-            process, path = self._cluster.begin(node, self._origin.url("/large/1"), kind=kind)
+        held_one, wanted = self._files.large
+        with held(node, self._origin.url(held_one), kind):
+            process, path = self._cluster.begin(node, self._origin.url(wanted), kind=kind)
             time.sleep(_HELD)  # that it has to wait is the point
-        got = self._cluster.finish(process, path)
-        if got.code and not is_refusal(got):
-            self._complain(f"dfget of /large/1: {got.stderr.strip()}")
-        elif not got.code:
-            self.done["waited for room"] += 1
-            if got.bytes() != self._files["/large/1"].read():
-                self._complain("wrong bytes of /large/1")
-        got.path.unlink(missing_ok=True)
+        self._check(self._cluster.finish(process, path), wanted, "waited for room")
+
+    def _check(self, got: Got, path: str, what: str) -> None:
+        """Count a ``dfget`` that went well, or was refused for want of room; complain of others."""
+        if got.code:
+            refused = is_refusal(got)
+            self.done[f"{what}: refused" if refused else f"{what}: failed"] += 1
+            if not refused:
+                self._complain(f"dfget of {path}: {got.stderr.strip()}")
+            return
+        self.done[what] += 1
+        if not self._files.is_right(path, got.path):
+            self._complain(f"wrong bytes of {path}")
+        got.path.unlink()
 
     def _use(self, stop: threading.Event, number: int) -> None:
         """One user: mostly downloads, sometimes deletes."""
         random = Random(f"{self._seed} {number} {time.monotonic()}")
         while not stop.wait(0.02):
-            node, path = random.choice(self.nodes), random.choice(self._paths)
+            node, path = random.choice(self.nodes), random.choice(self._files.paths)
             dice = random.random()
             if dice < 0.1:
                 self._delete(node, random)
@@ -270,17 +270,7 @@ class Soak:
 
     def _get_file(self, node: Node, path: str) -> None:
         """By dfget, and compare it byte by byte."""
-        got = self._cluster.get(node, self._origin.url(path))
-        if got.code:
-            refused = is_refusal(got)
-            self.done["dfget refused" if refused else "dfget failed"] += 1
-            if not refused:
-                self._complain(f"dfget of {path}: {got.stderr.strip()}")
-            return
-        self.done["dfget"] += 1
-        if got.bytes() != self._files[path].read():
-            self._complain(f"wrong bytes of {path}")
-        got.path.unlink()
+        self._check(self._cluster.get(node, self._origin.url(path)), path, "dfget")
 
     def _delete(self, node: Node, random: Random) -> None:
         tasks = list(node.tasks().values())
@@ -325,8 +315,7 @@ class Soak:
             dead = self._loops[program.pid] - set(first["loops"])
             if dead:
                 self.wrong.append(f"{name}: loops have ended: {sorted(dead)}")
-            loops = set(first["loops"]) - _FROM_OUTSIDE
-            spared = sorted(loop for loop in loops if not injected(first, loop))
+            spared = sorted(loop for loop in set(first["loops"]) if not injected(first, loop))
             if spared:
                 self.wrong.append(f"{name}: loops were never failed: {spared}")
             self._look_at_turns(program, first)
@@ -334,17 +323,20 @@ class Soak:
     def _look_at_turns(self, program: Program, first: dict[str, Any]) -> None:
         """Those that wait for nothing from outside make turns; the others when given cause."""
         deadline = time.monotonic() + PATIENCE
-        idle = self._loops[program.pid] - _FROM_OUTSIDE
+        idle = set(self._loops[program.pid])
         turn = 0
         while idle and time.monotonic() < deadline:
             turn += 1
-            self._name_schedulers(turn)
+            self._name_schedulers(1)
+            self._start_together()
             for node in self.nodes:
-                for path in self._paths[:3]:
+                for path in self._files.paths[:3]:
                     self._download(node, path, prefetch=False)
-                self._get_file(node, self._paths[0])
-                for kind in (Kind.CACHE, Kind.STANDARD):
-                    self._have_one_wait(node, kind)
+                self._get_file(node, self._files.paths[0])
+            kinds = Kind.CACHE, Kind.STANDARD
+            waits = itertools.product(self.nodes, kinds)
+            in_threads([partial(self._have_one_wait, *each) for each in waits])
+            self._name_schedulers(0)
             for node in self.nodes:
                 # Daemons keep their connections to each other; a new one has to be accepted.
                 socket.create_connection(("127.0.0.1", node.ports["storage"]), PATIENCE).close()
@@ -353,7 +345,6 @@ class Soak:
             idle = {loop for loop in idle if now.get(loop, 0) <= first["turns"].get(loop, 0)}
             for node in self.nodes:  # what is held is told when it comes, and when it goes
                 self._delete(node, Random(turn))
-        self._name_schedulers(0)
         if idle:
             self.wrong.append(f"{program.log_path.name}: loops stand still: {sorted(idle)}")
 
@@ -384,7 +375,7 @@ class Soak:
         """It is healthy; if not, it is given cause for a turn of what waits for news."""
         if not troubles(node):
             return True
-        self._download(node, self._paths[0], prefetch=False)
+        self._download(node, self._files.paths[0], prefetch=False)
         self._delete(node, Random(self._seed))
         return False
 
