@@ -200,7 +200,7 @@ class Soak:
         while not stop.wait(0.5):
             turn += 1
             kind = Kind.STANDARD if turn % 2 else Kind.CACHE
-            self._have_one_wait(self.nodes[turn % len(self.nodes)], kind)
+            in_threads([partial(self._have_one_wait, node, kind) for node in self.nodes])
 
     def _meet(self, stop: threading.Event) -> None:
         while not stop.wait(1.0):
