@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,9 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from pantala.core.pace import SLEPT
 from pantala.errors import (
+    Busy,
     DigestMismatch,
     NotFound,
     ParentLost,
@@ -232,6 +235,16 @@ async def test_a_parent_that_is_silent(
         await offers(parents, parent, gap=0.1)
     async with asyncio.timeout(20):
         await script.left.wait()
+
+
+async def test_a_child_that_was_stopped(
+    parents: GrpcParents, parent: Candidate, script: Script
+) -> None:
+    """It does not know whether the parent was silent: it may ask again."""
+    script.pause.clear()
+    asyncio.get_running_loop().call_later(0.05, time.sleep, 0.2 + SLEPT)
+    with pytest.raises(Busy, match="we slept for"):
+        await offers(parents, parent, gap=0.1)
 
 
 async def test_nobody_there(parents: GrpcParents) -> None:

@@ -24,6 +24,7 @@ from pantala.errors import (
 )
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
+from pantala.net import piece_client
 from pantala.net.piece_client import Address, Connections, PieceFetch, TimeLimits
 from pantala.ports import MemorySink
 from pantala.testing.sinks import NarrowSink
@@ -413,6 +414,41 @@ def test_a_stall_is_as_long_as_it_says(
     with Parent(saying(ANSWER[:begun])) as parent, pytest.raises(ParentLost, match=expected):
         fetch_from(parent, connections, into, limits).run()
     assert time.monotonic() - before < 2 * limits.stall
+
+
+@pytest.mark.parametrize("begun", [0, 3, len(ANSWER) - PIECE.length, len(ANSWER) - 1000])
+def test_a_child_that_was_stopped(
+    connections: Connections, into: memoryview, monkeypatch: pytest.MonkeyPatch, begun: int
+) -> None:
+    """It takes nobody for silent in that time; what comes after it is right."""
+    clock = _Clock()
+    monkeypatch.setattr(piece_client, "time", clock)
+
+    def script(sock: socket.socket) -> None:
+        assert receive(sock) == REQUEST
+        sock.sendall(ANSWER[:begun])
+        time.sleep(0.1)  # the child waits for more
+        clock.ahead += 100
+        time.sleep(1.0)  # longer than it would wait, or look
+        sock.sendall(ANSWER[begun:])
+        wait_for_end(sock)
+
+    limits = TimeLimits(request=0.8, stall=3, piece=20)
+    with Parent(script) as parent:
+        assert fetch_from(parent, connections, into, limits).run() == CONTENT.digest
+        assert into == DATA
+        connections.close()
+
+
+class _Clock:
+    """One that can be put forward, as it seems to have been to a process that was stopped."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self.ahead
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ from typing import Final, NamedTuple
 #: Seconds between two looks.
 TICK: Final = 0.25
 
+#: Seconds by which a wait ends too late if it was us who were stopped, or our machine: what did not
+#: come in that time is nobody's fault.
+SLEPT: Final = 1.0
+
 #: Looks over which a fetch is judged: one and a half seconds.
 _WINDOW: Final = 6
 
@@ -105,7 +109,7 @@ class Pace:
             fetches: By piece, and whether it is the second fetch of it.
             waiting: Parents that may offer something that is wanted.
         """
-        if now - self._looked > 4 * TICK:  # it is we who slept
+        if now - self._looked > TICK + SLEPT:  # it is we who slept
             self._samples.clear()
             self._heard = dict.fromkeys(self._heard, now)
         self._looked = now

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
+from pantala.core.pace import SLEPT
 from pantala.errors import (
     DigestMismatch,
     NotFound,
@@ -65,7 +66,7 @@ class TimeLimits(NamedTuple):
         request: From the request until its answer is here, but for the piece's bytes; no longer
             than *stall*.
         stall: Without a single byte.
-        piece: For the whole piece.
+        piece: For all bytes of the piece, from the first.
     """
 
     request: float
@@ -203,16 +204,16 @@ class PieceFetch:
             StoreFailed: The bytes cannot be kept here.
         """
         self.received, began = 0, time.monotonic()
-        digest = self._run(began + self._limits.piece)
+        digest = self._run()
         self.seconds = time.monotonic() - began
         return digest
 
-    def _run(self, deadline: float) -> str:
+    def _run(self) -> str:
         kept = self._connections.take(self._address)
         if kept is not None:
             with contextlib.suppress(_Stale):
-                return self._use(kept, deadline, fresh=False)
-        return self._use(self._connect(), deadline, fresh=True)
+                return self._use(kept, fresh=False)
+        return self._use(self._connect(), fresh=True)
 
     def _connect(self) -> socket.socket:
         try:
@@ -228,7 +229,7 @@ class PieceFetch:
     def _who(self) -> str:
         return f"{self._address.ip}:{self._address.port}"
 
-    def _use(self, sock: socket.socket, deadline: float, *, fresh: bool) -> str:
+    def _use(self, sock: socket.socket, *, fresh: bool) -> str:
         with self._lock:
             if self._aborted:
                 sock.close()
@@ -243,7 +244,7 @@ class PieceFetch:
             content = _expect(frame, self._piece)
             if self._not_after is not None and content.created_at > self._not_after:
                 raise NotFound(f"parent {self._who}: has the piece anew since it was offered")
-            digest = self._receive(sock, content, deadline)
+            digest = self._receive(sock, content)
             reusable = True
         except OSError as error:
             raise ParentLost(f"parent {self._who}: {error}") from error
@@ -262,11 +263,18 @@ class PieceFetch:
         """Send the request and read what comes before the bytes."""
         decoder = FrameDecoder(to_client(self._request.tag))
         began = False
-        late = time.monotonic() + min(self._limits.request, self._limits.stall)
+        limit = min(self._limits.request, self._limits.stall)
+        late = time.monotonic() + limit
         try:
             sock.sendall(self._request.encode())
             while (frame := decoder.next_frame()) is None:
-                data = _more(sock, decoder.missing, late)
+                try:
+                    data = _more(sock, decoder.missing, late)
+                except BlockingIOError:
+                    if time.monotonic() < late + SLEPT:
+                        raise
+                    late = time.monotonic() + limit  # it is we who slept
+                    continue
                 began = True
                 decoder.receive(data)
         except BlockingIOError:
@@ -278,14 +286,15 @@ class PieceFetch:
             raise _Stale from None
         return frame
 
-    def _receive(self, sock: socket.socket, content: PieceContent, deadline: float) -> str:
+    def _receive(self, sock: socket.socket, content: PieceContent) -> str:
         """Receive the bytes; each chunk is hashed when it is here.
 
         A call that waits for a whole chunk returns a part of it, or none, when its time is up. So
         its time is short, and what counts is when bytes came last.
         """
         set_limit(sock, socket.SO_RCVTIMEO, min(LOOK, self._limits.stall))
-        started = came = time.monotonic()
+        started = came = looked = time.monotonic()
+        deadline = started + self._limits.piece
         at = crc = 0
         while at < self._piece.length:
             with self._into.window(at) as window, window[:CHUNK] as chunk:
@@ -301,7 +310,9 @@ class PieceFetch:
                 self.received = at = at + n
             if at < self._piece.length:
                 now = time.monotonic()
-                came = now if n > 0 else came
+                slept = now - looked if now - looked > LOOK + SLEPT else 0.0  # we, not the parent
+                looked, started, deadline = now, started + slept, deadline + slept
+                came = now if n > 0 else came + slept
                 self._judge(n, silent=now - came, spent=now - started, late=now > deadline)
         digest = piece_digest(crc)
         # Dragonfly's daemons announce no digest for a piece of which they computed none.

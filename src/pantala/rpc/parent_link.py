@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
+from pantala.core.pace import SLEPT
 from pantala.errors import (
     Busy,
     DigestMismatch,
@@ -229,14 +230,33 @@ class _Hello:
         return self._clock + asyncio.get_running_loop().time() - self._came
 
 
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """As ``asyncio.timeout``; but one that ends far too late says nothing of a parent.
+
+    Raises:
+        Busy: It was us who were stopped meanwhile, or our machine.
+        TimeoutError: The time is over.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        late = asyncio.get_running_loop().time() - (limit.when() or 0.0)
+        if late > SLEPT:
+            raise Busy(f"we slept for {late:.1f} s; try again") from None
+        raise
+
+
 async def _read(call: Any, gap: float) -> AsyncGenerator[Any, None]:
     """What the headers say, then the messages of a piece stream."""
     try:
-        async with asyncio.timeout(_HELLO_LIMIT):
+        async with _within(_HELLO_LIMIT):
             metadata = await call.initial_metadata()
         yield _Hello({k: str(v) for k, v in metadata})
         while True:
-            async with asyncio.timeout(gap):
+            async with _within(gap):
                 answer = await call.read()
             if answer is grpc.aio.EOF:
                 code = await call.code()
