@@ -108,7 +108,8 @@ class Clients:
             )
             done = scheduler_pb2.DownloadCachePeerFinishedRequest()
             await tell(download_cache_peer_finished_request=done)
-        await call.code()
+        while await call.read() is not grpc.aio.EOF:  # who else is under way was told meanwhile
+            pass
         return took, to_source
 
 
