@@ -50,7 +50,7 @@ from pantala.testing.program import cpu_seconds
 from pantala.testing.soak_nodes import is_known
 
 TMPFS = Path("/dev/shm")  # noqa: S108  it is what is measured
-PATIENCE = 300.0
+KINDS = Kind.CACHE, Kind.STANDARD
 
 
 class Run(NamedTuple):
@@ -96,16 +96,17 @@ class Ours:
         self._stack = ExitStack()
         self._size = size
         self._origin = self._stack.enter_context(Origin())
-        self._urls = [self._origin.url(f"/file{n}") for n in (0, 1)]
         for n in (0, 1):
             self._origin.put(f"/file{n}", Pattern(size, n))
+        #: Of each kind, the file that its next run fetches, and the other.
+        self._urls = {kind: [self._origin.url(f"/file{n}") for n in (0, 1)] for kind in KINDS}
         self._cluster = self._stack.enter_context(Cluster(directory))
         self._cluster.scheduler()
         capacity = str(size + (64 << 20))
         self._holder = self._cluster.daemon("holder", capacity=str(2 * size + (64 << 20)))
         self._hosts = [self._cluster.daemon(f"host{n}", capacity=capacity) for n in range(hosts)]
-        for kind in (Kind.CACHE, Kind.STANDARD):
-            for url in self._urls:
+        for kind, urls in self._urls.items():
+            for url in urls:
                 self._finish(self._holder, kind, url)
         # Nobody need ask the origin any more.
         until(lambda: all(map(self._is_known, self._holder.tasks().values())), "all known")
@@ -131,24 +132,34 @@ class Ours:
             for node in self._hosts:
                 self._forget(node, kind)
             time.sleep(0.5)  # what they forget is freed behind
-        self._urls.reverse()
+        self._urls[kind].reverse()
+        url, processes = self._urls[kind][0], list[subprocess.Popen[bytes]]()
         daemons = [self._holder, *nodes]
         sent, clients = self._origin.sent(), cpu_of_children()
         used = sum(each.cpu_seconds() for each in daemons)
 
         def start(n: int) -> subprocess.Popen[bytes]:
-            words = ["dfget", self._urls[0], "-O", str(outputs[n]), "--overwrite"]
+            words = ["dfget", url, "-O", str(outputs[n]), "--overwrite"]
             words += ["-e", str(nodes[n].socket), "--json"]
             if kind is Kind.CACHE:
                 words.append("--cache")
-            return subprocess.Popen(words, stdout=subprocess.DEVNULL)
+            processes.append(subprocess.Popen(words, stdout=subprocess.PIPE))
+            return processes[-1]
 
         took = run_all(start, hosts)
         used = sum(each.cpu_seconds() for each in daemons) - used
+        for said in [json.loads(process.communicate()[0]) for process in processes]:
+            if said["bytes_from_peers"] != self._size:
+                raise SystemExit(f"a host had it from elsewhere: nothing was measured: {said}")
         run = Run(took[0], took[-1], used, cpu_of_children() - clients)
         if self._origin.sent() - sent > self._size // 100:
             raise SystemExit("a host read from the origin: nothing was measured")
         return run
+
+    def fill(self) -> None:
+        """Every store is full of what is not asked for next."""
+        for kind in KINDS:
+            self.run(kind, len(self._hosts), [Path(os.devnull)] * len(self._hosts), fresh=True)
 
     @staticmethod
     def _forget(node: Node, kind: Kind) -> None:
@@ -233,8 +244,7 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, list[Run]
                 place = places[name]
                 outputs = [place / f"out{n}" if place else Path(os.devnull) for n in range(most)]
                 for hosts in options.hosts:
-                    for _ in range(2):  # every store is full of what is not asked for next
-                        ours.run(Kind.CACHE, most, [Path(os.devnull)] * most)
+                    ours.fill()
                     ways: dict[str, Callable[[], Run]] = {
                         "CacheTask": partial(ours.run, Kind.CACHE, hosts, outputs),
                         "fresh": partial(ours.run, Kind.CACHE, hosts, outputs, fresh=True),
