@@ -29,6 +29,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ from pantala.testing.program import cpu_seconds
 from pantala.testing.soak_nodes import is_known
 
 TMPFS = Path("/dev/shm")  # noqa: S108  it is what is measured
+OUTPUTS = "none", "tmpfs", "disk"
 KINDS = Kind.CACHE, Kind.STANDARD
 
 
@@ -139,8 +141,8 @@ class Ours:
         used = sum(each.cpu_seconds() for each in daemons)
 
         def start(n: int) -> subprocess.Popen[bytes]:
-            words = ["dfget", url, "-O", str(outputs[n]), "--overwrite"]
-            words += ["-e", str(nodes[n].socket), "--json"]
+            words = [sys.executable, "-m", "pantala.cli.dfget", url, "-O", str(outputs[n])]
+            words += ["--overwrite", "-e", str(nodes[n].socket), "--json"]
             if kind is Kind.CACHE:
                 words.append("--cache")
             processes.append(subprocess.Popen(words, stdout=subprocess.PIPE))
@@ -265,13 +267,29 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, list[Run]
     return runs
 
 
+def numbers(text: str) -> list[int]:
+    """``1,2,4``. Raises ValueError."""
+    found = [int(word) for word in text.split(",")]
+    if min(found) < 1:
+        raise ValueError(text)
+    return found
+
+
+def names(text: str) -> list[str]:
+    """Some of :data:`OUTPUTS`. Raises ValueError."""
+    found = text.split(",")
+    if not set(found) <= set(OUTPUTS):
+        raise ValueError(text)
+    return found
+
+
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="512MiB", type=parse_size)
-    parser.add_argument("--hosts", default="1,2,4", type=lambda text: [*map(int, text.split(","))])
+    parser.add_argument("--hosts", default=[1, 2, 4], type=numbers)
     parser.add_argument("--rounds", default=3, type=int)
-    parser.add_argument("--outputs", default="none,tmpfs,disk", type=lambda text: text.split(","))
+    parser.add_argument("--outputs", default=[*OUTPUTS], type=names)
     parser.add_argument("--json", type=Path, help="write the runs here, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pd-") as directory:
