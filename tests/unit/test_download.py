@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from pantala.daemon.downloading.download import Arrived, Download, Event, Growing, Started
+from pantala.daemon.downloading.download import (
+    Anew,
+    Arrived,
+    Download,
+    Event,
+    Growing,
+    Started,
+)
 from pantala.errors import (
     InvalidRequest,
     NoProvider,
@@ -82,6 +90,13 @@ async def collect(download: Download, seen: list[Event]) -> None:
         seen += [event]
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Returns when it is. The loop goes on meanwhile."""
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(0.001)
+
+
 def numbers(event: Event) -> list[tuple[int, Traffic]]:
     """Which pieces came, and from where."""
     assert isinstance(event, Arrived)
@@ -89,7 +104,7 @@ def numbers(event: Event) -> list[tuple[int, Traffic]]:
 
 
 async def test_a_whole_file(holding: Holding) -> None:
-    """What is here, then what comes, each piece once; then the end."""
+    """What is here, and what has come by then, each piece once; then the end."""
     caller = download()
     caller.begin(holding)
     assert caller.missing == set(range(3, 11))
@@ -99,7 +114,7 @@ async def test_a_whole_file(holding: Holding) -> None:
         caller.arrived([piece])
         caller.arrived([piece])
     assert caller.over
-    started, here, *later = await events(caller)
+    started, arrived = await events(caller)
 
     assert started == Started(
         content_length=1050,
@@ -109,8 +124,46 @@ async def test_a_whole_file(holding: Holding) -> None:
         response_header={"Content-Type": "x"},
         finished=False,
     )
-    assert numbers(here) == [(n, Traffic.LOCAL_PEER) for n in range(3)]
-    assert [numbers(e) for e in later] == [[(n, Traffic.REMOTE_PEER)] for n in range(3, 11)]
+    assert numbers(arrived) == [
+        (n, Traffic.LOCAL_PEER if n < 3 else Traffic.REMOTE_PEER) for n in range(11)
+    ]
+
+
+async def test_what_comes_meanwhile(holding: Holding) -> None:
+    """Is told as soon as somebody listens again, and no later than the end."""
+    caller, seen = download(), list[Event]()
+    caller.begin(holding)
+    listening = asyncio.ensure_future(collect(caller, seen))
+    for number in range(3, 11):
+        caller.arrived([publish(holding, number)])
+        if number == 5:
+            await until(lambda: any(isinstance(event, Arrived) for event in seen))
+    await listening
+    caller.close()
+    came = [pair for event in seen if isinstance(event, Arrived) for pair in numbers(event)]
+    assert [number for number, _ in came] == list(range(11))
+
+
+async def test_what_came_before_it_begins_anew(holding: Holding) -> None:
+    """Is not told after that, even where somebody waits just then for more to tell at once."""
+    caller, seen = download(again=True), list[Event]()
+    caller.begin(holding)
+    listening = asyncio.ensure_future(collect(caller, seen))
+    await until(lambda: any(isinstance(event, Arrived) for event in seen))
+    caller.arrived([publish(holding, 3)])
+    await asyncio.sleep(0)  # it is waiting for more now
+    caller.begin_again()
+    caller.begin(holding)
+    for number in range(4, 11):
+        caller.arrived([publish(holding, number)])
+    await listening
+    caller.close()
+    begun = seen.index(Anew())
+    assert [p for e in seen[:begun] if isinstance(e, Arrived) for p in numbers(e)] == [
+        (n, Traffic.LOCAL_PEER) for n in range(3)
+    ]
+    came = [p for e in seen[begun:] if isinstance(e, Arrived) for p in numbers(e)]
+    assert [number for number, _ in came] == list(range(11))
 
 
 @pytest.mark.parametrize(
@@ -200,8 +253,8 @@ async def test_pieces_of_others_are_nothing_to_it(holding: Holding) -> None:
     caller.begin(holding)
     caller.arrived([publish(holding, 7)])
     caller.arrived([publish(holding, 3), publish(holding, 4)])
-    _, _, *later = await events(caller)
-    assert [numbers(event) for event in later] == [[(3, Traffic.REMOTE_PEER)]]
+    _, arrived = await events(caller)
+    assert numbers(arrived)[3:] == [(3, Traffic.REMOTE_PEER)]
 
 
 async def test_a_failure_comes_after_what_came(holding: Holding) -> None:

@@ -22,6 +22,7 @@ def test_the_rows() -> None:
             request_tag=6,
             from_source=True,
             revalidates=False,
+            least_piece=1 << 20,
             overflow=Kind.STANDARD,
         ),
     } == POLICIES

@@ -64,7 +64,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 def test_one_host_follows_its_seed_by_some_pieces() -> None:
     """The seed reads one alone, then two at once, and the host fetches two or three at once."""
-    found = report(run(make({"hosts": 1, "latency": 0.0, "headers": 0.0})))
+    found = report(run(make({"hosts": 1, "latency": 0.0, "headers": 0.0, "piece_length": 4 * MIB})))
     piece = found.ideal / 32
 
     assert found.ideal + piece <= found.last <= found.ideal + 5 * piece
@@ -217,6 +217,7 @@ def test_a_crowded_host_is_noticed() -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures for people or as JSON, a drawing, and all that happened."""
     words = ["flash-crowd", "--hosts", "3", "--size", "32MiB", "--seed", "7"]
+    words += ["--piece-length", "4MiB"]
     drawing, said = tmp_path / "run.svg", tmp_path / "run.txt"
 
     assert command.main([*words, "--json", "--svg", str(drawing), "--transcript", str(said)]) == 0
@@ -300,7 +301,7 @@ def test_rates_as_people_write_them() -> None:
 
 def test_bounds_and_quantiles() -> None:
     """32 pieces to 7 hosts: 31 rounds, and 3 to reach the last."""
-    scenario = make({"hosts": 7, "rate": 8 * 4 * MIB})
+    scenario = make({"hosts": 7, "rate": 8 * 4 * MIB, "piece_length": 4 * MIB})
 
     assert round_bound(scenario) == 34
     assert [quantile([1.0, 2.0, 3.0, 4.0], q) for q in (0, 0.5, 0.99, 1)] == [1, 2, 4, 4]

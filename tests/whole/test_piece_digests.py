@@ -60,9 +60,9 @@ def test_a_lie_that_comes_before_the_truth(
 ) -> None:
     """A piece that nobody has read yet is taken from whoever has it; later it is found out."""
     reader, child, _ = nodes
-    origin.fault("/f", Fault(stall_after=MIB))
+    origin.fault("/f", Fault(stall_after=MIB // 2))
     reading = cluster.begin(reader, url)
-    until(lambda: origin.sent("/f") >= MIB or None, "the reader is at the origin")
+    until(lambda: origin.sent("/f") >= MIB // 2 or None, "the reader is at the origin")
     with liar(cluster, url, offers=1) as parent:
         fetching = cluster.begin(child, url)
         until(lambda: parent.asked or None, "the lie is fetched")

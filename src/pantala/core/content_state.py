@@ -42,6 +42,9 @@ class ContentState:
         self.coming: frozenset[int] = frozenset()
         #: That flight reads the origin.
         self.at_source = False
+        #: What changes with each piece that is sent; put into the record when somebody looks.
+        self._used_at = record.updated_at
+        self._uploading, self._uploaded = record.uploading_count, record.uploaded_count
         self._version_is_settled = bool(record.version)
         self._digests = ""
         if self.complete != (record.finished_at is not None):
@@ -59,6 +62,12 @@ class ContentState:
     @property
     def record(self) -> TaskRecord:
         """The record as it is now."""
+        old, counts = self._record, (self._used_at, self._uploading, self._uploaded)
+        if counts != (old.updated_at, old.uploading_count, old.uploaded_count):
+            used_at, uploading, uploaded = counts
+            self._record = replace(
+                old, updated_at=used_at, uploading_count=uploading, uploaded_count=uploaded
+            )
         return self._record
 
     @property
@@ -150,7 +159,8 @@ class ContentState:
         Lengths are news, and headers and version, if it has any. A failure is forgotten. Content
         of no bytes is finished with that.
         """
-        old = self._record
+        old = self.record
+        self._used_at = record.updated_at
         self._record = replace(
             old,
             updated_at=record.updated_at,
@@ -167,7 +177,8 @@ class ContentState:
             self._change(now, finished_at=now, failed_at=None)
 
     def _change(self, now: float, **changes: Any) -> None:
-        self._record = replace(self._record, updated_at=now, **changes)
+        self._used_at = now
+        self._record = replace(self.record, **changes)
 
     @property
     def version_is_settled(self) -> bool:
@@ -188,7 +199,7 @@ class ContentState:
 
     def touch(self, now: float) -> None:
         """Somebody on this node used it at *now*."""
-        self._change(now)
+        self._used_at = now
 
     def know_as(self, peer_id: str, now: float) -> None:
         """Schedulers know this copy as that peer."""
@@ -222,16 +233,14 @@ class ContentState:
 
     def start_upload(self, now: float) -> None:
         """A peer begins to receive a piece."""
-        self._change(now, uploading_count=self._record.uploading_count + 1)
+        self._used_at = now
+        self._uploading += 1
 
     def end_upload(self, now: float, *, delivered: bool) -> None:
         """A peer has received a piece, or did not."""
-        old = self._record
-        self._change(
-            now,
-            uploading_count=old.uploading_count - 1,
-            uploaded_count=old.uploaded_count + delivered,
-        )
+        self._used_at = now
+        self._uploading -= 1
+        self._uploaded += delivered
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -295,4 +304,4 @@ class ContentState:
         """
         del self._pieces[number]
         self._digests = ""
-        self._record = replace(self._record, finished_at=None, persistent=False, peer_id="")
+        self._record = replace(self.record, finished_at=None, persistent=False, peer_id="")

@@ -31,11 +31,10 @@ from typing import Final
 
 from .window import Window
 
-#: Places of a host, for all children that exchange: never more, and hardly fewer. With two, the
-#: link was idle whenever one of them was held up by its child's: eight hosts took an eighth longer
-#: (ADR 26).
+#: Places of a host, for all children that exchange: never more, and hardly fewer. With few, the
+#: link is idle whenever some of them are held up by their children's (ADR 26, 32).
 MOST_PLACES: Final = 64
-LEAST_PLACES: Final = 3
+LEAST_PLACES: Final = 5
 
 #: Seconds in which a child asks for what it was granted, or others come first...
 LAPSE: Final = 0.1

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from pantala.errors import FeatureOff
+from pantala.model.pieces import LEAST_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import Kind
 
 
@@ -32,6 +33,8 @@ class Policy:
         imported: It comes to be by import of a file, and not by download: its id names it, and
             schedulers know what it is. They write down who keeps it.
         revalidates: What is here is compared with the origin when it is asked for again.
+        least_piece: Bytes in its shortest pieces, see
+            :func:`~pantala.model.pieces.piece_length_for`.
         overflow: The kind as which a download is carried out for which there is no room, where
             the operator wants that.
     """
@@ -41,6 +44,7 @@ class Policy:
     from_source: bool
     revalidates: bool
     imported: bool = False
+    least_piece: int = MIN_PIECE_LENGTH
     overflow: Kind | None = None
 
 
@@ -64,6 +68,8 @@ POLICIES: Final = {
         from_source=True,
         # Its identity is its id: whoever wants a changed file names it otherwise, or deletes it.
         revalidates=False,
+        # Nobody but pantala has served this kind yet, so nobody expects longer ones (ADR 32).
+        least_piece=LEAST_PIECE_LENGTH,
         overflow=Kind.STANDARD,
     ),
 }

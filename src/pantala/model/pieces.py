@@ -20,11 +20,18 @@ from pantala.errors import InvalidRequest, RangeNotSatisfiable, RemoteProtocolEr
 from .notation import parse_bounds
 from .units import byte_count
 
+#: What users may ask for, bytes, and what all kinds of task but CACHE are cut into.
 MIN_PIECE_LENGTH: Final = 4 * 1024 * 1024
 MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 
-# Content is cut into about this many pieces, as long as the two limits above allow it.
+#: The shortest pieces that there are, but for the last of content.
+LEAST_PIECE_LENGTH: Final = 1024 * 1024
+
+# Content is cut into about this many pieces, as long as the limits above allow it...
 _PIECES_WANTED: Final = 500
+
+# ...and into so many at least where they may be shorter than Dragonfly's.
+_PIECES_AT_LEAST: Final = 256
 
 _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) +([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)")
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) +\*/([0-9]{1,20})")
@@ -52,29 +59,41 @@ class Piece:
     length: int
 
 
-def piece_length_for(content_length: int, requested: int | None = None) -> int:
+def piece_length_for(
+    content_length: int, requested: int | None = None, *, least: int = MIN_PIECE_LENGTH
+) -> int:
     """Bytes in every piece but the last.
 
     Every peer computes this for itself, so the formula is part of the protocol, and is that of
     Dragonfly's client: a 500th of the content, up to the next power of two, within the limits.
+    Where the pieces may be shorter than 4 MiB, there are 256 of them if the content is long enough:
+    the fewer there are, the longer it takes until the first ones are passed on, and the last.
 
     Args:
         content_length: Bytes in the whole content.
         requested: What the caller asked for instead, bytes.
+        least: Bytes in the shortest pieces of this kind of task.
 
     Raises:
         InvalidRequest: *requested* is not within 4 MiB to 64 MiB.
 
     >>> piece_length_for(2_097_152_499), piece_length_for(2_097_152_500)
     (4194304, 8388608)
+    >>> piece_length_for(268_435_456, least=1 << 20), piece_length_for(268_435_457, least=1 << 20)
+    (1048576, 2097152)
     """
     if requested is not None:
         if not MIN_PIECE_LENGTH <= requested <= MAX_PIECE_LENGTH:
             raise InvalidRequest(f"piece length {requested}: want 4 MiB to 64 MiB, in bytes")
         return requested
-    share = max(content_length // _PIECES_WANTED, 1)
-    power = 1 << (share - 1).bit_length()
-    return min(max(power, MIN_PIECE_LENGTH), MAX_PIECE_LENGTH)
+    longest = _power_of_two(content_length // _PIECES_WANTED)
+    shortest = max(_power_of_two(-(-content_length // _PIECES_AT_LEAST)), least)
+    return min(max(longest, min(shortest, MIN_PIECE_LENGTH)), MAX_PIECE_LENGTH)
+
+
+def _power_of_two(length: int) -> int:
+    """The least that is not less; 1 at least."""
+    return 1 << max(length - 1, 0).bit_length()
 
 
 def piece_count(content_length: int, piece_length: int) -> int:

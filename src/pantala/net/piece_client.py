@@ -45,6 +45,9 @@ CONNECT_TIMEOUT: Final = 2.0  # seconds; as Dragonfly's client
 #: stall is measured depends on it, and :attr:`PieceFetch.received` is as old as that at most.
 LOOK: Final = 0.25
 
+#: Bytes read at once of an answer: all that comes before the piece's own, mostly, and some of them.
+_ANSWER: Final = 512
+
 #: Idle connections kept per parent; as many as a download fetches at once.
 MAX_IDLE: Final = 8
 
@@ -237,15 +240,14 @@ class PieceFetch:
             self._sock = sock
         reusable = False
         try:
-            frame = self._ask(sock, fresh=fresh)
+            frame, begun = self._ask(sock, fresh=fresh)
             if isinstance(frame, ErrorFrame):
-                reusable = True
+                reusable = not begun
                 raise _as_error(frame, self._who)
             content = _expect(frame, self._piece)
             if self._not_after is not None and content.created_at > self._not_after:
                 raise NotFound(f"parent {self._who}: has the piece anew since it was offered")
-            digest = self._receive(sock, content)
-            reusable = True
+            digest, reusable = self._receive(sock, content, begun)
         except OSError as error:
             raise ParentLost(f"parent {self._who}: {error}") from error
         else:
@@ -259,8 +261,8 @@ class PieceFetch:
             else:
                 sock.close()
 
-    def _ask(self, sock: socket.socket, *, fresh: bool) -> Frame:
-        """Send the request and read what comes before the bytes."""
+    def _ask(self, sock: socket.socket, *, fresh: bool) -> tuple[Frame, bytes]:
+        """Send the request and read what comes before the bytes, and perhaps the first of them."""
         decoder = FrameDecoder(to_client(self._request.tag))
         began = False
         limit = min(self._limits.request, self._limits.stall)
@@ -269,7 +271,7 @@ class PieceFetch:
             sock.sendall(self._request.encode())
             while (frame := decoder.next_frame()) is None:
                 try:
-                    data = _more(sock, decoder.missing, late)
+                    data = _more(sock, late)
                 except BlockingIOError:
                     if time.monotonic() < late + SLEPT:
                         raise
@@ -284,13 +286,16 @@ class PieceFetch:
                 raise
             # An idle connection may have been closed just now; a fresh one will tell.
             raise _Stale from None
-        return frame
+        return frame, decoder.release()
 
-    def _receive(self, sock: socket.socket, content: PieceContent) -> str:
-        """Receive the bytes; each chunk is hashed when it is here.
+    def _receive(
+        self, sock: socket.socket, content: PieceContent, begun: bytes
+    ) -> tuple[str, bool]:
+        """Receive the bytes, of which those that have *begun* are here; each chunk is hashed then.
 
         A call that waits for a whole chunk returns a part of it, or none, when its time is up. So
-        its time is short, and what counts is when bytes came last.
+        its time is short, and what counts is when bytes came last. Returns the digest, and whether
+        nothing came beyond the piece.
         """
         set_limit(sock, socket.SO_RCVTIMEO, min(LOOK, self._limits.stall))
         started = came = looked = time.monotonic()
@@ -298,10 +303,7 @@ class PieceFetch:
         at = crc = 0
         while at < self._piece.length:
             with self._into.window(at) as window, window[:CHUNK] as chunk:
-                try:
-                    n = sock.recv_into(chunk, 0, socket.MSG_WAITALL)
-                except BlockingIOError:
-                    n = -1
+                n, begun = _take(sock, chunk, begun), begun[len(chunk) :]
                 if n > 0:
                     with chunk[:n] as fresh:
                         crc = crc32(fresh, crc)
@@ -319,7 +321,7 @@ class PieceFetch:
         if content.digest and digest != content.digest:
             what = f"piece {self._piece.number} from {self._who}"
             raise DigestMismatch(what, want=content.digest, got=digest)
-        return digest
+        return digest, not begun
 
     def _judge(self, n: int, *, silent: float, spent: float, late: bool) -> None:
         """Give the parent up when it is gone, stalled or too slow."""
@@ -342,16 +344,29 @@ class _Stale(Exception):
     """An idle connection turned out to be closed; nothing was received on it."""
 
 
-def _more(sock: socket.socket, count: int, late: float) -> bytes:
-    """Some of the next *count* bytes. Raises BlockingIOError when it is *late* before they come."""
+def _more(sock: socket.socket, late: float) -> bytes:
+    """The next bytes of an answer. Raises BlockingIOError when it is *late* before they come."""
     left = late - time.monotonic()
     if left <= 0:
         raise BlockingIOError
     set_limit(sock, socket.SO_RCVTIMEO, left)
-    data = sock.recv(count, socket.MSG_WAITALL)
+    data = sock.recv(_ANSWER)
     if not data:
         raise ConnectionResetError("connection closed before an answer")
     return data
+
+
+def _take(sock: socket.socket, chunk: memoryview, begun: bytes) -> int:
+    """Fill *chunk* with what has *begun*, and then is received; with how much. -1: nothing yet."""
+    here = min(len(begun), len(chunk))
+    chunk[:here] = begun[:here]
+    if here == len(chunk):
+        return here
+    try:
+        with chunk[here:] as rest:
+            return here + sock.recv_into(rest, 0, socket.MSG_WAITALL)
+    except BlockingIOError:
+        return here or -1
 
 
 def _is_quiet(sock: socket.socket) -> bool:

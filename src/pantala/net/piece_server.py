@@ -1,7 +1,8 @@
 """Serves pieces from where they lie.
 
-The event loop reads requests and waits for pieces that are still on their way; only while bytes
-are sent does a connection have a thread. A child that takes no more for a moment gives its thread
+The event loop reads requests, waits for pieces that are still on their way, and sends short ones
+itself; only while the bytes of a long one, or of one on a disk, are sent does a connection have a
+thread. A child that takes no more for a moment gives its thread
 back, so that ten thousand idle children cost none, nor do a thousand slow ones. No address can
 take so many connections or threads that others get none: see :mod:`pantala.core.places`. Any
 number of requests may come on a connection, one after the other; Dragonfly's own daemons send one,
@@ -56,6 +57,13 @@ IDLE_LIMIT: Final = 120.0
 
 #: Seconds until the next try when a connection could not be accepted.
 ACCEPT_PAUSE: Final = 0.1
+
+#: Bytes of requests read at once.
+_REQUESTS: Final = 4096
+
+#: Bytes of a piece in memory that the event loop itself sends, a quarter of a millisecond of its
+#: time at most: to hand it to a thread and back takes longer.
+_SHORT: Final = 1 << 20
 
 #: Bytes sent at a time where bandwidth is short. Many children share what there is, and each
 #: must see some of it now and then, or it takes us for stalled.
@@ -215,8 +223,8 @@ class PieceServer:
             sock.settimeout(0)
             tune(sock)
             send_late(sock)
-            limit = self._request_limit
-            while (request := await self._read_request(sock, limit)) is not None:
+            limit, decoder = self._request_limit, FrameDecoder(TO_SERVER)
+            while (request := await self._read_request(sock, decoder, limit)) is not None:
                 self._places.works(sock)
                 await self._answer(sock, owner, request)
                 self._places.rests(sock)
@@ -230,21 +238,21 @@ class PieceServer:
             self._places.leave(sock)
             sock.close()
 
-    async def _read_request(self, sock: socket.socket, idle: float) -> Request | None:
+    async def _read_request(
+        self, sock: socket.socket, decoder: FrameDecoder, idle: float
+    ) -> Request | None:
         """The next request, which must begin within *idle* seconds; None when the child is done."""
-        loop = asyncio.get_running_loop()
-        decoder = FrameDecoder(TO_SERVER)
-        frame, began = None, False
-        async with asyncio.timeout(idle) as limit:
-            while frame is None:
-                data = await loop.sock_recv(sock, decoder.missing)
-                if not data:
-                    return None
-                if not began:
-                    began = True
-                    limit.reschedule(loop.time() + self._request_limit)
-                decoder.receive(data)
-                frame = decoder.next_frame()
+        loop, began = asyncio.get_running_loop(), False
+        if (frame := decoder.next_frame()) is None:
+            async with asyncio.timeout(idle) as limit:
+                while frame is None:
+                    data = await loop.sock_recv(sock, _REQUESTS)
+                    if not data:
+                        return None
+                    decoder.receive(data)
+                    if (frame := decoder.next_frame()) is None and not began:
+                        began = True
+                        limit.reschedule(loop.time() + self._request_limit)
         if isinstance(frame, Close):
             return None
         if not isinstance(frame, Request):
@@ -273,6 +281,9 @@ class PieceServer:
         patience = Patience(len(frame) + extent.length, self._stall, self._piece)
         head, body = Part(MemoryExtent(frame), 0, len(frame)), Part(extent, 0, extent.length)
         check = functools.partial(extent.check, upload.content.digest)
+        if upload.pace is None and extent.length <= _SHORT and isinstance(extent, MemoryExtent):
+            await self._send_here(Sending(child.sock, (head, body), patience, check))
+            return
         if upload.pace is None:
             await self._send(child, Sending(child.sock, (head, body), patience, check))
             return
@@ -281,6 +292,14 @@ class PieceServer:
             part = Part(extent, at, min(at + PACE, extent.length))
             await upload.pace(part.end - at)
             await self._send(child, Sending(child.sock, (part,), patience))
+
+    @staticmethod
+    async def _send_here(sending: Sending) -> None:
+        """Send what is short, and in memory, on the event loop."""
+        sending.go_on(0)
+        while not sending.done:
+            await sending.until_writable()
+            sending.go_on(0)
 
     async def _send(self, child: _Child, sending: Sending) -> None:
         async with self._turns.turn(child.owner):

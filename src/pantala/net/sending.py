@@ -99,7 +99,7 @@ class Sending:
         return self._part == len(self._parts)
 
     def go_on(self, wait: float) -> None:
-        """Send, in a thread, until the child has taken no more for *wait* seconds.
+        """Send until the child has taken no more for *wait* seconds; if above 0, in a thread.
 
         Raises:
             Cut: The child is gone, or too slow.
@@ -107,9 +107,9 @@ class Sending:
         check, self._check = self._check, None
         if check is not None:
             check()
-        self.sock.settimeout(None if wait else 0)
         try:
             if wait:
+                self.sock.settimeout(None)
                 set_limit(self.sock, socket.SO_SNDTIMEO, wait)
             while self._send_part(self._parts[self._part]):
                 self._part += 1
@@ -119,8 +119,9 @@ class Sending:
         except OSError as error:
             raise Cut(f"child gone: {error}") from error
         finally:
-            with contextlib.suppress(OSError):
-                self.sock.settimeout(0)
+            if wait:
+                with contextlib.suppress(OSError):
+                    self.sock.settimeout(0)
 
     def _send_part(self, part: Part) -> bool:
         """Send until the socket takes no more; whether it took all."""

@@ -12,7 +12,7 @@ from pantala.errors import InvalidRequest
 from pantala.model.announce import Candidate, HostFacts, Registration
 from pantala.model.ids import check_task_id, check_url
 from pantala.model.notation import parse_digest
-from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
+from pantala.model.pieces import LEAST_PIECE_LENGTH, MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import PRIORITIES, DownloadRequest
 from pantala.model.units import byte_count
 from pantala.pb import common_pb2, describing_pb2, scheduler_pb2
@@ -111,7 +111,7 @@ def check_registration(message: Any, said: Registration, *, imported: bool = Fal
     if said.digest:
         parse_digest(said.digest)
     _check_piece_length("piece_length", request.piece_length)
-    _check_piece_length("actual_piece_length", said.piece_length)
+    _check_piece_length("actual_piece_length", said.piece_length, LEAST_PIECE_LENGTH)
     if (said.content_length or 0) > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
         raise InvalidRequest(
             f"a file of {said.content_length} bytes: more pieces than can be named"
@@ -161,7 +161,7 @@ def check_description(said: describing_pb2.Description) -> None:
         InvalidRequest: It makes no sense.
     """
     _check_size(said, "a description", _MAX_KEPT)
-    _check_piece_length("piece_length", said.piece_length)
+    _check_piece_length("piece_length", said.piece_length, LEAST_PIECE_LENGTH)
     if said.content_length > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
         raise InvalidRequest(
             f"a file of {said.content_length} bytes: more pieces than can be named"
@@ -335,11 +335,9 @@ def _check_size(message: Any, what: str, limit: int) -> None:
         raise InvalidRequest(f"{what} of {byte_count(size)}: want at most {limit}")
 
 
-def _check_piece_length(name: str, length: int | None) -> None:
-    if length and not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH:
-        raise InvalidRequest(
-            f"{name} {length}: want {MIN_PIECE_LENGTH} to {MAX_PIECE_LENGTH} bytes"
-        )
+def _check_piece_length(name: str, length: int | None, least: int = MIN_PIECE_LENGTH) -> None:
+    if length and not least <= length <= MAX_PIECE_LENGTH:
+        raise InvalidRequest(f"{name} {length}: want {least} to {MAX_PIECE_LENGTH} bytes")
 
 
 def _size_scope(task: Task) -> common_pb2.SizeScope.ValueType:

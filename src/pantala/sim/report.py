@@ -155,9 +155,9 @@ def fluid_bound(swarm: Swarm) -> float:
 
 def round_bound(settings: Scenario) -> float:
     """See the module."""
-    pieces = -(-settings.size // settings.piece_length) * settings.wants
+    pieces = -(-settings.size // settings.piece) * settings.wants
     rounds = pieces - 1 + math.ceil(math.log2(settings.hosts + 1))
-    return rounds * settings.piece_length * 8 / settings.rate
+    return rounds * settings.piece * 8 / settings.rate
 
 
 def quantile(values: list[float], q: float) -> float:

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pantala.core.policy import policy_of
 from pantala.errors import ConfigError
+from pantala.model.pieces import piece_length_for
+from pantala.model.task import Kind
 from pantala.model.units import parse_size
 
 #: Where scenarios lie that come with the package.
@@ -33,7 +36,7 @@ class Scenario:
         hosts: That want something; seeds come on top.
         seeds: That fetch from the origin for others.
         size: Bytes of each file.
-        piece_length: Bytes of each piece but the last.
+        piece_length: Bytes of each piece but the last; 0: as a CACHE task is cut.
         rate: Of each host's link, each way.
         seed_rate: Of a seed's; 0: as the rest.
         origin_rate: Of the origin's.
@@ -73,7 +76,7 @@ class Scenario:
     hosts: int = 8
     seeds: int = 1
     size: int = 128 << 20
-    piece_length: int = 4 << 20
+    piece_length: int = 0
     rate: int = 200_000_000
     seed_rate: int = 0
     origin_rate: int = 100_000_000_000
@@ -111,6 +114,12 @@ class Scenario:
     def ideal(self) -> float:
         """Seconds in which one host's link carries one file at its full rate."""
         return self.size * 8 / self.rate
+
+    @property
+    def piece(self) -> int:
+        """Bytes of each piece but the last."""
+        least = policy_of(Kind.CACHE).least_piece
+        return self.piece_length or piece_length_for(self.size, least=least)
 
     @property
     def is_exact(self) -> bool:
@@ -158,7 +167,7 @@ def make(values: Mapping[str, Any]) -> Scenario:
     if unknown:
         raise ConfigError(f"scenario: {unknown[0]!r} is no field of it")
     scenario = Scenario(**{name: parse(name, value) for name, value in values.items()})
-    at_least_one = ("hosts", "size", "piece_length", "rate", "idcs", "tasks", "wants", "in_flight")
+    at_least_one = ("hosts", "size", "rate", "idcs", "tasks", "wants", "in_flight")
     for name in at_least_one:
         if getattr(scenario, name) < 1:
             raise ConfigError(f"scenario: {name} is {getattr(scenario, name)}: want at least 1")

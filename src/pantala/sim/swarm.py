@@ -57,8 +57,7 @@ class Swarm:
             grain=0.0 if scenario.is_exact else scenario.grain,
         )
         self.tasks = [
-            Task(number, scenario.size, scenario.piece_length)
-            for number in range(1, scenario.tasks + 1)
+            Task(number, scenario.size, scenario.piece) for number in range(1, scenario.tasks + 1)
         ]
         self.hosts: list[Host] = []
         self.seeds: list[Host] = []

@@ -140,7 +140,7 @@ class Holding(Known):
         self.touch()
 
     def _note(self) -> None:
-        if not self.gone:
+        if self._home.journal.lasts and not self.gone:
             self._home.journal.task(self.record)
 
     # -- users ---------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ class BadParent:
         self.offers = offers
         self.asked: list[int] = []
         self.released = threading.Event()
-        self.piece_length = piece_length_for(len(content), None)
+        self.piece_length = piece_length_for(len(content), least=policy_of(kind).least_piece)
         self._url = url
         self._name = name
         self._ip = ip

@@ -121,7 +121,8 @@ class Scene:
     ) -> None:
         """Fetch a piece of *content* as a child of *node* does."""
         size, what = content.size, f"{kind.name} task {task_id}, piece {number}"
-        piece = piece_at(number, content_length=size, piece_length=piece_length_for(size))
+        length = piece_length_for(size, least=policy_of(kind).least_piece)
+        piece = piece_at(number, content_length=size, piece_length=length)
         into = bytearray(piece.length)
         request = PieceRequest(Tag(policy_of(kind).request_tag), task_id, number)
         with closing(Connections()) as connections:

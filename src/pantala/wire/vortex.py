@@ -74,6 +74,9 @@ class Tag(IntEnum):
     ERROR = 255
 
 
+_TAGS: Final = {tag.value: tag for tag in Tag}
+
+
 #: Tags of requests for a piece.
 REQUESTS: Final = frozenset(tag for tag in Tag if tag < Tag.CLOSE and tag % 2 == 0)
 #: Tags of answers that bring one.
@@ -291,8 +294,8 @@ class FrameDecoder:
         if len(self._buffer) < HEADER.size:
             return None, HEADER.size
         _, number, length = HEADER.unpack_from(self._buffer)
-        tag = next((tag for tag in self._allowed if tag == number), None)
-        if tag is None:
+        tag = _TAGS.get(number)
+        if tag is None or tag not in self._allowed:
             raise RemoteProtocolError(f"a frame with tag {number}, which has no place here")
         _check_length(tag, length)
         if tag not in CONTENT_TAGS:

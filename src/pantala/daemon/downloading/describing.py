@@ -68,14 +68,14 @@ def _word(said: Origin | Description) -> Word:
     return Word(said.total, said.version if said.reading is None else "")
 
 
-def told_piece_length(told: KnownTask, request: DownloadRequest) -> int:
+def told_piece_length(told: KnownTask, request: DownloadRequest, *, least: int) -> int:
     """How the swarm cuts the content.
 
     The first of several pieces shows it. Of a single one any length will do that makes it one.
     """
     if told.piece_count > 1 and told.first_piece:
         return told.first_piece
-    length = piece_length_for(told.content_length, request.piece_length)
+    length = piece_length_for(told.content_length, request.piece_length, least=least)
     return max(length, told.content_length) if told.piece_count == 1 else length
 
 
@@ -117,6 +117,7 @@ class Describing:
         self._url = public_url(first.request.url)
         self._bypass = config.download.bypass_sizes[self._kind]
         self._revalidates = revalidates(self._kind, config.backend)
+        self._least_piece = policy_of(self._kind).least_piece
         #: It is, or was, ours to ask the origin on behalf of the swarm.
         self._turn: Turn | None = None
         self.version = ""
@@ -221,7 +222,10 @@ class Describing:
             if said is None and self._turn is None:  # there may be a stock scheduler
                 told = await self._schedulers.stat(self._kind, self._task_id)
                 if told is not None:
-                    said = Description(told.content_length, told_piece_length(told, request))
+                    said = Description(
+                        told.content_length,
+                        told_piece_length(told, request, least=self._least_piece),
+                    )
             if said is not None:
                 return said
         try:
@@ -283,7 +287,7 @@ class Describing:
         if origin.total is None:
             self._turn.reading(0)
             return
-        length = piece_length_for(origin.total, request.piece_length)
+        length = self._piece_length(request, origin.total)
         said = Description(origin.total, length, _word(origin).version, origin.header)
         self._turn.learnt(said, alone=alone or origin.total <= self._bypass)
 
@@ -321,19 +325,20 @@ class Describing:
         if isinstance(said, Description):
             self.version = said.version
             total, length = said.content_length, said.piece_length
-            record = self._record(
-                request, total, length or piece_length_for(total, request.piece_length)
-            )
+            record = self._record(request, total, length or self._piece_length(request, total))
             return Described(replace(record, response_header=said.response_header))
         if said.reading is None:  # a reading is a version once it is read
             self.version = said.version
         if said.total is None:
             record = self._record(request, None, None)
         else:
-            length = piece_length_for(said.total, request.piece_length)
+            length = self._piece_length(request, said.total)
             record = self._record(request, said.total, length)
         record = replace(record, response_header=said.header)
         return Described(record, streamed=said if said.total is None else None)
+
+    def _piece_length(self, request: DownloadRequest, total: int) -> int:
+        return piece_length_for(total, request.piece_length, least=self._least_piece)
 
     def _record(
         self, request: DownloadRequest, total: int | None, piece_length: int | None

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -19,6 +20,10 @@ from pantala.storage.holding import Holding
 from pantala.storage.leases import Lease
 
 logger = structlog.get_logger(__name__)
+
+#: Seconds between two events that tell of pieces, but for the last: on a fast link a piece comes in
+#: less than it takes to tell of it.
+_BETWEEN: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,10 @@ class Download:
         self.afresh = False
         #: The front end has been told where bytes are.
         self._handed = False
+        #: An ``Arrived`` of none in it stands for all that have come by the time that it is taken.
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
+        self._arrived: list[tuple[PieceRecord, Traffic]] = []
+        self._told_at = 0.0
         loop = asyncio.get_running_loop()
         self._deadline = None if delivery.timeout is None else loop.time() + delivery.timeout
         self._events = self.until_here() if events is None else events(self)
@@ -202,11 +210,9 @@ class Download:
         here = [have[p.number] for p in pieces if p.number in have]
         if here:
             # What came while this caller waited for the content's end came for it.
-            self._queue.put_nowait(
-                Arrived(
-                    tuple((p, p.traffic if self._saw_it_grow else Traffic.LOCAL_PEER) for p in here)
-                )
-            )
+            own = Traffic.LOCAL_PEER
+            self._arrived += [(p, p.traffic if self._saw_it_grow else own) for p in here]
+            self._queue.put_nowait(Arrived(()))
         self._end_if_whole()
 
     def wait_for_room(self, need: int, holders: Callable[[], str]) -> None:
@@ -253,6 +259,7 @@ class Download:
         self.holding, self.missing, self.over = None, set(), False
         self.came.clear()
         self.was_here = self._saw_it_grow = False
+        self._arrived = []
         while not self._queue.empty():
             self._queue.get_nowait()
 
@@ -268,7 +275,9 @@ class Download:
         mine = [p for p in pieces if p.number in self.missing]
         if mine and not self.over:
             self.missing.difference_update(p.number for p in mine)
-            self._queue.put_nowait(Arrived(tuple((p, p.traffic) for p in mine)))
+            if not self._arrived:
+                self._queue.put_nowait(Arrived(()))
+            self._arrived += [(piece, piece.traffic) for piece in mine]
             self._end_if_whole()
 
     def fail(self, error: DragonflyError) -> None:
@@ -313,9 +322,22 @@ class Download:
                 event = await self._queue.get()
         except TimeoutError:
             raise self.timed_out() from None
+        if event == Arrived(()):
+            event = await self._gathered()
         told = isinstance(event, Arrived) or (self.delivery.early and isinstance(event, Started))
         self._handed = self._handed or told
         return event
+
+    async def _gathered(self) -> Arrived:
+        """All that have come: some milliseconds after the last such event, but for the last."""
+        loop, batch = asyncio.get_running_loop(), self._arrived
+        if not self.over:
+            await asyncio.sleep(self._told_at + _BETWEEN - loop.time())  # for what comes by then
+        self._told_at = loop.time()
+        if batch is not self._arrived:  # it has begun anew meanwhile
+            return Arrived(())
+        self._arrived = []
+        return Arrived(tuple(batch))
 
     @property
     def deadline(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
 from pantala.model.digest import piece_digest
 from pantala.model.pieces import piece_length_for, pieces_for
@@ -43,7 +44,8 @@ async def grow(
     """
     holding.learn_version(origin.version)
     received = await _stream(node, means, holding, callers, origin, tell=tell)
-    length = piece_length_for(received, piece_length)
+    least = policy_of(holding.kind).least_piece
+    length = piece_length_for(received, piece_length, least=least)
     holding.finish_growing(received, length)
     for piece in pieces_for(None, content_length=received, piece_length=length):
         claim = holding.claim(piece.number)
