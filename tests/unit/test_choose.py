@@ -360,11 +360,11 @@ def test_a_good_parent_among_many_useless_peers_is_found() -> None:
 
 
 def test_the_best_come_first_and_no_more_than_asked_for() -> None:
-    """By score: here the same data centre."""
+    """By score: here the same place in a data centre."""
     stage = Stage(Limits(candidates=2))
-    stage.host("c", idc="x")
-    for name, idc in (("far1", "y"), ("near", "x"), ("far2", "y")):
-        stage.host(name, idc=idc)
+    stage.host("c", idc="x", location="hall|rack")
+    for name, location in (("far1", "attic"), ("near", "hall|rack"), ("far2", "cellar")):
+        stage.host(name, idc="x", location=location)
         stage.holder(name)
     decision = stage.decide(stage.register("c"))
     assert isinstance(decision, Parents)
@@ -405,8 +405,8 @@ def test_who_is_never_offered() -> None:
 def test_a_stuck_parent_comes_last_and_is_better_than_the_origin() -> None:
     """Its last piece took more than twenty times as long as those before."""
     stage = Stage(Limits(candidates=2))
-    stage.host("stuck", idc="x")
-    stage.host("z", idc="x")
+    stage.host("stuck", location="x")
+    stage.host("z", location="x")
     stuck = stage.source("stuck")
     for cost in (1.0, 1.0, 21.0):
         assert ids(stage.decide(stage.register("y"))) == {stuck.id}
@@ -425,12 +425,12 @@ def test_a_stuck_parent_comes_last_and_is_better_than_the_origin() -> None:
 def test_of_many_at_the_origin_those_that_came_first_come_first() -> None:
     """Whatever they are called: what is decided is a function of what has happened, and of chance.
 
-    Of the others there is one of the child's own data centre, which would come first.
+    Of the others there is one that is nearest to the child, which would come first.
     """
     stage = Stage(Limits(candidates=3, partners=4))
-    stage.host("child", idc="x")
+    stage.host("child", location="x")
     sources = [stage.source(f"s{number}") for number in range(20)]
-    stage.host("near", idc="x")
+    stage.host("near", location="x")
     near = stage.source("near")
     decision = stage.decide(stage.register("child"))
     assert isinstance(decision, Parents)

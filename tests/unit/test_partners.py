@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pantala.core.sched.centres import centre_of, is_way_out, ways_out
 from pantala.core.sched.choose import Parents, ToSource, Wait
 from pantala.core.sched.entities import Peer
 from pantala.core.sched.expire import sweep_peers
@@ -229,21 +230,40 @@ def test_who_asks_again_gets_new_ones_for_those_that_it_blocked() -> None:
     stage.check()
 
 
-def test_most_are_of_the_own_data_centre() -> None:
-    """About three of four; a link between two is crossed, but rarely."""
+def test_all_are_of_the_own_data_centre_but_those_of_a_way_out() -> None:
+    """Of a way out three of four are, and the others lead out of other data centres."""
     stage = Stage(Limits(partners=8))
     stage.source("source")
     for number in range(200):
         stage.host(f"h{number}", idc="iK"[number % 2])
         stage.child(f"h{number}")
-    counts: Counter[bool] = Counter()
     for number in range(40):
         stage.host(f"x{number}", idc="IK"[number % 2])
         peer = stage.register(f"x{number}")
-        idc = peer.host.facts.idc.lower()
-        counts.update(each.host.facts.idc.lower() == idc for each in told(stage, peer))
-    assert counts.total() == 320
-    assert 0.65 < counts[True] / counts.total() < 0.85
+        assert {centre_of(each.host) for each in told(stage, peer)} == {centre_of(peer.host)}
+        assert len(peer.partners) == 8
+    task = peer.task
+    for way in task.ways or ():
+        far = [each for each in way.partners.values() if each.host.facts.idc != way.host.facts.idc]
+        assert all(is_way_out(each) for each in far)
+        others = {each for each in ways_out(task, centre_of(way.host)) if each is not way}
+        assert others <= set(way.partners.values())
+    stage.check()
+
+
+def test_a_way_out_has_partners_beyond_its_data_centre() -> None:
+    """One of four; they lead out of theirs."""
+    stage = Stage(Limits(partners=8))
+    stage.source("source")
+    for number in range(100):
+        stage.host(f"h{number}", idc=str(number % 4))
+        stage.child(f"h{number}")
+    stage.host("x", idc="0", max_tx_bandwidth=10**11)  # the others are slow for it
+    peer = stage.register("x")
+    places = Counter(centre_of(each.host) for each in told(stage, peer))
+    assert is_way_out(peer)
+    assert places.total() - places["0"] == 2
+    assert places["0"] >= 6
     stage.check()
 
 
@@ -259,14 +279,17 @@ def test_a_host_that_moves_is_near_others() -> None:
 
 @pytest.mark.parametrize("idcs", ["i", "j", "", "ijklmnop"])
 def test_wherever_others_are_a_peer_gets_enough(idcs: str) -> None:
-    """All in its data centre, none, or nobody says where."""
+    """All in its data centre, none, or nobody says where.
+
+    Where none is, room is left for those that will be.
+    """
     stage = Stage(Limits(partners=4))
     stage.source("source")
     for number in range(24):
         stage.host(f"h{number}", idc=idcs[number % len(idcs)] if idcs else "")
         stage.child(f"h{number}")
     stage.host("x", idc="i")
-    assert len(told(stage, stage.register("x"))) == 4
+    assert len(told(stage, stage.register("x"))) == {"i": 4, "ijklmnop": 3}.get(idcs, 2)
 
 
 # Orphans

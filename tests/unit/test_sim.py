@@ -13,10 +13,11 @@ from pantala.core.transfer import Transfer
 from pantala.errors import ConfigError
 from pantala.model.announce import Reschedule
 from pantala.sim import __main__ as command
+from pantala.sim import faults
 from pantala.sim.exchange import Exchange
 from pantala.sim.invariants import Broken, check
 from pantala.sim.report import quantile, report, round_bound
-from pantala.sim.run import run
+from pantala.sim.run import build, run
 from pantala.sim.scenario import SCENARIOS, Scenario, make, parse_rate, read
 from pantala.sim.scheduler import Stream
 
@@ -126,6 +127,62 @@ def test_bytes_go_across_the_line_and_are_counted() -> None:
 
     assert report(run(small(**line))).across >= 1
     assert report(run(small())).across == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"idcs": 2, "line": "400Mbit", "hosts": 30},
+        {"idcs": 10, "oversubscribed": 4, "hosts": 60},
+        {"idcs": 3, "oversubscribed": 4, "hosts": 30, "mixed": [[0.3, 0.1]]},
+        {"idcs": 3, "oversubscribed": 4, "hosts": 30, "dying": 0.2, "silent": True},
+    ],
+    ids=["two", "ten", "slow hosts", "hosts that die"],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_each_piece_comes_to_a_data_centre_about_once(fields: dict[str, Any], seed: int) -> None:
+    """Whoever goes out for it, and whatever becomes of him; nobody waits for nobody meanwhile."""
+    fields = {"size": 256 * MIB, "check": 50, "seed": seed, **fields}
+    outcome = run(small(**fields))
+    found = report(outcome)
+
+    assert outcome.broken == ""
+    most = 1.1 if "mixed" not in fields and "dying" not in fields else 1.4
+    assert found.entered < most
+    assert min(outcome.swarm.entered[idc] for idc in range(1, fields["idcs"])) >= 256 * MIB
+
+
+def test_a_data_centre_whose_ways_out_die_gets_others() -> None:
+    """All three that went first, a moment after they began; and all that are left finish."""
+    scenario = small(idcs=2, oversubscribed=2, hosts=20, spread=0.0)
+    swarm = build(scenario)
+    killed: set[str] = set()
+
+    def kill() -> None:
+        for host in swarm.hosts:
+            flight = next(iter(host.holdings.values())).flight
+            if host.idc == 1 and flight is not None and flight.transfer.has_far:
+                killed.add(host.name)
+                faults.kill(swarm, host)
+
+    swarm.clock.at(0.8, kill)
+    while swarm.active or swarm.planned:
+        swarm.clock.step()
+        check(swarm)
+    ends = [flight for flight in swarm.flights if flight.host.alive]
+
+    assert len(killed) == 3
+    assert all(flight.holding.is_whole for flight in ends)
+    assert sum(flight.host.idc == 1 for flight in ends) == 7
+    assert swarm.entered[1] < 2.2 * scenario.size
+
+
+def test_whoever_has_partners_beyond_its_data_centre_goes_out() -> None:
+    """All others have only those of their own, and so fetch nothing over the line."""
+    swarm = run(small(idcs=4, oversubscribed=4, hosts=60)).swarm
+    out = [flight for flight in swarm.flights if flight.transfer.has_far]
+
+    assert len(out) <= 4 * 3 + 1
 
 
 # -- broken rules ------------------------------------------------------------------------------

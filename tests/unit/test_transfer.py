@@ -33,12 +33,14 @@ from pantala.core.transfer import (
     SchedulerLost,
     Seek,
     Stored,
+    Told,
     ToldBackToSource,
     ToldEmpty,
     Transfer,
     Wanted,
     WeightChanged,
 )
+from pantala.core.transfer.sparing import SPARE_FOR
 from pantala.model.announce import (
     Failed,
     Finished,
@@ -72,7 +74,15 @@ def check(tr: Transfer) -> None:
         places = (number in flying, number in tr.ready, number in tr.unoffered)
         assert sum(places) == 1, (number, places)
     assert set(tr.ready) | tr.unoffered.keys() <= tr.wanted.keys()
-    heard = {n: [p for p in names if p not in tr.quiet] for n, names in tr.offers.items()}
+    lacking = sum(1 << number for number in tr.wanted if number not in flying)
+    assert tr.lacking == lacking
+    assert tr.spared & ~lacking == 0
+    heard = {
+        n: [
+            p for p in names if p not in tr.quiet and not (tr.parents[p].far and tr.spared >> n & 1)
+        ]
+        for n, names in tr.offers.items()
+    }
     assert all(heard.get(number) for number in tr.ready)
     assert not any(heard.get(number) for number in tr.unoffered)
     for names in tr.offers.values():
@@ -97,6 +107,7 @@ class Stage:
         options = {"first_of_origin": 2, **options}
         self.tr = Transfer(random.Random(0), **options)  # type: ignore[arg-type]  # names are checked there
         self.told: list[Report] = []
+        self.now = 0.0
 
     def handle(self, event: Event) -> list[Command]:
         """Hand in *event*; judge what comes out."""
@@ -106,7 +117,7 @@ class Stage:
             flying -= {(event.piece.number, False), (event.piece.number, True)}
         elif isinstance(event, Lost):
             flying.discard((event.number, event.second))
-        commands = self.tr.handle(event, 0.0)
+        commands = self.tr.handle(event, self.now)
         check(self.tr)
         assert not (was_over and commands)
         for command in commands:
@@ -837,10 +848,20 @@ class AnyStory(RuleBasedStateMachine):
         """Callers come and go."""
         self.stage.handle(Wanted(pieces))
 
-    @rule(parents=st.dictionaries(NAMES, st.floats(0.1, 10)))
-    def scheduled(self, parents: dict[str, float]) -> None:
+    @rule(parents=st.dictionaries(NAMES, st.floats(0.1, 10)), far=st.frozensets(NAMES))
+    def scheduled(self, parents: dict[str, float], far: frozenset[str]) -> None:
         """Asked for or not."""
-        self.stage.handle(Scheduled(parents))
+        self.stage.handle(Scheduled(parents, far))
+
+    @rule(name=NAMES, lacks=st.integers(-1, 255), has=st.integers(0, 255))
+    def told(self, name: str, lacks: int, has: int) -> None:
+        """By a parent or not."""
+        self.stage.handle(Told(name, lacks, has))
+
+    @rule()
+    def later(self) -> None:
+        """Nothing came for a while."""
+        self.stage.now += SPARE_FOR
 
     @rule(name=NAMES, weight=st.floats(0.1, 10))
     def weighed(self, name: str, weight: float) -> None:
@@ -894,6 +915,102 @@ TestAnyStory = AnyStory.TestCase
 TestAnyStoryInOrder = AnyStoryInOrder.TestCase
 for machine in (TestAnyStory, TestAnyStoryInOrder):
     machine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# -- what need not cross a thin line -------------------------------------------------------------
+
+
+def across() -> Stage:
+    """One that wants four pieces, and follows one that is near and one that is far."""
+    stage = Stage()
+    stage.now = 1.0
+    stage.play(
+        (wanted(0, 1, 2, 3), []),
+        (
+            Scheduled({"near": 1.0, "far": 1.0}, frozenset({"far"})),
+            [Started(), Follow("near"), Follow("far")],
+        ),
+    )
+    return stage
+
+
+def test_what_somebody_near_fetches_is_not_fetched_from_afar() -> None:
+    """Until he says that he lacks it again, or is gone."""
+    stage = across()
+    stage.play((Told("near", 0, 0b0111), []))
+    assert stage.tr.spared == 0b0111
+    stage.play(
+        (Offered("far", 0), []),
+        (Offered("far", 3), [Fetch(3, "far")]),
+        (Offered("near", 1), [Fetch(1, "near")]),
+        (Told("near", 0b0001, 0), [Fetch(0, "far")]),
+        (Offered("far", 2), []),
+        (Told("near", -1, 0), [Fetch(2, "far")]),
+    )
+    assert stage.tr.spared == 0
+
+
+def test_what_one_has_whom_we_do_not_follow_does_not_count() -> None:
+    """It would never be offered. When he is named, it counts: he may have come before."""
+    stage = across()
+    stage.play(
+        (Told("other", 0, 0b0011), []),
+        (Offered("far", 0), [Fetch(0, "far")]),
+        (scheduled("other"), [Follow("other")]),
+        (Offered("far", 1), []),
+        (Closed("other"), [Fetch(1, "far")]),
+    )
+
+
+def test_what_was_offered_from_afar_is_left_when_somebody_near_fetches_it() -> None:
+    """One fetch at a time: of the others some are offered, and wait."""
+    stage = Stage(max_in_flight=1)
+    stage.play(
+        (wanted(0, 1), []),
+        (
+            Scheduled({"near": 1.0, "far": 1.0}, frozenset({"far"})),
+            [Started(), Follow("near"), Follow("far")],
+        ),
+        (Offered("far", 0), [Fetch(0, "far")]),
+        (Offered("far", 1), []),
+        (Told("near", 0, 0b10), []),
+        (stored(0), [got(0)]),
+        (Offered("near", 1), [Fetch(1, "near")]),
+    )
+
+
+def test_of_whom_nothing_is_heard_nothing_is_expected() -> None:
+    """He may be dead, with all that he was fetching."""
+    stage = across()
+    stage.play(
+        (Told("near", 0, 0b1111), []),
+        (Offered("far", 0), []),
+        (Look({}, {}, frozenset({"near"})), [Fetch(0, "far")]),
+    )
+
+
+def test_nobody_waits_long_for_somebody_near() -> None:
+    """While nothing comes, far parents bring all that they have."""
+    stage = across()
+    stage.play((Told("near", 0, 0b1111), []), (Offered("far", 0), []))
+    stage.now += SPARE_FOR
+    stage.play(
+        (Look({}, {}, frozenset()), [Fetch(0, "far")]),
+        (Offered("far", 1), []),  # something comes now
+    )
+    assert stage.tr.spared == 0b1110
+
+
+def test_at_the_origin_nothing_is_spared() -> None:
+    """What is not fetched from afar would be read there."""
+    stage = Stage()
+    stage.play(
+        (wanted(0), []),
+        (Told("near", 0, 1), []),
+        (ToldBackToSource(), [SourceStarted(), Fetch(0, None)]),
+        (Lost(0), [Fetch(0, None)]),
+    )
+    assert stage.tr.spared == 0
 
 
 # -- whole downloads -----------------------------------------------------------------------------

@@ -79,6 +79,8 @@ def pause(now: float, told_at: float, left: int = 0) -> float:
 class _Child:
     #: Pieces that it wants, and neither fetches from anybody nor was granted here.
     lacks: int
+    #: Pieces that it may want later, if others do not bring them.
+    later: int = 0
     #: What it was offered here.
     offered: int = 0
     #: Of these, what it has not asked for, and wants still.
@@ -168,18 +170,25 @@ class Giving:
         who = self._children[child]
         who.offered &= ~pieces
         who.open &= ~pieces
+        who.later &= ~pieces
         who.lacks |= pieces
 
     def has(self, child: str, pieces: int, now: float) -> None:
         """A child needs these no more: it has them, or fetches them from others."""
         who = self._children[child]
         who.lacks &= ~pieces
+        who.later &= ~pieces
         who.open &= ~pieces
         if not who.busy:
             return
         for grant in [g for g in self._grants if g.child == child and not g.asked]:
             if pieces >> grant.number & 1:
                 self._end(grant, now, arrived=False)
+
+    def spares(self, child: str, pieces: int, now: float) -> None:
+        """A child has these coming from elsewhere, nearer to it, and may want them later yet."""
+        self.has(child, pieces, now)
+        self._children[child].later |= pieces
 
     def asked(self, number: int) -> Grant | None:
         """Somebody asks for a piece: the grant that he was given, if he was given one.
@@ -234,7 +243,7 @@ class Giving:
     def is_through_with(self, child: str, coming: int) -> bool:
         """Whether there is nothing here, nor will be, that a child might still ask for."""
         who = self._children[child]
-        return not who.busy and not (who.lacks | who.open) & (self.here | coming)
+        return not who.busy and not (who.lacks | who.open | who.later) & (self.here | coming)
 
     # -- how -----------------------------------------------------------------------------------
 

@@ -104,11 +104,14 @@ class Exchanging:
         self._children[name] = child
         self._rooms[name] = child.room
         self.giving.join(name, child.lacking, child.room)
+        if child.spares:
+            self.giving.spares(name, child.spares, self._exchange.swarm.clock.now)
+        self._tell_flight(child, 0, child.has)
         self._exchange.tasks[self] = None
         self._look_again()
         self._exchange.turn()
 
-    def hear(self, child: Follower, *, lacks: int, has: int, room: int) -> None:
+    def hear(self, child: Follower, *, lacks: int, has: int, spares: int, room: int) -> None:
         """A child tells what it wants again, what no more, and how much at once."""
         name = self._names.get(child)
         if name is None:
@@ -119,6 +122,10 @@ class Exchanging:
             giving.has(name, has, self._exchange.swarm.clock.now)
         if lacks:
             giving.lacks(name, lacks)
+        if spares:
+            giving.spares(name, spares, self._exchange.swarm.clock.now)
+        if has or lacks:
+            self._tell_flight(child, lacks, has)
         has_more = room > self._rooms[name]
         self._rooms[name] = room
         giving.has_room(name, room)
@@ -128,6 +135,11 @@ class Exchanging:
             self._close(child, name)
         if (lacks or has_more or frees or giving.at_source) and self._may_give():
             self._exchange.turn()
+
+    def _tell_flight(self, child: Follower, lacks: int, has: int) -> None:
+        """What a child has, or fetches, may come from there."""
+        if self._holding.flight is not None:
+            self._holding.flight.on_told(child.name, lacks, has)
 
     def _may_give(self) -> bool:
         """Whether there is a place, or a child alone, which needs none."""

@@ -164,12 +164,18 @@ class Flight:
                     self.wishes.lacks(event.number, None)
                 for command in handle(event, clock.now):
                     self._carry_out(command)
+            self.wishes.spare(self.transfer.spared)
             room = self.transfer.room
             if room != self._room:
                 self._room = room
                 self.wishes.has_room(room)
         finally:
             self._handling = False
+
+    def on_told(self, child: str, lacks: int, has: int) -> None:
+        """One that follows this host tells what it lacks, and what it has or fetches."""
+        if not self.over and self.swarm.settings.idcs > 1:  # else nobody is far
+            self.on(t.Told(child, lacks, has))
 
     def _carry_out(self, command: t.Command) -> None:
         match command:
@@ -227,7 +233,9 @@ class Flight:
             case announce.CandidateParents(candidates):
                 names = [c.peer_id for c in candidates]
                 self.swarm.log(self.host.name, "is given", *(c.host.id for c in candidates))
-                self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
+                own = self.host.facts.idc
+                far = frozenset(c.peer_id for c in candidates if c.host.idc != own)
+                self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}, far))
                 plain = not self.swarm.settings.exchange
                 if plain and len(self.transfer.parents) >= 2 and self.transfer.has_backlog:
                     for name in (*self.transfer.parents, *names):

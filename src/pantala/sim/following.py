@@ -20,6 +20,7 @@ class Wish(NamedTuple):
     following: Following
     lacks: int
     has: int
+    spares: int
     room: int
 
 
@@ -37,6 +38,8 @@ class Wishes:
         self._lacks = self._has = 0
         #: Pieces of which a parent is told nothing.
         self._not_told: dict[str, int] = {}
+        #: What those beyond a thin line were told that they need not bring.
+        self.spared = 0
         #: Somebody was told last that nothing would be fetched at once.
         self._some_full = False
         self._pending = False
@@ -55,6 +58,11 @@ class Wishes:
         self._lacks |= 1 << number
         self._has &= ~(1 << number)
         self._tell(number, but)
+
+    def spare(self, pieces: int) -> None:
+        """Those beyond a thin line need not bring these now, and no others."""
+        if pieces != self.spared:
+            self._begin()
 
     def has_room(self, room: int) -> None:
         """So many pieces would be fetched at once now."""
@@ -82,12 +90,17 @@ class Wishes:
         room, by_delay = self._flight.transfer.room, dict[float, list[Wish]]()
         self._some_full = False
         self._told_at = self._flight.swarm.clock.now
+        transfer, before = self._flight.transfer, self.spared
+        self.spared = transfer.spared
+        again = before & ~self.spared & transfer.lacking
         for name, following in self._flight.follows.items():
             told = ~self._not_told.get(name, 0)
-            has, lacks = self._has & told, self._lacks & told
-            if has or lacks or room > 0 >= following.told:
+            has, lacks, spares = self._has & told, self._lacks & told, 0
+            if following.far:
+                lacks, spares = (lacks | again) & ~self.spared, self.spared & ~before
+            if has or lacks or spares or room > 0 >= following.told:
                 following.told = room
-                wish = Wish(following, lacks, has, room)
+                wish = Wish(following, lacks, has, spares, room)
                 by_delay.setdefault(following.delay, []).append(wish)
             self.was_told(following.told)
         self._lacks = self._has = 0
@@ -99,9 +112,10 @@ class Wishes:
 
 
 def _hear(wishes: list[Wish]) -> None:
-    for following, lacks, has, room in wishes:
+    for following, lacks, has, spares, room in wishes:
         if not following.over and following.giver.host.alive:
-            following.giver.uploads.hear(following, lacks=lacks, has=has, room=room)
+            uploads = following.giver.uploads
+            uploads.hear(following, lacks=lacks, has=has, spares=spares, room=room)
 
 
 class Following:
@@ -116,18 +130,31 @@ class Following:
         lacking: Pieces that are wanted and not being fetched, as bits.
     """
 
-    __slots__ = ("delay", "flight", "giver", "lacking", "over", "parent", "room", "told")
+    __slots__ = (
+        *("delay", "far", "flight", "giver", "has", "lacking"),
+        *("over", "parent", "room", "spares", "told"),
+    )
 
     def __init__(self, flight: Flight, parent: str, giver: Holding, lacking: int) -> None:
         self.flight = flight
         self.parent = parent
         self.giver = giver
-        self.lacking = lacking
+        self.far = giver.host.idc != flight.host.idc
+        #: Of these those that it need not bring now, and what is here or fetched.
+        self.spares = lacking & flight.transfer.spared if self.far else 0
+        flight.wishes.spared |= self.spares
+        self.lacking = lacking & ~self.spares
+        self.has = ~lacking & ((1 << giver.task.pieces) - 1)
         self.over = False
         self.delay = flight.swarm.latency(giver.host, flight.host)
         #: What it would fetch at once when it asked, and as it has told last.
         self.room = self.told = flight.transfer.room
         flight.wishes.was_told(self.room)
+
+    @property
+    def name(self) -> str:
+        """See :class:`.uploads.Follower`."""
+        return self.flight.peer_id
 
     def begin(self) -> None:
         """The question has arrived at the parent."""
@@ -150,6 +177,8 @@ class Following:
         if not self.over:
             self.over = True
             self.giver.uploads.leave(self)
+            if self.giver.flight is not None:
+                self.giver.flight.on_told(self.flight.peer_id, -1, 0)
 
     # -- what the parent tells ---------------------------------------------------------------------
 

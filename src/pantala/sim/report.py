@@ -37,6 +37,7 @@ class Report:
         over: When the last one ended.
         origin: Bytes that the origin sent, as multiples of all files.
         across: Bytes that went from one data centre to another, likewise.
+        entered: Likewise those that came to one from the others, the most of any.
         seeds: Bytes that seeds sent, likewise.
         spread: Bytes that hosts sent, seeds not counted, as multiples of a file: least, quartiles
             and most.
@@ -65,6 +66,7 @@ class Report:
     over: float
     origin: float
     across: float
+    entered: float
     seeds: float
     spread: tuple[float, ...]
     again: float
@@ -114,6 +116,7 @@ def report(outcome: Outcome) -> Report:
         over=max((flight.ended or 0.0 for flight in flights), default=0.0),
         origin=swarm.bytes["origin"] / files,
         across=swarm.bytes["across"] / files,
+        entered=max(swarm.entered.values(), default=0) / files,
         seeds=sum(host.up.carried for host in swarm.seeds) / files,
         spread=tuple(quantile(gave, q) for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
         again=max(0.0, came / kept - 1) if kept else 0.0,
@@ -187,6 +190,8 @@ def lines(found: Report) -> list[str]:
         if math.isfinite(value)
     ]
     sent = f"origin {found.origin:.2f}, seeds {found.seeds:.2f}, across {found.across:.2f}"
+    if found.entered:
+        sent += f" (into one data centre {found.entered:.2f})"
     told = f"{found.messages} messages, {found.answers} answers, {found.decisions} decisions"
     return [
         f"{found.scenario}, seed {found.seed}: {done}, {found.lost} died, {found.failed} failed",

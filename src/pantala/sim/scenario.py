@@ -46,7 +46,9 @@ class Scenario:
         idcs: Data centres, over which hosts are spread evenly; the first has the seeds and the
             scheduler.
         line: Of the line between any two of them, each way; 0: no limit.
-        line_latency: Of it.
+        oversubscribed: A data centre's hosts could send, and receive, so many times what its own
+            link to all the others carries; 0: no limit.
+        line_latency: From one data centre to another.
         spread: Hosts start evenly over so many ideals; 0: all at once.
         tasks: Files. A host wants ``wants`` of them, of the first ones more often (Zipf).
         wants: Files that each host wants, one after the other.
@@ -85,6 +87,7 @@ class Scenario:
     headers: float = 0.045
     idcs: int = 1
     line: int = 0
+    oversubscribed: float = 0.0
     line_latency: float = 0.02
     spread: float = 0.0
     tasks: int = 1

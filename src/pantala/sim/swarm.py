@@ -68,11 +68,13 @@ class Swarm:
         self.planned = 0
         self.active = 0
         self.bytes: Counter[str] = Counter()
+        #: Bytes that came to a data centre from others.
+        self.entered: Counter[int] = Counter()
         self.lines: deque[tuple[Any, ...]] = deque(maxlen=KEPT)
         self._write = write
         self._goodput = 1 / (1 + scenario.headers)
         self._origin = Link("origin", self._content(scenario.origin_rate))
-        self._lines: dict[tuple[int, int], Link] = {}
+        self._lines: dict[str, Link] = {}
         self._asked: dict[Flight, list[Call]] = {}
         self.scheduler = Scheduler(self, Limits(partners=scenario.partners))
 
@@ -95,7 +97,7 @@ class Swarm:
         self.scheduler.announce(host)
         return host
 
-    def _content(self, rate: int) -> float:
+    def _content(self, rate: float) -> float:
         """Bytes of content a second over a link of *rate* bits a second."""
         return rate / 8 * self._goodput
 
@@ -108,13 +110,28 @@ class Swarm:
         """What bytes from *source* to *host* go over; None: from the origin."""
         first = self._origin if source is None else source.up
         here, there = source.idc if source else 0, host.idc
-        if here == there or not self.settings.line:
+        if here == there:
             return first, host.down
-        line = self._lines.get((here, there))
-        if line is None:
-            rate = self._content(self.settings.line)
-            line = self._lines[here, there] = Link(f"{here} to {there}", rate)
-        return first, line, host.down
+        lines: tuple[Link, ...] = ()
+        if self.settings.oversubscribed:
+            lines = self._gate(here, "out"), self._gate(there, "in")
+        if self.settings.line:
+            lines += (self._link(f"idc{here} to idc{there}", self.settings.line),)
+        return first, *lines, host.down
+
+    def _gate(self, idc: int, way: str) -> Link:
+        """What all that leaves a data centre, or enters it, goes over."""
+        settings = self.settings
+        return self._link(
+            f"idc{idc} {way}",
+            settings.rate * settings.hosts / settings.idcs / settings.oversubscribed,
+        )
+
+    def _link(self, name: str, rate: float) -> Link:
+        found = self._lines.get(name)
+        if found is None:
+            found = self._lines[name] = Link(name, self._content(rate))
+        return found
 
     def new_peer(self, holding: Holding) -> str:
         """A name for an attempt at what *holding* is for."""
@@ -217,6 +234,7 @@ class Swarm:
             self.bytes["origin"] += came
         if host.idc != (giver.host.idc if giver else 0):
             self.bytes["across"] += came
+            self.entered[host.idc] += came
 
     def log(self, *words: Any) -> None:
         """A line of the transcript."""

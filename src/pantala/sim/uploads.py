@@ -18,6 +18,18 @@ class Follower(Protocol):
         """Pieces that the child lacked when it asked, as bits."""
 
     @property
+    def spares(self) -> int:
+        """Those that it lacked, and wanted later, if at all."""
+
+    @property
+    def has(self) -> int:
+        """Those that it had, or fetched."""
+
+    @property
+    def name(self) -> str:
+        """By which others know it."""
+
+    @property
     def room(self) -> int:
         """So many it would have fetched at once then."""
 
@@ -53,7 +65,7 @@ class Uploads(Protocol):
     def follow(self, child: Follower) -> None:
         """A child asks what there is of its pieces, and to hear of what comes."""
 
-    def hear(self, child: Follower, *, lacks: int, has: int, room: int) -> None:
+    def hear(self, child: Follower, *, lacks: int, has: int, spares: int, room: int) -> None:
         """A child tells what it wants again, what no more, and how much at once."""
 
     def leave(self, child: Follower) -> None:
@@ -108,7 +120,7 @@ class Plain:
             self.leave(child)
             child.close()
 
-    def hear(self, child: Follower, *, lacks: int, has: int, room: int) -> None:
+    def hear(self, child: Follower, *, lacks: int, has: int, spares: int, room: int) -> None:
         """Is not looked at."""
 
     def leave(self, child: Follower) -> None:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from random import Random
 from typing import Any, Final
 
+from pantala.core.sched.centres import ENOUGH, centre_of, is_way_out
 from pantala.core.sched.choose import Decision, Parents, ToSource, decide
 from pantala.core.sched.entities import Caller, Host, Peer, Task
 from pantala.core.sched.room import HOST, PEER
@@ -140,7 +141,8 @@ class Stage:
 
 
 def _check_partners(world: World, peer: Peer) -> None:
-    assert len(peer.partners) <= world.limits.most_partners
+    most = world.limits.most_partners + (ENOUGH if is_way_out(peer) else 0)
+    assert len(peer.partners) <= most
     assert peer.unheard.items() <= peer.partners.items()
     for partner_id, partner in peer.partners.items():
         assert world.peers[partner.key] is partner
@@ -190,6 +192,14 @@ def _check_task(world: World, task: Task) -> None:
     assert pool is None or all(
         pool.group_of(peer) == peer.host.facts.idc.lower() for peer in sociable
     )
+    inside = {peer for peer in task.holders if centre_of(peer.host)}
+    assert set(task.inside or ()) == inside
+    ways = {peer for peer in task.peers.values() if centre_of(peer.host) and _leads_out(peer)}
+    assert set(task.ways or ()) == ways
+    for grouped in (task.inside, task.ways):
+        if grouped is not None:
+            assert grouped
+            assert all(grouped.group_of(peer) == centre_of(peer.host) for peer in grouped)
     assert set(task.at_origin) == {
         peer.id for peer in task.peers.values() if peer.state is PeerState.BACK_TO_SOURCE
     }
@@ -199,6 +209,12 @@ def _check_task(world: World, task: Task) -> None:
             *(PeerState.FAILED, PeerState.LEAVE),
         )
     assert task.state is not TaskState.PENDING or not task.peers
+
+
+def _leads_out(peer: Peer) -> bool:
+    places = {centre_of(edge.parent.host) for edge in peer.parents.values()}
+    gives = not peer.distrusted and not peer.host.facts.disable_shared
+    return gives and bool(places - {centre_of(peer.host)} if places else _is_holder(peer))
 
 
 def _is_holder(peer: Peer) -> bool:

@@ -7,6 +7,7 @@
 - :mod:`.votes`: which shape counts if holders do not agree
 - :mod:`.pool`: members in groups, of which one is drawn mostly from its own
 - :mod:`.entities`: hosts, tasks and peers
+- :mod:`.centres`: data centres, and who of one fetches from beyond it
 - :mod:`.arrivals`: what comes to be when a host announces itself, or a peer registers
 - :mod:`.holders`: where a peer counts in its task, and who hears of it
 - :mod:`.blame`: whose fault it was

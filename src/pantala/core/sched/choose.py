@@ -11,6 +11,9 @@ So of any number of peers that come at once for a task that nobody has, one goes
 When that one fails, the first of the others to look again is sent in its place; but after a few
 such failures the origin is left alone for a while.
 
+Of a data centre a few go out for all; the others wait for these, and have parents in it
+(:mod:`.centres`).
+
 Parents never make a circle, so there is always one who is nearer to the source. With them a peer of
 ours gets partners, who fetch the same at the same time, in circles as they like: nobody waits for
 these (:mod:`.partners`). They are no step: whoever has partners alone has no way to the source.
@@ -20,6 +23,7 @@ Priorities are Dragonfly's: 0, 4, 5, 6 all steps; 3 without 4; 2 only 2 and 3; 1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -29,6 +33,7 @@ from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
 
+from .centres import Area, area_for, note_way_out, ways_in
 from .entities import AT_WORK, OVER, Host, Peer, Task, Trigger
 from .evaluate import evaluate
 from .partners import find_partners
@@ -43,6 +48,9 @@ _FEW_SOURCES: Final = 200
 #: Of each of these sources so many children are looked at, those that came last: they have the
 #: fewest children of their own, and places for ten thousand.
 _YOUNG_CHILDREN: Final = 50
+
+#: So many holders are drawn to find some that are beyond a data centre.
+_FAR_DRAWS: Final = 300
 
 #: So many of those at the origin are looked at.
 _SOURCES: Final = 2
@@ -113,26 +121,40 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
         SourceFailed: The origin has failed too many others.
         NotFound: Its priority allows only peers, and there are none.
     """
+    asks_again = peer.state is PeerState.RUNNING
     if peer.parents:
         world.link([], peer)
     if peer.registration.request.need_back_to_source or peer.state not in MAY_HAVE_PARENTS:
         return _to_source(world, peer, now, "the peer asked for it")
     below = peer.hosts_below(world.limits.below)
-    parents = find_candidates(world.limits, peer, below, chance)
+    area = area_for(peer, now, asks_again=asks_again)
+    parents, until = find_candidates(world.limits, peer, below, chance, area), None
+    if not parents and area is not None:
+        until = _way_is_coming(peer, area, below, now)
+        if until is None:
+            parents = find_candidates(world.limits, peer, below, chance)
     if parents:
-        world.link(parents, peer)
-        partners = world.partners.introduce(peer, find_partners(world.limits, peer, chance))
-        world.expect(peer, now + world.limits.start)
-        peer.waiting_since = None
-        return Parents(tuple(parents), partners)
-    until = _somebody_coming(world, peer, below, now)
+        return _give(world, peer, parents, now, chance)
+    if until is None:
+        until = _somebody_coming(world, peer, below, now)
     if until is not None:
         peer.waiting_since = None
         return Wait(until)
     return _alone(world, peer, below, now)
 
 
-def find_candidates(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[Peer]:
+def _give(world: World, peer: Peer, parents: list[Peer], now: float, chance: Chance) -> Parents:
+    world.link(parents, peer)
+    note_way_out(peer, now)
+    partners = world.partners.introduce(peer, find_partners(world.limits, peer, chance))
+    world.expect(peer, now + world.limits.start)
+    peer.waiting_since = None
+    return Parents(tuple(parents), partners)
+
+
+def find_candidates(
+    limits: Limits, peer: Peer, below: _Below, chance: Chance, area: Area | None = None
+) -> list[Peer]:
     """The best parents for *peer* of a random sample of those that fit, best first.
 
     Parents that will have all that it wants come before those that have a part, and those that
@@ -144,8 +166,9 @@ def find_candidates(limits: Limits, peer: Peer, below: _Below, chance: Chance) -
         below: Hosts that wait for its own, which would make a circle. None: they are too many to be
             found; parents are those that fetch from nobody, and their children.
         chance: For the sample.
+        area: Where they are to be; None: anywhere.
     """
-    return _ranked(limits, peer, below, chance)[: limits.candidates]
+    return _ranked(limits, peer, below, chance, area)[: limits.candidates]
 
 
 def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | None:
@@ -156,11 +179,13 @@ def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | No
     return next((parent for parent in ranked if parent.state is PeerState.SUCCEEDED), None)
 
 
-def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[Peer]:
+def _ranked(
+    limits: Limits, peer: Peer, below: _Below, chance: Chance, area: Area | None = None
+) -> list[Peer]:
     """A sample of the parents that fit, one of a host, best first."""
-    sources = _sources(limits, peer, below)
+    sources = _sources(limits, peer, below, area)
     sample = dict(sources)
-    for parent in _possible(peer.task, below).shuffled(chance):
+    for parent in _drawn(peer.task, below, chance, area):
         if _fits(parent, peer, below) and parent.host.is_free:
             sample.setdefault(parent.host, parent)
             if len(sample) >= limits.sample:
@@ -177,7 +202,18 @@ def _ranked(limits: Limits, peer: Peer, below: _Below, chance: Chance) -> list[P
     )
 
 
-def _sources(limits: Limits, peer: Peer, below: _Below) -> dict[Host, Peer]:
+def _drawn(task: Task, below: _Below, chance: Chance, area: Area | None) -> Iterator[Peer]:
+    """Those of *area* who may be parents, in random order."""
+    if area is not None and area.near and below is not None:
+        inside = task.inside
+        return iter(()) if inside is None else inside.near(area.centre, chance, len(inside))
+    drawn = _possible(task, below).shuffled(chance)
+    if area is None:
+        return drawn
+    return (parent for parent in islice(drawn, _FAR_DRAWS) if area.has(parent))
+
+
+def _sources(limits: Limits, peer: Peer, below: _Below, area: Area | None) -> dict[Host, Peer]:
     """Those at the origin that have room for one more of ours.
 
     It is to have pieces of them before it has them of others.
@@ -193,6 +229,7 @@ def _sources(limits: Limits, peer: Peer, below: _Below) -> dict[Host, Peer]:
     for source_id in islice(peer.task.at_origin, _SOURCES):
         source = peer.task.peers[source_id]
         fits = source.host.facts.is_ours and source.host.is_free and len(source.children) < most
+        fits = fits and (area is None or not area.near or area.has(source))
         if fits and source in peer.task.holders and _fits(source, peer, below):
             found[source.host] = source
     return found
@@ -232,6 +269,15 @@ def _possible(task: Task, below: _Below) -> SampleSet[Peer]:
                 if task.peers[child_id] in task.holders:
                     near.add(task.peers[child_id])
     return near
+
+
+def _way_is_coming(peer: Peer, area: Area, below: _Below, now: float) -> float | None:
+    """Until when to wait for a way out of a data centre, to start in *area*; None: for nobody."""
+    for way in ways_in(peer.task, area):
+        until = peer.task.expected.get(way.id, now)
+        if until > now and _fits(way, peer, below) and way.covers(peer):
+            return until
+    return None
 
 
 def _somebody_coming(world: World, peer: Peer, below: _Below, now: float) -> float | None:

@@ -12,6 +12,7 @@ Times are seconds on the clock that the world's caller reads; they only go forwa
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -167,6 +168,10 @@ class Task:
     #: All and only those peers that may be given to others as partners, by their data centres.
     #: None: there are none, as of most tasks nothing is under way.
     sociable: Pool[Peer] | None = field(default=None, repr=False)
+    #: Those of the holders that are in data centres, by these; None: there are none.
+    inside: Pool[Peer] | None = field(default=None, repr=False)
+    #: The ways out of data centres (:mod:`.centres`), by these; None: there are none.
+    ways: Pool[Peer] | None = field(default=None, repr=False)
     #: For which shapes those of the holders vouch that have finished, or are at the origin.
     votes: Votes = field(default_factory=Votes)
     #: Ids of all and only those peers that are at the origin now, in the order in which they came.
@@ -240,6 +245,8 @@ class Peer:
     cost: float | None = None
     #: A seed was asked on its behalf: if that was of no use to it, neither is asking again.
     has_asked_seed: bool = False
+    #: When it was last given parents beyond its data centre.
+    out_at: float = -math.inf
     #: Since when it has waited without anybody on the way to it.
     waiting_since: float | None = None
 

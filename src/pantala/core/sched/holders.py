@@ -16,8 +16,9 @@ from collections.abc import Callable
 
 from pantala.model.announce import HostFacts
 
+from .centres import centre_of, heir, is_way_out, settle
 from .edges import disconnect_children, disconnect_parents
-from .entities import Peer, Task
+from .entities import Host, Peer, Task
 from .partners import Partners
 from .states import MAY_HAVE_PARENTS, PeerState
 
@@ -28,8 +29,8 @@ class Holders:
     Args:
         partners: Settled with each peer.
         on_change: Called with a task when peers that wait for it should look again.
-        on_orphan: Called with a peer of ours that had parents, and by no doing of its own has none.
-            Others ask when they notice.
+        on_orphan: Called with a peer of ours that by no doing of its own is to have other parents:
+            it has lost its last one, or its data centre the way out.
     """
 
     def __init__(
@@ -48,12 +49,21 @@ class Holders:
             peer.task.at_origin.setdefault(peer.id)
         else:
             peer.task.at_origin.pop(peer.id, None)
+        was_way = is_way_out(peer)
         if peer.state is not PeerState.RUNNING:
             disconnect_parents(peer)
         self.started(peer)
         self.refresh(peer)
         if peer.state in (PeerState.FAILED, PeerState.LEAVE):
             self._abandon_children(peer)
+            if was_way:
+                self._replace(peer)
+
+    def _replace(self, peer: Peer) -> None:
+        """Another is to fetch from beyond the data centre of *peer*, which did."""
+        other = heir(peer.task, centre_of(peer.host))
+        if other is not None and other.parents:  # else it has been called already
+            self._on_orphan(other)
 
     def _abandon_children(self, peer: Peer) -> None:
         """Nobody is to wait for what *peer* will not bring."""
@@ -90,10 +100,19 @@ class Holders:
             task.holders.add(peer)
         else:
             task.holders.discard(peer)
+        settle(peer, holds=after)
         _vote(peer, vouches=after and peer.state is not PeerState.RUNNING)
         self._partners.settle(peer)
         if before != after:
             self._on_change(task)
+
+    def moved(self, host: Host) -> None:
+        """Where its peers count has changed, and perhaps where their children do."""
+        for peers in host.peers.values():
+            for peer in peers.values():
+                self.refresh(peer)
+                for edge in peer.children.values():
+                    self.refresh(edge.child)
 
 
 def sharing(facts: HostFacts) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from typing import Final
 
 from pantala.core.sample import Chance
 
+from .centres import ENOUGH, centre_of, is_way_out, ways_out
 from .entities import Host, Peer
 from .pool import Pool
 from .rules import Limits
@@ -36,8 +37,7 @@ _MAY_KEEP: Final = frozenset(
 #: Members looked at for each that is wanted: some are of another version, or want another part.
 _TRIES: Final = 4
 
-#: Of four partners so many are of the peer's own data centre. The links between these are thin, but
-#: what has crossed one spreads behind it.
+#: Of four partners of a way out so many are of its own data centre.
 _NEAR_OF_FOUR: Final = 3
 
 
@@ -55,20 +55,14 @@ class Partners:
 
     def settle(self, peer: Peer) -> None:
         """After a change of *peer* or its host: may it have partners, and be given as one?"""
-        facts = peer.host.facts
-        keeps = (
-            facts.is_ours
-            and not facts.disable_shared
-            and not peer.distrusted
-            and peer.state in _MAY_KEEP
-        )
+        keeps = _may_keep(peer)
         if not keeps:
             for other in list(peer.partners.values()):
                 self.part(peer, other)
         if keeps and len(peer.partners) < self._most and _is_under_way(peer):
             if peer.task.sociable is None:
                 peer.task.sociable = Pool()
-            peer.task.sociable.add(peer, facts.idc.lower())
+            peer.task.sociable.add(peer, centre_of(peer.host))
         else:
             _withdraw(peer)
 
@@ -104,36 +98,63 @@ class Partners:
             self.settle(other)
 
 
+def _may_keep(peer: Peer) -> bool:
+    """Whether *peer* may have partners."""
+    facts = peer.host.facts
+    return (
+        facts.is_ours
+        and not facts.disable_shared
+        and not peer.distrusted
+        and peer.state in _MAY_KEEP
+    )
+
+
 def find_partners(limits: Limits, peer: Peer, chance: Chance) -> list[Peer]:
     """Those to be given to *peer* in addition to the partners that it has.
 
-    They are drawn at random among those that have room, and most of them from its own data centre.
+    They are drawn at random among those that have room, and of its own data centre. A way out of it
+    (:mod:`.centres`) gets the other ones first, and of four three of its own and one of those of
+    other data centres.
     """
     pool = peer.task.sociable
-    wanted = limits.partners - len(peer.partners)
-    if wanted <= 0 or pool is None or peer not in pool:
+    if pool is None or peer not in pool:
         return []
     taken = {peer.host}
     taken.update(partner.host for partner in peer.partners.values())
-    group = pool.group_of(peer)
-    near = -(-wanted * _NEAR_OF_FOUR // 4) if pool.has_others(group) else wanted
     found: list[Peer] = []
-    _take(pool.near(group, chance, _TRIES * near), near, peer, taken, found)
-    if near < wanted:
-        missing = wanted - len(found)
-        _take(_far(pool, group, chance, _TRIES * missing), wanted, peer, taken, found)
+    group = pool.group_of(peer)
+    is_way = is_way_out(peer)
+    if is_way:
+        ways = (way for way in ways_out(peer.task, group) if _has_room_for_way(way, limits))
+        _take(ways, ENOUGH, peer, taken, found)
+    wanted = max(0, limits.partners - len(peer.partners))
+    near = -(-wanted * _NEAR_OF_FOUR // 4) if is_way else wanted
+    if group:
+        _take(pool.near(group, chance, _TRIES * near), near, peer, taken, found)
+    if is_way or not group:
+        # Where there is nobody near yet, there will be: they are to find room.
+        far = max(wanted - near, wanted // 2 - len(found)) if group else wanted
+        _take(_beyond(pool, peer, chance, _TRIES * far), len(found) + far, peer, taken, found)
     return found
 
 
-def _far(pool: Pool[Peer], group: str, chance: Chance, most: int) -> Iterator[Peer]:
-    """Up to so many of all, and of these those that are not of *group* first."""
-    own = []
-    for each in pool.anywhere(chance, most):
-        if pool.group_of(each) == group:
-            own.append(each)
-        else:
-            yield each
-    yield from own
+def _beyond(pool: Pool[Peer], peer: Peer, chance: Chance, most: int) -> Iterator[Peer]:
+    """Those beyond the data centre of *peer* who lead out of theirs, or are in none."""
+    group, ways = pool.group_of(peer), peer.task.ways
+    for other in pool.anywhere(chance, most):
+        if not pool.group_of(other) or (is_way_out(other) and pool.group_of(other) != group):
+            yield other
+    if ways is not None:
+        for way in ways.anywhere(chance, most):
+            if way in pool and pool.group_of(way) != group:
+                yield way
+
+
+def _has_room_for_way(way: Peer, limits: Limits) -> bool:
+    """Whether *way* may get another way out of its data centre as a partner: that one must."""
+    return (
+        _may_keep(way) and _is_under_way(way) and len(way.partners) < limits.most_partners + ENOUGH
+    )
 
 
 def _take(

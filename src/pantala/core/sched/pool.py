@@ -60,6 +60,10 @@ class Pool(Generic[T]):
             if not members:
                 del self._groups[group]
 
+    def members(self, group: str) -> SampleSet[T] | tuple[T, ...]:
+        """Those of *group*, roughly in the order in which they came."""
+        return self._groups.get(group) or ()
+
     def near(self, group: str, chance: Chance, most: int) -> Iterator[T]:
         """Up to so many members of *group* in random order; of all, if it is none.
 

@@ -93,9 +93,7 @@ class World:
         host.updated_at = host.heard_at = now
         self.seeds.update(host)
         if before != sharing(facts):
-            for peers in host.peers.values():
-                for peer in peers.values():
-                    self._holders.refresh(peer)
+            self._holders.moved(host)
         return host
 
     def host(self, host_id: str) -> Host:

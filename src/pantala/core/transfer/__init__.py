@@ -10,6 +10,7 @@ commands and comes back with events.
     ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
     SchedulerLost ────►│          │──► a Report: one message to the scheduler
     Offered, Closed ──►│          │──► Seek(piece): another than its parent shall offer it
+    Told ─────────────►│          │
     Stored, Lost ─────►│          │──► FailPieces(pieces): nobody will ever provide them
     Look ─────────────►└──────────┘──► Finish
 
@@ -18,11 +19,15 @@ parent that has it, or of the origin when nothing is heard of those who do. The 
 counts. Parents that exchange offer no piece that they were told comes from elsewhere, so they are
 told when it does not.
 
-Three subjects lie upon each other, each a class that is the next one's base and knows nothing of
+Of parents beyond a thin line nothing is fetched that somebody on this side has, or fetches, of whom
+it will be had soon (:mod:`.sparing`). They are told that it is wanted later, if at all.
+
+Four subjects lie upon each other, each a class that is the next one's base and knows nothing of
 it; only the last is used from outside, by its one door, ``handle``:
 
 - :mod:`.events`: the words: what can happen, and what is to be done about it
 - :mod:`.supply`: which pieces are wanted, who has them, which are on their way
+- :mod:`.sparing`: which need not come over a thin line
 - :mod:`.picking`: which of them is fetched next, from whom, and which a second time
 - :mod:`.machine`: what the scheduler says, the origin, and the end
 """
@@ -42,6 +47,7 @@ from .events import (
     SchedulerLost,
     Seek,
     Stored,
+    Told,
     ToldBackToSource,
     ToldEmpty,
     Wanted,
@@ -70,6 +76,7 @@ __all__ = [
     "SchedulerLost",
     "Seek",
     "Stored",
+    "Told",
     "ToldBackToSource",
     "ToldEmpty",
     "Transfer",

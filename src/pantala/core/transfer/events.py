@@ -28,9 +28,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """The scheduler names parents, with a weight each (free bandwidth, any unit; above 0)."""
+    """The scheduler names parents, with a weight each (free bandwidth, any unit; above 0).
+
+    Those that are *far* are beyond a thin line.
+    """
 
     parents: Mapping[str, float]
+    far: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,18 @@ class Offered:
 
     parent: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who follows us, perhaps a parent, too, tells what it lacks, and what it has or fetches.
+
+    Pieces are the bits that are set. One that is gone lacks everything: -1.
+    """
+
+    child: str
+    lacks: int
+    has: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,7 @@ Event = (
     | ToldEmpty
     | SchedulerLost
     | Offered
+    | Told
     | Closed
     | Stored
     | Lost

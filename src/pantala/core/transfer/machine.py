@@ -18,7 +18,6 @@ is never asked again; and one that only says nothing does not use up the last an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -49,12 +48,14 @@ from .events import (
     Scheduled,
     SchedulerLost,
     Stored,
+    Told,
     ToldBackToSource,
     ToldEmpty,
     Wanted,
     WeightChanged,
 )
 from .picking import Picker
+from .sparing import SPARE_FOR
 
 #: Seconds without a piece, or an offer of one, after which others are asked: perhaps those that we
 #: follow wait for us. Doubled each time.
@@ -126,6 +127,9 @@ class Transfer(Picker):
         if isinstance(event, Look):
             self._look(event)
             return self._proceed()
+        if isinstance(event, Told):
+            self._note(event.child, event.lacks, event.has)
+            return self._proceed() if self.has_far and self._spare(comes=self._comes()) else []
         return self._learn(event) + self._proceed()
 
     # -- learning ------------------------------------------------------------------------------
@@ -165,7 +169,8 @@ class Transfer(Picker):
             return []
         if isinstance(answer, Scheduled) and self.phase is not Phase.ASKING:
             # It tells us of others who have come meanwhile. Whoever is at the origin needs nobody.
-            return self._meet(answer.parents) if self.phase is Phase.FOLLOWING else []
+            follows = self.phase is Phase.FOLLOWING
+            return self._meet(answer.parents, answer.far) if follows else []
         self.schedules += not self.out_of_turn
         self.out_of_turn = False
         if isinstance(answer, ToldBackToSource):
@@ -173,12 +178,12 @@ class Transfer(Picker):
         if self.schedules > self.max_schedules:
             self.phase = Phase.ALONE
             return [Failed()]
-        return self._take_parents(answer.parents if isinstance(answer, Scheduled) else {})
+        return self._take_parents(answer if isinstance(answer, Scheduled) else Scheduled({}))
 
-    def _take_parents(self, parents: Mapping[str, float]) -> list[Command]:
+    def _take_parents(self, answer: Scheduled) -> list[Command]:
         self.phase = Phase.FOLLOWING
         self.asked_at = self.now  # from now on they have time to offer something
-        return [Started(), *self._meet(parents)]
+        return [Started(), *self._meet(answer.parents, answer.far)]
 
     def _take_source(self) -> list[Command]:
         if any(self.wanted.values()) or not self.wanted:
@@ -237,6 +242,8 @@ class Transfer(Picker):
 
     def _proceed(self) -> list[Command]:
         commands: list[Command] = []
+        if self.has_far:
+            self._spare(comes=self._comes())
         self._fetch_from_parents(commands)
         if self.left:
             self._fetch_twice(commands)
@@ -249,6 +256,14 @@ class Transfer(Picker):
         if not self.wanted and not self.in_flight and not self.second and not self._is_unanswered():
             commands += self._finish()
         return commands
+
+    def _comes(self) -> bool:
+        """Whether something is being fetched of others, or was offered a moment ago."""
+        if self.phase in (Phase.SOURCE, Phase.ALONE):
+            return False  # what nobody is to bring is asked of the origin, which is worse
+        if self.in_flight or self.second:
+            return True
+        return self.now - max(self.got_on_at, self.asked_at) < SPARE_FOR
 
     def _is_unanswered(self) -> bool:
         """The scheduler has not said its first word; until then it takes no reports."""
@@ -339,6 +354,7 @@ class Transfer(Picker):
         for number in hopeless:
             del self.unoffered[number]
             del self.wanted[number]
+            self.lacking &= ~(1 << number)
         self.gave_up = True
         return [FailPieces(hopeless)]
 

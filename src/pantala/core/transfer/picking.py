@@ -30,7 +30,8 @@ from pantala.core.pace import Look, is_slow, is_stuck
 from pantala.core.window import Window
 
 from .events import Command, Fetch, Follow, Seek
-from .supply import Parent, Supply
+from .sparing import Sparing
+from .supply import Parent
 
 #: Seconds in which a parent may bring a piece that has been asked for none: worth one try.
 UNTRIED: Final = 1.0
@@ -62,7 +63,7 @@ def choose(parents: Mapping[str, Parent], names: list[str], rng: random.Random) 
 
 
 @dataclass(slots=True)
-class Picker(Supply):
+class Picker(Sparing):
     """A supply, the fetches of what is in it, and how they get on.
 
     Args:
@@ -122,6 +123,7 @@ class Picker(Supply):
         """Fetch a piece; beside another fetch of it if there is one."""
         second = number in self.in_flight
         (self.second if second else self.in_flight)[number] = name
+        self.lacking &= ~(1 << number)
         self._window(name).began((number, second), self.now, self.piece_length)
         if name is not None:
             self.parents[name].busy += 1

@@ -45,6 +45,8 @@ class Parent:
     doubtful: bool = False
     #: Pieces in a row that it had offered, and did not have.
     denials: int = 0
+    #: It is beyond a thin line.
+    far: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +56,12 @@ class Supply:
     #: Every piece wanted and not stored; True where the origin may be asked.
     wanted: dict[int, bool] = field(init=False, default_factory=dict)
     parents: dict[str, Parent] = field(init=False, default_factory=dict)
+    #: Some of them are far.
+    has_far: bool = field(init=False, default=False)
+    #: Wanted, and not in flight: as bits.
+    lacking: int = field(init=False, default=0)
+    #: Pieces that far parents need not bring, see :mod:`.sparing`.
+    covered: int = field(init=False, default=0)
     #: Per piece, the parents that offered it and are not bad.
     offers: dict[int, list[str]] = field(init=False, default_factory=dict)
     #: Parents of which nothing is heard; each is open or busy. What they offer does not count.
@@ -81,6 +89,7 @@ class Supply:
         for number in self.wanted.keys() - pieces.keys():
             self.ready.discard(number)
             self.unoffered.pop(number, None)
+            self.lacking &= ~(1 << number)
         self.wanted = dict(pieces)
         for number in sorted(new):
             self._queue(number)
@@ -99,6 +108,7 @@ class Supply:
         self.unoffered.pop(number, None)
         if number in self.in_flight or number in self.second:
             return
+        self.lacking |= 1 << number
         if self._have(number):
             self.ready.add(number)
         else:
@@ -108,9 +118,12 @@ class Supply:
 
     def _have(self, number: int) -> list[str]:
         """The parents of whom a piece may be had now."""
-        return [name for name in self.offers.get(number, ()) if name not in self.quiet]
+        names = [name for name in self.offers.get(number, ()) if name not in self.quiet]
+        if self.covered and (self.covered & self.lacking) >> number & 1:
+            return [name for name in names if not self.parents[name].far]
+        return names
 
-    def _meet(self, parents: Mapping[str, float]) -> list[Command]:
+    def _meet(self, parents: Mapping[str, float], far: frozenset[str]) -> list[Command]:
         """Follow these parents, by name and weight; but none that was bad."""
         commands: list[Command] = []
         for name, weight in parents.items():
@@ -121,6 +134,8 @@ class Supply:
                 continue
             else:
                 known.open, known.weight = True, weight
+            self.parents[name].far = name in far
+            self.has_far = self.has_far or name in far
             commands.append(Follow(name))
         return commands
 
