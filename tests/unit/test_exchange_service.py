@@ -11,6 +11,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from pantala.core.transfer import GONE
 from pantala.core.window import Window
 from pantala.daemon.app import Daemon
 from pantala.daemon.serving import exchange_service, services
@@ -153,6 +154,42 @@ async def test_two_children_get_different_pieces(
     for call in (one, other):
         call.cancel()
     await nothing_is_kept(daemon, holding)
+
+
+async def test_what_a_child_has_is_told_to_whoever_brings_the_task(
+    stub: Any, holding: Holding
+) -> None:
+    """From its first word on, by the name that it gives itself; and when it is gone."""
+    told: asyncio.Queue[tuple[str, int, int]] = asyncio.Queue()
+    holding.on_told = lambda *words: told.put_nowait(words)
+    run = exchange_pb2.Run
+    call = await follow(
+        stub, words(peer_id="p", lacks=[run(first=0, count=3)], has=[run(first=3, count=1)])
+    )
+    async with asyncio.timeout(PATIENCE):
+        assert await told.get() == ("p", 0, 0b1000)
+        await call.write(exchange_pb2.FollowRequest(has=[run(first=0, count=1)]))
+        assert await told.get() == ("p", 0, 0b0001)
+        await call.write(exchange_pb2.FollowRequest(lacks=[run(first=0, count=1)]))
+        assert await told.get() == ("p", 0b0001, 0)
+        call.cancel()
+        assert await told.get() == ("p", GONE, 0)
+
+
+async def test_what_a_child_wants_later_is_not_offered(stub: Any, holding: Holding) -> None:
+    """Until it lacks it; nor is it through before, though nothing more comes here."""
+    for number in range(3):
+        bring(holding, number)
+    holding.coming = frozenset()
+    run = exchange_pb2.Run
+    later = [run(first=0, count=2)]
+    call = await follow(stub, words(lacks=[run(first=2, count=1)], has=later, later=later))
+    assert await offers(call) == 0b100
+    await call.write(exchange_pb2.FollowRequest(has=[run(first=2, count=1)]))
+    await call.write(exchange_pb2.FollowRequest(lacks=[run(first=1, count=1)]))
+    assert await offers(call) == 0b010
+    await call.write(exchange_pb2.FollowRequest(has=later))
+    assert await offers(call) == -1
 
 
 async def test_a_word_now_and_then(stub: Any, holding: Holding) -> None:

@@ -43,6 +43,23 @@ def test_different_pieces_to_different_children() -> None:
     assert third not in (first, second)
 
 
+def test_what_others_bring_is_not_offered_and_may_be_later() -> None:
+    """A place that was kept for it is free; and it is no reason to part."""
+    found = giving("a", "b", here=0b11, lacks=0b11, places=1)
+    ((child, number),) = found.grant(0.0)
+    found.spares(child, 0b11, 0.0)
+    other = "ab".replace(child, "")
+    ((next_child, _),) = found.grant(0.0)
+    assert next_child == other
+    found.leave(other, 0.0)
+    assert found.grant(1.0) == []
+    assert not found.is_through_with(child, 0)
+    found.lacks(child, 1 << number)
+    assert found.grant(1.0) == [(child, number)]
+    found.has(child, 0b11, 1.0)
+    assert found.is_through_with(child, 0)
+
+
 def test_each_once_before_any_twice() -> None:
     """Children tell nothing: what was granted is as good as there."""
     found = giving("a", "b", "c", "d", places=1)

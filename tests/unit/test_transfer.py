@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from pantala.core.pace import Look
 from pantala.core.transfer import (
+    GONE,
     MAX_TWICE,
     MOST_DENIALS,
     PATIENCE,
@@ -945,7 +946,8 @@ def test_what_somebody_near_fetches_is_not_fetched_from_afar() -> None:
         (Offered("near", 1), [Fetch(1, "near")]),
         (Told("near", 0b0001, 0), [Fetch(0, "far")]),
         (Offered("far", 2), []),
-        (Told("near", -1, 0), [Fetch(2, "far")]),
+        (Told("near", GONE, 0), []),  # it needs nothing more of us
+        (Closed("near"), [Fetch(2, "far")]),
     )
     assert stage.tr.spared == 0
 
@@ -954,6 +956,8 @@ def test_what_one_has_whom_we_do_not_follow_does_not_count() -> None:
     """It would never be offered. When he is named, it counts: he may have come before."""
     stage = across()
     stage.play(
+        (Told("other", 0, 0b1111), []),
+        (Told("other", GONE, 0), []),
         (Told("other", 0, 0b0011), []),
         (Offered("far", 0), [Fetch(0, "far")]),
         (scheduled("other"), [Follow("other")]),

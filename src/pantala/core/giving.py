@@ -187,8 +187,9 @@ class Giving:
 
     def spares(self, child: str, pieces: int, now: float) -> None:
         """A child has these coming from elsewhere, nearer to it, and may want them later yet."""
-        self.has(child, pieces, now)
-        self._children[child].later |= pieces
+        if pieces:
+            self.has(child, pieces, now)
+            self._children[child].later |= pieces
 
     def asked(self, number: int) -> Grant | None:
         """Somebody asks for a piece: the grant that he was given, if he was given one.

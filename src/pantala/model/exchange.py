@@ -66,9 +66,11 @@ class Wish(NamedTuple):
     Attributes:
         lacks: Pieces that are wanted, perhaps again.
         has: Pieces that are here, or fetched from others.
-        room: So many more would be fetched at once.
+        room: So many more would be fetched at once; None: as before.
+        later: Pieces that come from elsewhere, nearer to here, and may yet be lacking.
     """
 
     lacks: int
     has: int
-    room: int
+    room: int | None
+    later: int = 0

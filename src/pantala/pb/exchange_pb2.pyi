@@ -61,19 +61,31 @@ class FollowRequest(_message.Message):
     LACKS_FIELD_NUMBER: _builtins.int
     HAS_FIELD_NUMBER: _builtins.int
     ROOM_FIELD_NUMBER: _builtins.int
+    PEER_ID_FIELD_NUMBER: _builtins.int
+    LATER_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """In the first alone."""
     type: _common_pb2.TaskType.ValueType
     task_id: _builtins.str
     room: _builtins.int
     """So many more it would fetch at once now. Unset: as before."""
+    peer_id: _builtins.str
+    """In the first alone: by which name schedulers know the child's download. A parent that fetches
+    the same may know it as one of its own parents.
+    """
     @_builtins.property
     def lacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
         """Pieces that the child wants, perhaps again after a fetch that failed."""
 
     @_builtins.property
     def has(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
-        """Pieces that it does not lack any more: it has them, or fetches them from others."""
+        """Pieces that it does not lack (any more): it has them, or fetches them from others."""
+
+    @_builtins.property
+    def later(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
+        """Pieces that need not be offered now: others bring them who are nearer to the child. It may lack
+        them again. They are in "has", too, for parents that do not know this field.
+        """
 
     def __init__(
         self,
@@ -84,10 +96,12 @@ class FollowRequest(_message.Message):
         lacks: _abc.Iterable[Global___Run] | None = ...,
         has: _abc.Iterable[Global___Run] | None = ...,
         room: _builtins.int | None = ...,
+        peer_id: _builtins.str = ...,
+        later: _abc.Iterable[Global___Run] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_room", b"_room", "room", b"room"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room", b"_room", "has", b"has", "host_id", b"host_id", "lacks", b"lacks", "room", b"room", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room", b"_room", "has", b"has", "host_id", b"host_id", "lacks", b"lacks", "later", b"later", "peer_id", b"peer_id", "room", b"room", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__room: _TypeAlias = _typing.Literal["room"]  # noqa: Y015
     _WhichOneofArgType__room: _TypeAlias = _typing.Literal["_room", b"_room"]  # noqa: Y015

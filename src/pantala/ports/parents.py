@@ -11,9 +11,10 @@ from pantala.model.task import Kind
 
 
 class Wants(Protocol):
-    """What one parent is told of what is wanted here."""
+    """What one parent is told of what is wanted here, by the download of that name."""
 
     first: Wish
+    name: str
 
     async def next(self) -> Wish:
         """What has changed; waits until something has."""

@@ -133,7 +133,7 @@ class GrpcParents:
             call = exchange_pb2_grpc.ExchangeStub(await self._channel(address)).Follow()
             first = _wish(wants.first)
             first.host_id, first.task_id = self._host_id, task_id
-            first.type = kind.value
+            first.type, first.peer_id = kind.value, wants.name
             async with _told(call, first, wants), aclosing(_read(call, gap)) as answers:
                 hello: _Hello = await anext(answers)
                 exchanged = _exchanged(await anext(answers), parent)
@@ -293,7 +293,10 @@ async def _told(call: Any, first: Any, wants: Wants) -> AsyncIterator[None]:
 
 def _wish(wish: Wish) -> Any:
     return exchange_pb2.FollowRequest(
-        lacks=_runs(wish.lacks), has=_runs(wish.has), room=max(0, wish.room)
+        lacks=_runs(wish.lacks),
+        has=_runs(wish.has | wish.later),
+        room=None if wish.room is None else max(0, wish.room),
+        later=_runs(wish.later),
     )
 
 

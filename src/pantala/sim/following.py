@@ -178,7 +178,7 @@ class Following:
             self.over = True
             self.giver.uploads.leave(self)
             if self.giver.flight is not None:
-                self.giver.flight.on_told(self.flight.peer_id, -1, 0)
+                self.giver.flight.on_told(self.flight.peer_id, t.GONE, 0)
 
     # -- what the parent tells ---------------------------------------------------------------------
 

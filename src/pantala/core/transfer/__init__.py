@@ -33,6 +33,7 @@ it; only the last is used from outside, by its one door, ``handle``:
 """
 
 from .events import (
+    GONE,
     Closed,
     Command,
     Drop,
@@ -57,6 +58,7 @@ from .machine import MOST_DENIALS, PATIENCE, USELESS, Phase, Transfer
 from .picking import MAX_TWICE
 
 __all__ = [
+    "GONE",
     "MAX_TWICE",
     "MOST_DENIALS",
     "PATIENCE",

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pantala.core.pace import Look
 from pantala.model.announce import Report
 from pantala.model.task import PieceRecord
+
+#: What one lacks that follows us no more: everything.
+GONE: Final = -1
 
 # -- events ------------------------------------------------------------------------------------
 
@@ -72,7 +76,7 @@ class Offered:
 class Told:
     """Who follows us, perhaps a parent, too, tells what it lacks, and what it has or fetches.
 
-    Pieces are the bits that are set. One that is gone lacks everything: -1.
+    Pieces are the bits that are set. One that follows us no more lacks :data:`GONE`.
     """
 
     child: str

@@ -16,6 +16,7 @@ from typing import Final
 
 from pantala.model.numbers import runs_of
 
+from .events import GONE
 from .supply import Supply
 
 #: Seconds without a fetch and without an offer after which nothing is spared. Before the scheduler
@@ -36,6 +37,8 @@ class Sparing(Supply):
         return self.covered & self.lacking
 
     def _note(self, child: str, lacks: int, has: int) -> None:
+        if lacks == GONE and child in self.parents:
+            return  # it needs nothing more of us, and we of it
         gets = (self.gets.get(child, 0) | has) & ~lacks
         if gets:
             self.gets[child] = gets

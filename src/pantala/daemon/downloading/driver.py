@@ -82,7 +82,14 @@ class Driver:
         self._transfer.piece_length = holding.record.piece_length or 1
         self._pace = Pace()
         self._following = Following(
-            node, means, self, holding, self._pace, certain=certain, avoid=avoid
+            node,
+            means,
+            self,
+            holding,
+            self._pace,
+            name="" if registration is None else registration.peer_id,
+            certain=certain,
+            avoid=avoid,
         )
         #: What the last look has found.
         self._saw_something = False
@@ -128,6 +135,8 @@ class Driver:
             TaskDeleted: The task was deleted meanwhile.
         """
         self.holding.on_gone = self._gone
+        if self._node.config.host.idc:  # else nobody is far
+            self.holding.on_told = self._told
         self.want()
         if self._registration is None:
             self.on(t.SchedulerLost())
@@ -149,7 +158,7 @@ class Driver:
             for end in self._unwatch.values():
                 end()
             await self._tasks.cancel()
-            self.holding.on_gone = None
+            self.holding.on_gone = self.holding.on_told = None
             self.holding.state.at_source = False
             self.holding.coming = frozenset()
 
@@ -165,6 +174,11 @@ class Driver:
 
     def _gone(self) -> None:
         self._break(TaskDeleted(f"task {self.holding.id} was deleted while it was downloaded"))
+
+    def _told(self, child: str, lacks: int, has: int) -> None:
+        """One that follows this host tells what it lacks, and what it has or fetches."""
+        if not self._end.done():
+            self.on(t.Told(child, lacks, has))
 
     def _break(self, error: BaseException) -> None:
         if not self._end.done():
@@ -187,6 +201,8 @@ class Driver:
                 for command in self._transfer.handle(event, self._now()):
                     self._carry_out(command)
             self.holding.state.at_source = self.at_source
+            if self._transfer.has_far:
+                self._following.tell_spared(self._transfer.spared, self._transfer.lacking)
             self._following.tell_room()
         finally:
             self._handling = False
@@ -243,6 +259,11 @@ class Driver:
     def room(self) -> int:
         """So many more pieces would be fetched of parents at once."""
         return self._transfer.room
+
+    @property
+    def spared(self) -> int:
+        """Pieces that need not come from afar, as bits."""
+        return self._transfer.spared
 
     # -- news of the fetcher -------------------------------------------------------------------
 
@@ -325,7 +346,8 @@ class Driver:
             case announce.CandidateParents(candidates):
                 for candidate in candidates:
                     self._following.candidates[candidate.peer_id] = candidate
-                self.on(t.Scheduled({c.peer_id: c.host.weight for c in candidates}))
+                weights = {c.peer_id: c.host.weight for c in candidates}
+                self.on(t.Scheduled(weights, self._following.far(candidates)))
                 self._watch_weights()
                 self.digests.ask_first(at_origin=False)
             case announce.NeedBackToSource():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any, Final, Protocol, cast
 
@@ -42,6 +43,10 @@ class Listener(Protocol):
     def room(self) -> int:
         """So many more pieces it would fetch of parents at once."""
 
+    @property
+    def spared(self) -> int:
+        """Pieces that need not come from afar, as bits."""
+
     def on(self, event: Event) -> None:
         """Something happened that the transfer must decide upon."""
 
@@ -61,6 +66,7 @@ class Following:
         listener: The flight.
         holding: Where the pieces go.
         pace: Hears who says something.
+        name: By which the scheduler knows the download; ``""`` if it does not.
         certain: The origin has said which version the content has.
         avoid: Versions that are known to lead nowhere.
 
@@ -79,11 +85,13 @@ class Following:
         holding: Holding,
         pace: Pace,
         *,
+        name: str = "",
         certain: bool = False,
         avoid: frozenset[str] = frozenset(),
     ) -> None:
         self._node = node
         self._means = means
+        self._name = name
         self._listener = listener
         self._holding = holding
         self.pace = pace
@@ -131,8 +139,15 @@ class Following:
         Returns:
             None if it does not exchange.
         """
-        lacks = bits_of_numbers(numbers) & ~bits_of_numbers(self.under_way)
-        wants = self._wants[parent.peer_id] = Wants(lacks, self._listener.room)
+        under_way = bits_of_numbers(self.under_way)
+        lacks = bits_of_numbers(numbers) & ~under_way
+        wants = self._wants[parent.peer_id] = Wants(
+            lacks,
+            self._listener.room,
+            has=(under_way | bits_of_numbers(self._holding.pieces)) & ~lacks,
+            later=lacks & self._listener.spared if self._is_far(parent) else 0,
+            name=self._name,
+        )
         gap = self._node.config.download.collected_piece_timeout
         link = self._means.parents
         said: bool | None = None
@@ -201,6 +216,20 @@ class Following:
         for name, wants in self._wants.items():
             if name != but:
                 wants.lacks(number)
+
+    def far(self, candidates: Iterable[Candidate]) -> frozenset[str]:
+        """Those of the *candidates* that are in another data centre than this host, by name."""
+        return frozenset(each.peer_id for each in candidates if self._is_far(each))
+
+    def _is_far(self, parent: Candidate) -> bool:
+        own = (self._node.config.host.idc or "").lower()
+        return bool(own) and parent.host.idc.lower() != own
+
+    def tell_spared(self, pieces: int, lacking: int) -> None:
+        """Who is far need not offer these pieces now; what is *lacking* of the others, it may."""
+        for name, wants in self._wants.items():
+            if self._is_far(self.candidates[name]):
+                wants.spare(pieces, lacking)
 
     def tell_room(self) -> None:
         """Those who exchange shall know how much would be fetched at once now."""

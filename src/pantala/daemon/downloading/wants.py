@@ -18,10 +18,19 @@ class Wants:
     Args:
         lacks: The pieces that are wanted now, and not being fetched.
         room: So many would be fetched at once.
+        has: Those that are here, or being fetched.
+        later: Of those that are wanted, what comes from elsewhere.
+        name: Of the download.
     """
 
-    def __init__(self, lacks: int, room: int) -> None:
-        self.first = Wish(lacks, 0, room)
+    def __init__(
+        self, lacks: int, room: int, *, has: int = 0, later: int = 0, name: str = ""
+    ) -> None:
+        lacks &= ~later
+        self.first = Wish(lacks, has, room, later)
+        self.name = name
+        #: What the parent need not offer, as it was told last, and what is to be told of that.
+        self._spared, self._later = later, 0
         self._room = self._told_room = room
         self._lacks = self._has = 0
         #: What was wanted, and not offered since.
@@ -33,14 +42,27 @@ class Wants:
         """A piece is fetched from somebody else."""
         self._has |= 1 << number
         self._lacks &= ~(1 << number)
+        self._later &= ~(1 << number)
         self._news.set()
 
     def lacks(self, number: int) -> None:
         """A piece is wanted again."""
         self._lacks |= 1 << number
         self._has &= ~(1 << number)
+        self._later &= ~(1 << number)
         self._owed |= 1 << number
         self._news.set()
+
+    def spare(self, pieces: int, lacking: int) -> None:
+        """These come from elsewhere, and no others; what is *lacking* of these is wanted now."""
+        new, again = pieces & ~self._spared, self._spared & ~pieces & lacking
+        self._spared = pieces
+        if new or again:
+            self._lacks = (self._lacks | again) & ~new
+            self._later = (self._later | new) & ~again
+            self._has &= ~(new | again)
+            self._owed = (self._owed | again) & ~new
+            self._news.set()
 
     def has_room(self, room: int) -> None:
         """So many would be fetched at once now. A parent that thinks that there are some, may."""
@@ -61,7 +83,7 @@ class Wants:
         await asyncio.sleep(pause(loop.time(), self._told_at))  # for what changes by then
         self._told_at = loop.time()
         self._news.clear()
-        wish = Wish(self._lacks, self._has, self._room)
-        self._lacks = self._has = 0
+        wish = Wish(self._lacks, self._has, self._room, self._later)
+        self._lacks = self._has = self._later = 0
         self._told_room = self._room
         return wish

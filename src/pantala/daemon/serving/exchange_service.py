@@ -13,6 +13,7 @@ from pantala.daemon.node import Node
 from pantala.daemon.sharing.exchange import Child, Exchange
 from pantala.daemon.sharing.uploads import NodeUploads
 from pantala.errors import Busy, DragonflyError, TaskDeleted
+from pantala.model.exchange import Wish
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import bits_of, runs_of
 from pantala.pb import exchange_pb2
@@ -46,7 +47,7 @@ class ExchangeService:
         piece_port: Where pieces are served.
     """
 
-    #: Bytes that one takes, besides four sets of the pieces that there are.
+    #: Bytes that one takes, besides six sets of the pieces that there are.
     STREAM: Final = 32 << 10
 
     def __init__(
@@ -63,10 +64,10 @@ class ExchangeService:
     ) -> AsyncGenerator[Any, None]:
         """See ``exchange.proto``."""
         first = await first_word(requests, "child")
-        lacks = _bits(first.lacks)
+        wish = _wish(first)
         child = address_of(context)
         holding = self._uploads.holding(kind_of(first.type), check_task_id(first.task_id))
-        size = self.STREAM + (holding.record.piece_count or 0) // 2
+        size = self.STREAM + (holding.record.piece_count or 0) * 3 // 4
         if not self._streams.fits(child, size):
             raise Busy(f"{child} follows too much here; try again when some of it is through")
         with self._streams.hold(child, size):
@@ -77,8 +78,7 @@ class ExchangeService:
                 ip=self._node.config.host.ip,
                 tcp_port=self._piece_port,
             )
-            room = first.room if first.HasField("room") else 1
-            joined = self._uploads.exchange.join(holding, lacks=lacks, room=room)
+            joined = self._uploads.exchange.join(holding, first.peer_id, wish)
             with holding.lease() as lease, joined as here:
                 async for offers in self._offers(here, requests):
                     if Exchange.now() - here.asked_at > _KEPT:
@@ -105,9 +105,8 @@ async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
     error: DragonflyError | None = None
     try:
         async for request in requests:
-            room = request.room if request.HasField("room") else None
             began = time.monotonic()
-            child.hear(lacks=_bits(request.lacks), has=_bits(request.has), room=room)
+            child.hear(_wish(request))
             took = time.monotonic() - began
             if took > _BUSY:
                 await asyncio.sleep(_REST * took)
@@ -115,6 +114,16 @@ async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
         error = found
     finally:
         child.end(error)
+
+
+def _wish(request: Any) -> Wish:
+    later = _bits(request.later)
+    return Wish(
+        lacks=_bits(request.lacks),
+        has=_bits(request.has) & ~later,
+        room=request.room if request.HasField("room") else None,
+        later=later,
+    )
 
 
 def _bits(runs: Any) -> int:

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 from pantala.background import Tasks
 from pantala.core.giving import LEAST_PLACES, LOOK, MOST_PLACES, Giving, Grant, pause
+from pantala.core.transfer import GONE
 from pantala.core.window import Window
 from pantala.errors import DragonflyError
+from pantala.model.exchange import Wish
 from pantala.model.numbers import bits_of_numbers
 from pantala.storage.holding import Holding
 
@@ -29,14 +31,16 @@ class Child:
     Args:
         task: What it wants pieces of.
         name: By which the task knows it.
+        peer: By which schedulers know it, as it says.
 
     Attributes:
         asked_at: When it came, or last asked for a piece that it was granted.
     """
 
-    def __init__(self, task: _Task, name: str) -> None:
+    def __init__(self, task: _Task, name: str, peer: str) -> None:
         self._task = task
         self._name = name
+        self.peer = peer
         self.asked_at = Exchange.now()
         self._offers = 0
         self._news = asyncio.Event()
@@ -54,9 +58,9 @@ class Child:
         self._over, self._error = True, error or self._error
         self._news.set()
 
-    def hear(self, *, lacks: int, has: int, room: int | None) -> None:
-        """It tells what it wants, perhaps again, what no more, and how much at once."""
-        self._task.hear(self._name, lacks, has, room)
+    def hear(self, wish: Wish) -> None:
+        """It tells what it wants, perhaps again, what no more or not now, and how much at once."""
+        self._task.hear(self._name, wish)
 
     async def offers(self, limit: float) -> int | None:
         """The pieces that it may ask for since the last call; None: there will be no more.
@@ -98,10 +102,12 @@ class _Task:
         self._exchange = exchange
         self._following: asyncio.Task[None] | None = None
 
-    def join(self, name: str, *, lacks: int, room: int) -> Child:
+    def join(self, name: str, peer: str, wish: Wish) -> Child:
         """A child has come."""
-        child = self.children[name] = Child(self, name)
-        self.giving.join(name, lacks & self._all, room)
+        child = self.children[name] = Child(self, name, peer)
+        self.giving.join(name, wish.lacks & self._all, 1 if wish.room is None else wish.room)
+        self.giving.spares(name, wish.later & self._all, self._exchange.now())
+        self._tell(child, 0, wish.has & self._all)
         if self._following is None:
             work = self.follow()
             self._following = self._exchange.tasks.start(work, f"children of {self.holding.id}")
@@ -112,23 +118,31 @@ class _Task:
 
     def leave(self, name: str) -> None:
         """A child has gone."""
-        del self.children[name]
+        self._tell(self.children.pop(name), GONE, 0)
         self.giving.leave(name, self._exchange.now())
         if not self.children and self._following is not None:
             self._following.cancel()
             self._following = None
 
-    def hear(self, name: str, lacks: int, has: int, room: int | None) -> None:
+    def hear(self, name: str, wish: Wish) -> None:
         """A child tells something."""
         if name not in self.children:  # its stream has just ended
             return
-        self.giving.has(name, has & self._all, self._exchange.now())
-        self.giving.lacks(name, lacks & self._all)
-        if room is not None:
-            self.giving.has_room(name, room)
+        has, lacks, now = wish.has & self._all, wish.lacks & self._all, self._exchange.now()
+        self.giving.has(name, has, now)
+        self.giving.lacks(name, lacks)
+        self.giving.spares(name, wish.later & self._all, now)
+        self._tell(self.children[name], lacks, has)
+        if wish.room is not None:
+            self.giving.has_room(name, wish.room)
         if not self.holding.coming:  # else it may need what comes, after all
             self._end_if_through(name)
         self._exchange.turn()
+
+    def _tell(self, child: Child, lacks: int, has: int) -> None:
+        """Whoever brings the task hears what a child has, of whom it may get it."""
+        if child.peer and (lacks or has) and self.holding.on_told is not None:
+            self.holding.on_told(child.peer, lacks, has)
 
     def note_asked(self, grant: Grant | None) -> None:
         """A child asks for what it was granted; None: the only one that there is asks."""
@@ -215,20 +229,20 @@ class Exchange:
         return asyncio.get_running_loop().time()
 
     @contextmanager
-    def join(self, holding: Holding, *, lacks: int, room: int) -> Iterator[Child]:
+    def join(self, holding: Holding, peer: str, wish: Wish) -> Iterator[Child]:
         """A child follows what is held, inside the ``with``.
 
         Args:
             holding: What.
-            lacks: Pieces that it wants.
-            room: So many it would fetch at once.
+            peer: By which name schedulers know it; ``""`` if it says none.
+            wish: What it wants, to begin with.
         """
         task = self._by_holding.get(holding)
         if task is None:
             task = self._by_holding[holding] = _Task(self, holding)
         self._count += 1
         name = str(self._count)
-        child = task.join(name, lacks=lacks, room=room)
+        child = task.join(name, peer, wish)
         self.turn()
         try:
             yield child
