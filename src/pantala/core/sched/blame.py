@@ -43,6 +43,7 @@ def block(peer: Peer, parent_id: str) -> Peer | None:
     parent = peer.task.peers.get(parent_id)
     if parent is not None:
         peer.blocked.add(parent_id)
+        peer.blocks_others = True
         if len(peer.blocked) > _MAX_BLOCKED:  # those that are gone need not be remembered
             peer.blocked &= peer.task.peers.keys()
     return parent

@@ -46,7 +46,7 @@ _ONE_IN: Final = 10.0
 
 def centre_of(host: Host) -> str:
     """The data centre of a host; ``""`` is none."""
-    return host.facts.idc.lower()
+    return host.centre
 
 
 def settle(peer: Peer, *, holds: bool) -> None:
@@ -92,28 +92,34 @@ def ways_out(task: Task, centre: str) -> list[Peer]:
 
 
 def are_enough(peer: Peer, centre: str) -> bool:
-    """Whether the others that lead out of *centre* can bring what *peer* could take."""
-    mine, sum_of_shares = peer.host.facts.max_tx_bandwidth, _SLACK
-    for way in ways_out(peer.task, centre):
-        if not _serves(way, peer):
+    """Whether the others that lead out of *centre* can bring what *peer* could take.
+
+    Those count of whom all that it wants can come, and who are not stuck.
+    """
+    if peer.task.ways is None:
+        return False
+    mine, shape, sum_of_shares = peer.host.facts.max_tx_bandwidth, peer.shape, _SLACK
+    for way in islice(peer.task.ways.members(centre), _LOOK):
+        host = way.host
+        if (
+            (way.shape is not shape and way.shape != shape)
+            or host is peer.host
+            or (peer.blocks_others and peer.has_blocked(way))
+            or (way.range is not None and not way.covers(peer))
+            or way.costs.last_stands_out()
+        ):
             continue
-        theirs = way.host.facts.max_tx_bandwidth
-        share = min(1.0, theirs / mine) if mine and theirs else 1.0
-        sum_of_shares += _HAS_ALL * share if way.state is PeerState.SUCCEEDED else share
+        share = 1.0
+        if mine and host.facts.max_tx_bandwidth:
+            share = min(share, host.facts.max_tx_bandwidth / mine)
+        sum_of_shares += share if way.parents else _share_of_source(way, share)
         if sum_of_shares >= ENOUGH:
             return True
     return False
 
 
-def _serves(way: Peer, peer: Peer) -> bool:
-    """Whether all that *peer* wants can come from *way*, which is not stuck."""
-    return (
-        way.host is not peer.host
-        and not peer.has_blocked(way)
-        and way.shape == peer.shape
-        and way.covers(peer)
-        and not way.costs.last_stands_out()
-    )
+def _share_of_source(way: Peer, share: float) -> float:
+    return _HAS_ALL * share if way.state is PeerState.SUCCEEDED else share
 
 
 def _is_all(task: Task, centre: str) -> bool:
@@ -157,10 +163,8 @@ def area_for(peer: Peer, now: float, *, asks_again: bool) -> Area | None:
     centre = centre_of(peer.host)
     if not centre or not peer.host.facts.is_ours:
         return None
-    if _is_all(peer.task, centre):
-        return Area(centre, near=True)
     if not are_enough(peer, centre):
-        return Area(centre, near=False)
+        return Area(centre, near=_is_all(peer.task, centre))
     if not asks_again or now - peer.piece_at < _IN_VAIN:
         return Area(centre, near=True)
     recent = any(now - way.out_at < _ONE_IN for way in ways_out(peer.task, centre))

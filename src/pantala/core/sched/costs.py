@@ -16,19 +16,22 @@ _SIGMAS: Final = 3
 class Costs:
     """The last :data:`WINDOW` costs, with their sums."""
 
-    __slots__ = ("_costs", "_evicted", "_squares", "_sum")
+    __slots__ = ("_costs", "_evicted", "_few", "_squares", "_sum")
 
     def __init__(self) -> None:
         self._costs: deque[float] = deque()
         self._sum = 0.0
         self._squares = 0.0
         self._evicted = 0
+        #: There are less than two.
+        self._few = True
 
     def __len__(self) -> int:
         return len(self._costs)
 
     def add(self, cost: float) -> None:
         """Remember one more. Any unit, but always the same."""
+        self._few = not self._costs
         self._costs.append(cost)
         self._sum += cost
         self._squares += cost * cost
@@ -45,9 +48,9 @@ class Costs:
 
         Twenty times their mean; when the window is full, three standard deviations above it.
         """
-        before = len(self._costs) - 1
-        if before < 1:
+        if self._few:
             return False
+        before = len(self._costs) - 1
         last = self._costs[-1]
         mean = (self._sum - last) / before
         if len(self._costs) < WINDOW:

@@ -25,6 +25,7 @@ def connect(parent: Peer, child: Peer) -> None:
     host.concurrent_pieces += edge.pieces
     host.uploads += 1
     host.upload_count += 1
+    host.quality = None
 
 
 def disconnect(edge: Edge) -> None:
@@ -36,6 +37,7 @@ def disconnect(edge: Edge) -> None:
     host.upload_content_length -= edge.content_length
     host.concurrent_pieces -= edge.pieces
     host.uploads -= 1
+    host.quality = None
 
 
 def disconnect_parents(child: Peer) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -97,6 +98,22 @@ class Host:
     #: Ever: edges, and failures that children reported.
     upload_count: int = 0
     upload_failed_count: int = 0
+    #: How much of its link is left (:mod:`.evaluate`); None: that is to be found out.
+    quality: float | None = None
+    #: Its data centre, as one string for all its hosts: a choice looks at dozens of them, and each
+    #: thing that it need not look at is one that need not be in a cache. ``""`` is none.
+    centre: str = ""
+    is_seed: bool = False
+    shares: bool = True
+
+    def __post_init__(self) -> None:
+        self.learn(self.facts)
+
+    def learn(self, facts: HostFacts) -> None:
+        """It tells of itself."""
+        self.facts, self.quality = facts, None
+        self.centre = sys.intern(facts.idc.lower())
+        self.is_seed, self.shares = facts.is_seed, not facts.disable_shared
 
     @property
     def id(self) -> str:
@@ -231,6 +248,8 @@ class Peer:
     unheard: dict[str, Peer] = field(default_factory=dict, repr=False)
     #: Peers that it must not be given: itself, and those that failed it.
     blocked: set[str] = field(default_factory=set)
+    #: There are others than itself among them.
+    blocks_others: bool = False
     #: Accounts of hosts whose peers it failed, since the last that it served; of hosts of its own
     #: account their ids.
     accusers: set[str] = field(default_factory=set)
@@ -263,7 +282,7 @@ class Peer:
     def has_blocked(self, other: Peer) -> bool:
         """Whether it must not be given *other*."""
         # Most have blocked nobody but themselves, and *other* need not be looked at.
-        return other is self or (len(self.blocked) > 1 and other.id in self.blocked)
+        return other is self or (self.blocks_others and other.id in self.blocked)
 
     def covers(self, child: Peer) -> bool:
         """Whether it will have all that *child* wants."""

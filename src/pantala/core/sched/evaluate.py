@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from pantala.model.announce import HostFacts
-
 from .entities import Host, Peer
 from .states import PeerState
 
@@ -25,14 +23,17 @@ _MAX_ELEMENTS: Final = 5
 def evaluate(parent: Peer, child: Peer) -> float:
     """The score of *parent* for *child*."""
     weights = child.task.rules.weights
-    host = parent.host
-    mine, theirs = host.facts, child.host.facts
-    score = weights.load * load_quality(host)
-    if mine.idc and theirs.idc:
-        score += weights.idc * _same_idc(mine, theirs)
-    if mine.location and theirs.location:
-        score += weights.location * _nearness(mine.location, theirs.location)
-    return score + weights.host_type * _host_type(parent)
+    host, other = parent.host, child.host
+    quality = host.quality
+    if quality is None:
+        quality = host.quality = load_quality(host)
+    score = weights.load * quality
+    if other.centre and host.centre == other.centre:
+        score += weights.idc
+    location = other.facts.location
+    if location and host.facts.location:
+        score += weights.location * _nearness(host.facts.location, location)
+    return score + weights.host_type * (_seed_type(parent) if host.is_seed else 0.5)
 
 
 def load_quality(host: Host) -> float:
@@ -57,10 +58,6 @@ def _concurrency(link: int, pieces: int) -> float:
     return 1.0 if pieces <= fill else fill / pieces
 
 
-def _same_idc(mine: HostFacts, theirs: HostFacts) -> float:
-    return 1.0 if mine.idc == theirs.idc or mine.idc.lower() == theirs.idc.lower() else 0.0
-
-
 def _nearness(mine: str, theirs: str) -> float:
     if mine.lower() == theirs.lower():
         return 1.0
@@ -72,8 +69,6 @@ def _nearness(mine: str, theirs: str) -> float:
     return same / _MAX_ELEMENTS
 
 
-def _host_type(parent: Peer) -> float:
+def _seed_type(parent: Peer) -> float:
     """Seeds while they fetch the first copy; later they are left to those who have no other."""
-    if parent.host.facts.type == 0:  # no seed
-        return 0.5
     return 1.0 if parent.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING) else 0.0

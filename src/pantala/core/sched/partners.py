@@ -78,7 +78,8 @@ class Partners:
             if len(other.partners) >= self._most:
                 _withdraw(other)
             self._on_news(other)
-        self.settle(peer)
+        if len(peer.partners) >= self._most:
+            _withdraw(peer)
         peer.unheard.clear()
         return _beside_parents(peer, peer.partners)
 
@@ -161,15 +162,16 @@ def _take(
     drawn: Iterator[Peer], most: int, peer: Peer, taken: set[Host], found: list[Peer]
 ) -> None:
     """Add those *drawn* that fit to those *found*, one of a host, until there are *most*."""
+    shape, blocks, wants_all = peer.shape, peer.blocks_others, peer.range is None
     for other in drawn:
         if len(found) >= most:
             return
         if (
             other.host not in taken
-            and not peer.has_blocked(other)
-            and not other.has_blocked(peer)
-            and other.shape == peer.shape
-            and other.overlaps(peer)
+            and not (blocks and peer.has_blocked(other))
+            and not (other.blocks_others and other.has_blocked(peer))
+            and (other.shape is shape or other.shape == shape)
+            and (wants_all or other.overlaps(peer))
         ):
             taken.add(other.host)
             found.append(other)

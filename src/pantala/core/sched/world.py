@@ -89,7 +89,8 @@ class World:
             self._met += 1
             host = self.hosts[facts.id] = new_host(facts, limit, caller, self._met, now)
         before = sharing(host.facts)
-        host.facts, host.upload_limit = facts, limit
+        host.learn(facts)
+        host.upload_limit = limit
         host.updated_at = host.heard_at = now
         self.seeds.update(host)
         if before != sharing(facts):
