@@ -68,6 +68,8 @@ class Exchanging:
         self.offered = 0
         self.giving = Giving(exchange.slots, swarm.rng, holding.task.piece_length)
         self._exchange = exchange
+        #: Some are in another data centre: else nobody has to know what children have.
+        self._tells = swarm.settings.idcs > 1
         self._holding = holding
         self._names: dict[Follower, str] = {}
         self._children: dict[str, Follower] = {}
@@ -106,7 +108,8 @@ class Exchanging:
         self.giving.join(name, child.lacking, child.room)
         if child.spares:
             self.giving.spares(name, child.spares, self._exchange.swarm.clock.now)
-        self._tell_flight(child, 0, child.has)
+        if self._tells:
+            self._tell_flight(child, 0, child.has)
         self._exchange.tasks[self] = None
         self._look_again()
         self._exchange.turn()
@@ -124,7 +127,7 @@ class Exchanging:
             giving.lacks(name, lacks)
         if spares:
             giving.spares(name, spares, self._exchange.swarm.clock.now)
-        if has or lacks:
+        if self._tells and (has or lacks):
             self._tell_flight(child, lacks, has)
         has_more = room > self._rooms[name]
         self._rooms[name] = room

@@ -174,7 +174,7 @@ class Flight:
 
     def on_told(self, child: str, lacks: int, has: int) -> None:
         """One that follows this host tells what it lacks, and what it has or fetches."""
-        if not self.over and self.swarm.settings.idcs > 1:  # else nobody is far
+        if not self.over:
             self.on(t.Told(child, lacks, has))
 
     def _carry_out(self, command: t.Command) -> None:
