@@ -22,7 +22,7 @@ import pytest
 
 from pantala.core.places import Places
 from pantala.daemon.app import Daemon
-from pantala.daemon.serving import caller, handoff_server
+from pantala.daemon.serving import caller, handoff_client
 from pantala.daemon.serving.handoff_request import parse_download
 from pantala.errors import FeatureOff, InvalidRequest
 from pantala.model.pieces import ByteRange
@@ -247,7 +247,12 @@ async def test_info(daemon: Daemon) -> None:
         client.send({"op": "info"})
         event = await client.event()
         assert event.pop("version").startswith("pantala/")
-        assert event == {"event": "info", "host_id": daemon.config.host_id, "pid": os.getpid()}
+        assert event == {
+            "event": "info",
+            "host_id": daemon.config.host_id,
+            "pid": os.getpid(),
+            "open_requests": 64,
+        }
         assert await client.end() == b""
 
 
@@ -654,7 +659,7 @@ async def test_a_client_that_asks_nothing_is_told_so(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has nothing to wait for."""
-    monkeypatch.setattr(handoff_server, "_REQUEST_LIMIT", 0.1)
+    monkeypatch.setattr(handoff_client, "REQUEST_LIMIT", 0.1)
     with Client(daemon) as client:
         event = await client.event()
         assert (event["code"], event["message"]) == ("DEADLINE_EXCEEDED", "no request within 0.1 s")
@@ -699,7 +704,7 @@ async def test_a_client_that_pauses(
     daemon: Daemon, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As ``dfget`` does whose output is a pipe to a pager: it goes on where it was."""
-    monkeypatch.setattr(handoff_server, "_ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr(handoff_client, "ANSWER_LIMIT", 0.2)
     with Client(daemon) as client:
         size = await _begin_to_send(client, url)
         got = await client.content(MIB)

@@ -81,9 +81,11 @@ class Places(Generic[Who]):
             self._idle[self._owner[who]].pop(who, None)
 
     def rests(self, who: Who) -> None:
-        """Nothing goes on there any more."""
+        """Nothing goes on there any more, from now on."""
         if who in self._owner:
-            self._idle[self._owner[who]][who] = None
+            idle = self._idle[self._owner[who]]
+            idle[who] = None
+            idle.move_to_end(who)
 
     def leave(self, who: Who) -> None:
         """It has ended. A second time is harmless."""

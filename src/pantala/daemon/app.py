@@ -49,6 +49,7 @@ from .serving.services import (
     NodeService,
     UploadService,
 )
+from .serving.whole import Whole
 from .sharing.uploads import NodeUploads
 from .telling.announcer import Announcer
 from .telling.dynconfig import Dynconfig
@@ -152,6 +153,7 @@ class Daemon:
             self.engine,
             self._threads,
             self._admit_local,
+            whole=Whole(self.node, self.engine),
             connections=self._doors.handoff,
             loops=self.loops,
         )

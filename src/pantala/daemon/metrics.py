@@ -97,6 +97,13 @@ class StoreFigures:
     waiting: int
 
 
+@dataclass(slots=True)
+class Hits:
+    """Downloads of one sort that are to be counted yet. Raised in the event loop's thread."""
+
+    count: int = 0
+
+
 class Metrics:
     """All families of one daemon, in a registry of its own.
 
@@ -109,6 +116,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library gives no type
         self._registry = CollectorRegistry()
         self._names: set[tuple[str, str]] = set()
+        self._hits_of: dict[tuple[str, ...], Hits] = {}
         self._define_downloads()
         self._define_the_rest()
 
@@ -182,7 +190,8 @@ class Metrics:
         version.labels(BUILD_VERSION, "", platform.platform(), "").set(1)
 
     def render(self) -> bytes:
-        """All families as text, of :data:`CONTENT_TYPE`."""
+        """All families as text, of :data:`CONTENT_TYPE`. In the event loop's thread alone."""
+        self._count_hits()
         return generate_latest(self._registry)
 
     def observe_store(self, store: str, figures: Callable[[], StoreFigures]) -> None:
@@ -210,6 +219,19 @@ class Metrics:
         """A caller has all of the *size* bytes that it asked for."""
         self._downloads_now.labels(*self._values(labels)).dec()
         self._download_time.labels(str(int(labels.kind)), size_level(size)).observe(seconds * 1000)
+
+    def hits(self, labels: TaskLabels) -> Hits:
+        """What counts the downloads under *labels* that take no time, for it is here; not timed."""
+        values = self._values(labels)
+        if values not in self._hits_of:
+            self._hits_of[values] = Hits()
+        return self._hits_of[values]
+
+    def _count_hits(self) -> None:
+        for values, hits in self._hits_of.items():
+            count, hits.count = hits.count, 0
+            self._downloads.labels(*values).inc(count)
+            self._hits.inc(count)
 
     def download_failed(self, labels: TaskLabels) -> None:
         """A download that had started ended otherwise."""

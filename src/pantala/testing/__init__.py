@@ -11,6 +11,7 @@ handoff_daemon    the hand-off socket of a daemon, played from a script
 imports           what the modules of this package import
 inside            a scheduler and daemons inside this process
 journal_contract  what every journal that outlives the process must do
+kept_client       a program that asks often over one hand-off connection
 keeper            a daemon that imports files and keeps replicas
 kill_downloads    downloads while a daemon is killed, and what must hold when it is back
 kill_imports      the same for imports, exports and replicas

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, Final
@@ -18,12 +19,16 @@ from typing import Any, Final
 from pantala.errors import LocalProtocolError, RemoteProtocolError
 
 _LENGTH: Final = struct.Struct("!I")
+_BEGINNING: Final = re.compile(rb'\{"id": ?(0|[1-9][0-9]{0,14}), ?')
 
 #: Bytes of JSON in a frame. Pieces of a large file, listed all at once, stay well below.
 MAX_JSON: Final = 1024 * 1024
 
 #: Bytes of content inside a frame. What is larger than a quarter of this comes as a descriptor.
 MAX_CONTENT: Final = 1024 * 1024
+
+#: The largest id of a request: what all that speak JSON agree on.
+MAX_ID: Final = 2**53 - 1
 
 
 def encode(obj: Mapping[str, Any]) -> bytes:
@@ -42,6 +47,12 @@ def encode(obj: Mapping[str, Any]) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
+def frame(*texts: bytes) -> bytes:
+    """A frame whose object is *texts*, one after the other."""
+    text = b"".join(texts)
+    return _LENGTH.pack(len(text)) + text
+
+
 class HandoffDecoder:
     """Cuts a byte stream into objects, and the content that follows some of them."""
 
@@ -52,12 +63,25 @@ class HandoffDecoder:
         """Take bytes as they came off the socket."""
         self._buffer += data
 
+    @property
+    def has_begun(self) -> bool:
+        """Bytes are here of what is not whole."""
+        return bool(self._buffer)
+
     def next_object(self) -> dict[str, Any] | None:
         """The next object, or None until more bytes are fed.
 
         Raises:
-            RemoteProtocolError: Its length is out of bounds, which is known before it is here,
-                or it is no JSON object in UTF-8.
+            RemoteProtocolError: As :meth:`next_text` does, or it is no JSON object in UTF-8.
+        """
+        text = self.next_text()
+        return None if text is None else parse(text)
+
+    def next_text(self) -> bytes | None:
+        """The next object, to be given to :func:`parse`, or None until more bytes are fed.
+
+        Raises:
+            RemoteProtocolError: Its length is out of bounds, which is known before it is here.
         """
         if len(self._buffer) < _LENGTH.size:
             return None
@@ -67,9 +91,9 @@ class HandoffDecoder:
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             return None
-        data = bytes(self._buffer[_LENGTH.size : end])
+        text = bytes(self._buffer[_LENGTH.size : end])
         del self._buffer[:end]
-        return _parse(data)
+        return text
 
     def take_content(self, length: int) -> bytes | None:
         """The *length* bytes that follow the last object, or None until more are fed.
@@ -86,7 +110,23 @@ class HandoffDecoder:
         return content
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def split(text: bytes) -> tuple[int, bytes, bytes] | None:
+    """The id with which an object begins; it as it was written, its comma included; and the rest.
+
+    None: it begins otherwise. The rest may be anything.
+
+    >>> split(b'{"id":7,"op":"info"}')
+    (7, b'{"id":7,', b'"op":"info"}')
+    """
+    found = _BEGINNING.match(text)
+    if found is None:
+        return None
+    end = found.end()
+    return int(found[1]), text[:end], text[end:]
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """The object. Raises RemoteProtocolError: it is no JSON object in UTF-8."""
     try:
         obj = json.loads(data.decode())
         if b"\\ud" in data.lower():

@@ -1,7 +1,10 @@
 """Programs on this machine, and the RPC methods.
 
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine
+- :mod:`.handoff_client`: whom it answers
 - :mod:`.handoff_request`: what they ask for there
+- :mod:`.kept_connection`: one that asks many times
+- :mod:`.whole`: small content that is answered at once
 - :mod:`.caller`: whose they are
 - :mod:`.services`: the gRPC services
 - :mod:`.copies_service`: what schedulers alone ask

@@ -1,7 +1,7 @@
 """The hand-off socket: programs on this machine ask here, and receive the memory itself.
 
 docs/handoff.md is the protocol. The connection is the lease: the kernel ends it with the client's
-process, whatever happens to that.
+process, whatever happens to that. One over which many requests come is in :mod:`.kept_connection`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -34,31 +35,20 @@ from pantala.errors import (
     DragonflyError,
     Forbidden,
     InvalidRequest,
-    RemoteProtocolError,
-    SourceFailed,
-    TimedOut,
     Unavailable,
 )
 from pantala.model.task import Delivery, DownloadRequest
 from pantala.net.sockets import hang_up
 from pantala.storage.leases import NOBODY
-from pantala.wire.handoff import MAX_CONTENT, HandoffDecoder, encode
+from pantala.wire.handoff import MAX_CONTENT
 
 from .caller import caller_of
+from .handoff_client import Client, Connection, failure
 from .handoff_request import parse_download
+from .kept_connection import MAX_OPEN, PAUSE_LIMIT, KeptConnection
+from .whole import Whole
 
 logger = structlog.get_logger(__name__)
-
-#: Seconds for a client to send its request. It has nothing to wait for.
-_REQUEST_LIMIT: Final = 10.0
-
-#: Seconds for a client to take an answer that is no download's.
-_ANSWER_LIMIT: Final = 60.0
-
-#: Seconds for a client to take a frame of a download that it gave no time: what ``dfget`` gives
-#: one. Its output may be a pipe whose reader pauses. Whoever has gone is noticed at once, and a
-#: client that hangs keeps what it could keep anyway: a lease, by not closing its connection.
-_PAUSE_LIMIT: Final = 7200.0
 
 #: Connections at once; each may hold a lease.
 MAX_CONNECTIONS: Final = 4096
@@ -75,6 +65,7 @@ class HandoffServer:
         engine: For downloads.
         threads: Where content is read.
         admit: Lets a request in, or raises Busy.
+        whole: What needs no download.
         connections: How many there may be, shared out among the users who call.
         loops: Where it accepts. None: on its own.
     """
@@ -86,6 +77,7 @@ class HandoffServer:
         threads: Threads,
         admit: Callable[[str], Awaitable[None]],
         *,
+        whole: Whole,
         connections: int = MAX_CONNECTIONS,
         loops: Loops | None = None,
     ) -> None:
@@ -94,6 +86,7 @@ class HandoffServer:
         self._threads = threads
         self._engine = engine
         self._admit = admit
+        self._whole = whole
         self._allowed = frozenset(config.download.server.allow_users)
         self._sock: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -142,32 +135,52 @@ class HandoffServer:
         task.add_done_callback(self._clients.discard)
 
     async def _serve(self, sock: socket.socket) -> None:
-        """One client, from its request to its end."""
-        client = _Client(sock)
+        """One client, from its first request to its end."""
+        client = Connection(sock)
         try:
             try:
                 self._check_user(client.caller.user)
                 request = await client.request()
                 self._places.works(sock)
-                await self._admit("hand-off")
-                await self._carry_out(client, request)
+                if "id" in request:
+                    await self._keep(client, request)
+                else:
+                    await self._answer(client, request)
             except DragonflyError as error:
-                await client.send(_failure(error))
+                await client.send(failure(error))
         except (OSError, TimeoutError) as error:
             logger.debug("hand-off client gone", why=str(error))
-        except Exception:  # a bug with one client must not leave it waiting
-            logger.exception("unexpected error on the hand-off socket")
-            with contextlib.suppress(OSError, TimeoutError):
-                await client.send(_failure(DragonflyError("internal error; see the daemon's log")))
         finally:
             self._places.leave(sock)
             sock.close()
+
+    async def _keep(self, client: Connection, first: dict[str, Any]) -> None:
+        """One client that asks more than once."""
+        works, rests = (partial(do, client.sock) for do in (self._places.works, self._places.rests))
+        await KeptConnection(client, self._whole, self._answer, works, rests).serve(first)
+
+    async def _answer(self, client: Client, request: dict[str, Any]) -> None:
+        """Carry out a request; what is wrong with it, or goes wrong, its client is told.
+
+        Raises:
+            OSError, TimeoutError: The client is gone.
+        """
+        try:
+            await self._admit("hand-off")
+            await self._carry_out(client, request)
+        except DragonflyError as error:
+            await client.send(failure(error))
+        except (OSError, TimeoutError):
+            raise
+        except Exception:  # a bug with one client must not leave it waiting
+            logger.exception("unexpected error on the hand-off socket")
+            await client.send(failure(DragonflyError("internal error; see the daemon's log")))
 
     def _check_user(self, user: int) -> None:
         if self._allowed and user != NOBODY and user not in self._allowed:
             raise Forbidden(f"user {user} is not among download.server.allowUsers")
 
-    async def _carry_out(self, client: _Client, request: dict[str, Any]) -> None:
+    async def _carry_out(self, client: Client, request: dict[str, Any]) -> None:
         op = request.pop("op", None)
         if op == "info":
             await client.send(
@@ -176,6 +189,7 @@ class HandoffServer:
                     "version": BUILD_VERSION,
                     "host_id": self._host_id,
                     "pid": os.getpid(),
+                    "open_requests": MAX_OPEN,
                 }
             )
         elif op == "download":
@@ -183,11 +197,9 @@ class HandoffServer:
         else:
             raise InvalidRequest(f"unknown op {op!r}: want 'info' or 'download'")
 
-    async def _download(
-        self, client: _Client, request: DownloadRequest, delivery: Delivery
-    ) -> None:
+    async def _download(self, client: Client, request: DownloadRequest, delivery: Delivery) -> None:
         """Carry out a download for as long as the client stays, or its time is over."""
-        client.patience = delivery.timeout or _PAUSE_LIMIT
+        client.patience = delivery.timeout or PAUSE_LIMIT
         left = asyncio.ensure_future(client.wait_until_gone())
         work = asyncio.ensure_future(self._deliver(client, request, delivery, left))
         try:
@@ -201,7 +213,7 @@ class HandoffServer:
 
     async def _deliver(
         self,
-        client: _Client,
+        client: Client,
         request: DownloadRequest,
         delivery: Delivery,
         left: asyncio.Future[None],
@@ -229,12 +241,18 @@ class HandoffServer:
                     if later and _is_clean(download):
                         later = False
                         handed_off = await _send_segment(client, download)
-            if not handed_off and not await _send_segment(client, download):
-                await _send_content(self._threads, client, download)
-            await client.send({"event": "done"})
-            await asyncio.shield(left)
+            if await self._finish(client, download, handed_off=handed_off):
+                await asyncio.shield(left)
 
-    async def _start(self, client: _Client, download: Download, event: Started) -> bool:
+    async def _finish(self, client: Client, download: Download, *, handed_off: bool) -> bool:
+        """All is here: send what it has not got; whether it may need that for longer."""
+        handed_off = handed_off or await _send_segment(client, download)
+        if not handed_off:
+            await _send_content(self._threads, client, download)
+        await client.send({"event": "done"})
+        return handed_off or not client.goes_on
+
+    async def _start(self, client: Client, download: Download, event: Started) -> bool:
         """Say what comes; whether the client has the segment now."""
         fd = _descriptor(client, download)
         message = {
@@ -248,15 +266,13 @@ class HandoffServer:
             "segment": fd is not None,
             "response_header": dict(event.response_header),
         }
-        try:
-            await client.send(message, fd)
-        finally:
-            if fd is not None:
-                os.close(fd)
-        return fd is not None
+        handed_off = fd is not None and await _send_with(client, message, fd)
+        if not handed_off:
+            await client.send({**message, "segment": False})
+        return handed_off
 
 
-async def _send_pieces(client: _Client, event: Arrived) -> None:
+async def _send_pieces(client: Client, event: Arrived) -> None:
     pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
     for at in range(0, len(pieces), _PIECES_AT_ONCE):
         await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
@@ -266,26 +282,28 @@ def _is_clean(download: Download) -> bool:
     return download.holding is None or download.holding.is_clean
 
 
-def _descriptor(client: _Client, download: Download) -> int | None:
+def _descriptor(client: Client, download: Download) -> int | None:
     with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
         if download.holding is not None:
             return download.holding.hand_off(client.caller.user, seal=client.caller.may_write)
     return None
 
 
-async def _send_segment(client: _Client, download: Download) -> bool:
+async def _send_segment(client: Client, download: Download) -> bool:
     """The segment, if there is one to be had now that did not come before; whether there was."""
     fd = _descriptor(client, download)
-    if fd is None:
-        return False
+    return fd is not None and await _send_with(client, {"event": "segment"}, fd)
+
+
+async def _send_with(client: Client, message: Mapping[str, Any], fd: int) -> bool:
+    """Send it with a descriptor, which is closed; whether it could be."""
     try:
-        await client.send({"event": "segment"}, fd)
+        return await client.send(message, fd)
     finally:
         os.close(fd)
-    return True
 
 
-async def _send_content(threads: Threads, client: _Client, download: Download) -> None:
+async def _send_content(threads: Threads, client: Client, download: Download) -> None:
     """The part itself, for a client without the segment."""
     if download.holding is None:
         return
@@ -294,74 +312,4 @@ async def _send_content(threads: Threads, client: _Client, download: Download) -
         for at in range(0, part.length, MAX_CONTENT):
             with await threads.read(extent, at, min(MAX_CONTENT, part.length - at)) as content:
                 head = {"event": "content", "offset": part.start + at, "inline": len(content)}
-                await client.send(head)
-                await client.send_raw(content)
-
-
-class _Client:
-    """One connection.
-
-    Attributes:
-        patience: Seconds in which it must take a frame.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.patience = _ANSWER_LIMIT
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self.caller = caller_of(sock)
-
-    async def request(self) -> dict[str, Any]:
-        """The one request. Raises InvalidRequest, TimedOut, or OSError when there is none."""
-        decoder = HandoffDecoder()
-        try:
-            async with asyncio.timeout(_REQUEST_LIMIT):
-                while (found := decoder.next_object()) is None:
-                    data = await self._loop.sock_recv(self._sock, 65536)
-                    if not data:
-                        raise ConnectionResetError("no request")
-                    decoder.feed(data)
-        except TimeoutError:
-            raise TimedOut(f"no request within {_REQUEST_LIMIT:g} s") from None
-        except RemoteProtocolError as error:
-            # To us a peer's fault; to the client, what it asks for makes no sense.
-            raise InvalidRequest(f"cannot read the request: {error}") from error
-        return found
-
-    async def wait_until_gone(self) -> None:
-        """Return when the client has closed its end, or says more than it may."""
-        with contextlib.suppress(OSError):
-            await self._loop.sock_recv(self._sock, 1)
-
-    async def send(self, message: Mapping[str, Any], fd: int | None = None) -> None:
-        """Send a frame, with a descriptor if there is one."""
-        data = memoryview(encode(message))
-        async with asyncio.timeout(self.patience):
-            if fd is not None:
-                data = data[await self._send_fd(data, fd) :]
-            await self._loop.sock_sendall(self._sock, data)
-
-    async def send_raw(self, content: memoryview) -> None:
-        """Send what a frame has announced."""
-        async with asyncio.timeout(self.patience):
-            await self._loop.sock_sendall(self._sock, content)
-
-    async def _send_fd(self, data: memoryview, fd: int) -> int:
-        while True:
-            try:
-                return socket.send_fds(self._sock, [data], [fd])
-            except BlockingIOError:
-                writable = self._loop.create_future()
-                number = self._sock.fileno()
-                self._loop.add_writer(number, writable.set_result, None)
-                try:
-                    await writable
-                finally:
-                    self._loop.remove_writer(number)
-
-
-def _failure(error: DragonflyError) -> dict[str, Any]:
-    message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": str(error)}
-    if isinstance(error, SourceFailed):
-        message |= {"status_code": error.status_code, "header": error.header}
-    return message
+                await client.send(head, content=content)

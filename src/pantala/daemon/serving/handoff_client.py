@@ -1,0 +1,141 @@
+"""Who asks on the hand-off socket, for those who answer: a connection, or one request of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from pantala.errors import (
+    DragonflyError,
+    InvalidRequest,
+    RemoteProtocolError,
+    SourceFailed,
+    TimedOut,
+)
+from pantala.wire.handoff import HandoffDecoder, encode
+
+from .caller import Caller, caller_of
+
+#: Seconds for a client to send a request. It has nothing to wait for.
+REQUEST_LIMIT: Final = 10.0
+
+#: Seconds for a client to take an answer that is no download's.
+ANSWER_LIMIT: Final = 60.0
+
+
+class Client(Protocol):
+    """Who has asked for something.
+
+    Attributes:
+        patience: Seconds in which a frame must be taken.
+        caller: Whose program it is.
+        goes_on: It may ask for something else when it has this.
+    """
+
+    patience: float
+    caller: Caller
+    goes_on: bool
+
+    async def send(
+        self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
+    ) -> bool:
+        """Send a frame, with a descriptor or content if there is one.
+
+        Returns:
+            False: nothing was sent, as too many descriptors are on their way in this system.
+
+        Raises:
+            OSError, TimeoutError: The client is gone, or does not take it.
+        """
+
+    async def wait_until_gone(self) -> None:
+        """Return when the client needs nothing more of what it has asked for."""
+
+
+class Connection:
+    """A client as it has connected. If it asks once, this is whom to answer."""
+
+    goes_on = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.patience = ANSWER_LIMIT
+        self.sock = sock
+        self.decoder = HandoffDecoder()
+        self.caller = caller_of(sock)
+        self._loop = asyncio.get_running_loop()
+
+    async def request(self) -> dict[str, Any]:
+        """The first one. Raises InvalidRequest, TimedOut, or OSError when there is none."""
+        try:
+            async with asyncio.timeout(REQUEST_LIMIT):
+                while (found := self.decoder.next_object()) is None:
+                    data = await self._loop.sock_recv(self.sock, 65536)
+                    if not data:
+                        raise ConnectionResetError("no request")
+                    self.decoder.feed(data)
+        except TimeoutError:
+            raise TimedOut(f"no request within {REQUEST_LIMIT:g} s") from None
+        except RemoteProtocolError as error:
+            raise unreadable(error) from error
+        return found
+
+    async def wait_until_gone(self) -> None:
+        """It has closed its end, or says more than it may."""
+        with contextlib.suppress(OSError):
+            await self._loop.sock_recv(self.sock, 1)
+
+    async def send(
+        self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
+    ) -> bool:
+        async with asyncio.timeout(self.patience):
+            return await transmit(self.sock, encode(message), fd, content)
+
+
+def unreadable(error: RemoteProtocolError) -> InvalidRequest:
+    """To us a peer's fault; to the client, what it asks for makes no sense."""
+    return InvalidRequest(f"cannot read the request: {error}")
+
+
+def failure(error: DragonflyError) -> dict[str, Any]:
+    """The event that tells of it."""
+    message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": str(error)}
+    if isinstance(error, SourceFailed):
+        message |= {"status_code": error.status_code, "header": error.header}
+    return message
+
+
+async def transmit(
+    sock: socket.socket, frame: bytes, fd: int | None, content: memoryview | None
+) -> bool:
+    """Send all of it; see :meth:`Client.send`. Raises OSError."""
+    loop, data = asyncio.get_running_loop(), memoryview(frame)
+    if fd is not None:
+        try:
+            data = data[await _send_fd(sock, data, fd) :]
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            return False
+    await loop.sock_sendall(sock, data)
+    if content is not None:
+        await loop.sock_sendall(sock, content)
+    return True
+
+
+async def _send_fd(sock: socket.socket, data: memoryview, fd: int) -> int:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return socket.send_fds(sock, [data], [fd])
+        except BlockingIOError:
+            writable = loop.create_future()
+            number = sock.fileno()
+            loop.add_writer(number, writable.set_result, None)
+            try:
+                await writable
+            finally:
+                loop.remove_writer(number)

@@ -1,0 +1,154 @@
+"""Small content that is here, answered at once: no download is begun for it (docs/handoff.md).
+
+What a request means, and most of its answer, is kept from one time to the next. It is used only
+as long as the very same content is here.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Final
+
+from pantala.core.policy import policy_of
+from pantala.daemon.downloading.describing import revalidates
+from pantala.daemon.downloading.download import asks_for_range
+from pantala.daemon.downloading.engine import Engine
+from pantala.daemon.metrics import Hits, TaskLabels
+from pantala.daemon.node import Node
+from pantala.errors import DragonflyError
+from pantala.model.task import DownloadRequest
+from pantala.storage.holding import Holding
+from pantala.storage.store import Store
+from pantala.wire.handoff import MAX_CONTENT, parse
+
+from .handoff_request import parse_download
+
+#: Bytes that what is remembered may take, about; and one request. 16 MiB are some ten thousand.
+_MEMORY: Final = 16 << 20
+_LARGEST: Final = 4096
+_OVERHEAD: Final = 500
+
+#: Seconds that content may have been used without its record saying so.
+_STALE: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a request.
+
+    Attributes:
+        holding: That it is for.
+        answer: The answer's object, from the word after its id on.
+        total: Bytes of the content.
+        store: Where it is.
+        hits: Counts that it was answered.
+    """
+
+    holding: weakref.ref[Holding]
+    answer: bytes
+    total: int
+    store: Store
+    hits: Hits
+
+
+class Whole:
+    """See the module.
+
+    Args:
+        node: What it holds, and where that is counted.
+        engine: For what a request means.
+        memory: Bytes that what is remembered may take, about.
+    """
+
+    def __init__(self, node: Node, engine: Engine, *, memory: int = _MEMORY) -> None:
+        self._node = node
+        self._engine = engine
+        self._room = memory
+        self._known: dict[bytes, _Known] = {}
+
+    def find(self, text: bytes) -> tuple[bytes, memoryview] | None:
+        """The answer's object, from the word after its id on, and the content.
+
+        None where there is more to it: it is not here, or not all of it is wanted, or it is large,
+        or makes no sense. The content is to be sent before anything else is done.
+
+        Args:
+            text: The request's object, from the word after its id on, whatever that is.
+        """
+        known = self._known.get(text)
+        holding = None if known is None else known.holding()
+        if known is None or holding is None or holding.gone or not holding.complete:
+            self._forget(text)
+            known = self._learn(text)
+            if known is None or (holding := known.holding()) is None:
+                return None
+        store = known.store
+        if store.now() - holding.record.updated_at < _STALE:
+            store.ledger.touch(holding.account)
+        else:
+            holding.touch()
+        known.hits.count += 1
+        return known.answer, holding.content.extent(0, known.total).read(0, known.total)
+
+    def _learn(self, text: bytes) -> _Known | None:
+        """What a request means, if it is to be answered here."""
+        wanted = self._parse(text)
+        holding = None if wanted is None else self._held(wanted)
+        if wanted is None or holding is None:
+            return None
+        answer = b'"event":"whole","task_id":"%b","inline":%d}' % (
+            holding.id.encode(),
+            holding.total,
+        )
+        labels = TaskLabels(
+            wanted.kind, wanted.tag or "", wanted.application or "", wanted.priority
+        )
+        hits, store = self._node.metrics.hits(labels), self._node.stores[wanted.kind]
+        known = _Known(weakref.ref(holding), answer, holding.total, store, hits)
+        self._remember(text, known)
+        return known
+
+    def _parse(self, text: bytes) -> DownloadRequest | None:
+        try:
+            request = parse(b"{" + text)
+            if request.pop("op", None) != "download":
+                return None
+            wanted, delivery = parse_download(request)
+            policy = policy_of(wanted.kind)
+        except DragonflyError:  # it is said where all is
+            return None
+        if delivery.digest is not None or wanted.prefetch or asks_for_range(wanted):
+            return None
+        asks = revalidates(wanted.kind, self._node.config.backend) or policy.imported
+        return None if asks else wanted
+
+    def _held(self, wanted: DownloadRequest) -> Holding | None:
+        """All of it, if it is in memory, and small."""
+        try:
+            task_id, fingerprint = self._engine.identify(wanted)
+        except DragonflyError:  # likewise
+            return None
+        store = self._node.stores[wanted.kind]
+        holding = store.get(wanted.kind, task_id)
+        if holding is None or not holding.complete or store.medium.decays:
+            return None
+        mine = holding.record.identity == fingerprint
+        return holding if mine and 0 < holding.total <= MAX_CONTENT else None
+
+    def _remember(self, text: bytes, known: _Known) -> None:
+        cost = _cost(text)
+        if cost > _LARGEST:
+            return
+        self._room -= cost
+        self._known[text] = known
+        while self._room < 0:  # the oldest go: of many that are asked for in turn, some stay known
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, text: bytes) -> None:
+        if self._known.pop(text, None) is not None:
+            self._room += _cost(text)
+
+
+def _cost(text: bytes) -> int:
+    return _OVERHEAD + len(text)
