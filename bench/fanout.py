@@ -23,10 +23,8 @@ import argparse
 import json
 import os
 import random
-import resource
 import shlex
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -43,14 +41,20 @@ import grpc
 from pantala.model.task import Kind
 from pantala.model.units import parse_size
 from pantala.pb import dfdaemon_pb2, node_pb2
-from pantala.testing import ports
 from pantala.testing.cluster import Cluster, Node, until
 from pantala.testing.content import Pattern
+from pantala.testing.measure import (
+    TMPFS,
+    Nginx,
+    cpu_of_children,
+    numbers,
+    run_all,
+    served,
+    write_json,
+)
 from pantala.testing.origin import Origin
-from pantala.testing.program import cpu_seconds
 from pantala.testing.soak_nodes import is_known
 
-TMPFS = Path("/dev/shm")  # noqa: S108  it is what is measured
 OUTPUTS = "none", "tmpfs", "disk"
 KINDS = Kind.CACHE, Kind.STANDARD
 
@@ -67,28 +71,6 @@ class Run(NamedTuple):
     slowest: float
     daemons: float
     clients: float
-
-
-def cpu_of_children() -> float:
-    """CPU seconds of processes of ours that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def run_all(start: Callable[[int], subprocess.Popen[bytes]], hosts: int) -> list[float]:
-    """Start as many at once; the seconds that each took."""
-    began = time.perf_counter()
-    left = {start(n) for n in range(hosts)}
-    took = []
-    while left:
-        pid, status, _ = os.wait4(-1, 0)
-        for process in {each for each in left if each.pid == pid}:
-            left.discard(process)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                raise SystemExit(f"{process.args!r} ended with {process.returncode}")
-            took.append(time.perf_counter() - began)
-    return took
 
 
 class Ours:
@@ -176,47 +158,28 @@ class Ours:
                         stub.DeleteTask(dfdaemon_pb2.DeleteTaskRequest(task_id=task_id))
 
 
-class Nginx:
-    """nginx that serves a file from tmpfs, and curls."""
+class Curls:
+    """Curls that fetch a file from nginx."""
 
-    def __init__(self, directory: Path, size: int) -> None:
+    def __init__(self, size: int) -> None:
         self._stack = ExitStack()
-        self._port = self._stack.enter_context(ports.port())
-        root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=TMPFS)))
-        root.chmod(0o755)
+        root = served(self._stack)
         with (root / "file").open("wb") as file:
             file.writelines([os.urandom(1 << 20)] * (size >> 20))
-        config = directory / "nginx.conf"
-        config.write_text(
-            f"daemon off; worker_processes 2; pid {directory}/nginx.pid; error_log stderr;\n"
-            "events {}\n"
-            f"http {{ access_log off; sendfile on; server {{ listen 127.0.0.1:{self._port}; "
-            f"root {root}; }} }}\n"
-        )
-        self._server = subprocess.Popen(["nginx", "-c", str(config), "-p", str(directory)])
-        until(self._listens, "nginx listens")
-
-    def _listens(self) -> bool:
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self._port)):
-            return True
-        return False
+        self._nginx = self._stack.enter_context(Nginx(root))
 
     def close(self) -> None:
         """End it."""
-        self._server.terminate()
-        self._server.wait()
         self._stack.close()
 
     def run(self, hosts: int, outputs: Sequence[Path]) -> Run:
         """Once."""
-        workers = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text()
-        pids = [int(pid) for pid in workers.split()]
-        used, clients = sum(map(cpu_seconds, pids)), cpu_of_children()
-        url = f"http://127.0.0.1:{self._port}/file"
+        used, clients = self._nginx.cpu_seconds(), cpu_of_children()
+        url = f"{self._nginx.url}/file"
         took = run_all(
             lambda n: subprocess.Popen(["curl", "-sf", url, "-o", str(outputs[n])]), hosts
         )
-        used = sum(map(cpu_seconds, pids)) - used
+        used = self._nginx.cpu_seconds() - used
         return Run(took[0], took[-1], used, cpu_of_children() - clients)
 
 
@@ -237,7 +200,7 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, list[Run]
         stack.callback(ours.close)
         nginx = None
         if shutil.which("nginx") and shutil.which("curl"):
-            nginx = Nginx(directory, options.size)
+            nginx = Curls(options.size)
             stack.callback(nginx.close)
         tmpfs = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=TMPFS)))
         places = {"none": None, "tmpfs": tmpfs, "disk": directory}
@@ -265,14 +228,6 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, list[Run]
                     for output in outputs if place else ():
                         output.unlink(missing_ok=True)
     return runs
-
-
-def numbers(text: str) -> list[int]:
-    """``1,2,4``. Raises ValueError."""
-    found = [int(word) for word in text.split(",")]
-    if min(found) < 1:
-        raise ValueError(text)
-    return found
 
 
 def names(text: str) -> list[str]:
@@ -312,9 +267,7 @@ def main() -> None:
             f"{middle.daemons:16.2f}{middle.clients:9.2f}   {ratio:.2f}"
         )
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        told = {name: [run._asdict() for run in each] for name, each in runs.items()}
-        options.json.write_text(json.dumps({"size": options.size, "runs": told}))
+        write_json(options.json, runs, size=options.size)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ that cost least: into memory that is warm in place, into fresh memory through a 
 from __future__ import annotations
 
 import argparse
-import json
 import mmap
 import multiprocessing
 import os
@@ -36,6 +35,7 @@ from pantala.model.units import format_size, parse_size
 from pantala.pb import dfdaemon_pb2
 from pantala.testing.cluster import Cluster, Node, Program
 from pantala.testing.content import Pattern
+from pantala.testing.measure import write_json
 from pantala.testing.origin import Origin
 from pantala.testing.program import cpu_seconds
 from pantala.testing.threads import in_threads
@@ -247,9 +247,7 @@ def main() -> None:
             line += f"   of the loop: rate {rate:.2f}, CPU {receiver:.2f}, {sender:.2f}"
         print(line)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        told = {name: [run._asdict() for run in each] for name, each in runs.items()}
-        options.json.write_text(json.dumps({"size": size, "runs": told}))
+        write_json(options.json, runs, size=size)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ kill_downloads    downloads while a daemon is killed, and what must hold when it
 kill_imports      the same for imports, exports and replicas
 kill_scene        what those two share
 kills             programs that are killed again and again in the midst of their work
+measure           what benches share, and others that they compare with
 namespaces        hosts on links that have a limit, in network namespaces
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it

@@ -107,7 +107,7 @@ class KeptConnection:
         self._reads = False
         #: Ends it when a frame that has begun does not become whole.
         self._half: asyncio.Task[None] | None = None
-        self._count = self._bytes = 0
+        self._count = 0
 
     async def serve(self, first: dict[str, Any]) -> None:
         """Carry out *first* and what else is asked for, until the client has gone."""
@@ -121,7 +121,7 @@ class KeptConnection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            logger.info("a program has left", answers=self._count, bytes=self._bytes)
+            logger.info("a program has left", answers=self._count)
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -194,7 +194,6 @@ class KeptConnection:
                 answer, content = found
                 self._put(frame(beginning, answer), content)
                 self._count += 1
-                self._bytes += len(content)
                 return
         self._begin(parse(text))
 

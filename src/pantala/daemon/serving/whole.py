@@ -10,6 +10,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Final
 
+from pantala.core.ledger import Account, Ledger
 from pantala.core.policy import policy_of
 from pantala.daemon.downloading.describing import revalidates
 from pantala.daemon.downloading.download import asks_for_range
@@ -19,7 +20,6 @@ from pantala.daemon.node import Node
 from pantala.errors import DragonflyError
 from pantala.model.task import DownloadRequest
 from pantala.storage.holding import Holding
-from pantala.storage.store import Store
 from pantala.wire.handoff import MAX_CONTENT, parse
 
 from .handoff_request import parse_download
@@ -41,14 +41,18 @@ class _Known:
         holding: That it is for.
         answer: The answer's object, from the word after its id on.
         total: Bytes of the content.
-        store: Where it is.
+        account: Says whether it is here still.
+        ledger: Of that.
+        touched: When it was noted for the last time that it was used: unix time.
         hits: Counts that it was answered.
     """
 
     holding: weakref.ref[Holding]
     answer: bytes
     total: int
-    store: Store
+    account: Account
+    ledger: Ledger
+    touched: float
     hits: Hits
 
 
@@ -78,17 +82,16 @@ class Whole:
         """
         known = self._known.get(text)
         holding = None if known is None else known.holding()
-        if known is None or holding is None or holding.gone or not holding.complete:
+        if known is None or holding is None or known.account.doomed or not holding.pieces:
             self._forget(text)
             known = self._learn(text)
             if known is None or (holding := known.holding()) is None:
                 return None
-        store = known.store
-        if store.now() - holding.record.updated_at < _STALE:
-            store.ledger.touch(holding.account)
-        else:
-            holding.touch()
         known.hits.count += 1
+        known.ledger.touch(known.account)
+        if (now := self._node.stores.now()) - known.touched > _STALE:
+            known.touched = now
+            holding.touch()
         return known.answer, holding.content.extent(0, known.total).read(0, known.total)
 
     def _learn(self, text: bytes) -> _Known | None:
@@ -104,8 +107,15 @@ class Whole:
         labels = TaskLabels(
             wanted.kind, wanted.tag or "", wanted.application or "", wanted.priority
         )
-        hits, store = self._node.metrics.hits(labels), self._node.stores[wanted.kind]
-        known = _Known(weakref.ref(holding), answer, holding.total, store, hits)
+        known = _Known(
+            weakref.ref(holding),
+            answer,
+            holding.total,
+            holding.account,
+            self._node.stores[wanted.kind].ledger,
+            0.0,
+            self._node.metrics.hits(labels),
+        )
         self._remember(text, known)
         return known
 
@@ -131,7 +141,10 @@ class Whole:
             return None
         store = self._node.stores[wanted.kind]
         holding = store.get(wanted.kind, task_id)
-        if holding is None or not holding.complete or store.medium.decays:
+        # Content of one piece is here as a whole, or not at all.
+        if holding is None or not holding.complete or len(holding.pieces) != 1:
+            return None
+        if store.medium.decays:
             return None
         mine = holding.record.identity == fingerprint
         return holding if mine and 0 < holding.total <= MAX_CONTENT else None
