@@ -24,14 +24,17 @@ import signal
 import ssl
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pantala.core.bucket import Bucket
+
 from .content import Blob, Content, File, Pattern
-from .origin_server import Answer, Fault, Seen, Server
+from .origin_server import TICK, Answer, Fault, Seen, Server
 
 __all__ = ["Blob", "Fault", "File", "Origin", "Pattern", "Seen"]
 
@@ -45,6 +48,7 @@ class Origin:
         directory: Files below it are served, besides what is :meth:`put`.
         port: 0 chooses one.
         tls: Serve HTTPS with this server-side context.
+        rate: Bytes a second that all answers have together. None: no limit.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Origin:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
+        rate: float | None = None,
     ) -> None:
+        self._bucket = None if rate is None else Bucket(rate, rate * TICK)
         self._directory = directory.resolve() if directory else None
         self._tls = tls
         self._lock = threading.Lock()
@@ -206,6 +212,16 @@ class Origin:
         if path != _STATS:
             with self._lock:
                 self._sent[path] += sent
+
+    def pace(self, size: int) -> None:
+        """Wait until *size* bytes may be sent: called by the server."""
+        released = False
+        while self._bucket is not None and not released:
+            with self._lock:
+                wait = self._bucket.take(size, time.monotonic())
+            if not wait:
+                return
+            released = self._released.wait(wait)
 
     def wait(self, seconds: float | None) -> None:
         """Stall: called by the server."""

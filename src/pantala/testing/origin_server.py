@@ -25,7 +25,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _BODILESS = frozenset({204, 304})
 
 # Bodies with a rate go out in steps of this many seconds.
-_TICK = 0.02
+TICK = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,9 @@ class Application(Protocol):
     def account(self, path: str, sent: int) -> None:
         """*sent* bytes of body are about to go out."""
 
+    def pace(self, size: int) -> None:
+        """Wait until *size* bytes of body may go out."""
+
     def wait(self, seconds: float | None) -> None:
         """Stall for so many seconds; None: until the origin stops."""
 
@@ -135,7 +138,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._open: set[socket.socket] = set()
         self._stopping = False
         self._thread = threading.Thread(
-            target=self.serve_forever, args=(_TICK,), name=f"origin-{self.server_address[1]}"
+            target=self.serve_forever, args=(TICK,), name=f"origin-{self.server_address[1]}"
         )
         self._thread.start()
 
@@ -265,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _misbehaving(self, chunks: Iterator[memoryview], fault: Fault) -> Iterator[memoryview]:
         """*chunks* as *fault* lets them through, cut where something happens."""
         sent = 0
-        step = max(1, int(fault.rate * _TICK)) if fault.rate else None
+        step = max(1, int(fault.rate * TICK)) if fault.rate else None
         marks = [at for at in (fault.cut_after, fault.stall_after) if at is not None]
         for chunk in chunks:
             rest = chunk
@@ -276,10 +279,11 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 n = min([len(rest), *(at - sent for at in marks if at > sent)])
                 n = min(n, step or n)
+                self.server.application.pace(n)
                 yield rest[:n]
                 rest, sent = rest[n:], sent + n
                 if step:
-                    self.server.application.wait(_TICK)
+                    self.server.application.wait(TICK)
 
     def _end_tls(self) -> None:
         """Say that the body ends here on purpose, as TLS wants it."""
