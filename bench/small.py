@@ -259,22 +259,6 @@ class Candidate(NamedTuple):
     cpu: Callable[[], float]
 
 
-def warm(path: Path, urls: list[str]) -> None:
-    """Have the daemon get all of them."""
-    with KeptClient(path) as client:
-        left, under_way = iter(urls), 0
-        while True:
-            for url in islice(left, 32 - under_way):
-                client.ask(url=url)
-                under_way += 1
-            if not under_way:
-                return
-            event = client.event().told
-            if event["event"] == "error":
-                raise SystemExit(event["message"])
-            under_way -= event["event"] in {"done", "whole"}
-
-
 def candidates(stack: ExitStack, names: list[str], size: int) -> dict[str, Candidate]:
     """Whoever is there, with all objects in memory."""
     found = {}
@@ -285,7 +269,8 @@ def candidates(stack: ExitStack, names: list[str], size: int) -> dict[str, Candi
     cluster = stack.enter_context(Cluster(directory))
     node = cluster.daemon("small", capacity=str(max(1 << 30, 2 * size * len(names))))
     path = node.socket.with_suffix(".handoff.sock")
-    warm(path, [origin.url(name) for name in names])
+    with KeptClient(path) as first:
+        first.have([origin.url(name) for name in names])
     found["hand-off"] = Candidate(partial(Ours, path, origin.url("")), node.cpu_seconds)
     if shutil.which("redis-server"):
         redis = stack.enter_context(Redis())

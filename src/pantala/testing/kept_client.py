@@ -123,6 +123,24 @@ class KeptClient:
         for _ in range(under_way):
             yield self._whole()
 
+    def have(self, urls: Iterable[str], depth: int = 32) -> None:
+        """Have the daemon get small content, *depth* of which are under way.
+
+        Raises:
+            RuntimeError: One cannot be had.
+        """
+        under_way, left = 0, iter(urls)
+        while True:
+            for url in islice(left, depth - under_way):
+                self.ask(url=url)
+                under_way += 1
+            if not under_way:
+                return
+            told = self.event().told
+            if told["event"] == "error":
+                raise RuntimeError(f"cannot be had: {told}")
+            under_way -= told["event"] in {"done", "whole"}
+
     def _framed(self, url: str) -> bytes:
         self.asked += 1
         text = b'{"id":%d,"op":"download","url":%b}' % (self.asked, _quoted(url).encode())

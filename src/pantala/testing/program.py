@@ -151,6 +151,10 @@ class Program:
         """CPU time that it has used, in user and in kernel mode."""
         return cpu_seconds(self.pid)
 
+    def threads(self) -> int:
+        """How many it has."""
+        return psutil.Process(self.pid).num_threads()
+
     def descriptors(self) -> int:
         """How many it has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
