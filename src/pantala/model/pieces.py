@@ -133,8 +133,9 @@ def pieces_for(range: ByteRange | None, *, content_length: int, piece_length: in
     """
     numbers = _numbers(range, content_length, piece_length)
     return [
-        piece_at(number, content_length=content_length, piece_length=piece_length)
+        Piece(number, at, min(piece_length, content_length - at))
         for number in numbers
+        for at in (number * piece_length,)
     ]
 
 

@@ -37,8 +37,9 @@ from pantala.errors import (
     InvalidRequest,
     Unavailable,
 )
-from pantala.model.task import Delivery, DownloadRequest
+from pantala.model.task import Delivery, DownloadRequest, Traffic
 from pantala.net.sockets import hang_up
+from pantala.storage.holding import Holding
 from pantala.storage.leases import NOBODY
 from pantala.wire.handoff import MAX_CONTENT
 
@@ -200,6 +201,8 @@ class HandoffServer:
     async def _download(self, client: Client, request: DownloadRequest, delivery: Delivery) -> None:
         """Carry out a download for as long as the client stays, or its time is over."""
         client.patience = delivery.timeout or PAUSE_LIMIT
+        if client.goes_on and await self._hand_off_whole(client, request, delivery):
+            return
         left = asyncio.ensure_future(client.wait_until_gone())
         work = asyncio.ensure_future(self._deliver(client, request, delivery, left))
         try:
@@ -210,6 +213,24 @@ class HandoffServer:
             for task in (work, left):
                 task.cancel()
             await asyncio.gather(work, left, return_exceptions=True)
+
+    async def _hand_off_whole(
+        self, client: Client, request: DownloadRequest, delivery: Delivery
+    ) -> bool:
+        """Hand off what is here as a whole, for as long as it is needed; whether that can be."""
+        holding = self._whole.at_hand(request, delivery)
+        if holding is None:
+            return False
+        with holding.lease():
+            fd = _descriptor(client, holding)
+            message = {"event": "whole", "task_id": holding.id, "segment": True}
+            message["content_length"] = holding.total
+            if fd is None or not await _send_with(client, message, fd):
+                return False
+            holding.touch()
+            self._whole.hits(request).count += 1
+            await client.wait_until_gone()
+        return True
 
     async def _deliver(
         self,
@@ -254,7 +275,7 @@ class HandoffServer:
 
     async def _start(self, client: Client, download: Download, event: Started) -> bool:
         """Say what comes; whether the client has the segment now."""
-        fd = _descriptor(client, download)
+        fd = _descriptor(client, download.holding)
         message = {
             "event": "started",
             "task_id": download.task_id,
@@ -273,7 +294,8 @@ class HandoffServer:
 
 
 async def _send_pieces(client: Client, event: Arrived) -> None:
-    pieces = [[p.number, p.offset, p.length, traffic.name] for p, traffic in event.pieces]
+    names = {traffic: traffic.name for traffic in Traffic}  # asking each takes longer than the rest
+    pieces = [[p.number, p.offset, p.length, names[traffic]] for p, traffic in event.pieces]
     for at in range(0, len(pieces), _PIECES_AT_ONCE):
         await client.send({"event": "pieces", "pieces": pieces[at : at + _PIECES_AT_ONCE]})
 
@@ -282,16 +304,16 @@ def _is_clean(download: Download) -> bool:
     return download.holding is None or download.holding.is_clean
 
 
-def _descriptor(client: Client, download: Download) -> int | None:
+def _descriptor(client: Client, holding: Holding | None) -> int | None:
     with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
-        if download.holding is not None:
-            return download.holding.hand_off(client.caller.user, seal=client.caller.may_write)
+        if holding is not None:
+            return holding.hand_off(client.caller.user, seal=client.caller.may_write)
     return None
 
 
 async def _send_segment(client: Client, download: Download) -> bool:
     """The segment, if there is one to be had now that did not come before; whether there was."""
-    fd = _descriptor(client, download)
+    fd = _descriptor(client, download.holding)
     return fd is not None and await _send_with(client, {"event": "segment"}, fd)
 
 

@@ -18,7 +18,7 @@ from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.metrics import Hits, TaskLabels
 from pantala.daemon.node import Node
 from pantala.errors import DragonflyError
-from pantala.model.task import DownloadRequest
+from pantala.model.task import Delivery, DownloadRequest
 from pantala.storage.holding import Holding
 from pantala.wire.handoff import MAX_CONTENT, parse
 
@@ -94,60 +94,54 @@ class Whole:
             holding.touch()
         return known.answer, holding.content.extent(0, known.total).read(0, known.total)
 
+    def at_hand(self, wanted: DownloadRequest, delivery: Delivery) -> Holding | None:
+        """All that is wanted, if it is in memory, and there is no more to it.
+
+        Raises:
+            DragonflyError: The request makes no sense.
+        """
+        if delivery.digest is not None or wanted.prefetch or asks_for_range(wanted):
+            return None
+        if policy_of(wanted.kind).imported or revalidates(wanted.kind, self._node.config.backend):
+            return None
+        task_id, fingerprint = self._engine.identify(wanted)
+        store = self._node.stores[wanted.kind]
+        holding = store.get(wanted.kind, task_id)
+        if holding is None or not holding.complete or store.medium.decays:
+            return None
+        return holding if holding.record.identity == fingerprint else None
+
+    def hits(self, wanted: DownloadRequest) -> Hits:
+        """What counts that it was had."""
+        tag, application = wanted.tag or "", wanted.application or ""
+        labels = TaskLabels(wanted.kind, tag, application, wanted.priority)
+        return self._node.metrics.hits(labels)
+
     def _learn(self, text: bytes) -> _Known | None:
         """What a request means, if it is to be answered here."""
-        wanted = self._parse(text)
-        holding = None if wanted is None else self._held(wanted)
-        if wanted is None or holding is None:
-            return None
-        answer = b'"event":"whole","task_id":"%b","inline":%d}' % (
-            holding.id.encode(),
-            holding.total,
-        )
-        labels = TaskLabels(
-            wanted.kind, wanted.tag or "", wanted.application or "", wanted.priority
-        )
-        known = _Known(
-            weakref.ref(holding),
-            answer,
-            holding.total,
-            holding.account,
-            self._node.stores[wanted.kind].ledger,
-            0.0,
-            self._node.metrics.hits(labels),
-        )
-        self._remember(text, known)
-        return known
-
-    def _parse(self, text: bytes) -> DownloadRequest | None:
         try:
             request = parse(b"{" + text)
             if request.pop("op", None) != "download":
                 return None
             wanted, delivery = parse_download(request)
-            policy = policy_of(wanted.kind)
+            holding = self.at_hand(wanted, delivery)
         except DragonflyError:  # it is said where all is
             return None
-        if delivery.digest is not None or wanted.prefetch or asks_for_range(wanted):
-            return None
-        asks = revalidates(wanted.kind, self._node.config.backend) or policy.imported
-        return None if asks else wanted
-
-    def _held(self, wanted: DownloadRequest) -> Holding | None:
-        """All of it, if it is in memory, and small."""
-        try:
-            task_id, fingerprint = self._engine.identify(wanted)
-        except DragonflyError:  # likewise
-            return None
-        store = self._node.stores[wanted.kind]
-        holding = store.get(wanted.kind, task_id)
         # Content of one piece is here as a whole, or not at all.
-        if holding is None or not holding.complete or len(holding.pieces) != 1:
+        if holding is None or len(holding.pieces) != 1 or holding.total > MAX_CONTENT:
             return None
-        if store.medium.decays:
-            return None
-        mine = holding.record.identity == fingerprint
-        return holding if mine and 0 < holding.total <= MAX_CONTENT else None
+        words = holding.id.encode(), holding.total
+        known = _Known(
+            weakref.ref(holding),
+            b'"event":"whole","task_id":"%b","inline":%d}' % words,
+            holding.total,
+            holding.account,
+            self._node.stores[wanted.kind].ledger,
+            0.0,
+            self.hits(wanted),
+        )
+        self._remember(text, known)
+        return known
 
     def _remember(self, text: bytes, known: _Known) -> None:
         cost = _cost(text)
