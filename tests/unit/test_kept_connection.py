@@ -191,12 +191,13 @@ async def test_content_that_has_gone(daemon: Daemon, origin: Origin, small: str)
         await events(client)
         assert await asyncio.to_thread(client.get, small) == SMALL
         (holding,) = daemon.stores[Kind.CACHE]
+        lease = holding.lease()  # somebody still reads it
         daemon.stores[Kind.CACHE].remove(holding, Reason.DELETED)
-        del holding
         origin.put("/small", b"another")
         client.ask(url=small)
         assert (await events(client))[0]["content_length"] == len(b"another")
         assert await asyncio.to_thread(client.get, small) == b"another"
+        lease.end()
 
 
 async def test_it_counts_as_used(daemon: Daemon, origin: Origin, small: str) -> None:

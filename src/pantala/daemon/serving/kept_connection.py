@@ -282,7 +282,9 @@ class KeptConnection:
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            await asyncio.wait((sending,))  # content stays in place; it ends with the connection
+            await asyncio.wait(
+                (sending,)
+            )  # what it sends must stay in place; ends with the connection
             raise
 
     async def _send(
