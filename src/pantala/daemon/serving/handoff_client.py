@@ -109,7 +109,7 @@ def failure(error: DragonflyError) -> dict[str, Any]:
 
 
 async def transmit(
-    sock: socket.socket, frame: bytes, fd: int | None, content: memoryview | None
+    sock: socket.socket, frame: bytes | memoryview, fd: int | None, content: memoryview | None
 ) -> bool:
     """Send all of it; see :meth:`Client.send`. Raises OSError."""
     loop, data = asyncio.get_running_loop(), memoryview(frame)

@@ -101,7 +101,7 @@ class KeptConnection:
         self._out: list[bytes | memoryview] = []
         self._due = 0
         #: What of it the client has not taken yet; it comes before anything else.
-        self._rest = b""
+        self._rest = memoryview(b"")
         #: Somebody waits for it to take what is being sent.
         self._is_stuck = False
         self._reads = False
@@ -266,7 +266,7 @@ class KeptConnection:
         except BlockingIOError:
             sent = 0
         if sent < due:
-            self._rest = b"".join(out)[sent:]
+            self._rest = memoryview(b"".join(out))[sent:]
             self._is_stuck = True
             self._start(self._send_rest())
 
@@ -282,9 +282,8 @@ class KeptConnection:
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            await asyncio.wait(
-                (sending,)
-            )  # what it sends must stay in place; ends with the connection
+            # Its content stays in place until then. It ends with the connection at the latest.
+            await asyncio.wait((sending,))
             raise
 
     async def _send(
@@ -293,7 +292,7 @@ class KeptConnection:
         try:
             async with asyncio.timeout(patience), self._turn:
                 self._is_stuck = True
-                rest, self._rest = self._rest, b""
+                rest, self._rest = self._rest, memoryview(b"")
                 if rest:
                     await transmit(self._sock, rest, None, None)
                 sent = await transmit(self._sock, data, fd, content)
@@ -329,5 +328,6 @@ class KeptConnection:
         self._end()
 
     def _end(self) -> None:
+        self._pause()
         if not self._gone.done():
             self._gone.set_result(None)
