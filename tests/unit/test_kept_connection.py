@@ -330,6 +330,35 @@ async def test_too_many_at_once(daemon: Daemon, origin: Origin, small: str) -> N
         assert sorted(found) == numbers[:-3]
 
 
+async def test_too_many_of_one_user(daemon: Daemon, small: str, large: str) -> None:
+    """On all connections together: something is left for others, and what is released is free."""
+    for url in (small, large):
+        await inside.get(daemon, url)
+    daemon.handoff._most_open = 10
+    with connected(daemon) as one, connected(daemon) as other:
+        for client in (one, other) * 4:
+            client.ask(url=large)
+            assert (await event(client)).told["event"] == "whole"
+        other.ask(url=large)
+        assert (await event(other)).told["code"] == "RESOURCE_EXHAUSTED"
+        assert await asyncio.to_thread(other.get, small) == SMALL
+        one.send({"id": 1, "op": "release"})
+        assert (await event(one)).told["event"] == "released"
+        other.ask(url=large)
+        assert (await event(other)).told["event"] == "whole"
+
+
+async def test_many_short_answers(daemon: Daemon) -> None:
+    """More than the kernel takes in one call."""
+    with connected(daemon) as client:
+        client.ask("info")
+        await events(client)
+        release = framed({"id": 1, "op": "release"})
+        await asyncio.to_thread(client.sock.sendall, release * 5000)
+        for _ in range(5000):
+            assert (await event(client)).told["event"] == "released"
+
+
 async def test_several_at_once(daemon: Daemon, origin: Origin, small: str, large: str) -> None:
     """What is at hand does not wait for what is not; frames come whole, in any order."""
     await inside.get(daemon, small)

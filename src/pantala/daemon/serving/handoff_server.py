@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -18,7 +19,7 @@ import structlog
 
 from pantala import BUILD_VERSION
 from pantala.background import Loops
-from pantala.core.places import Places
+from pantala.core.places import Places, is_fair
 from pantala.daemon.config import DaemonConfig
 from pantala.daemon.downloading.download import (
     Anew,
@@ -32,6 +33,7 @@ from pantala.daemon.downloading.download import (
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.host.threads import Threads
 from pantala.errors import (
+    Busy,
     DragonflyError,
     Forbidden,
     InvalidRequest,
@@ -53,6 +55,10 @@ logger = structlog.get_logger(__name__)
 
 #: Connections at once; each may hold a lease.
 MAX_CONNECTIONS: Final = 4096
+
+#: Requests that may be open on connections that carry many, for each connection that there may be.
+#: A user may have as large a part of them as of the connections.
+_OPEN_EACH: Final = 4
 
 #: Pieces in one frame: some 60 bytes each, and a frame has a limit.
 _PIECES_AT_ONCE: Final = 4096
@@ -93,6 +99,9 @@ class HandoffServer:
         self._accepting: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._places: Places[socket.socket] = Places(connections)
+        self._most_open = _OPEN_EACH * connections
+        #: By user, on connections that carry many.
+        self._open = Counter[int]()
 
     @property
     def busy(self) -> int:
@@ -158,7 +167,20 @@ class HandoffServer:
     async def _keep(self, client: Connection, first: dict[str, Any]) -> None:
         """One client that asks more than once."""
         works, rests = (partial(do, client.sock) for do in (self._places.works, self._places.rests))
-        await KeptConnection(client, self._whole, self._answer, works, rests).serve(first)
+        await KeptConnection(client, self._whole, self._answer_one, works, rests).serve(first)
+
+    async def _answer_one(self, client: Client, request: dict[str, Any]) -> None:
+        """The same as for a connection of its own, if its user has not too many open."""
+        user = client.caller.user
+        if not is_fair(self._open[user], self._most_open - self._open.total()):
+            error = Busy(f"user {user} has {self._open[user]} requests open: release some, or wait")
+            await client.send(failure(error))
+            return
+        self._open[user] += 1
+        try:
+            await self._answer(client, request)
+        finally:
+            self._open[user] -= 1
 
     async def _answer(self, client: Client, request: dict[str, Any]) -> None:
         """Carry out a request; what is wrong with it, or goes wrong, its client is told.

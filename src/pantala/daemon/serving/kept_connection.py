@@ -32,6 +32,9 @@ MAX_OPEN: Final = 64
 #: Bytes of answers that are sent at once: no more than a socket takes as a rule.
 _BATCH: Final = 64 << 10
 
+#: Parts of them: the kernel takes 1,024 at once.
+_PARTS: Final = 512
+
 #: Bytes that are read at once.
 _READ: Final = 16 << 10
 
@@ -153,7 +156,7 @@ class KeptConnection:
                 began = True
                 self._take(text)
                 text = None
-                if self._due >= _BATCH:
+                if self._due >= _BATCH or len(self._out) >= _PARTS:
                     self._flush()
             self._flush()
         except RemoteProtocolError as error:
