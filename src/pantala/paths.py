@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
 
 from pantala.errors import ConfigError, Forbidden
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from typing import Final
 
 #: The gRPC socket of a machine's daemon.
 DEFAULT_SOCKET: Final = "/var/run/dragonfly/dfdaemon.sock"

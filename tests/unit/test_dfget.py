@@ -656,29 +656,6 @@ def test_a_stock_daemon_of_the_machine_is_not_passed_over(
     assert "is not a pantala daemon" in capsys.readouterr().err
 
 
-def test_it_starts_light(tmp_path: Path) -> None:
-    """What would cost more than the whole of it is not imported, not even by a download."""
-    with HandoffDaemon(tmp_path, serve(CONTENT)) as daemon:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-X", "importtime", "-m", "pantala.cli.dfget"),
-                *("--cache", URL, "-O", str(tmp_path / "out"), "-e", daemon.endpoint),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            # Measured for coverage, it would import much besides.
-            env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
-        )
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "pantala.wire.handoff" in imported
-    heavy = (
-        "asyncio dataclasses grpc google hashlib inspect isal logging pathlib pydantic random "
-        "rich shutil structlog subprocess tempfile threading typer urllib"
-    )
-    assert {name.partition(".")[0] for name in imported} & set(heavy.split()) == set()
-
-
 def test_texts() -> None:
     """Fit for a terminal."""
     assert one_line("a\x1b[31m\nb\t c") == "a [31m b c"

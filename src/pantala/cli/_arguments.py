@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
 from pantala import BUILD_VERSION
 from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.headers import NOT_THE_CALLERS
-from pantala.model.notation import parse_bounds, parse_digest
 from pantala.model.urls import fault_of
 from pantala.paths import DEFAULT_SOCKET
 
 from . import _flags as flags
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final
 
 _TIMEOUT: Final = 2 * 3600.0
 
@@ -222,6 +224,8 @@ def _url(text: str) -> str:
 
 
 def _digest(text: str) -> str:
+    from pantala.model.notation import parse_digest  # noqa: PLC0415  few give it, all would pay
+
     try:
         parse_digest(text)
     except InvalidRequest as error:
@@ -230,6 +234,8 @@ def _digest(text: str) -> str:
 
 
 def _range(text: str) -> str:
+    from pantala.model.notation import parse_bounds  # noqa: PLC0415  few give it, all would pay
+
     try:
         parse_bounds(text)
     except ValueError as error:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
 
 from pantala.errors import RemoteProtocolError, SourceFailed, Unavailable
 from pantala.errors.answers import error_named
@@ -15,6 +13,11 @@ from pantala.model.urls import public_url
 from ._handoff import Connection
 from ._output import Output
 from ._progress import SOURCES, Progress
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
 
 # Events name the common.v2.TrafficType.
 _SOURCES: Final = {"REMOTE_PEER": "peers", "BACK_TO_SOURCE": "origin", "LOCAL_PEER": "cache"}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import Final
 
 from pantala.errors import InvalidRequest
-from pantala.model.notation import check_task_id
 
 from ._handoff import socket_path
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Final
 
 _MAX_TIMEOUT: Final = 7 * 86400.0
 
@@ -171,6 +173,8 @@ def task_id(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: Not exactly 64 lower-case hexadecimal digits.
     """
+    from pantala.model.notation import check_task_id  # noqa: PLC0415  dfget gives none
+
     try:
         return check_task_id(text)
     except InvalidRequest as error:

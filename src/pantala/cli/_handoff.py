@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import _socket  # socket imports a dozen modules that nothing here needs
 import os
-import socket
 import stat
 import struct
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Final, Self
 
 from pantala.errors import FeatureOff, Forbidden, RemoteProtocolError, TimedOut, Unavailable
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for, personal_socket
 from pantala.wire.handoff import HandoffDecoder, encode
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Any, Final, Self
 
 # A socket whose queue is full has a daemon behind it that is busy; it need not be for long.
 _CONNECT_TIMEOUT: Final = 3
@@ -24,8 +27,8 @@ _READ: Final = 65536
 
 _INT: Final = struct.Struct("i")
 # A frame brings one descriptor. What does not fit here, the kernel closes.
-_ANCILLARY: Final = socket.CMSG_SPACE(_INT.size)
-_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux has it, macOS has not
+_ANCILLARY: Final = _socket.CMSG_SPACE(_INT.size)
+_CLOSE_ON_EXEC: Final = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # Linux has it, macOS has not
 
 
 class Connection:
@@ -41,7 +44,7 @@ class Connection:
         answered: Whether anything has come from the daemon.
     """
 
-    def __init__(self, sock: socket.socket, endpoint: str) -> None:
+    def __init__(self, sock: _socket.socket, endpoint: str) -> None:
         self.endpoint = endpoint
         self.answered = False
         self._socket = sock
@@ -141,10 +144,10 @@ class Connection:
         except ConnectionResetError:
             data, ancillary, flags = b"", [], 0
         for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 whole = len(payload) // _INT.size * _INT.size
                 self._descriptors += (fd for (fd,) in _INT.iter_unpack(payload[:whole]))
-        if flags & socket.MSG_CTRUNC or len(self._descriptors) > 1:
+        if flags & _socket.MSG_CTRUNC or len(self._descriptors) > 1:
             raise RemoteProtocolError(
                 f"the daemon at {self.endpoint} passed descriptors that nobody asked for, "
                 "or this process may open no more files"
@@ -203,18 +206,18 @@ def connect_if_there(endpoint: str) -> Connection | None:
     )
 
 
-def dial(path: str) -> socket.socket | None:
+def dial(path: str) -> _socket.socket | None:
     """Connect to the unix socket *path*; None when it does not exist or nobody listens.
 
     Raises:
         Forbidden: This user may not open it.
         Unavailable: It cannot be connected to for another reason.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         # Python's own timeout would make connect fail at once where the queue is full.
         limit = struct.pack("ll", _CONNECT_TIMEOUT, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
         sock.connect(path)
     except OSError as error:
         sock.close()

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from pantala.errors import DragonflyError, SourceFailed
 
 from ._process import OutputLost
 from ._signals import Stopped, ended_by_signals
 from ._text import one_line
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 
 def outcome(

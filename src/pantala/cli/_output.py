@@ -11,26 +11,32 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from errno import EBADF
-from types import TracebackType
-from typing import Protocol, Self
 
 from pantala.errors import InvalidRequest, OutputExists, Unavailable
 from pantala.files import link_open_file, open_nameless, reflink, why_no_link
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
 
 # So much of the output's own name stays in the temporary one, which may have 255 bytes.
 _NAME_KEPT = 200
 
 
-class Output(Protocol):
+class Output(ABC):
     """Takes the bytes of one download, in whatever order they come.
 
     A context manager: entering opens it, leaving discards what was not committed.
     """
 
+    @abstractmethod
     def __enter__(self) -> Self: ...
 
+    @abstractmethod
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -38,6 +44,7 @@ class Output(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
+    @abstractmethod
     def write(self, offset: int, data: memoryview) -> None:
         """Write *data*, which must stay as it is until the output is left.
 
@@ -50,6 +57,7 @@ class Output(Protocol):
             Unavailable: The disk is full, the reader of a pipe has gone, or the like.
         """
 
+    @abstractmethod
     def share(self, fd: int, *, whole: bool) -> bool:
         """Have the output share the bytes of the file *fd*; False: they are to be written.
 
@@ -63,12 +71,15 @@ class Output(Protocol):
         """
 
     @property
+    @abstractmethod
     def can_begin_again(self) -> bool:
         """What was written can be taken back."""
 
+    @abstractmethod
     def begin_again(self) -> None:
         """Take back all that was written."""
 
+    @abstractmethod
     def commit(self) -> None:
         """Everything is written: give it the name it is to have.
 
@@ -119,7 +130,7 @@ def output_for(path: str, *, overwrite: bool, hard_link: bool = False) -> Output
     return FileOutput(path, real, overwrite=overwrite, hard_link=hard_link)
 
 
-class FileOutput:
+class FileOutput(Output):
     """A regular file. Until it is committed, whatever had its name before stays untouched.
 
     Args:
@@ -263,7 +274,7 @@ class FileOutput:
             _remove(temporary)
 
 
-class StreamOutput:
+class StreamOutput(Output):
     """A pipe, terminal or device: bytes leave in order, and cannot be taken back.
 
     Args:

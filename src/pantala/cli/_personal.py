@@ -5,9 +5,9 @@ Imported only then: it costs what ``dfget`` otherwise saves.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -51,7 +51,7 @@ def connect_personal() -> tuple[Connection, int | None]:
     return Connection(sock, endpoint), pid
 
 
-def _connect_or_start(endpoint: str, log: Path, lock: int) -> tuple[socket.socket, int | None]:
+def _connect_or_start(endpoint: str, log: Path, lock: int) -> tuple[_socket.socket, int | None]:
     deadline = time.monotonic() + _START_TIMEOUT
     child: subprocess.Popen[bytes] | None = None
     locked = False

@@ -9,14 +9,16 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EBADF
-from typing import TYPE_CHECKING, Final
 
 from pantala.errors import Unavailable
 
+TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
     from _typeshed import ReadableBuffer  # of the type checker, in no release of Python
 
 # What a closed one of the descriptors 0, 1, 2 is opened for. Reading finds the end. Writing to

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, TextIO
 
 from ._text import one_line
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Final, TextIO
 
 # Nobody needs to see the progress of what is over at once.
 _FIRST: Final = 0.7

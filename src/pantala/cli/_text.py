@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def one_line(text: str) -> str:

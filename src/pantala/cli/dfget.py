@@ -11,8 +11,6 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Final
 
 from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
@@ -25,6 +23,11 @@ from ._outcome import outcome
 from ._output import Output, output_for
 from ._process import program
 from ._progress import Progress
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
 
 # The daemon's own word about a timeout says more than ours; leave it the time to come.
 _GRACE: Final = 1.0

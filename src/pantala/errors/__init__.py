@@ -48,13 +48,16 @@ an origin by everybody. Boundaries (``rpc.status``, ``net.piece_server``,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
-from typing import Any, ClassVar, Final
 
 from .codes import Blame as Blame
 from .codes import Code as Code
 from .codes import VortexCode as VortexCode
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, ClassVar, Final
 
 
 class DragonflyError(Exception):
@@ -340,8 +343,7 @@ class SourceFailed(DragonflyError):
         status_code: The origin's HTTP status, when there was an answer.
         header: The origin's response headers, likewise.
         transient: Whether the same request may succeed a little later.
-        blame: Whose fault it is. None: the caller's when his credentials were refused (401, 403),
-            else the origin's.
+        blame: Whose fault. None: the caller's if it refused credentials (401, 403), else its own.
     """
 
     def __init__(

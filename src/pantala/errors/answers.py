@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from . import (
     Busy,
     Corrupt,
@@ -18,6 +15,11 @@ from . import (
     TimedOut,
     Unavailable,
 )
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 #: By the name that gRPC has for the status.
 _MEANT: Final[Mapping[str, type[DragonflyError]]] = {

@@ -5,7 +5,9 @@ A module of its own because ``dfget`` needs it and may import little.
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from typing import Final
 
 #: What ``dfget`` leaves out of a URL's identity when it is not told otherwise: the signatures
 #: of signed URLs, and containerd's namespace. Matched exactly; the list is Dragonfly's own.

@@ -5,8 +5,10 @@ A module of its own because ``dfget`` needs it and may import little.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
 
 #: In lower case. They belong to one connection or to one message (RFC 9110, 7.6.1), or are made
 #: of what the caller says elsewhere; what he sends of them is dropped.

@@ -5,16 +5,15 @@ A module of its own because ``dfget`` needs it and may import little.
 
 from __future__ import annotations
 
-import re
-from typing import Final
+TYPE_CHECKING = False  # dfget has no time to import typing, nor to compile patterns
+if TYPE_CHECKING:
+    from typing import Final
 
 # As the WHATWG rules read a URL: slashes may be missing or, where the scheme is one that
 # browsers know, lean either way, and tabs and line breaks count for nothing.
-_IGNORED: Final = re.compile(r"[\x00-\x1f\x7f]+")
-_SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*:)?([/\\]*)")
-_QUERY: Final = re.compile(r"[?#]")
-_SLASH: Final = re.compile(r"/")
-_ANY_SLASH: Final = re.compile(r"[/\\]")
+_IGNORED: Final = dict.fromkeys((*range(0x20), 0x7F))
+_SCHEME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-")
+_ANY_SLASH: Final = "/\\"
 _MAX_PORT: Final = 65535
 _LENIENT: Final = frozenset({"http:", "https:", "file:"})
 
@@ -70,12 +69,20 @@ def _fault_of_port(text: str) -> str | None:
 
 def _parts(url: str) -> tuple[str, str, str]:
     """Scheme with its colon, slashes, and what follows up to a query or fragment."""
-    text = _QUERY.split(_IGNORED.sub("", url), maxsplit=1)[0]
-    head = _SCHEME.match(text)
-    scheme, slashes = (head[1] or "", head[2]) if head else ("", "")
-    return scheme, slashes, text[head.end() :] if head else text
+    text = url.translate(_IGNORED)
+    text = text[: _first_of("?#", text)].lstrip()
+    name, colon, rest = text.partition(":")
+    if not (colon and name[:1].isascii() and name[:1].isalpha() and _SCHEME.issuperset(name)):
+        name, colon, rest = "", "", text
+    behind = rest.lstrip(_ANY_SLASH)
+    return name + colon, rest[: len(rest) - len(behind)], behind
 
 
 def _end_of_host(scheme: str, rest: str) -> int:
-    slash = (_ANY_SLASH if scheme.lower() in _LENIENT else _SLASH).search(rest)
-    return slash.start() if slash else len(rest)
+    return _first_of(_ANY_SLASH if scheme.lower() in _LENIENT else "/", rest)
+
+
+def _first_of(marks: str, text: str) -> int:
+    """Where the first of *marks* is in *text*; its length: nowhere."""
+    found = [at for at in map(text.find, marks) if at >= 0]
+    return min(found, default=len(text))

@@ -13,10 +13,13 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
-from typing import Any, Final
 
 from pantala.errors import LocalProtocolError, RemoteProtocolError
+
+TYPE_CHECKING = False  # dfget has no time to import typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Final
 
 _LENGTH: Final = struct.Struct("!I")
 _BEGINNING: Final = re.compile(rb'\{"id": ?(0|[1-9][0-9]{0,14}), ?')
