@@ -1,4 +1,4 @@
-"""Where a daemon's sockets lie.
+"""Where a daemon's sockets lie, and files of settings.
 
 ``dfget`` starts with this, so it imports next to nothing.
 """
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 #: The gRPC socket of a machine's daemon.
 DEFAULT_SOCKET: Final = "/var/run/dragonfly/dfdaemon.sock"
+
+#: Files of settings, read when no other is named, and only if they are there.
+DAEMON_SETTINGS: Final = "/etc/dragonfly/dfdaemon.yaml"
+SCHEDULER_SETTINGS: Final = "/etc/dragonfly/scheduler.yaml"
 
 # What fits into a sockaddr_un together with its closing NUL (108 on Linux, 104 on macOS).
 _MAX_SOCKET_PATH: Final = 103

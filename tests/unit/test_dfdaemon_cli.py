@@ -52,10 +52,11 @@ def test_version() -> None:
 
 def test_help() -> None:
     """There are examples, and the environment's names."""
-    status, output, _ = dfdaemon("--help")
-    assert status == 0
-    assert "dfdaemon --scheduler 10.0.0.7:8002" in output
-    assert "DFDAEMON_CONFIG" in output
+    for flag in ("--help", "-h"):
+        status, output, _ = dfdaemon(flag)
+        assert status == 0
+        assert "  dfdaemon --scheduler 10.0.0.7:8002         no file needed\n" in output
+        assert "DFDAEMON_CONFIG" in output
 
 
 def test_every_flag() -> None:
@@ -323,10 +324,10 @@ def test_log_file(tmp_path: Path, console: bool) -> None:  # noqa: FBT001  a par
     """Logs go to files of limited number and size; or to standard error, if so wished."""
     script = f"""
 import structlog
-from pathlib import Path
-from pantala.cli.dfdaemon import _start_logging
-_start_logging({{"console": {console}, "log_dir": Path({str(tmp_path)!r}) / "a" / "b",
-    "log_level": "info", "log_max_files": 2}}, 1024)
+from pantala.cli._daemon_run import _start_logging
+from pantala.cli.dfdaemon import Options
+_start_logging(Options(console={console}, log_dir={str(tmp_path / "a" / "b")!r},
+    log_level="info", log_max_files=2), 1024)
 for n in range(50):
     structlog.stdlib.get_logger("x").info("hello", n=n)
 """
@@ -346,6 +347,20 @@ for n in range(50):
     assert (last["event"], last["n"]) == ("hello", 49)
 
 
-def test_usage() -> None:
-    """A flag that does not exist is a mistake of another kind."""
-    assert dfdaemon("--bogus")[0] == 2
+@pytest.mark.parametrize(
+    ("arguments", "env", "expected"),
+    [
+        (["--bogus"], {}, "unrecognized arguments: --bogus"),
+        (["--conf", "x"], {}, "unrecognized arguments: --conf x"),
+        (["extra"], {}, "unrecognized arguments: extra"),
+        (["--upload-port", "x"], {}, "argument --upload-port: 'x': want a whole number"),
+        (["--log-max-files", "1"], {}, "argument --log-max-files: '1': want 2 or more"),
+        ([], {"DFDAEMON_LOG_MAX_FILES": "1"}, "DFDAEMON_LOG_MAX_FILES: '1': want 2 or more"),
+        ([], {"DFDAEMON_CONSOLE": "x"}, "DFDAEMON_CONSOLE: want true or false, not 'x'"),
+    ],
+)
+def test_usage(arguments: list[str], env: dict[str, str], expected: str) -> None:
+    """A flag that does not exist, or a value that none can have, is a mistake of another kind."""
+    status, output, errors = dfdaemon(*arguments, **env)
+    assert (status, output) == (2, "")
+    assert errors.splitlines()[-1] == f"dfdaemon: error: {expected}"

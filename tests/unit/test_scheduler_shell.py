@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
-from typer.testing import CliRunner
 
 from pantala import BUILD_VERSION
-from pantala.cli.dfscheduler import _app
+from pantala.cli import dfscheduler
 from pantala.errors import ConfigError, NotFound
 from pantala.logs import setup_logging
 from pantala.model.task import PieceRecord, Traffic
@@ -160,18 +159,37 @@ def test_what_is_a_failure() -> None:
     assert "dragonfly_scheduler_stat_task_failure_total 2.0" in text
 
 
-def test_the_command_line() -> None:
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Version, help with examples, and mistakes in one line."""
-    runner = CliRunner()
-    version = runner.invoke(_app, ["--version"])
-    assert (version.exit_code, version.output) == (0, f"dfscheduler {BUILD_VERSION}\n")
-    assert "Examples" in runner.invoke(_app, ["--help"]).output
-    wrong = runner.invoke(_app, ["--listen-ip", "nowhere"])
-    assert wrong.exit_code == 2
-    assert wrong.output == "dfscheduler: --listen-ip: 'nowhere': expected an IP address\n"
-    missing = runner.invoke(_app, ["--config", "/nonexistent.yaml"])
-    assert missing.exit_code == 1
-    assert "/nonexistent.yaml" in missing.output
+
+    def run(*arguments: str, **env: str) -> tuple[int, str, str]:
+        try:
+            status = dfscheduler.run(arguments, env)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    assert run("--version") == run("-V") == (0, f"dfscheduler {BUILD_VERSION}\n", "")
+    for flag in ("--help", "-h"):
+        status, output, _ = run(flag)
+        assert status == 0
+        assert "  dfscheduler --config my.yaml --check       show what would be used" in output
+        assert "SCHEDULER_CONFIG" in output
+    wrong = "dfscheduler: --listen-ip: 'nowhere': expected an IP address\n"
+    assert run("--listen-ip", "nowhere") == (2, "", wrong)
+    for status, _, errors in (
+        run("--config", "/nonexistent.yaml"),
+        run(SCHEDULER_CONFIG="/nonexistent.yaml"),
+    ):
+        assert status == 1
+        assert errors.startswith("dfscheduler: /nonexistent.yaml: ")
+    status, output, _ = run("--check", "--port", "0", "-l", "warn", SCHEDULER_CONFIG="")
+    assert status == 0
+    server = json.loads(output)["server"]
+    assert (server["port"], server["logLevel"]) == (0, "warn")
+    status, _, errors = run("--port", "x")
+    assert status == 2
+    assert errors.endswith("dfscheduler: error: argument --port: 'x': want a whole number\n")
 
 
 def test_log_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:

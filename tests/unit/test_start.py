@@ -7,38 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pantala.testing.handoff_daemon import HandoffDaemon, serve
 
-#: Slow to import, and of no use to a program that fetches one file.
-_HEAVY = frozenset(
-    [
-        "asyncio",
-        "dataclasses",
-        "grpc",
-        "google",
-        "hashlib",
-        "inspect",
-        "isal",
-        "logging",
-        "pathlib",
-        "pydantic",
-        "random",
-        "rich",
-        "selectors",
-        "shutil",
-        "socket",
-        "structlog",
-        "subprocess",
-        "tempfile",
-        "textwrap",
-        "threading",
-        "typing",
-        "urllib",
-    ]
-)
+#: What only a program that works for others has a use for.
+_WORKING = {
+    *("asyncio", "google", "grpc", "hashlib", "inspect", "isal", "logging", "pydantic", "random"),
+    *("rich", "socket", "structlog", "subprocess", "tempfile", "threading", "typer", "urllib"),
+}
+#: Slow to import besides, and of no use to a program that fetches one file.
+_HEAVY = {"dataclasses", "pathlib", "selectors", "shutil", "textwrap", "typing", *_WORKING}
 
 
-def imported(*command: str, status: int = 0) -> frozenset[str]:
+def imported(*command: str, status: int = 0) -> set[str]:
     """The top-level modules that ``python -m`` of *command* imports until it ends."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", *command],
@@ -53,7 +35,7 @@ def imported(*command: str, status: int = 0) -> frozenset[str]:
     lines = [line.split("|") for line in done.stderr.splitlines() if line.startswith("import time")]
     found = {line[2].strip() for line in lines}
     assert command[0].rpartition(".")[0] in found
-    return frozenset(name.partition(".")[0] for name in found)
+    return {name.partition(".")[0] for name in found}
 
 
 def test_a_download(tmp_path: Path) -> None:
@@ -64,3 +46,24 @@ def test_a_download(tmp_path: Path) -> None:
             *("-e", daemon.endpoint),
         )
     assert found & _HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("dfget",),
+        ("dfcache",),
+        ("dfcache", "import"),
+        ("dfctl",),
+        ("dfctl", "cache-task", "ls"),
+        ("dfdaemon",),
+        ("dfscheduler",),
+    ],
+    ids=" ".join,
+)
+def test_help_and_version(command: tuple[str, ...]) -> None:
+    """They need nothing of what the program does."""
+    name, *words = command
+    flags = ("--help", "-h", "--version", "-V") if not words else ("--help", "-h")
+    for flag in flags:
+        assert imported(f"pantala.cli.{name}", *words, flag) & _WORKING == set(), flag

@@ -3,14 +3,14 @@
 - :mod:`.dfget`: fetch one URL; starts in the time of a bare interpreter or two
 - :mod:`.dfcache`: import a file into the cluster, export it again
 - :mod:`.dfctl`: look at a daemon's tasks and remove them
-- :mod:`.dfdaemon`: run the daemon of a machine
-- :mod:`.dfscheduler`: run a scheduler
+- :mod:`.dfdaemon`: run the daemon of a machine; :mod:`._daemon_run` is what it runs
+- :mod:`.dfscheduler`: run a scheduler; :mod:`._scheduler_run` is what it runs
 
 What all of them share:
 
 - :mod:`._daemon`: a daemon's gRPC socket, for those who ask and wait
 - :mod:`._export`: an imported task becomes an output
-- :mod:`._flags`: types of flags, and the environment behind them
+- :mod:`._flags`: command lines: types of flags, and the environment behind them
 - :mod:`._options`: flags that ``dfdaemon`` and ``dfscheduler`` share
 - :mod:`._outcome`: the result of the one thing that was to be done, or the line that says why not
 - :mod:`._process`: standard streams that are there, and take any text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from pantala import BUILD_VERSION
 from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.headers import NOT_THE_CALLERS
@@ -67,7 +66,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         argv: Arguments after the program's name.
         environ: Environment variables. An empty one counts as unset.
     """
-    parser = _parser({name: value for name, value in environ.items() if value})
+    parser = _parser(environ)
     options = parser.parse_args(argv, namespace=Options())
     flags.read_variables(parser, options)
     try:
@@ -128,14 +127,8 @@ def request_of(options: Options) -> dict[str, Any]:
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dfget",
-        usage="dfget URL -O FILE [options]",
-        description="Fetch a file through the cluster's peers.",
-        epilog=_EPILOG,
-        formatter_class=flags.formatter,
-        allow_abbrev=False,
-    )
+    usage, about = "dfget URL -O FILE [options]", "Fetch a file through the cluster's peers."
+    parser = flags.program_parser("dfget", about, usage=usage, epilog=_EPILOG)
     parser.add_argument("url", metavar="URL", type=_url, help="what to fetch")
     _add_content(parser, environ)
     _add_conduct(parser, environ)
@@ -208,7 +201,6 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     # Scripts for Dragonfly's dfget set these. There is nothing to log on this side.
     add.value("-l", "--log-level", env="LOG_LEVEL", help="accepted; the daemon has the log")
     add.switch("--console", "accepted; the daemon has the log")
-    parser.add_argument("-V", "--version", action="version", version=f"dfget {BUILD_VERSION}")
 
 
 def _url(text: str) -> str:

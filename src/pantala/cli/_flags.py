@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from pantala import BUILD_VERSION
 from pantala.errors import InvalidRequest
 
 from ._handoff import socket_path
@@ -11,7 +12,7 @@ from ._handoff import socket_path
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Final
+    from typing import Any, Final
 
 _MAX_TIMEOUT: Final = 7 * 86400.0
 
@@ -40,7 +41,7 @@ class Flags:
 
     Args:
         parser: To which they are added.
-        environ: Environment variables.
+        environ: Environment variables. An empty one counts as unset.
         prefix: Of the variables: ``"DFGET_"``.
     """
 
@@ -48,7 +49,7 @@ class Flags:
         self, parser: argparse.ArgumentParser, environ: Mapping[str, str], prefix: str
     ) -> None:
         self._parser = parser
-        self._environ = environ
+        self._environ = {name: value for name, value in environ.items() if value}
         self._prefix = prefix
 
     def value(
@@ -98,6 +99,17 @@ def read_variables(parser: argparse.ArgumentParser, options: argparse.Namespace)
     for name, value in list(vars(options).items()):
         if isinstance(value, _Variable):
             setattr(options, name, value.read(parser))
+
+
+def program_parser(prog: str, description: str, **more: Any) -> argparse.ArgumentParser:
+    """The command line of a program, with ``--version`` and nothing else."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=formatter, allow_abbrev=False, **more
+    )
+    text = f"{prog} {BUILD_VERSION}"
+    about = "show the version and exit"
+    parser.add_argument("-V", "--version", action="version", version=text, help=about)
+    return parser
 
 
 def formatter(prog: str) -> argparse.HelpFormatter:

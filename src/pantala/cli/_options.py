@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import argparse
+import sys
 
-import typer
-
-from pantala import BUILD_VERSION
 from pantala.errors import DragonflyError, UsageError
 
-Port = Annotated[int | None, typer.Option(metavar="PORT", help="0 lets the system choose.")]
-Check = Annotated[
-    bool, typer.Option("--check", help="Print the settings as JSON, and stop; strictly.")
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse keys that are not known, instead of a warning.")
-]
+from ._flags import Flags
+
+TYPE_CHECKING = False  # as for dfget: --help needs no typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
+
+#: When a personal daemon quits, unless it is told otherwise.
+IDLE: Final = "5m"
 
 
-def version_flag(program: str) -> Any:
-    """The flag that prints the version of *program* and ends it, whatever else was given."""
+class Options(argparse.Namespace):
+    """What both of them are told.
 
-    def print_version(wanted: bool) -> None:  # noqa: FBT001  the signature of an option's callback
-        if wanted:
-            typer.echo(f"{program} {BUILD_VERSION}")
-            raise typer.Exit
+    Attributes:
+        config: The file of settings; None: the usual one.
+        log_level: How much to log.
+        check: Only to show the settings.
+        strict: Keys that are not known are mistakes.
+    """
 
-    return typer.Option(
-        "--version", "-V", callback=print_version, is_eager=True, help="Print it, and stop."
+    config: str | None
+    log_level: str | None
+    check: bool
+    strict: bool
+
+
+def add_config(add: Flags, default: str, variable: str) -> None:
+    """``--config``; *default* is read without it, and *variable* stands in for it."""
+    add.value(
+        "-c",
+        "--config",
+        env="CONFIG",
+        meta="FILE",
+        help=f"YAML file of settings, default {default} if it is there; {variable}",
     )
+
+
+def add_ports(add: Flags, names: Iterable[str]) -> None:
+    """A flag for each of these ports."""
+    for name in names:
+        add.value(f"--{name}", type=whole, meta="PORT", help="0 lets the system choose")
+
+
+def add_checks(add: Flags) -> None:
+    """``--check`` and ``--strict``."""
+    add.switch("--check", "print the settings as JSON, and stop; strictly", env=False)
+    add.switch("--strict", "refuse keys that are not known, instead of a warning", env=False)
+
+
+def whole(text: str) -> int:
+    """A whole number. Raises argparse.ArgumentTypeError: it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:50]!r}: want a whole number") from None
 
 
 def tell_why(program: str, error: DragonflyError) -> int:
     """Say on standard error why *program* cannot run; the exit status that belongs to that."""
     for line in str(error).splitlines():
-        typer.echo(f"{program}: {line}", err=True)
+        sys.stderr.write(f"{program}: {line}\n")
     return 2 if isinstance(error, UsageError) else 1

@@ -10,19 +10,19 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
 
-from pantala import BUILD_VERSION
 from pantala.errors import DragonflyError, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
-from ._flags import endpoint, formatter, task_id
+from ._flags import endpoint, formatter, program_parser, task_id
 from ._process import program
 from ._text import one_line
 
+TYPE_CHECKING = False  # as for dfget: --help needs no typing
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Final
+
     from ._daemon import Daemon
 
 _VARIABLES: Final = ("DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT")
@@ -38,9 +38,8 @@ Exit status: 0 done, 1 failed, 2 wrong usage.
 """
 
 
-@dataclass(frozen=True, slots=True)
 class _Kind:
-    """A kind of task.
+    """A kind of task. (Importing dataclasses would take a tenth of the start.)
 
     Attributes:
         about: Of tasks of it, for people.
@@ -49,10 +48,11 @@ class _Kind:
         ours: Only a daemon of ours survives being asked.
     """
 
-    about: str
-    word: str
-    type: str
-    ours: bool = False
+    def __init__(self, about: str, word: str, type: str, *, ours: bool = False) -> None:
+        self.about = about
+        self.word = word
+        self.type = type
+        self.ours = ours
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
@@ -110,15 +110,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dfctl",
-        description="Look at the tasks of this machine's daemon, and remove them.",
-        epilog=_EPILOG,
-        formatter_class=formatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "-V", "--version", action="version", version=f"dfctl {BUILD_VERSION}", help="and exit"
+    parser = program_parser(
+        "dfctl", "Look at the tasks of this machine's daemon, and remove them.", epilog=_EPILOG
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, kind in _KINDS.items():

@@ -1,115 +1,77 @@
-"""``dfscheduler``: run a scheduler."""
+"""``dfscheduler``: run a scheduler.
+
+This is its command line. What is slow to import comes with :mod:`._scheduler_run`, when there is
+something to run: ``--help`` needs none of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final
-
-import typer
+import os
+import sys
 
 from pantala.errors import DragonflyError
-from pantala.logs import setup_logging
-from pantala.scheduler.config import DEFAULT_PATH, SchedulerConfig, load
-from pantala.settings import if_present
+from pantala.paths import SCHEDULER_SETTINGS
 
-from ._options import Check, Port, Strict, tell_why, version_flag
+from . import _flags as flags
+from . import _options
 from ._process import program
-from ._settings import settings_json
-from ._text import flag_names
 
-_EPILOG: Final = """
-Examples:
+TYPE_CHECKING = False  # as for dfget: --help needs no typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final
 
-\b
-  dfscheduler                                use /etc/dragonfly/scheduler.yaml, if it is there
+_EPILOG: Final = f"""\
+examples:
+  dfscheduler                                use {SCHEDULER_SETTINGS}, if it is there
   dfscheduler --port 0 --listen-ip 127.0.0.1 any free port; the log says which
   dfscheduler --config my.yaml --json-logs   flags win over the file
   dfscheduler --config my.yaml --check       show what would be used, and stop
+
+Exit status: 0 ended as told, 1 failed, 2 wrong usage.
 """
 
-_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+class Options(_options.Options):
+    """What the user wants. The attributes are the flags of ``dfscheduler --help``."""
+
+    port: int | None
+    listen_ip: str | None
+    advertise_ip: str | None
+    json_logs: bool
 
 
-_Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="SCHEDULER_CONFIG",
-        help=f"YAML file of settings. Default: {DEFAULT_PATH}, if it is there.",
-    ),
-]
-_Listen = Annotated[str | None, typer.Option(metavar="IP", help="Address to listen on.")]
-_Advertise = Annotated[
-    str | None, typer.Option(metavar="IP", help="Address for daemons; shown in the log.")
-]
-_Level = Annotated[str | None, typer.Option("--log-level", "-l", help="trace … error.")]
-_Json = Annotated[bool, typer.Option("--json-logs", help="Log JSON lines on a terminal too.")]
-_Version = Annotated[bool, version_flag("dfscheduler")]
-
-#: Flags that are settings, by the key that each one sets.
-_KEYS: Final = {
-    "port": "server.port",
-    "listen_ip": "server.listenIP",
-    "advertise_ip": "server.advertiseIP",
-    "log_level": "server.logLevel",
-}
-
-
-@_app.command(epilog=_EPILOG)
-def _command(
-    *,
-    config: _Config = None,
-    port: Port = None,
-    listen_ip: _Listen = None,
-    advertise_ip: _Advertise = None,
-    log_level: _Level = None,
-    json_logs: _Json = False,
-    check: Check = False,
-    strict: Strict = False,
-    version: _Version = False,
-) -> None:
-    """Run a Dragonfly scheduler: tell peers from which others to get content."""
-    # Typer wants a parameter for each flag; from here on they are a mapping.
-    raise typer.Exit(_main(locals()))
-
-
-def _main(given: Mapping[str, Any]) -> int:
-    """Do what the command line says; return the exit status."""
-    try:
-        config = _settings(given)
-        if given["check"]:
-            _check(config)
-            return 0
-        setup_logging(config.server.log_level, json=given["json_logs"])
-        from pantala.scheduler import app  # noqa: PLC0415  slow, and --help needs none of it
-
-        app.run(config)
-    except DragonflyError as error:
-        return tell_why("dfscheduler", error)
-    return 0
-
-
-def _settings(given: Mapping[str, Any]) -> SchedulerConfig:
-    values = {key: given[name] for name, key in _KEYS.items() if given[name] is not None}
-    strict = given["strict"] or given["check"]
-    path = given["config"] or if_present(DEFAULT_PATH)
-    return load(path, values, flag_names(_KEYS), strict=strict)
-
-
-def _check(config: SchedulerConfig) -> None:
-    tree = config.model_dump(mode="json", by_alias=True)
-    typer.echo(settings_json(tree, numbers=frozenset({"requestRateLimit"})))
-    for key in config.ignored:
-        typer.echo(f"dfscheduler: {key} has no effect", err=True)
-
-
-def main() -> None:
-    """The program. Ends the process with its exit status."""
+def main() -> int:
+    """The program: :func:`run` with this process's arguments."""
     with program("dfscheduler"):
-        _app(prog_name="dfscheduler")
+        return run(sys.argv[1:], os.environ)
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
+    parser = flags.program_parser(
+        "dfscheduler",
+        "Run a Dragonfly scheduler: tell peers from which others to get content.",
+        usage="dfscheduler [options]",
+        epilog=_EPILOG,
+    )
+    add = flags.Flags(parser, environ, "SCHEDULER_")
+    _options.add_config(add, SCHEDULER_SETTINGS, "SCHEDULER_CONFIG")
+    _options.add_ports(add, ("port",))
+    add.value("--listen-ip", meta="IP", help="address to listen on")
+    add.value("--advertise-ip", meta="IP", help="address for daemons; shown in the log")
+    add.value("-l", "--log-level", meta="LEVEL", help="trace … error")
+    add.switch("--json-logs", "log JSON lines on a terminal too", env=False)
+    _options.add_checks(add)
+    options = parser.parse_args(argv, namespace=Options())
+    flags.read_variables(parser, options)
+    from . import _scheduler_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
+
+    try:
+        return _scheduler_run.run(options)
+    except DragonflyError as error:
+        return _options.tell_why("dfscheduler", error)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -46,9 +46,6 @@ from .config_values import (
 )
 from .host.machine import local_ip
 
-#: Read when no other file is named, and only if it is there.
-DEFAULT_PATH: Final = Path("/etc/dragonfly/dfdaemon.yaml")
-
 
 class Host(Settings):
     """Who this machine is, in ids and to schedulers."""

@@ -29,9 +29,6 @@ from pantala.settings import (
     read_settings,
 )
 
-#: Read when no other file is named, and only if it is there.
-DEFAULT_PATH: Final = Path("/etc/dragonfly/scheduler.yaml")
-
 
 def _level(name: str) -> str:
     if name.lower() not in LEVELS:

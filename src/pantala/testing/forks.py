@@ -31,7 +31,10 @@ from typing import IO, Any, Final
 
 #: What is imported beforehand; of programs, what they import before they look at their arguments.
 _PROGRAMS: Final = ("pantala.cli.dfget", "pantala.cli.dfdaemon", "pantala.cli.dfscheduler")
-_MODULES: Final = ("pantala.daemon.process", "pantala.scheduler.app")
+_MODULES: Final = (
+    *("pantala.cli._daemon_run", "pantala.cli._scheduler_run"),
+    *("pantala.daemon.process", "pantala.scheduler.app"),
+)
 
 #: What is run, not imported; and the package that puts something into the environment.
 _ANEW: Final = (*_PROGRAMS, "pantala.cli")

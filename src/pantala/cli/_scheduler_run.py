@@ -1,0 +1,59 @@
+"""A scheduler as its command line wants it. Imported when that has been read: it is slow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pantala.logs import setup_logging
+from pantala.paths import SCHEDULER_SETTINGS
+from pantala.scheduler.config import SchedulerConfig, load
+from pantala.settings import if_present
+
+from ._settings import settings_json
+from ._text import flag_names
+
+if TYPE_CHECKING:  # it may be __main__, and would be imported a second time
+    from .dfscheduler import Options
+
+#: Flags that are settings, by the key that each one sets.
+_KEYS: Final = {
+    "port": "server.port",
+    "listen_ip": "server.listenIP",
+    "advertise_ip": "server.advertiseIP",
+    "log_level": "server.logLevel",
+}
+
+
+def run(options: Options) -> int:
+    """Do what the command line says; the exit status.
+
+    Raises:
+        DragonflyError: Why not.
+    """
+    config = _settings(options)
+    if options.check:
+        _check(config)
+        return 0
+    setup_logging(config.server.log_level, json=options.json_logs)
+    from pantala.scheduler import app  # noqa: PLC0415  gRPC: --check need not wait for it
+
+    app.run(config)
+    return 0
+
+
+def _settings(options: Options) -> SchedulerConfig:
+    values = {
+        key: value for name, key in _KEYS.items() if (value := getattr(options, name)) is not None
+    }
+    given = options.config
+    path = if_present(Path(SCHEDULER_SETTINGS)) if given is None else Path(given)
+    return load(path, values, flag_names(_KEYS), strict=options.strict or options.check)
+
+
+def _check(config: SchedulerConfig) -> None:
+    tree = config.model_dump(mode="json", by_alias=True)
+    sys.stdout.write(settings_json(tree, numbers=frozenset({"requestRateLimit"})) + "\n")
+    for key in config.ignored:
+        sys.stderr.write(f"dfscheduler: {key} has no effect\n")
