@@ -14,9 +14,11 @@ What all of them share:
 - :mod:`._options`: flags that ``dfdaemon`` and ``dfscheduler`` share
 - :mod:`._outcome`: the result of the one thing that was to be done, or the line that says why not
 - :mod:`._process`: standard streams that are there, and take any text
-- :mod:`._rows`: tasks as rows of JSON, and tables of them
+- :mod:`._rows`: tasks as tables
 - :mod:`._settings`: settings as ``--check`` prints them
 - :mod:`._signals`: signals, and time that is up, as exceptions
+- :mod:`._tasks_grpc`: a daemon's tasks, asked for over its gRPC socket
+- :mod:`._tasks_handoff`: the same over its hand-off socket, which takes no gRPC
 - :mod:`._text`: errors and flags fit for a terminal
 
 What ``dfget`` is made of; each imports as little as it can:

@@ -102,7 +102,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
-    from . import _rows  # noqa: PLC0415  it compiles patterns
+    from pantala.rpc.rows import stat_row  # noqa: PLC0415  gRPC is imported anyway
 
     large = os.stat(options.path).st_size > _LARGE
     if options.content_for_calculating_task_id is None and large:
@@ -122,7 +122,7 @@ def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str
     if not options.json:
         progress.clear()
         sys.stdout.write(f"{task.id}\n")
-    return _rows.stat_row(task)
+    return stat_row(task)
 
 
 def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
@@ -132,9 +132,11 @@ def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str
 
 
 def _stat(daemon: Daemon, options: Options, _progress: Progress) -> Mapping[str, Any]:
+    from pantala.rpc.rows import stat_row  # noqa: PLC0415  gRPC is imported anyway
+
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
-    row = _rows.stat_row(daemon.ask("StatPersistentCacheTask", task_id=options.id))
+    row = stat_row(daemon.ask("StatPersistentCacheTask", task_id=options.id))
     if not options.json:
         sys.stdout.write(_rows.stat_lines(row))
     return row

@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 
 from pantala.errors import DragonflyError, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
 from ._flags import endpoint, formatter, program_parser, task_id
 from ._process import program
+from ._tasks_handoff import HandoffTasks, NotServed
 from ._text import one_line
 
 TYPE_CHECKING = False  # as for dfget: --help needs no typing
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final
 
-    from ._daemon import Daemon
+    from ._tasks_grpc import GrpcTasks
+
+    Tasks = HandoffTasks | GrpcTasks
 
 _VARIABLES: Final = ("DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT")
 
@@ -95,18 +99,26 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         except argparse.ArgumentTypeError as error:
             parser.error(f"{' or '.join(_VARIABLES)}: {error}")
     kind = _KINDS[options.kind]
-    from ._daemon import Daemon  # noqa: PLC0415  it imports gRPC, which takes most of the time
-
     try:
-        with Daemon.at(options.endpoint) as daemon:
-            if kind.ours:
-                daemon.need_ours("a cache RPC would kill it")
-            return _COMMANDS[options.command](daemon, kind, options)
+        return _carry_out(kind, options)
     except DragonflyError as error:
         message = _report(error)
         if options.json:
             _print_json({"error": {"code": error.code.name, "message": message}})
         return 1
+
+
+def _carry_out(kind: _Kind, options: _Options) -> int:
+    """Do what is wanted, by the hand-off socket; by gRPC where a daemon does not serve it so."""
+    command = _COMMANDS[options.command]
+    tasks = HandoffTasks.at(options.endpoint)
+    if tasks is not None:
+        with suppress(NotServed):
+            return command(tasks, kind, options)
+    from ._tasks_grpc import GrpcTasks  # noqa: PLC0415  gRPC takes most of the time, if it is needed
+
+    with GrpcTasks.at(options.endpoint) as others:
+        return command(others, kind, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,49 +161,41 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
 # -- commands ----------------------------------------------------------------------------------
 
 
-def _ls(daemon: Daemon, kind: _Kind, options: _Options) -> int:
+def _ls(tasks: Tasks, kind: _Kind, options: _Options) -> int:
+    rows, figures = tasks.held(kind)
+    if options.json:
+        _print_json({"tasks": rows, **figures})
+        return 0
     from pantala.model.units import format_size  # noqa: PLC0415  it compiles patterns
 
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
-    figures, summary = {}, ""
-    if daemon.is_ours:
-        answer = daemon.ask_node("ListTasks", type=kind.type)
-        rows = [_rows.node_row(task, kind.type) for task in answer.tasks]
-        figures = {"capacity_bytes": answer.capacity_bytes, "used_bytes": answer.used_bytes}
-        used, capacity = format_size(answer.used_bytes), format_size(answer.capacity_bytes)
-        summary = f", {used} of {capacity} used"
-    else:
-        answer = daemon.ask(f"ListLocal{kind.word}Tasks")
-        rows = [_rows.local_row(task, kind.type) for task in answer.tasks]
-    if options.json:
-        _print_json({"tasks": rows, **figures})
-        return 0
     if rows:
         sys.stdout.write(_rows.ls_lines(rows))
-    tasks = "1 task" if len(rows) == 1 else f"{len(rows)} tasks"
-    sys.stdout.write(f"{tasks}{summary}\n")
+    used = [format_size(figures[name]) for name in ("used_bytes", "capacity_bytes") if figures]
+    counted = "1 task" if len(rows) == 1 else f"{len(rows)} tasks"
+    sys.stdout.write(f"{counted}, {' of '.join(used)} used\n" if used else f"{counted}\n")
     return 0
 
 
-def _stat(daemon: Daemon, kind: _Kind, options: _Options) -> int:
-    from . import _rows  # noqa: PLC0415  it compiles patterns
-
-    row = _rows.stat_row(daemon.ask(f"Stat{kind.word}Task", task_id=options.id))
+def _stat(tasks: Tasks, kind: _Kind, options: _Options) -> int:
+    row = tasks.stat(kind, options.id)
     if options.json:
         _print_json(row)
-    else:
-        sys.stdout.write(_rows.stat_lines(row))
+        return 0
+    from . import _rows  # noqa: PLC0415  it compiles patterns
+
+    sys.stdout.write(_rows.stat_lines(row))
     return 0
 
 
-def _rm(daemon: Daemon, kind: _Kind, options: _Options) -> int:
+def _rm(tasks: Tasks, kind: _Kind, options: _Options) -> int:
     removed: list[str] = []
     failed: dict[str, str] = {}
     hosts: dict[str, list[str]] = {}
     for one in options.ids:
         try:
-            hosts[one] = _remove(daemon, kind, one, swarm=options.swarm)
+            hosts[one] = _remove(tasks, kind, one, swarm=options.swarm)
         except DragonflyError as error:
             failed[one] = _report(error)
         else:
@@ -207,28 +211,22 @@ def _rm(daemon: Daemon, kind: _Kind, options: _Options) -> int:
     return 1 if failed else 0
 
 
-def _remove(daemon: Daemon, kind: _Kind, task: str, *, swarm: bool) -> list[str]:
+def _remove(tasks: Tasks, kind: _Kind, task: str, *, swarm: bool) -> list[str]:
     """Have a task deleted; the hosts where it was, as far as they are told.
 
     Raises:
         Unavailable: Some of them may hold it still.
     """
-    method = f"Delete{kind.word}Task"
-    if not swarm and daemon.has(method):
-        daemon.ask(method, task_id=task)
-        return []
-    daemon.need_ours(f"it cannot delete {kind.type} tasks" + " in a swarm" * swarm)
-    answer = daemon.ask_node("DeleteTask", type=kind.type, task_id=task, swarm=swarm)
-    if answer.failed:
-        why = "; ".join(f"{host}: {text}" for host, text in sorted(answer.failed.items()))
+    hosts, failed = tasks.delete(kind, task, swarm=swarm)
+    if failed:
+        why = "; ".join(f"{host}: {text}" for host, text in sorted(failed.items()))
         raise Unavailable(
-            f"task {task}: removed from {len(answer.host_ids)} hosts, not from {len(answer.failed)}"
-            f" ({why})"
+            f"task {task}: removed from {len(hosts)} hosts, not from {len(failed)} ({why})"
         )
-    return list(answer.host_ids)
+    return hosts
 
 
-_COMMANDS: Final[Mapping[str, Callable[[Daemon, _Kind, _Options], int]]] = {
+_COMMANDS: Final[Mapping[str, Callable[[Tasks, _Kind, _Options], int]]] = {
     "ls": _ls,
     "stat": _stat,
     "rm": _rm,

@@ -42,6 +42,7 @@ from .node import Node, new_peer_id
 from .serving.copies_service import COPIES_SERVICE, CopiesService
 from .serving.exchange_service import EXCHANGE_SERVICE, ExchangeService
 from .serving.handoff_server import HandoffServer
+from .serving.handoff_tasks import HandoffTasks
 from .serving.services import (
     NODE_SERVICE,
     Admission,
@@ -153,6 +154,7 @@ class Daemon:
             self.engine,
             self._threads,
             self._admit_local,
+            HandoffTasks(self.node, DownloadService(self.node, self.engine, self._importer)),
             whole=Whole(self.node, self.engine),
             connections=self._doors.handoff,
             loops=self.loops,

@@ -7,6 +7,7 @@
 - :mod:`.service`: a service from its descriptor and an object
 - :mod:`.status`: errors as statuses, and back
 - :mod:`.convert`: messages to values, and back
+- :mod:`.rows`: tasks of any message as rows of JSON
 - :mod:`.codec`: the announce stream of any kind: values to messages, and back
 - :mod:`.dialects`: which messages and methods speak of a kind of task to schedulers
 - :mod:`.daemon_dialects`: which do to daemons

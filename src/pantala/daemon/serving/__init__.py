@@ -3,6 +3,7 @@
 - :mod:`.handoff_server`: the socket that passes memory to programs on this machine
 - :mod:`.handoff_client`: whom it answers
 - :mod:`.handoff_request`: what they ask for there
+- :mod:`.handoff_tasks`: what they learn there of tasks, and how they delete them
 - :mod:`.kept_connection`: one that asks many times
 - :mod:`.whole`: small content that is answered at once
 - :mod:`.caller`: whose they are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pantala.core.policy import POLICIES, policy_of
 from pantala.errors import InvalidRequest
@@ -33,7 +33,14 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-#: Those of them that say how it wants to get what is wanted.
+#: Requests that are about tasks, with their keys besides "kind", which all of them have.
+TASK_OPS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
+    "list": {},
+    "stat": {"task_id": (str,)},
+    "delete": {"task_id": (str,), "swarm": (bool,)},
+}
+
+#: Those of a download that say how it wants to get what is wanted.
 _DELIVERY: Final = ("digest", "timeout", "again")
 
 
@@ -44,14 +51,7 @@ def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Deliver
         InvalidRequest: An unknown key, a wrong type, or no URL; it is named.
         FeatureOff: A kind that is not served this way.
     """
-    given = {k: v for k, v in request.items() if v is not None}
-    for key, value in given.items():
-        if key not in _TYPES:
-            raise InvalidRequest(f"unknown key {key!r} in a download request")
-        # A bool is an int to Python, not to JSON.
-        if type(value) not in _TYPES[key]:
-            wanted = " or ".join(t.__name__ for t in _TYPES[key])
-            raise InvalidRequest(f"{key!r} must be {wanted}, not {type(value).__name__}")
+    given = _given(request, _TYPES, "download")
     kind = _kind(given.pop("kind", Kind.CACHE.name))
     name, other = ("task_id", "url") if policy_of(kind).imported else ("url", "task_id")
     if not given.get(name):
@@ -75,6 +75,49 @@ def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Deliver
         **given,
     )
     return content, delivery
+
+
+class TaskWish(NamedTuple):
+    """What a request of :data:`TASK_OPS` is about.
+
+    Attributes:
+        kind: Of task.
+        task_id: Which one; ``""``: all.
+        swarm: On all hosts, not on this one alone.
+    """
+
+    kind: Kind
+    task_id: str
+    swarm: bool
+
+
+def parse_task_wish(op: str, request: Mapping[str, Any]) -> TaskWish:
+    """What a request of :data:`TASK_OPS` asks for.
+
+    Raises:
+        InvalidRequest: An unknown key, a wrong type, or no task; it is named.
+        FeatureOff: A kind that is not served.
+    """
+    given = _given(request, {"kind": (str,), **TASK_OPS[op]}, op)
+    if "task_id" in TASK_OPS[op] and "task_id" not in given:
+        raise InvalidRequest(f"a {op} request needs a 'task_id'")
+    kind = _kind(given.get("kind", Kind.CACHE.name))
+    return TaskWish(kind, given.get("task_id", ""), given.get("swarm", False))
+
+
+def _given(
+    request: Mapping[str, Any], types: Mapping[str, tuple[type, ...]], what: str
+) -> dict[str, Any]:
+    """What a request has, without its nulls. Raises InvalidRequest."""
+    given = {k: v for k, v in request.items() if v is not None}
+    for key, value in given.items():
+        if key not in types:
+            raise InvalidRequest(f"unknown key {key!r} in a {what} request")
+        # A bool is an int to Python, not to JSON.
+        if type(value) not in types[key]:
+            wanted = " or ".join(t.__name__ for t in types[key])
+            raise InvalidRequest(f"{key!r} must be {wanted}, not {type(value).__name__}")
+    return given
 
 
 def _kind(name: str) -> Kind:

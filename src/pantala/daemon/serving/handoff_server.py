@@ -48,6 +48,7 @@ from pantala.wire.handoff import MAX_CONTENT
 from .caller import caller_of
 from .handoff_client import Client, Connection, failure
 from .handoff_request import parse_download
+from .handoff_tasks import HandoffTasks
 from .kept_connection import MAX_OPEN, PAUSE_LIMIT, KeptConnection
 from .whole import Whole
 
@@ -72,6 +73,7 @@ class HandoffServer:
         engine: For downloads.
         threads: Where content is read.
         admit: Lets a request in, or raises Busy.
+        tasks: Answers what is asked of tasks.
         whole: What needs no download.
         connections: How many there may be, shared out among the users who call.
         loops: Where it accepts. None: on its own.
@@ -83,6 +85,7 @@ class HandoffServer:
         engine: Engine,
         threads: Threads,
         admit: Callable[[str], Awaitable[None]],
+        tasks: HandoffTasks,
         *,
         whole: Whole,
         connections: int = MAX_CONNECTIONS,
@@ -93,6 +96,7 @@ class HandoffServer:
         self._threads = threads
         self._engine = engine
         self._admit = admit
+        self._tasks = tasks
         self._whole = whole
         self._allowed = frozenset(config.download.server.allow_users)
         self._sock: socket.socket | None = None
@@ -217,8 +221,11 @@ class HandoffServer:
             )
         elif op == "download":
             await self._download(client, *parse_download(request))
+        elif isinstance(op, str) and op in self._tasks.ops:
+            await self._tasks.answer(client, op, request)
         else:
-            raise InvalidRequest(f"unknown op {op!r}: want 'info' or 'download'")
+            known = ", ".join(("info", "download", *self._tasks.ops))
+            raise InvalidRequest(f"unknown op {op!r}: want one of {known}")
 
     async def _download(self, client: Client, request: DownloadRequest, delivery: Delivery) -> None:
         """Carry out a download for as long as the client stays, or its time is over."""

@@ -299,7 +299,7 @@ class NodeService:
         stores = all_stores if wanted is None else [self._node.stores[kind_of(wanted)]]
         figures = [store.figures() for store in stores]
         return node_pb2.ListTasksResponse(
-            tasks=[_listed(h) for h in self._node.stores if wanted in (None, h.kind)],
+            tasks=[listed(h) for h in self._node.stores if wanted in (None, h.kind)],
             capacity_bytes=sum(each.capacity for each in figures),
             used_bytes=sum(each.used for each in figures),
         )
@@ -333,7 +333,8 @@ class NodeService:
             return await scheduler.delete_from_swarm(self._node.config.host_id, kind, task_id)
 
 
-def _listed(holding: Holding) -> node_pb2.NodeTask:
+def listed(holding: Holding) -> node_pb2.NodeTask:
+    """What ``ListTasks`` says of a task."""
     record = holding.record
     message = node_pb2.NodeTask(
         id=record.id,
