@@ -23,6 +23,7 @@ from pantala import BUILD_VERSION
 from pantala.cli import _daemon, dfctl
 from pantala.model.pieces import pieces_for
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
+from pantala.testing.handoff_daemon import Conversation, HandoffDaemon
 
 ONE, TWO, GONE = "1" * 64, "2" * 64, "f" * 64
 
@@ -317,6 +318,57 @@ def test_a_stock_daemon_is_spared(endpoint: Path, capsys: pytest.CaptureFixture[
         assert _run("cache-task", "rm", ONE) == 1
         assert other.asked == []
     assert "is not pantala" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("INVALID_ARGUMENT", "unknown op 'list': want 'info' or 'download'"),
+        ("PERMISSION_DENIED", "user 5 is not among download.server.allowUsers"),
+    ],
+    ids=["older", "another's"],
+)
+def test_a_daemon_that_does_not_serve_it_by_handoff(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], code: str, message: str
+) -> None:
+    """It is asked by gRPC instead, once."""
+
+    def refuse(talk: Conversation) -> None:
+        talk.send(event="error", code=code, message=message)
+
+    with HandoffDaemon(endpoint.parent, refuse) as other, _served(endpoint) as daemon:
+        assert _run("cache-task", "ls") == _run("cache-task", "stat", ONE) == 0
+        assert _run("cache-task", "rm", ONE, TWO) == 0
+        assert [request["op"] for request in other.requests] == ["list", "stat", "delete"]
+        assert daemon.asked == [ONE, ONE, TWO]
+    out, err = capsys.readouterr()
+    assert (out.endswith(f"removed {ONE}\nremoved {TWO}\n"), err) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"event": "done"}, "sent capacity_bytes=None"),
+        ({"event": "error", "code": "NOT_FOUND", "message": "no\x1b[31m such"}, "no [31m such"),
+        ({"event": "error"}, "None"),
+        (None, "closed the connection too early: if it is still running, its log says why"),
+    ],
+)
+def test_strange_answers(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], event: dict[str, Any] | None, said: str
+) -> None:
+    """One line, and status 1; what gRPC would say does not matter."""
+
+    def answer(talk: Conversation) -> None:
+        if event is not None:
+            talk.send(**event)
+
+    with HandoffDaemon(endpoint.parent, answer):
+        assert _run("cache-task", "ls") == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"dfctl: the daemon at {endpoint}")
+    assert said in err
 
 
 def test_no_daemon(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

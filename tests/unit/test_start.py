@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pantala.testing.handoff_daemon import HandoffDaemon, serve
+from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, serve
 
 #: What only a program that works for others has a use for.
 _WORKING = {
@@ -46,6 +47,23 @@ def test_a_download(tmp_path: Path) -> None:
             *("-e", daemon.endpoint),
         )
     assert found & _HEAVY == set()
+
+
+@pytest.mark.parametrize("command", [("ls",), ("stat", "1" * 64), ("rm", "1" * 64, "2" * 64)])
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["words", "json"])
+def test_asking_a_daemon(tmp_path: Path, command: tuple[str, ...], form: tuple[str, ...]) -> None:
+    """``dfctl`` asks one of ours over the hand-off socket, without gRPC."""
+
+    def answer(talk: Conversation) -> None:
+        task, figures = {"id": "1" * 64}, {"capacity_bytes": 2, "used_bytes": 1}
+        event: dict[str, Any] = {"task": task, "host_ids": [], "failed": {}, **figures}
+        talk.send(event="done", **event)
+
+    with HandoffDaemon(tmp_path, answer) as daemon:
+        found = imported(
+            *("pantala.cli.dfctl", "cache-task", *command, "-e", daemon.endpoint, *form)
+        )
+    assert found & _WORKING == set()
 
 
 @pytest.mark.parametrize(

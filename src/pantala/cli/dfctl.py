@@ -127,7 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, kind in _KINDS.items():
-        below = kinds.add_parser(name, help=kind.about, description=f"Commands on {kind.about}.")
+        below = kinds.add_parser(
+            name,
+            help=kind.about,
+            description=f"Commands on {kind.about}.",
+            formatter_class=formatter,
+        )
         commands = below.add_subparsers(dest="command", required=True, metavar="COMMAND")
         _command(commands, "ls", "list the tasks that the daemon holds")
         stat = _command(commands, "stat", "show what is known of a task")
