@@ -4,10 +4,14 @@ The daemon passes the memory or file in which the content lies (docs/handoff.md)
 makes its own output from it, as its own user. Starting should cost little more than an interpreter
 does, so this imports neither gRPC nor anything else that is not needed by every download.
 """
+# ruff: noqa: E402  garbage is not looked for while modules are imported: that takes 2 ms, and finds none
 
 from __future__ import annotations
 
 import gc
+
+gc.disable()
+
 import os
 import sys
 import time
@@ -23,6 +27,8 @@ from ._outcome import outcome
 from ._output import Output, output_for
 from ._process import program
 from ._progress import Progress
+
+gc.enable()
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
