@@ -20,7 +20,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pantala import BUILD_VERSION
-from pantala.cli import _daemon, dfctl
+from pantala.cli import _daemon, _tasks_handoff, dfctl
 from pantala.model.pieces import pieces_for
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
 from pantala.testing.handoff_daemon import Conversation, HandoffDaemon
@@ -369,6 +369,17 @@ def test_strange_answers(
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith(f"dfctl: the daemon at {endpoint}")
     assert said in err
+
+
+def test_a_daemon_that_is_stuck(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for as long as one that has to ask its scheduler."""
+    monkeypatch.setattr(_tasks_handoff, "_SHORT", 0.1)
+    with HandoffDaemon(endpoint.parent, lambda talk: talk.wait_closed()):
+        assert _run("cache-task", "ls") == 1
+    line = f"dfctl: no answer in time from the daemon at {endpoint}\n"
+    assert capsys.readouterr() == ("", line)
 
 
 def test_no_daemon(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-#: Seconds. A daemon answers from memory; removing and asking involve its scheduler.
-_LIMIT: Final = 31.0
+#: Seconds for the first event of a list, which is in memory; and for all of an answer, which may
+#: have to come from a scheduler: the daemon's own word about that says more than ours.
+_SHORT: Final = 5.0
+_LONG: Final = 31.0
 
 
 class NotServed(Exception):
@@ -86,13 +88,15 @@ class HandoffTasks:
             raise NotServed
         events: list[dict[str, Any]] = []
         with Connection(sock, self._endpoint) as connection:
-            deadline = time.monotonic() + _LIMIT
+            now = time.monotonic()
+            deadline = now + (_SHORT if op == "list" else _LONG)
             connection.send({"op": op, "kind": kind.type, **keys}, deadline=deadline)
             while not events or events[-1].get("event") != "done":
                 event = connection.receive(deadline=deadline) or {}
                 if event.get("event") == "error":
                     raise self._failure(event)
                 events.append(event)
+                deadline = now + _LONG
         return events
 
     def _field(self, event: Mapping[str, Any], key: str, type: type[T]) -> T:
