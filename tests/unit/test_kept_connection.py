@@ -131,7 +131,7 @@ async def test_one_after_another(daemon: Daemon, small: str, large: str) -> None
         assert (info["id"], info["pid"], info["open_requests"]) == (4, os.getpid(), MAX_OPEN)
         client.ask(url=large)
         found = await events(client)
-        assert names(found) == ["started", "pieces", "pieces", "done"]
+        assert [names(found)[n] for n in (0, 1, -1)] == ["started", "pieces", "done"]
         assert {each["id"] for each in found} == {5}
         with mmap.mmap(client.fds[0], 0, prot=mmap.PROT_READ) as seen:
             assert seen[:] == Pattern(LARGE).read()
