@@ -36,6 +36,7 @@ TASKS = {
     "background.Tasks.start": "their owner",
     "background.Loops.keep": "their owner",
     "daemon.telling.dynconfig.Dynconfig._take": "a TaskGroup",
+    "daemon.downloading.trailing.Trail.beside": "itself",
     "daemon.serving.handoff_server.HandoffServer._accept": "one connection; the server, in stop",
     "daemon.serving.handoff_server.HandoffServer._download": "itself",
     "daemon.serving.kept_connection.KeptConnection._start": "one connection, in its end",

@@ -1,6 +1,7 @@
 """Values: frozen, compared by content, no I/O.
 
 - :mod:`.exchange`: what a parent and a child tell each other of pieces
+- :mod:`.growth`: what a host is told of content whose length nobody knows yet
 - :mod:`.ids`: how host, peer and task ids are made and checked
 - :mod:`.addresses`: addresses as text
 - :mod:`.notation`: task ids, ``crc32:…``, ``sha256:…`` and ``0-99`` as they are written

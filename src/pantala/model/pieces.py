@@ -27,6 +27,10 @@ MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 #: The shortest pieces that there are, but for the last of content.
 LEAST_PIECE_LENGTH: Final = 1024 * 1024
 
+#: Content whose length shows only at its end is kept, and given away, in steps of so many bytes
+#: until then, and cut into pieces that are no shorter, of whatever kind it is.
+GROWTH_STEP: Final = MIN_PIECE_LENGTH
+
 # Content is cut into about this many pieces, as long as the limits above allow it...
 _PIECES_WANTED: Final = 500
 

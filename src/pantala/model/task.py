@@ -134,6 +134,8 @@ class Description:
         version: As the origin named it; ``""`` if it did not.
         response_header: Of the origin's answer, fit for whoever could have asked the same.
         read: The origin names no length; the content was read to its end.
+        growth: The version of the reading that ended as this, for who has followed it; ``""``: of
+            none that is known.
     """
 
     content_length: int
@@ -141,6 +143,7 @@ class Description:
     version: str = ""
     response_header: Mapping[str, str] = field(default_factory=dict)
     read: bool = False
+    growth: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Ask(_message.Message):
     DOWNLOAD_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """The host that asks. It must be known, and the caller's own."""
     task_id: _builtins.str
@@ -44,6 +45,8 @@ class Ask(_message.Message):
     """Of what is held, as an origin named it. If it is that still, nobody need be waited for who is
     about to fetch it.
     """
+    follows: _builtins.bool
+    """Who asks would follow somebody who reads content of unknown length, and be followed."""
     @_builtins.property
     def download(self) -> _common_pb2.Download:
         """What is wanted, of which type, and what the origin would be asked with. A seed may fetch with
@@ -58,10 +61,11 @@ class Ask(_message.Message):
         download: _common_pb2.Download | None = ...,
         origin: _builtins.bool = ...,
         version: _builtins.str = ...,
+        follows: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["download", b"download"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["download", b"download", "host_id", b"host_id", "origin", b"origin", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["download", b"download", "follows", b"follows", "host_id", b"host_id", "origin", b"origin", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,6 +103,7 @@ class Description(_message.Message):
     RESPONSE_HEADER_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
     ALONE_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     content_length: _builtins.int
     piece_length: _builtins.int
     """0: as befits the length."""
@@ -108,6 +113,8 @@ class Description(_message.Message):
     """It names no length; its content was read to the end."""
     alone: _builtins.bool
     """Who says so will not register as a peer: nobody need wait for it."""
+    growth: _builtins.str
+    """The scheduler's alone: the version of a reading that came to its end as this."""
     @_builtins.property
     def response_header(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Of its answer, fit to be given to whoever could have asked the same."""
@@ -121,10 +128,11 @@ class Description(_message.Message):
         response_header: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         read: _builtins.bool = ...,
         alone: _builtins.bool = ...,
+        growth: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "content_length", b"content_length", "piece_length", b"piece_length", "read", b"read", "response_header", b"response_header", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "content_length", b"content_length", "growth", b"growth", "piece_length", b"piece_length", "read", b"read", "response_header", b"response_header", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,16 +147,32 @@ class Reading(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIVED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    CRCS_FIELD_NUMBER: _builtins.int
     received: _builtins.int
     """Bytes so far."""
+    version: _builtins.str
+    """Of what is read: as the origin names it, else a name of this reading alone. Empty if nobody can
+    follow.
+    """
+    first: _builtins.int
+    """The CRC-32 of each step of 4 MiB that is here from this one on; what was said before is left
+    out.
+    """
+    @_builtins.property
+    def crcs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         received: _builtins.int = ...,
+        version: _builtins.str = ...,
+        first: _builtins.int = ...,
+        crcs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["received", b"received"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crcs", b"crcs", "first", b"first", "received", b"received", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,6 +264,68 @@ class Turn(_message.Message):
 Global___Turn: _TypeAlias = Turn  # noqa: Y015
 
 @_typing.final
+class Leader(_message.Message):
+    """Somebody who gives away what he has of content that is still read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    IP_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    ip: _builtins.str
+    port: _builtins.int
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        ip: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "ip", b"ip", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leader: _TypeAlias = Leader  # noqa: Y015
+
+@_typing.final
+class Growth(_message.Message):
+    """What is read now, for those who would follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    CRCS_FIELD_NUMBER: _builtins.int
+    LEADERS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    first: _builtins.int
+    """By the word of who reads it, as in Reading."""
+    @_builtins.property
+    def crcs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def leaders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leader]:
+        """Whom to follow, the first of them that has it; the last is who reads."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        first: _builtins.int = ...,
+        crcs: _abc.Iterable[_builtins.int] | None = ...,
+        leaders: _abc.Iterable[Global___Leader] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crcs", b"crcs", "first", b"first", "leaders", b"leaders", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Growth: _TypeAlias = Growth  # noqa: Y015
+
+@_typing.final
 class Patience(_message.Message):
     """Somebody else is asking the origin, or reads it. Said again every few seconds."""
 
@@ -247,19 +333,25 @@ class Patience(_message.Message):
 
     READING_FIELD_NUMBER: _builtins.int
     RECEIVED_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     reading: _builtins.bool
     """The origin names no length, and somebody reads it: that may take as long as it takes."""
     received: _builtins.int
     """Bytes that he has."""
+    @_builtins.property
+    def growth(self) -> Global___Growth:
+        """For those who would follow him."""
+
     def __init__(
         self,
         *,
         reading: _builtins.bool = ...,
         received: _builtins.int = ...,
+        growth: Global___Growth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reading", b"reading", "received", b"received"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["growth", b"growth", "reading", b"reading", "received", b"received"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

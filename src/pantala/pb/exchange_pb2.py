@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pantala.pb import common_pb2 as pantala_dot_pb_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pantala/pb/exchange.proto\x12\npantala.v1\x1a\x17pantala/pb/common.proto\"#\n\x03Run\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xdf\x01\n\rFollowRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x1e\n\x05lacks\x18\x04 \x03(\x0b\x32\x0f.pantala.v1.Run\x12\x1c\n\x03has\x18\x05 \x03(\x0b\x32\x0f.pantala.v1.Run\x12\x11\n\x04room\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07peer_id\x18\x07 \x01(\t\x12\x1e\n\x05later\x18\x08 \x03(\x0b\x32\x0f.pantala.v1.RunB\x07\n\x05_room\"}\n\x0e\x46ollowResponse\x12\x16\n\x0e\x63ontent_length\x18\x01 \x01(\x04\x12\x14\n\x0cpiece_length\x18\x02 \x01(\x04\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x10\n\x08tcp_port\x18\x04 \x01(\r\x12\x1f\n\x06offers\x18\x05 \x03(\x0b\x32\x0f.pantala.v1.Run2O\n\x08\x45xchange\x12\x43\n\x06\x46ollow\x12\x19.pantala.v1.FollowRequest\x1a\x1a.pantala.v1.FollowResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pantala/pb/exchange.proto\x12\npantala.v1\x1a\x17pantala/pb/common.proto\"#\n\x03Run\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"\xdf\x01\n\rFollowRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x1e\n\x05lacks\x18\x04 \x03(\x0b\x32\x0f.pantala.v1.Run\x12\x1c\n\x03has\x18\x05 \x03(\x0b\x32\x0f.pantala.v1.Run\x12\x11\n\x04room\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07peer_id\x18\x07 \x01(\t\x12\x1e\n\x05later\x18\x08 \x03(\x0b\x32\x0f.pantala.v1.RunB\x07\n\x05_room\"}\n\x0e\x46ollowResponse\x12\x16\n\x0e\x63ontent_length\x18\x01 \x01(\x04\x12\x14\n\x0cpiece_length\x18\x02 \x01(\x04\x12\n\n\x02ip\x18\x03 \x01(\t\x12\x10\n\x08tcp_port\x18\x04 \x01(\r\x12\x1f\n\x06offers\x18\x05 \x03(\x0b\x32\x0f.pantala.v1.Run\"c\n\x0bGrowRequest\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\";\n\x0cGrowResponse\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x10\n\x08tcp_port\x18\x02 \x01(\r\x12\r\n\x05steps\x18\x03 \x01(\r2\x8c\x01\n\x08\x45xchange\x12\x43\n\x06\x46ollow\x12\x19.pantala.v1.FollowRequest\x1a\x1a.pantala.v1.FollowResponse(\x01\x30\x01\x12;\n\x04Grow\x12\x17.pantala.v1.GrowRequest\x1a\x18.pantala.v1.GrowResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWREQUEST']._serialized_end=327
   _globals['_FOLLOWRESPONSE']._serialized_start=329
   _globals['_FOLLOWRESPONSE']._serialized_end=454
-  _globals['_EXCHANGE']._serialized_start=456
-  _globals['_EXCHANGE']._serialized_end=535
+  _globals['_GROWREQUEST']._serialized_start=456
+  _globals['_GROWREQUEST']._serialized_end=555
+  _globals['_GROWRESPONSE']._serialized_start=557
+  _globals['_GROWRESPONSE']._serialized_end=616
+  _globals['_EXCHANGE']._serialized_start=619
+  _globals['_EXCHANGE']._serialized_end=759
 # @@protoc_insertion_point(module_scope)

@@ -147,3 +147,65 @@ class FollowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FollowResponse: _TypeAlias = FollowResponse  # noqa: Y015
+
+@_typing.final
+class GrowRequest(_message.Message):
+    """Content whose length nobody knows yet, for it is still read from its origin. It is given away in
+    steps of 4 MiB, the first of them number 0; each is asked for by Vortex, like a piece.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    type: _common_pb2.TaskType.ValueType
+    task_id: _builtins.str
+    version: _builtins.str
+    """Of what is read, as its reader has named it to the scheduler."""
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        type: _common_pb2.TaskType.ValueType = ...,
+        task_id: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "task_id", b"task_id", "type", b"type", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrowRequest: _TypeAlias = GrowRequest  # noqa: Y015
+
+@_typing.final
+class GrowResponse(_message.Message):
+    """It comes once a second at least. The stream ends when the length is known, or nothing comes of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IP_FIELD_NUMBER: _builtins.int
+    TCP_PORT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    ip: _builtins.str
+    """Where steps are served by Vortex."""
+    tcp_port: _builtins.int
+    steps: _builtins.int
+    """So many steps are here."""
+    def __init__(
+        self,
+        *,
+        ip: _builtins.str = ...,
+        tcp_port: _builtins.int = ...,
+        steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip", b"ip", "steps", b"steps", "tcp_port", b"tcp_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrowResponse: _TypeAlias = GrowResponse  # noqa: Y015

@@ -39,12 +39,23 @@ class ExchangeStub(object):
                 request_serializer=pantala_dot_pb_dot_exchange__pb2.FollowRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_exchange__pb2.FollowResponse.FromString,
                 _registered_method=True)
+        self.Grow = channel.unary_stream(
+                '/pantala.v1.Exchange/Grow',
+                request_serializer=pantala_dot_pb_dot_exchange__pb2.GrowRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_exchange__pb2.GrowResponse.FromString,
+                _registered_method=True)
 
 
 class ExchangeServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Follow(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Grow(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +68,11 @@ def add_ExchangeServicer_to_server(servicer, server):
                     servicer.Follow,
                     request_deserializer=pantala_dot_pb_dot_exchange__pb2.FollowRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_exchange__pb2.FollowResponse.SerializeToString,
+            ),
+            'Grow': grpc.unary_stream_rpc_method_handler(
+                    servicer.Grow,
+                    request_deserializer=pantala_dot_pb_dot_exchange__pb2.GrowRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_exchange__pb2.GrowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +102,33 @@ class Exchange(object):
             '/pantala.v1.Exchange/Follow',
             pantala_dot_pb_dot_exchange__pb2.FollowRequest.SerializeToString,
             pantala_dot_pb_dot_exchange__pb2.FollowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Grow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pantala.v1.Exchange/Grow',
+            pantala_dot_pb_dot_exchange__pb2.GrowRequest.SerializeToString,
+            pantala_dot_pb_dot_exchange__pb2.GrowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,11 +38,13 @@ class ExchangeStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ExchangeAsyncStub: ...
     Follow: _grpc.StreamStreamMultiCallable[_exchange_pb2.FollowRequest, _exchange_pb2.FollowResponse]
+    Grow: _grpc.UnaryStreamMultiCallable[_exchange_pb2.GrowRequest, _exchange_pb2.GrowResponse]
 
 @_typing.type_check_only
 class ExchangeAsyncStub(ExchangeStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Follow: _aio.StreamStreamMultiCallable[_exchange_pb2.FollowRequest, _exchange_pb2.FollowResponse]  # type: ignore[assignment]
+    Grow: _aio.UnaryStreamMultiCallable[_exchange_pb2.GrowRequest, _exchange_pb2.GrowResponse]  # type: ignore[assignment]
 
 class ExchangeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -51,5 +53,12 @@ class ExchangeServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_exchange_pb2.FollowRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_exchange_pb2.FollowResponse], _abc.AsyncIterator[_exchange_pb2.FollowResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Grow(
+        self,
+        request: _exchange_pb2.GrowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exchange_pb2.GrowResponse], _abc.AsyncIterator[_exchange_pb2.GrowResponse]]: ...
 
 def add_ExchangeServicer_to_server(servicer: ExchangeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

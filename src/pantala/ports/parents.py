@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pantala.model.announce import Candidate
 from pantala.model.exchange import Copy, Exchanged, Offer, Offering, Wish
+from pantala.model.growth import Grown, Leader
 from pantala.model.task import Kind
 
 
@@ -53,6 +54,24 @@ class ParentLink(Protocol):
             kind: With *task_id*, of what.
             task_id: The task.
             wants: What it is told.
+            gap: Seconds between two words of it at most.
+
+        Raises:
+            Busy, ParentLost: As :meth:`offers`.
+        """
+
+    def grown(
+        self, leader: Leader, kind: Kind, task_id: str, version: str, *, gap: float
+    ) -> AsyncIterator[Grown]:
+        """How much *leader* has of content whose length nobody knows yet; told as it grows.
+
+        It ends when the length is known, or *leader* gives up.
+
+        Args:
+            leader: Whom to ask.
+            kind: With *task_id*, of what.
+            task_id: The task.
+            version: Of what is read.
             gap: Seconds between two words of it at most.
 
         Raises:

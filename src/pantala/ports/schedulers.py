@@ -9,6 +9,7 @@ from typing import Protocol
 from pantala.core.digests import DigestRun
 from pantala.errors import DragonflyError
 from pantala.model.announce import Answer, Report
+from pantala.model.growth import Growth
 from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
 
 
@@ -79,8 +80,14 @@ class Turn(Protocol):
     def learnt(self, said: Description, *, alone: bool) -> None:
         """The origin says so. *alone*: this host will not register as a peer."""
 
-    def reading(self, received: int) -> None:
-        """The origin names no length, and is read; so many bytes are here."""
+    def reading(self, received: int, version: str = "", crcs: Sequence[int] = ()) -> None:
+        """The origin names no length, and is read.
+
+        Args:
+            received: So many bytes are here.
+            version: Of what is read; ``""``: it cannot be followed yet.
+            crcs: The CRC-32 of each step that is here.
+        """
 
     def failed(self, error: DragonflyError | None) -> None:
         """It has not said it, for this reason; None: not in time."""
@@ -109,6 +116,7 @@ class SchedulerLink(Protocol):
         origin: bool,
         version: str,
         patience: float | None,
+        on_growth: Callable[[Growth], None] | None = None,
     ) -> Description | Turn | None:
         """What a task is, from whoever knows; or our turn to ask its origin, after others.
 
@@ -118,6 +126,8 @@ class SchedulerLink(Protocol):
             origin: Nothing but the origin's word will do.
             version: Of what is here, as an origin named it; ``""`` if nothing, or none was named.
             patience: Seconds to wait for others' turns to end. None: as long as it takes.
+            on_growth: Called with what another reads who is waited for, as it comes. None: he is
+                not followed.
 
         Returns:
             None when no scheduler answers, or none that knows such questions; when it does not know

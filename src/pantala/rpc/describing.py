@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -18,6 +18,8 @@ from pantala.errors import (
     SourceFailed,
     TimedOut,
 )
+from pantala.model.addresses import host_port
+from pantala.model.growth import Growth, Leader
 from pantala.model.task import Description, DownloadRequest
 from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
 
@@ -32,6 +34,12 @@ _GAP: Final = 10.0
 
 #: Seconds until one who reads says so again.
 _BEAT: Final = 2.0
+
+#: Seconds at least between two words on what has been read.
+_REST: Final = 0.25
+
+#: Steps of which one of them tells at most.
+_MOST_STEPS: Final = 4096
 
 #: Seconds for the scheduler to end the stream of one who has told what he knows. It waits until he
 #: has registered.
@@ -51,6 +59,7 @@ def description_message(said: Description, *, alone: bool = False) -> describing
         response_header=_shared(said.response_header),
         read=said.read,
         alone=alone,
+        growth=said.growth,
     )
 
 
@@ -62,7 +71,13 @@ def description(message: describing_pb2.Description) -> Description:
         version=message.version,
         response_header=dict(message.response_header),
         read=message.read,
+        growth=message.growth,
     )
+
+
+def _growth(message: describing_pb2.Growth) -> Growth:
+    leaders = (Leader(at.host_id, host_port(at.ip, at.port)) for at in message.leaders)
+    return Growth(message.version, message.first, tuple(message.crcs), tuple(leaders))
 
 
 def _shared(header: Mapping[str, str]) -> dict[str, str]:
@@ -81,7 +96,12 @@ class GrpcTurn:
         # What is said while one reads stands in for what was said before: one of each at most.
         self._last: describing_pb2.DescribeRequest | None = None
         self._received: int | None = None
+        #: Of what is read: its version, and the CRC-32 of each step; so many have been told.
+        self._version = ""
+        self._crcs: Sequence[int] = ()
+        self._told = 0
         self._news = asyncio.Event()
+        self._has_last = asyncio.Event()
         self._over = self._said = False
         self._runner: asyncio.Task[Any] | None = None
 
@@ -90,11 +110,11 @@ class GrpcTurn:
         learnt = description_message(said, alone=alone)
         self._say(describing_pb2.DescribeRequest(learnt=learnt))
 
-    def reading(self, received: int) -> None:
-        """It names no length, and is read; so many bytes are here."""
+    def reading(self, received: int, version: str = "", crcs: Sequence[int] = ()) -> None:
+        """It names no length, and is read; so many bytes are here, and these whole steps."""
         first = self._received is None
-        self._received = received
-        if first:
+        self._received, self._version, self._crcs = received, version, crcs
+        if first or len(crcs) > self._told:
             self._news.set()
 
     def failed(self, error: DragonflyError | None) -> None:
@@ -123,6 +143,7 @@ class GrpcTurn:
         if self._last is None:
             self._last = message
             self._news.set()
+            self._has_last.set()
 
     async def run(self) -> None:
         """Say what there is to say, until the scheduler ends the stream or :meth:`end` does."""
@@ -142,12 +163,23 @@ class GrpcTurn:
                     await self._news.wait()
             self._news.clear()
             if self._received is not None and self._last is None:
-                reading = describing_pb2.Reading(received=self._received)
+                reading = self._reading(self._received)
                 await self._call.write(describing_pb2.DescribeRequest(reading=reading))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_REST):
+                        await self._has_last.wait()
         self._said = True
         await self._call.write(self._last)
         async with asyncio.timeout(_END):
             await self._call.read()  # its end
+
+    def _reading(self, received: int) -> describing_pb2.Reading:
+        first = self._told
+        crcs = self._crcs[first : first + _MOST_STEPS]
+        self._told += len(crcs)
+        return describing_pb2.Reading(
+            received=received, version=self._version, first=first, crcs=crcs
+        )
 
 
 class Questions:
@@ -174,7 +206,11 @@ class Questions:
         self.understood = True
 
     async def ask(
-        self, ask: describing_pb2.Ask, *, patience: float | None
+        self,
+        ask: describing_pb2.Ask,
+        *,
+        patience: float | None,
+        on_growth: Callable[[Growth], None] | None = None,
     ) -> Description | GrpcTurn | None:
         """Ask what a task is, and wait for the answer.
 
@@ -182,6 +218,7 @@ class Questions:
             ask: The question.
             patience: Seconds to wait for another's turn to end; not for somebody who reads, which
                 ends when it ends. None: as long as it takes.
+            on_growth: Called with what he reads, as it comes.
 
         Returns:
             None when that time is over, when nobody may be sent to the origin, or when such
@@ -198,7 +235,7 @@ class Questions:
                 # If that fails, reading tells how it has ended.
                 with contextlib.suppress(asyncio.InvalidStateError):
                     await call.write(describing_pb2.DescribeRequest(ask=ask))
-                answer = await _answer(self._scheduler.address, call, patience)
+                answer = await _answer(self._scheduler.address, call, patience, on_growth)
         except FeatureOff:
             self.understood = await call.code() is not grpc.StatusCode.UNIMPLEMENTED
         except TimedOut:
@@ -210,7 +247,12 @@ class Questions:
         return answer
 
 
-async def _answer(address: str, call: Any, patience: float | None) -> Description | GrpcTurn | None:
+async def _answer(
+    address: str,
+    call: Any,
+    patience: float | None,
+    on_growth: Callable[[Growth], None] | None,
+) -> Description | GrpcTurn | None:
     clock, limit = asyncio.get_running_loop().time, _HELLO
     end = float("inf")  # from the first word on
     while (left := min(limit, end - clock())) > 0:
@@ -233,16 +275,29 @@ async def _answer(address: str, call: Any, patience: float | None) -> Descriptio
             end = clock() + patience
         if arm == "patience" and message.patience.reading:
             end = float("inf")
+        if on_growth is not None and arm == "patience" and message.patience.HasField("growth"):
+            on_growth(_growth(message.patience.growth))
         limit = _GAP
     return None
 
 
 def question(
-    host_id: str, task_id: str, request: DownloadRequest, *, origin: bool, version: str
+    host_id: str,
+    task_id: str,
+    request: DownloadRequest,
+    *,
+    origin: bool,
+    version: str,
+    follows: bool,
 ) -> describing_pb2.Ask:
     """The question what a task is, see :class:`~pantala.ports.SchedulerLink`."""
     download = common_pb2.Download()
     fill_download(download, request)
     return describing_pb2.Ask(
-        host_id=host_id, task_id=task_id, download=download, origin=origin, version=version
+        host_id=host_id,
+        task_id=task_id,
+        download=download,
+        origin=origin,
+        version=version,
+        follows=follows,
     )

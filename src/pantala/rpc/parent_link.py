@@ -27,6 +27,7 @@ from pantala.errors import (
 from pantala.model.announce import Candidate, free_bandwidth
 from pantala.model.digest import crc32, piece_digest, piece_metadata_digest
 from pantala.model.exchange import Copy, Exchanged, Offer, Offering, Wish
+from pantala.model.growth import Grown, Leader
 from pantala.model.numbers import bits_of, runs_of
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, exchange_pb2, exchange_pb2_grpc
@@ -154,6 +155,34 @@ class GrpcParents:
             raise RemoteProtocolError(f"parent {address}: {error}") from None
         except TimeoutError:
             raise ParentLost(f"parent {address}: silent for {gap:g} s") from None
+        finally:
+            self._use(address, -1)
+
+    async def grown(
+        self, leader: Leader, kind: Kind, task_id: str, version: str, *, gap: float
+    ) -> AsyncGenerator[Grown, None]:
+        """See :class:`~pantala.ports.ParentLink`."""
+        address = leader.address
+        self._use(address, 1)
+        try:
+            request = exchange_pb2.GrowRequest(
+                host_id=self._host_id, task_id=task_id, version=version
+            )
+            request.type = kind.value  # type: ignore[assignment]  # the kinds are the types
+            call = exchange_pb2_grpc.ExchangeStub(await self._channel(address)).Grow(request)
+            async with aclosing(_read(call, gap)) as answers:
+                await anext(answers)  # what the headers say
+                first = await anext(answers)
+                ip, port = _place(first, address)
+                yield Grown(ip, port, first.steps)
+                async for answer in answers:
+                    yield Grown(ip, port, answer.steps)
+        except StopAsyncIteration:
+            raise ParentLost(f"{address}: had nothing to say") from None
+        except grpc.aio.AioRpcError as error:
+            raise ParentLost(str(status.from_rpc_error(error, address))) from error
+        except TimeoutError:
+            raise ParentLost(f"{address}: silent for {gap:g} s") from None
         finally:
             self._use(address, -1)
 
@@ -305,11 +334,16 @@ def _runs(pieces: int) -> list[Any]:
 
 
 def _exchanged(answer: Any, parent: Candidate) -> Exchanged:
-    address = parent.host.address
+    ip, port = _place(answer, parent.host.address)
+    return Exchanged(answer.content_length, answer.piece_length, ip, port)
+
+
+def _place(answer: Any, address: str) -> tuple[str, int]:
+    """Where the parent at *address* says that it serves pieces."""
     if not _is_at(address, answer.ip) or not 0 < answer.tcp_port < 65536:
         what = f"{answer.ip}:{answer.tcp_port} for its pieces, which is another machine"
         raise RemoteProtocolError(f"parent {address}: names {what}")
-    return Exchanged(answer.content_length, answer.piece_length, answer.ip, answer.tcp_port)
+    return answer.ip, answer.tcp_port
 
 
 def _offer(answer: Any, parent: Candidate, at: float | None) -> Offer:

@@ -14,6 +14,7 @@ from pantala.background import Loops
 from pantala.core.beliefs import Beliefs
 from pantala.errors import Busy, DragonflyError, NotFound, SchedulerLost, SourceFailed, TaskNotFound
 from pantala.model.announce import Registration
+from pantala.model.growth import Growth
 from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
 from pantala.pb import common_pb2
 from pantala.ports import KnownTask
@@ -149,15 +150,24 @@ class Schedulers:
         origin: bool,
         version: str,
         patience: float | None,
+        on_growth: Callable[[Growth], None] | None = None,
     ) -> Description | GrpcTurn | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
         scheduler = self.pick(task_id)
         if scheduler is None or not scheduler.questions.understood:
             return None
-        ask = question(self._host_id, task_id, request, origin=origin, version=version)
+        ask = question(
+            self._host_id,
+            task_id,
+            request,
+            origin=origin,
+            version=version,
+            follows=on_growth is not None,
+        )
         try:
             return await while_busy(
-                lambda: scheduler.questions.ask(ask, patience=patience), limit=patience
+                lambda: scheduler.questions.ask(ask, patience=patience, on_growth=on_growth),
+                limit=patience,
             )
         except SourceFailed:
             raise

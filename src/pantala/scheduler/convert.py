@@ -12,7 +12,12 @@ from pantala.errors import InvalidRequest
 from pantala.model.announce import Candidate, HostFacts, Registration
 from pantala.model.ids import check_task_id, check_url
 from pantala.model.notation import parse_digest
-from pantala.model.pieces import LEAST_PIECE_LENGTH, MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
+from pantala.model.pieces import (
+    GROWTH_STEP,
+    LEAST_PIECE_LENGTH,
+    MAX_PIECE_LENGTH,
+    MIN_PIECE_LENGTH,
+)
 from pantala.model.task import PRIORITIES, DownloadRequest
 from pantala.model.units import byte_count
 from pantala.pb import common_pb2, describing_pb2, scheduler_pb2
@@ -165,6 +170,19 @@ def check_description(said: describing_pb2.Description) -> None:
     if said.content_length > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
         raise InvalidRequest(
             f"a file of {said.content_length} bytes: more pieces than can be named"
+        )
+
+
+def check_reading(said: describing_pb2.Reading) -> None:
+    """Judge what a host says of what it reads.
+
+    Raises:
+        InvalidRequest: It makes no sense.
+    """
+    check_version(said.version)
+    if (said.first + len(said.crcs)) * GROWTH_STEP > said.received:
+        raise InvalidRequest(
+            f"{byte_count(said.received)} are not {said.first + len(said.crcs)} steps of 4 MiB"
         )
 
 

@@ -19,6 +19,7 @@ import structlog
 
 from pantala.core.sched.describing import Descriptions
 from pantala.core.sched.entities import TaskKey
+from pantala.core.sched.growth import Growth
 from pantala.core.sched.owners import owned
 from pantala.core.sched.questions import Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.rules import RULES
@@ -31,7 +32,7 @@ from pantala.rpc.describing import description, description_message
 from pantala.rpc.service import first_word
 
 from .callers import caller_of
-from .convert import check_description, check_question, cut
+from .convert import check_description, check_question, check_reading, cut
 from .dialects import SCHEDULER_DIALECTS
 from .seeds import SeedCaller
 from .waiters import Waiters
@@ -45,6 +46,30 @@ _BEAT: Final = 1.0
 
 #: Seconds for whose turn it is to say anything: a daemon gives an origin six minutes to answer.
 _SILENCE: Final = 600.0
+
+
+class _Told:
+    """What one who waits has been told of what is read, so that no more is said than is new."""
+
+    def __init__(self) -> None:
+        self._growth: Growth | None = None
+        self._steps = 0
+
+    def add_news(
+        self, patience: describing_pb2.Patience, asker: Asker, growth: Growth | None
+    ) -> None:
+        """Have *patience* say what *asker* does not know yet of *growth*, and whom to follow."""
+        if growth is None:
+            return
+        if growth is not self._growth:
+            self._growth, self._steps = growth, 0
+        patience.growth.version = growth.version
+        patience.growth.first = self._steps
+        patience.growth.crcs.extend(growth.crcs[self._steps :])
+        self._steps = len(growth.crcs)
+        for host in growth.leaders(asker):
+            facts = host.facts
+            patience.growth.leaders.add(host_id=facts.id, ip=facts.ip, port=facts.port)
 
 
 class DescriptionService:
@@ -77,12 +102,13 @@ class DescriptionService:
         """
         asker = await self._open(requests, context)
         try:
-            beat, reading = 0.0, False
+            beat, reading, told = 0.0, False, _Told()
             while isinstance(said := self._answer(asker), Wait):
                 now = time.monotonic()
                 if now >= beat or said.reading != reading:
                     beat, reading = now + _BEAT, said.reading
                     patience = describing_pb2.Patience(reading=reading, received=said.received)
+                    told.add_news(patience, asker, self.known.growths.followed(asker))
                     yield describing_pb2.DescribeResponse(patience=patience)
                 else:
                     await self._waiters.wait(asker.key, min(said.until, beat) - now)
@@ -116,6 +142,7 @@ class DescriptionService:
             time.monotonic(),
             origin=question.origin,
             version=question.version,
+            follows=question.follows,
         )
 
     def _answer(self, asker: Asker) -> Told | YourTurn | Wait:
@@ -154,9 +181,17 @@ class DescriptionService:
             self.known.learnt(asker, said, now, alone=message.learnt.alone)
             logger.info("described", task=task, host=asker.host.id, bytes=said.content_length)
         elif arm == "reading":
+            check_reading(message.reading)
             if not asker.reads:
                 logger.info("read by one host", task=task, host=asker.host.id)
-            self.known.reading(asker, message.reading.received, now)
+            self.known.reading(
+                asker,
+                message.reading.received,
+                now,
+                version=message.reading.version,
+                first=message.reading.first,
+                crcs=message.reading.crcs,
+            )
         elif arm == "failed":
             failed = message.failed
             logger.info("not described", task=task, host=asker.host.id, why=cut(failed.description))

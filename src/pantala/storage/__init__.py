@@ -5,6 +5,7 @@
 - :mod:`.home`: the store as its holdings see it
 - :mod:`.holding`: one task: what is known, bytes, users
 - :mod:`.known`: what is known of it, for those who only want to know
+- :mod:`.growth`: one task of unknown length, while it comes
 - :mod:`.claims`: its pieces on their way: claim, publish, wait
 - :mod:`.leases`: who relies on bytes, here and in other programs
 - :mod:`.journal`, :mod:`.sqlite_journal`: what outlives the process

@@ -22,6 +22,7 @@ import structlog
 from pantala.core.ledger import Needs, Place
 from pantala.core.reclaim import Space
 from pantala.errors import Damaged, StoreFailed
+from pantala.model import pieces
 from pantala.model.task import PieceRecord, TaskRecord
 
 from .directory import DataDirectory
@@ -30,9 +31,8 @@ from .medium import Content, Room
 
 logger = structlog.get_logger(__name__)
 
-#: Growing content is extended by this much at a time; every piece length that follows from a
-#: content length is a multiple of it.
-GROWTH_STEP: Final = 4 << 20
+#: Growing content is extended by this much at a time.
+GROWTH_STEP: Final = pieces.GROWTH_STEP
 
 _KEEP_SIZE: Final = 1
 _PUNCH_HOLE: Final = 2
@@ -171,17 +171,18 @@ class DiskContent:
         amount, self._freeing = self._freeing, 0
         self._medium.free_soon(-amount)
 
-    def cut(self, length: int) -> None:
-        """Make it *length* bytes long, what is behind that goes."""
+    def cut(self, length: int, here: int) -> None:
+        """Make it *length* bytes long; what is behind the first *here* goes."""
         with _failures_named(f"cannot write {self._name}"):
+            os.ftruncate(self._file().fd, here)
             os.ftruncate(self._file().fd, length)
-        self._medium.allocated += length - sum(self._blocks.values())
-        self._blocks = {0: length}
+        self._medium.allocated += here - sum(self._blocks.values())
+        self._blocks = {0: here}
         self.length = length
 
 
 class DiskGrowing:
-    """Content whose length shows only at its end. One writer, no readers.
+    """Content whose length shows only at its end. One writer; what is whole may be read.
 
     Args:
         content: Where it is to be.
@@ -197,12 +198,17 @@ class DiskGrowing:
         start, self._end = self._end, self._end + GROWTH_STEP
         return self._content.sink(start, GROWTH_STEP)
 
-    def finish(self, length: int, needs: Needs) -> DiskContent:
+    def extent(self, offset: int, length: int) -> FileExtent:
+        if self._content is None:
+            raise ValueError("it has come to its end")
+        return self._content.extent(offset, length)
+
+    def finish(self, length: int, needs: Needs, *, here: int | None = None) -> DiskContent:
         del needs
         content, self._content = self._content, None
         if content is None:
             raise ValueError("it has come to its end")
-        content.cut(length)
+        content.cut(length, length if here is None else here)
         return content
 
     def hide(self) -> None:

@@ -17,15 +17,16 @@ from dataclasses import replace
 from pantala.core.content_state import ContentState
 from pantala.core.ledger import Account, Needs
 from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted
-from pantala.model.pieces import ByteRange
-from pantala.model.task import PieceRecord
+from pantala.model.pieces import ByteRange, piece_count
+from pantala.model.task import PieceRecord, Traffic
 from pantala.ports import Extent, MemoryExtent, Sink
 
 from .claims import Claim, Claims
+from .growth import Growth
 from .home import Home, Reason
 from .known import Known
 from .leases import NOBODY, Lease
-from .medium import Content, Growing
+from .medium import Content, Room
 
 
 class Holding(Known):
@@ -42,7 +43,8 @@ class Holding(Known):
         self._home = home
         self.account = account  #: Its share of the store.
         self._content = content
-        self._growing: Growing | None = None
+        #: While nobody knows how long it is: what has come of it.
+        self.growth: Growth | None = None
         self._claims = Claims(home, state, account)
         #: Hosts that pieces came from.
         self.givers: set[str] = set()
@@ -262,7 +264,7 @@ class Holding(Known):
 
     def settle(self) -> None:
         """Give back what was reserved for pieces that did not come."""
-        if self._growing is not None:
+        if self.growth is not None:
             self._home.drop(self.kind, self.id, Reason.FAILED)
             return
         if self.gone:
@@ -283,6 +285,8 @@ class Holding(Known):
             PieceNotFound: Not all of it is here.
             StoreFailed: The disk fails.
         """
+        if self.growth is not None:
+            return self.growth.extent(part)
         if part.length == 0:
             return MemoryExtent(memoryview(b""))
         self.state.check_here(part)
@@ -316,17 +320,30 @@ class Holding(Known):
             OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
         home = self._home
-        first = self._growing is None and self.account.besides == Needs()
+        first = self.growth is None and self.account.besides == Needs()
         besides = home.medium.growing_needs if first else Needs()
         home.medium.discard(home.admit(self.account, home.medium.step, besides))
-        if self._growing is None:
-            self._growing = home.make(lambda: home.medium.grow(self.record))
-        return self._growing.extend()
+        if self.growth is None:
+            growing = home.make(lambda: home.medium.grow(self.record))
+            self.growth = Growth(self.id, growing, home.medium.step)
+        return self.growth.room.extend()
 
-    def finish_growing(self, length: int, piece_length: int) -> None:
-        """It ended after *length* bytes.
+    def grown(self, crc: int, *, parent_id: str | None, traffic: Traffic) -> None:
+        """The next step of growing content is here, and others may have it."""
+        if self.growth is not None:
+            self.growth.add(crc, parent_id=parent_id, traffic=traffic, now=self.now())
+            self._claims.notify(None)
 
-        They lie where they belong, but no piece is published: that takes claims, as ever.
+    def finish_growing(self, length: int, piece_length: int, *, here: int | None = None) -> None:
+        """It has *length* bytes in all.
+
+        Those that are here lie where they belong, but no piece is published: that takes claims, as
+        ever.
+
+        Args:
+            length: Bytes.
+            piece_length: Bytes in every piece but the last.
+            here: Of how many bytes from the beginning the pieces are here. None: all.
 
         Raises:
             TaskDeleted: The task was deleted.
@@ -334,18 +351,20 @@ class Holding(Known):
         """
         if self.gone:
             raise TaskDeleted(f"task {self.id} was deleted")
-        growing, self._growing = self._growing, None
+        growth, self.growth = self.growth, None
+        here = length if here is None else here
         ledger = self._home.ledger
-        ledger.give_back(self.account, self.account.size - length)
-        if growing is not None:
+        ledger.give_back(self.account, self.account.size - here)
+        if growth is not None:
             besides = self._home.medium.needs(length, abundant=ledger.abundant)
             ledger.give_up(self.account, besides)
             if length:
-                self._content = growing.finish(length, besides)
-            self._home.medium.discard([growing])
+                self._content = growth.room.finish(length, besides, here=here)
+            self._home.medium.discard([growth.room])
         known = replace(self.record, content_length=length, piece_length=piece_length)
         self._home.open(replace(known, updated_at=self.now()))
-        self.state.reserve(range(known.piece_count or 0))
+        self.state.reserve(range(piece_count(here, piece_length)))
+        self._claims.notify(None)
 
     def claim(self, number: int) -> Claim:
         """Become the one who fetches a piece that is reserved and not here.
@@ -360,7 +379,9 @@ class Holding(Known):
         return self._claims.begin(piece, self.content.sink(piece.offset, piece.length))
 
     async def wait_for_piece(self, number: int, limit: float) -> PieceRecord:
-        """The piece, once it is here; see :meth:`.Claims.wait_for`."""
+        """The piece, once it is here; see :meth:`.Claims.wait_for`. Of what grows, a step."""
+        if self.growth is not None:
+            return self.growth.step(number)
         return await self._claims.wait_for(number, limit)
 
     @property
@@ -385,9 +406,8 @@ class Holding(Known):
         if freed:
             self._free()
         else:
-            for room in (self._content, self._growing):
-                if room is not None:
-                    room.hide()
+            for room in self._rooms():
+                room.hide()
         if self.on_gone is not None:
             self.on_gone()
 
@@ -397,6 +417,10 @@ class Holding(Known):
         return content
 
     def _free(self) -> None:
-        rooms = [c for c in (self._content, self._growing) if c is not None]
-        self._content = self._growing = None
+        rooms = self._rooms()
+        self._content = self.growth = None
         self._home.medium.discard(rooms)
+
+    def _rooms(self) -> list[Room]:
+        rooms = (self._content, None if self.growth is None else self.growth.room)
+        return [room for room in rooms if room is not None]

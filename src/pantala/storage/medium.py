@@ -69,7 +69,7 @@ class Content(Room, Protocol):
 
 
 class Growing(Room, Protocol):
-    """Content whose length shows only at its end. One writer, no readers."""
+    """Content whose length shows only at its end. One writer; what is whole may be read."""
 
     def extend(self) -> Sink:
         """Make it longer by the medium's ``step`` and return where the new part is received.
@@ -78,7 +78,10 @@ class Growing(Room, Protocol):
             Unavailable: The system has no room for it.
         """
 
-    def finish(self, length: int, needs: Needs) -> Content:
+    def extent(self, offset: int, length: int) -> Extent:
+        """Where bytes are read from. Those that nobody has received yet have no meaning."""
+
+    def finish(self, length: int, needs: Needs, *, here: int | None = None) -> Content:
         """Cut it to *length* bytes, above 0, and turn it into content that can be read.
 
         Closing it is harmless after.
@@ -86,6 +89,8 @@ class Growing(Room, Protocol):
         Args:
             length: Bytes.
             needs: What it may take besides, as :meth:`Medium.needs` says.
+            here: Bytes that have come, fewer than *length*: what is behind takes no room. None:
+                all of them.
 
         Raises:
             Unavailable: The system has no room for it.

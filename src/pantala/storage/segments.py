@@ -27,11 +27,12 @@ from typing import Final
 
 from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
-from pantala.ports import MemoryExtent, MemorySink, Sink
+from pantala.model import pieces
+from pantala.ports import Extent, MemoryExtent, MemorySink, Sink
 
 from . import pages
 from .cleaning import Cleaning
-from .files import Descriptor, FileSink
+from .files import Descriptor, FileExtent, FileSink
 from .medium import Content
 
 #: Content up to this many bytes lies in the heap.
@@ -41,9 +42,8 @@ SMALL: Final = 256 * 1024
 #: part is wanted.
 MEDIUM: Final = 4 * 1024 * 1024
 
-#: Growing content is extended by this much at a time; every piece length that follows from a
-#: content length is a multiple of it.
-GROWTH_STEP: Final = 4 * 1024 * 1024
+#: Growing content is extended by this much at a time.
+GROWTH_STEP: Final = pieces.GROWTH_STEP
 
 #: A task takes over memory that is at most this much longer than itself, because the rest is
 #: freed on the spot; and at least half as long, or it is not worth it.
@@ -169,6 +169,14 @@ class _Sink(FileSink):
         super().close()
         self._place.release()
         self._file = None
+
+
+class _Extent(FileExtent):
+    """A part of a memfd that is not mapped, and stays open as long as this is used."""
+
+    def __init__(self, file: Descriptor, offset: int, length: int) -> None:
+        super().__init__(file.fd, offset, length, name="content in memory")
+        self._file = file
 
 
 class _UsedSink(MemorySink):
@@ -322,7 +330,7 @@ class Segment(_InMemory):
 
 
 class Growing:
-    """Content whose length shows only at its end. One writer, no readers.
+    """Content whose length shows only at its end. One writer; what is whole may be read.
 
     Args:
         lock: As for :class:`Segment`, once it is content.
@@ -352,15 +360,22 @@ class Growing:
         self.length += GROWTH_STEP
         return _Sink(self._file, place, start)
 
-    def finish(self, length: int, needs: Needs) -> Content:
+    def extent(self, offset: int, length: int) -> Extent:
+        if self._file is None:
+            raise ValueError("it has come to its end")
+        return _Extent(self._file, offset, length)
+
+    def finish(self, length: int, needs: Needs, *, here: int | None = None) -> Content:
         file, self._file = self._file, None
         if file is None:
             raise ValueError("it has come to its end")
+        here = length if here is None else here
         with _refusals_named():
             if needs.descriptors and length > SMALL:
+                os.ftruncate(file.fd, here)  # what is behind it takes no memory from here on
                 return Segment(file, length, lock=self._lock)
             small = SmallContent(length, lock=self._lock)
-            with small.writable(0, length) as view:
+            with small.writable(0, here) as view:
                 _read_all(file.fd, view)
         return small
 

@@ -9,12 +9,15 @@ A subclass says how to make one::
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted
+from pantala.model.digest import crc32
 from pantala.model.pieces import ByteRange
+from pantala.model.task import Traffic
 from pantala.ports import fill
 from pantala.storage.home import Reason
 from pantala.storage.store import Figures
@@ -23,6 +26,10 @@ from .stores import CAPACITY, MIB, Watched, data_of
 
 #: By so much a task of unknown length grows at a time, in every medium.
 STEP = 4 * MIB
+
+REMOTE = Traffic.REMOTE_PEER
+#: Seconds to wait for what is there, or is not.
+LIMIT = 1.0
 
 
 class RoomContract:
@@ -258,6 +265,50 @@ class RoomContract:
             store.publish(holding.claim(number))
         assert holding.complete
         assert holding.view(ByteRange(0, holding.total)) == data[: STEP + 100]
+        lease.end()
+
+    async def test_what_grows_can_be_read(self, store: Watched) -> None:
+        """Step after step, and nothing of one that is not whole; none of it is a piece."""
+        holding = store.open(store.record("t", None, None))
+        data = data_of(1, 2 * STEP)
+        with holding.lease(), holding.watch() as news:
+            for at in (0, STEP):
+                fill(holding.extend(), data[at : at + STEP])
+                with pytest.raises(PieceNotFound):
+                    await holding.wait_for_piece(at // STEP, LIMIT)
+                with pytest.raises(PieceNotFound):
+                    holding.extent(ByteRange(at, STEP))
+                holding.grown(crc32(data[at : at + STEP]), parent_id="p", traffic=REMOTE)
+                assert news.get_nowait() is None
+            for at in (0, STEP):
+                step = await holding.wait_for_piece(at // STEP, LIMIT)
+                assert (step.offset, step.length, step.parent_id) == (at, STEP, "p")
+                with closing(holding.extent(ByteRange(at, STEP))) as extent:
+                    extent.check(step.digest)
+                    assert extent.read(0, STEP) == data[at : at + STEP]
+            assert not holding.pieces
+            holding.settle()
+
+    def test_the_rest_comes_otherwise(self, store: Watched) -> None:
+        """Where others know how long it is, what is here is kept, and takes what it takes."""
+        holding = store.open(store.record("t", None, None))
+        lease = holding.lease()
+        data = data_of(1, 3 * STEP + 100)
+        for at in (0, STEP, 2 * STEP):
+            fill(holding.extend(), data[at : at + STEP])
+        holding.finish_growing(len(data), 2 * STEP, here=2 * STEP)
+
+        assert store.ledger.used == 2 * STEP
+        store.publish(holding.claim(0))
+        with pytest.raises(ValueError, match="cannot be claimed"):
+            holding.claim(1)
+        holding.reserve([1])
+        claim = holding.claim(1)
+        fill(claim.sink, data[2 * STEP :])
+        store.publish(claim)
+        assert holding.complete
+        assert holding.view(ByteRange(0, holding.total)) == data
+        assert store.ledger.used == len(data)
         lease.end()
 
     def test_it_grew_to_nothing(self, store: Watched) -> None:

@@ -22,6 +22,7 @@
 - :mod:`.choose`: parents for a peer, or the origin, or patience
 - :mod:`.questions`: what hosts ask of cold content, and what they have heard of its origin
 - :mod:`.refusals`: how that origin has failed them, and whether another is to try
+- :mod:`.growth`: what one host reads to learn how long it is, and who follows whom
 - :mod:`.describing`: one description of it for all: who asks the origin, who waits
 - :mod:`.records`: what of imported tasks outlives a scheduler
 - :mod:`.imported`: what of these rows is in the world

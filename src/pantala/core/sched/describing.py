@@ -27,7 +27,7 @@ them the origin's answer is a permission, too. Whose failures count for whom: :m
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -38,6 +38,7 @@ from pantala.model.task import PRIORITY_ONLY_PEERS, Description, DownloadRequest
 
 from .arrivals import credentials_of, new_task
 from .entities import Host, Task, TaskKey, Trigger
+from .growth import Growths
 from .questions import Answer, Asker, AskSeed, Subject, Told, Wait, Word, YourTurn
 from .refusals import REST, Refusal
 from .rules import RULES
@@ -93,6 +94,8 @@ class Descriptions:
         #: Open questions of each host, and of all.
         self._open: Counter[str] = Counter()
         self._all = 0
+        #: What is read, for those who follow.
+        self.growths = Growths()
 
     def __len__(self) -> int:
         return len(self._subjects)
@@ -108,6 +111,7 @@ class Descriptions:
         *,
         origin: bool,
         version: str = "",
+        follows: bool = False,
     ) -> Asker:
         """*host* opens a question; :meth:`gone` ends it.
 
@@ -118,6 +122,7 @@ class Descriptions:
             now: When.
             origin: Nothing but the origin's word will do.
             version: Of what *host* holds.
+            follows: It would follow a reader, and be followed.
 
         Raises:
             InvalidRequest: The URL cannot be parsed.
@@ -133,7 +138,8 @@ class Descriptions:
         name = key, origin, credentials if origin else ""
         subject = self._subjects.setdefault(name, Subject(key))
         self._subjects.move_to_end(name)
-        asker = Asker(host, request, credentials, origin, now, subject, version)
+        follows = follows and not host.facts.disable_shared
+        asker = Asker(host, request, credentials, origin, now, subject, version, follows)
         subject.askers[asker] = None
         self._open[host.id] += 1
         self._all += 1
@@ -152,20 +158,23 @@ class Descriptions:
         task = self._world.tasks.get(asker.key)
         held = task is not None and bool(task.holders)
         if task is not None and held and not asker.origin:
-            return Told(Description(*task.shape))
+            return self._told(asker, Description(*task.shape))
         word = self._word(asker, task)
         if word is not None and self._believes(asker, word, now):
             has_it = bool(asker.version) and asker.version == word.description.version
             if not has_it and not self._is_settled(asker.subject, word, now):
                 return Wait(word.settles_at)
             subject.told.add(asker.host.id)
-            return Told(word.description)
+            return self._told(asker, word.description)
         if word is not None and now < word.settles_at and not held and not asker.origin:
             return Wait(word.settles_at)  # of others' credentials: soon it is held
         if subject.describer is not None:
             return Wait(subject.until, subject.reading, subject.received)
         subject.refusals.check(asker.credentials, self._world.limits, now)
         return self._nobody_asks(asker, task, now)
+
+    def _told(self, asker: Asker, said: Description) -> Told:
+        return Told(replace(said, growth=self.growths.name(asker, said)))
 
     def _believes(self, asker: Asker, word: Word, now: float) -> bool:
         if asker.credentials != word.by.credentials:
@@ -193,6 +202,9 @@ class Descriptions:
     def _nobody_asks(self, asker: Asker, task: Task | None, now: float) -> Answer:
         """Nobody is coming: steps 5 to 7."""
         trigger, limits = None if task is None else task.trigger, self._world.limits
+        reader = None if asker.origin else self.growths.reader(asker.key)
+        if reader is not None and now < reader.subject.until:  # who compares it with what he has
+            return Wait(reader.subject.until, reader.subject.reading, reader.subject.received)
         if not asker.request.only_peers:
             if trigger is not None and trigger.host_id != asker.host.id and not asker.origin:
                 until = trigger.asked_at + limits.seed_start
@@ -253,7 +265,7 @@ class Descriptions:
         subject = asker.subject
         if not asker.had_turn:
             return
-        self._ends(asker)
+        self._ends(asker, description)
         soon = alone or not description.content_length
         settles_at = now if soon else now + self._world.limits.start
         subject.word = Word(description, now, asker, settles_at)
@@ -261,8 +273,20 @@ class Descriptions:
         subject.refusals.clear()
         self._on_change(subject.key)
 
-    def reading(self, asker: Asker, received: int, now: float) -> None:
-        """*asker* reads the content to its end, and has so many bytes now."""
+    def reading(
+        self,
+        asker: Asker,
+        received: int,
+        now: float,
+        *,
+        version: str = "",
+        first: int = 0,
+        crcs: Iterable[int] = (),
+    ) -> None:
+        """*asker* reads the content to its end, and has so many bytes now.
+
+        What others need who would follow him: see :meth:`.Growths.heard`.
+        """
         subject = asker.subject
         if not asker.had_turn or subject.describer not in (asker, None):
             return
@@ -275,6 +299,7 @@ class Descriptions:
         if news or received > subject.received:
             subject.received, subject.moved_at = received, now
         subject.until = min(now + TURN, subject.moved_at + STILL, asker.reads_until)
+        self.growths.heard(asker, version, first, crcs)
         if news:
             self._on_change(subject.key)
 
@@ -324,6 +349,7 @@ class Descriptions:
         del subject.askers[asker]
         self._open[asker.host.id] -= 1
         self._all -= 1
+        self.growths.left(asker)
         if not self._open[asker.host.id]:
             del self._open[asker.host.id]
         if subject.describer is asker:
@@ -358,8 +384,9 @@ class Descriptions:
             self._refused(asker, f"no answer within {TURN:g} s", None, now)
         self._ends(asker)
 
-    def _ends(self, asker: Asker) -> None:
+    def _ends(self, asker: Asker, said: Description | None = None) -> None:
         subject = asker.subject
+        self.growths.ended(asker, said)
         if subject.describer is asker:
             subject.describer, subject.reading = None, False
 

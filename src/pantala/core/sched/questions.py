@@ -68,6 +68,8 @@ class Asker:
     subject: Subject
     #: Of what its host holds, as an origin named it; ``""`` if nothing, or none was named.
     version: str = ""
+    #: He would follow who reads content of unknown length, and be followed.
+    follows: bool = False
     #: It is this one's turn, or was.
     had_turn: bool = False
     #: He has said that he reads the content to its end.

@@ -9,6 +9,7 @@
 - :mod:`.checking`: what is here is read once more before it is relied on
 - :mod:`.describing`: what a file is, by the words of its origin and of the swarm
 - :mod:`.growing`: a file whose length shows at its end
+- :mod:`.trailing`: one that another host reads, followed as it comes
 - :mod:`.driver`: the shell of core.transfer: carries out its commands, and reports back
 - :mod:`.digests`: what its pieces must be, by the word of whoever read the origin
 - :mod:`.announcing`: the announce stream of a flight: how it begins, what is told, what ends it

@@ -20,9 +20,12 @@ from pantala.ports import KnownTask, SchedulerLink, Turn
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 
+from .callers import Callers
 from .download import Download
+from .means import Means
 from .origin import Origin
 from .origins import Origins, is_refusal
+from .trailing import Trail
 
 logger = structlog.get_logger(__name__)
 
@@ -99,14 +102,21 @@ class Describing:
 
     Args:
         node: Its settings, and what it holds, and whom it asks what the swarm knows.
+        means: What all downloads share.
         first: Who wants it.
+        callers: All who do.
 
     Attributes:
         version: What the origin has said that the content is; ``""`` while it has not.
     """
 
-    def __init__(self, node: Node, first: Download) -> None:
+    def __init__(self, node: Node, means: Means, first: Download, callers: Callers) -> None:
         config = node.config
+        self._node = node
+        self._means = means
+        self._callers = callers
+        #: What has come while we waited for another who reads it.
+        self._trail: Trail | None = None
         self._stores = node.stores
         self._schedulers: SchedulerLink = node.schedulers
         self._announcements = node.announcements
@@ -256,14 +266,17 @@ class Describing:
         headers = {k: v for k, v in wanted.request_header.items() if k.lower() != "range"}
         fresh, known = patience is not None, self._known()
         version = "" if known is None else known.record.version
+        trail = self._begin_trail(request)
+        question = self._schedulers.description(
+            replace(wanted, request_header=headers),
+            self._task_id,
+            origin=fresh,
+            version="" if version.startswith(READING) else version,
+            patience=patience,
+            on_growth=None if trail is None else trail.hear,
+        )
         try:
-            said = await self._schedulers.description(
-                replace(wanted, request_header=headers),
-                self._task_id,
-                origin=fresh,
-                version="" if version.startswith(READING) else version,
-                patience=patience,
-            )
+            said = await (question if trail is None else trail.beside(question))
         except SourceFailed as error:
             if sponsor is None or (fresh and not is_refusal(error)):
                 raise
@@ -271,12 +284,42 @@ class Describing:
             if fresh and origins.sponsor is None:
                 return None
             return await self._ask_swarm(request, origins, patience=patience)
+        if trail is not None:
+            await self._end_trail(trail, request, said)
         if said is None or isinstance(said, Description):
             return said
         logger.info("asking the origin for others, too", task=self._task_id)
         self._turn = said
         self._tasks.start(said.run(), f"description of {self._task_id[:8]}")
         return None
+
+    # -- what another reads ----------------------------------------------------------------------
+
+    def _begin_trail(self, request: DownloadRequest) -> Trail | None:
+        """Whom we wait for may be followed, unless something is here already."""
+        self.release()
+        if self._stores.get(self._kind, self._task_id) is not None:
+            return None
+        record = self._record(request, None, None)
+        return Trail(self._node, self._means, self._callers, record)
+
+    async def _end_trail(
+        self, trail: Trail, request: DownloadRequest, said: Description | Turn | None
+    ) -> None:
+        """Keep what has come, if it is known now what that is."""
+        if not isinstance(said, Description):
+            await trail.drop()
+            return
+        total = said.content_length
+        length = said.piece_length or piece_length_for(total, request.piece_length)
+        await trail.finish(said, length)
+        self._trail = trail
+
+    def release(self) -> None:
+        """What has come is the flight's."""
+        trail, self._trail = self._trail, None
+        if trail is not None:
+            trail.release()
 
     # -- what others are told --------------------------------------------------------------------
 
@@ -295,10 +338,11 @@ class Describing:
         if self._turn is not None:
             self._turn.failed(error)
 
-    def reading(self, received: int) -> None:
+    def reading(self, holding: Holding, received: int) -> None:
         """So much of content whose length the origin does not name is here: others wait for it."""
         if self._turn is not None:
-            self._turn.reading(received)
+            crcs = () if holding.growth is None else holding.growth.crcs
+            self._turn.reading(received, holding.record.version, crcs)
 
     def read(self, record: TaskRecord) -> None:
         """All of it is here, and is about to be announced."""

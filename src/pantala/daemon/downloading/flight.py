@@ -70,7 +70,7 @@ class Flight:
         self._peer_id = first.peer_id
         self._callers = Callers(first)
         self._origins = Origins(node, means.sources, self._callers)
-        self._describing = Describing(node, first)
+        self._describing = Describing(node, means, first, self._callers)
         #: Versions that the content is known not to have.
         self._avoid: set[str] = set()
         self._holding: Holding | None = None
@@ -151,6 +151,7 @@ class Flight:
         return DragonflyError(f"download failed: {type(error).__name__}")
 
     def _let_go(self) -> None:
+        self._describing.release()
         if self._holding is not None:
             self._holding.settle()
         if self._lease is not None:
@@ -229,6 +230,7 @@ class Flight:
         whole = known is not None and known.complete
         described = await self._describing.describe(self._request, self._origins)
         holding = self._hold(described.record)
+        self._describing.release()
         # What is empty is complete at once. If it is new, nobody has been told, but of an import.
         self._was_here = holding.complete if described.imported else whole and holding is known
         if described.imported and not (holding.complete and holding.record.peer_id):

@@ -331,11 +331,16 @@ class SourceFetch:
 
 
 class StreamFetch:
-    """The next bytes of a body of unknown length, straight into their place."""
+    """The next bytes of a body of unknown length, straight into their place.
+
+    Attributes:
+        crc: The CRC-32 of those that came.
+    """
 
     def __init__(self, body: SourceBody, into: Sink) -> None:
         self._body = body
         self._into = into
+        self.crc = 0
 
     def abort(self) -> None:
         """Make :meth:`run` fail soon, from any thread."""
@@ -353,6 +358,8 @@ class StreamFetch:
             with self._into.window(at) as window:
                 room = len(window)
                 count = self._body.readinto(window)
+                with window[:count] as fresh:
+                    self.crc = crc32(fresh, self.crc)
             self._into.wrote(at, count)
             at += count
             if count < room:

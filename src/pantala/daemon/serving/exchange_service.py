@@ -1,9 +1,14 @@
-"""``pantala.v1.Exchange``: a child follows what is here, and is told what it may have."""
+"""``pantala.v1.Exchange``: a child follows what is here, and is told what it may have.
+
+``Grow`` is for content of which nobody knows yet how long it is: all that is here may be had.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
@@ -12,13 +17,14 @@ from pantala.core.shares import Shares
 from pantala.daemon.node import Node
 from pantala.daemon.sharing.exchange import Child, Exchange
 from pantala.daemon.sharing.uploads import NodeUploads
-from pantala.errors import Busy, DragonflyError, TaskDeleted
+from pantala.errors import Busy, DragonflyError, TaskDeleted, TaskNotFound
 from pantala.model.exchange import Wish
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import bits_of, runs_of
 from pantala.pb import exchange_pb2
 from pantala.rpc.convert import kind_of
 from pantala.rpc.service import address_of, first_word, sends_headers
+from pantala.storage.holding import Holding
 
 from .task_methods import Context
 
@@ -30,6 +36,10 @@ _ALIVE: Final = 1.0
 #: Seconds for which a task is kept here for a child that asks for nothing: whoever follows all that
 #: there are must not keep the room of all.
 _KEPT: Final = 20.0
+
+#: Followers of one task that grows here. By the scheduler's plan there are half as many; the others
+#: may have lost whom they followed.
+_FOLLOWERS: Final = 8
 
 #: A child's words may keep this host busy for a tenth of the time, if they take longer than so many
 #: seconds: those of a task of a hundred thousand pieces do.
@@ -57,6 +67,7 @@ class ExchangeService:
         self._uploads = uploads
         self._streams = streams
         self._piece_port = piece_port
+        self._followers: Counter[Holding] = Counter()
 
     @sends_headers
     async def Follow(  # noqa: N802  the contract's name
@@ -87,6 +98,32 @@ class ExchangeService:
             if holding.gone:
                 raise TaskDeleted(f"task {holding.id} was deleted")
 
+    @sends_headers
+    async def Grow(  # noqa: N802  the contract's name
+        self, request: Any, context: Context
+    ) -> AsyncGenerator[Any, None]:
+        """See ``exchange.proto``."""
+        child, task_id = address_of(context), check_task_id(request.task_id)
+        holding = self._uploads.holding(kind_of(request.type), task_id)
+        growth = holding.growth
+        if growth is None or holding.record.version != request.version:
+            raise TaskNotFound(task_id)
+        if self._followers[holding] >= _FOLLOWERS or not self._streams.fits(child, self.STREAM):
+            raise Busy(f"{child} follows too much here, or too many do; try again later")
+        ip, port = self._node.config.host.ip, self._piece_port
+        self._followers[holding] += 1
+        try:
+            with self._streams.hold(child, self.STREAM), holding.watch() as news:
+                await context.send_initial_metadata(())
+                while growth is holding.growth and not holding.gone:
+                    here = len(growth.steps)
+                    yield exchange_pb2.GrowResponse(ip=ip, tcp_port=port, steps=here)
+                    await _news(news)
+        finally:
+            self._followers[holding] -= 1
+            if not self._followers[holding]:
+                del self._followers[holding]
+
     async def _offers(
         self, child: Child, requests: AsyncIterator[Any]
     ) -> AsyncGenerator[int, None]:
@@ -98,6 +135,15 @@ class ExchangeService:
                 yield offers
         finally:
             await ears.cancel()
+
+
+async def _news(news: asyncio.Queue[int | None]) -> None:
+    """Wait until something has happened, for as long as need not be said that this host lives."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ALIVE):
+            await news.get()
+    while not news.empty():
+        news.get_nowait()
 
 
 async def _listen(child: Child, requests: AsyncIterator[Any]) -> None:
