@@ -160,6 +160,8 @@ class Describing:
             await self._drop(known)
         if said is None:
             said = await self._swarms_word(request, origins)
+        if isinstance(said, Origin) and said.total is None and self._turn is None:
+            await self._offer_to_read(request, origins)
         return self._described(request, said)
 
     async def _by_import(self, request: DownloadRequest) -> Described:
@@ -289,8 +291,7 @@ class Describing:
         if said is None or isinstance(said, Description):
             return said
         logger.info("asking the origin for others, too", task=self._task_id)
-        self._turn = said
-        self._tasks.start(said.run(), f"description of {self._task_id[:8]}")
+        self._take(said)
         return None
 
     # -- what another reads ----------------------------------------------------------------------
@@ -333,6 +334,27 @@ class Describing:
         length = self._piece_length(request, origin.total)
         said = Description(origin.total, length, _word(origin).version, origin.header)
         self._turn.learnt(said, alone=alone or origin.total <= self._bypass)
+
+    async def _offer_to_read(self, request: DownloadRequest, origins: Origins) -> None:
+        """Have those who wait for this task follow us, who were sent to its origin for them."""
+        if not request.need_back_to_source or origins.sponsor is None:
+            return
+        with contextlib.suppress(TimeoutError, SourceFailed):  # then we read for ourselves alone
+            async with asyncio.timeout(_PATIENCE):
+                turn = await self._schedulers.description(
+                    origins.sponsor,
+                    self._task_id,
+                    origin=self._revalidates,
+                    version="",
+                    patience=0.0,
+                )
+                if turn is not None and not isinstance(turn, Description):
+                    self._take(turn)
+                    turn.reading(0)
+
+    def _take(self, turn: Turn) -> None:
+        self._turn = turn
+        self._tasks.start(turn.run(), f"description of {self._task_id[:8]}")
 
     def _failed(self, error: DragonflyError | None) -> None:
         if self._turn is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import replace
@@ -57,6 +58,10 @@ _GAP: Final = 5.0
 #: Seconds for whom we follow to have what the reader has.
 _LAG: Final = 10.0
 
+#: How often one fails before the next is asked: whoever is to be followed may only begin to follow
+#: himself, and the next are nearer to the reader, who need not serve all.
+_TRIES: Final = 2
+
 #: Seconds until one who failed is asked again, and between two looks at what has changed.
 _REST: Final = 1.0
 
@@ -88,6 +93,8 @@ class Trail:
         #: Hosts that gave what was wrong; and those that have failed, until when they rest.
         self._liars: set[str] = set()
         self._resting: dict[str, float] = {}
+        #: How often each has failed since it last gave something.
+        self._failures: Counter[str] = Counter()
         #: What has come is not of what is read now.
         self._stale = False
         self._holding: Holding | None = None
@@ -263,6 +270,7 @@ class Trail:
             self._over = True
         except DragonflyError as error:
             logger.info("not followed", task=task, host=host, why=str(error))
+        self._failures[host] += 1
         self._resting[host] = self._now() + _REST
 
     @staticmethod
@@ -281,9 +289,12 @@ class Trail:
             return None
         now = self._now()
         for leader in self._leaders:
-            rests = now < self._resting.get(leader.host_id, 0.0)
-            if not rests and leader.host_id not in self._liars:
+            if leader.host_id in self._liars:
+                continue
+            if now >= self._resting.get(leader.host_id, 0.0):
                 return leader
+            if self._failures[leader.host_id] < _TRIES:
+                return None
         return None
 
     async def _follow(self, leader: Leader, version: str) -> None:
@@ -360,6 +371,7 @@ class Trail:
             what = f"step {number} of {leader.address}, by the reader's word"
             raise DigestMismatch(what, want=piece_digest(crc), got=digest)
         self._close_sink()
+        self._failures.pop(leader.host_id, None)
         self._parents.append(leader.host_id)
         holding.givers.add(leader.host_id)
         holding.grown(crc, parent_id=leader.host_id, traffic=Traffic.REMOTE_PEER)
