@@ -74,6 +74,10 @@ class Trail:
         means: What all downloads share.
         callers: Are told how much is here.
         record: Of the task, of which nothing is here and nothing is known.
+
+    Attributes:
+        over: Nobody is followed any more.
+        liars: Hosts that gave what was wrong.
     """
 
     def __init__(self, node: Node, means: Means, callers: Callers, record: TaskRecord) -> None:
@@ -90,8 +94,8 @@ class Trail:
         #: What steps must be, by the word of who reads.
         self._crcs: list[int] = []
         self._leaders: tuple[Leader, ...] = ()
-        #: Hosts that gave what was wrong; and those that have failed, until when they rest.
-        self._liars: set[str] = set()
+        self.liars: set[str] = set()
+        #: Hosts that have failed, until when they rest.
         self._resting: dict[str, float] = {}
         #: How often each has failed since it last gave something.
         self._failures: Counter[str] = Counter()
@@ -105,7 +109,7 @@ class Trail:
         #: Steps that whom we follow has.
         self._there = 0
         self._news = asyncio.Event()
-        self._over = False
+        self.over = False
         #: The task was deleted by its user.
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         download = node.config.download
@@ -119,7 +123,7 @@ class Trail:
         """What is read now, and who may be followed."""
         if growth.version != self._version:
             self._version, self._stale = growth.version, self._holding is not None
-            self._liars.clear()
+            self.liars.clear()
         if growth.first == 0:
             self._crcs = list(growth.crcs)
         elif growth.first == len(self._crcs):
@@ -128,7 +132,7 @@ class Trail:
             known = zip(self._growth.crcs, self._crcs, strict=False)
             self._stale = self._stale or any(mine != read for mine, read in known)
         self._leaders = growth.leaders
-        if not self._started and not self._over:
+        if not self._started and not self.over:
             self._started = True
             self._running.start(self._run(), f"trail of {self._record.id[:8]}")
         self._news.set()
@@ -199,7 +203,7 @@ class Trail:
             lease.end()
 
     async def _stop(self) -> None:
-        self._over = True
+        self.over = True
         await self._running.cancel()
         await self._fetching.cancel()
         self._close_sink()
@@ -226,7 +230,7 @@ class Trail:
         return self._holding
 
     def _was_deleted(self) -> None:
-        self._over = True
+        self.over = True
         if not self._gone.done():
             self._gone.set_result(None)
 
@@ -248,7 +252,7 @@ class Trail:
 
     async def _run(self) -> None:
         """Follow one after the other, until it is over."""
-        while not self._over:
+        while not self.over:
             if self._stale:
                 self._drop()
             leader = self._next_leader()
@@ -258,7 +262,7 @@ class Trail:
                 await self._try(leader)
             if len(self._means.rooms[self._record.kind]):
                 logger.info("not followed: others wait for room", task=self._record.id)
-                self._over = True
+                self.over = True
         self._drop()
 
     async def _try(self, leader: Leader) -> None:
@@ -267,7 +271,7 @@ class Trail:
             await self._follow(leader, self._version)
         except (StoreFailed, TaskDeleted) as error:
             logger.info("not followed", task=task, why=str(error))
-            self._over = True
+            self.over = True
         except DragonflyError as error:
             logger.info("not followed", task=task, host=host, why=str(error))
         self._failures[host] += 1
@@ -289,7 +293,7 @@ class Trail:
             return None
         now = self._now()
         for leader in self._leaders:
-            if leader.host_id in self._liars:
+            if leader.host_id in self.liars:
                 continue
             if now >= self._resting.get(leader.host_id, 0.0):
                 return leader
@@ -318,7 +322,8 @@ class Trail:
                         fetching = self._fetching.start(work, f"steps of {leader.host_id}")
                     if self._here >= len(self._crcs) or self._there > self._here:
                         useful = self._now()
-                    if self._now() - useful > _LAG:
+                    # Whom the scheduler names no more may be cut off from who reads now.
+                    if self._now() - useful > (_LAG if leader in self._leaders else 0.0):
                         raise ParentLost(f"{leader.address}: lags behind the reader")
                     crowded = len(self._means.rooms[self._record.kind]) > 0
                     if fetching.done() or crowded or not self._reads(version):
@@ -331,7 +336,7 @@ class Trail:
 
     def _reads(self, version: str) -> bool:
         """What comes is of what is read now."""
-        return self._version == version and not self._stale and not self._over
+        return self._version == version and not self._stale and not self.over
 
     async def _fetch(self, leader: Leader, address: Address, version: str) -> None:
         """Step after step."""
@@ -367,7 +372,7 @@ class Trail:
             return
         crc = self._crcs[number]
         if digest != piece_digest(crc):
-            self._liars.add(leader.host_id)
+            self.liars.add(leader.host_id)
             what = f"step {number} of {leader.address}, by the reader's word"
             raise DigestMismatch(what, want=piece_digest(crc), got=digest)
         self._close_sink()

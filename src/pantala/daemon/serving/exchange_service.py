@@ -39,7 +39,7 @@ _KEPT: Final = 20.0
 
 #: Followers of one task that grows here. By the scheduler's plan there are half as many; the others
 #: may have lost whom they followed.
-_FOLLOWERS: Final = 8
+FOLLOWERS: Final = 8
 
 #: A child's words may keep this host busy for a tenth of the time, if they take longer than so many
 #: seconds: those of a task of a hundred thousand pieces do.
@@ -108,7 +108,7 @@ class ExchangeService:
         growth = holding.growth
         if growth is None or holding.record.version != request.version:
             raise TaskNotFound(task_id)
-        if self._followers[holding] >= _FOLLOWERS or not self._streams.fits(child, self.STREAM):
+        if self._followers[holding] >= FOLLOWERS or not self._streams.fits(child, self.STREAM):
             raise Busy(f"{child} follows too much here, or too many do; try again later")
         ip, port = self._node.config.host.ip, self._piece_port
         self._followers[holding] += 1
