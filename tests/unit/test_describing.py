@@ -240,6 +240,13 @@ class Asking:
                 message = await self._call.read()
         return message
 
+    async def growth(self) -> Any:
+        """What it hears next of somebody who reads."""
+        async with asyncio.timeout(LIMIT):
+            while not (message := await self._call.read()).patience.reading:
+                pass
+        return message.patience.growth
+
     async def ends(self) -> grpc.StatusCode:
         """How it ends."""
         async with asyncio.timeout(LIMIT):
@@ -321,6 +328,8 @@ async def test_questions_that_make_no_sense(
         {"learnt": describing_pb2.Description(content_length=2**63)},
         {"learnt": describing_pb2.Description(piece_length=1)},
         {"learnt": describing_pb2.Description(version=99999 * "x")},
+        {"reading": describing_pb2.Reading(version=99999 * "x")},
+        {"reading": describing_pb2.Reading(version="v", received=8 * MIB, first=1, crcs=[1, 2])},
     ],
 )
 async def test_words_that_make_no_sense(known: Swarm, said: dict[str, Any]) -> None:
@@ -347,3 +356,24 @@ async def test_a_stream_that_opens_with_nothing(
     """Is not waited for for ever."""
     monkeypatch.setattr(service, "FIRST_WORD", 0.05)
     assert await Asking(known).ends() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_who_would_follow_hears_what_is_read(known: Swarm) -> None:
+    """Each step once, and of whom to have it; an older daemon hears nothing of it."""
+    reader, follower, old = Asking(known), Asking(known, "b", follows=True), Asking(known, "b")
+    await reader.ask()
+    assert (await reader.hear()).HasField("turn")
+    await reader.say(reading=describing_pb2.Reading(version="v", received=9 * MIB, crcs=[1, 2]))
+    await follower.ask()
+    await old.ask()
+    while not (first := await follower.growth()).crcs:
+        pass
+    assert (first.version, first.first, list(first.crcs)) == ("v", 0, [1, 2])
+    assert [at.host_id for at in first.leaders] == ["a"]
+    await reader.say(
+        reading=describing_pb2.Reading(version="v", received=13 * MIB, first=2, crcs=[3])
+    )
+    while not (more := await follower.growth()).crcs:
+        pass
+    assert (more.first, list(more.crcs)) == (2, [3])
+    assert not (await old.growth()).version
