@@ -27,6 +27,10 @@ UNSIZED = Fault(chunked=True, no_range=True)
 STALLS = Fault(chunked=True, no_range=True, stall_after=14 * MIB)
 
 
+#: Of one that names no version.
+UNNAMED = {"ETag": "", "Last-Modified": ""}
+
+
 class Caller(threading.Thread):
     """Somebody who wants a file of a node, and hears how it comes.
 
@@ -117,9 +121,12 @@ def followers(nodes: list[Node]) -> int:
     return sum('"followed"' in node.log for node in nodes)
 
 
-def test_all_have_what_there_is(kind: Kind, origin: Origin, nodes: list[Node]) -> None:
-    """Three whole steps of fourteen MiB, on all six, though read once; then the rest."""
-    origin.put("/f", CONTENT)
+@pytest.mark.parametrize("headers", [{}, UNNAMED], ids=["a version", "none"])
+def test_all_have_what_there_is(
+    kind: Kind, origin: Origin, nodes: list[Node], headers: dict[str, str]
+) -> None:
+    """Three whole steps of fourteen MiB, on all six, though read once; then the rest, and once."""
+    origin.put("/f", CONTENT, headers=headers)
     origin.fault("/f", STALLS)
     callers = call_all(nodes, origin, kind)
     all_have(callers, 3 * STEP)
@@ -129,6 +136,7 @@ def test_all_have_what_there_is(kind: Kind, origin: Origin, nodes: list[Node]) -
     assert origin.count("/f") == 1
     assert origin.sent("/f") == SIZE
     assert followers(nodes) == 5
+    assert sum(uploaded(node) for node in nodes) == 5 * SIZE
 
 
 def test_nobody_serves_all(kind: Kind, origin: Origin, nodes: list[Node]) -> None:
@@ -149,7 +157,7 @@ def test_the_reader_is_lost(
     kind: Kind, origin: Origin, nodes: list[Node], number: int, named: object
 ) -> None:
     """Another reads, once; whoever has something by a version's name goes on with it."""
-    origin.put("/f", CONTENT, headers={} if named else {"ETag": "", "Last-Modified": ""})
+    origin.put("/f", CONTENT, headers={} if named else UNNAMED)
     origin.fault("/f", STALLS, times=1)
     origin.fault("/f", UNSIZED)
     callers = call_all(nodes, origin, kind)

@@ -65,6 +65,11 @@ def is_still(record: TaskRecord, word: Word) -> bool:
     return word.total is not None
 
 
+def _without_range(request: DownloadRequest) -> DownloadRequest:
+    headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
+    return replace(request, request_header=headers)
+
+
 def _word(said: Origin | Description) -> Word:
     if isinstance(said, Description):
         return Word(None if said.read else said.content_length, said.version)
@@ -149,7 +154,8 @@ class Describing:
         if policy_of(self._kind).imported:
             return await self._by_import(request)
         said = await self._origins_word(request, origins) if self._revalidates else None
-        known = self._known()
+        # What was followed until now is what the description is of.
+        known = None if self._trail is not None else self._known()
         same = known is not None and (said is None or is_still(known.record, _word(said)))
         if isinstance(said, Origin):
             self._learnt(request, said, alone=same)
@@ -265,12 +271,11 @@ class Describing:
         self.give_up()
         sponsor = origins.sponsor
         wanted = sponsor or replace(request, disable_back_to_source=True)
-        headers = {k: v for k, v in wanted.request_header.items() if k.lower() != "range"}
         fresh, known = patience is not None, self._known()
         version = "" if known is None else known.record.version
         trail = self._begin_trail(request)
         question = self._schedulers.description(
-            replace(wanted, request_header=headers),
+            _without_range(wanted),
             self._task_id,
             origin=fresh,
             version="" if version.startswith(READING) else version,
@@ -342,7 +347,7 @@ class Describing:
         with contextlib.suppress(TimeoutError, SourceFailed):  # then we read for ourselves alone
             async with asyncio.timeout(_PATIENCE):
                 turn = await self._schedulers.description(
-                    origins.sponsor,
+                    _without_range(origins.sponsor),
                     self._task_id,
                     origin=self._revalidates,
                     version="",
