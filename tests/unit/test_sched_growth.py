@@ -188,11 +188,18 @@ def test_his_turn_is_over() -> None:
 
 
 def test_who_may_not_ask_waits_for_who_compares() -> None:
-    """As long as that one's turn lasts, neither a seed is asked, nor is it told that nobody may."""
+    """As long as that one's turn lasts, neither a seed is asked, nor is it told that nobody may.
+
+    Nor while he has read all of it, and is about to say that he has it.
+    """
     play = Play(origin=True)
     play.stage.host("seed", type=1)
     asker = play.ask("a", only_peers=True)
     answer = play.known.answer(asker, play.stage.now)
     assert answer == Wait(play.stage.now + TURN, reading=True)
-    play.stage.now += TURN
+    assert play.leaders(asker) == ["reader"]
+    play.known.learnt(play.reader, READ, play.stage.now)
+    start = play.stage.world.limits.start
+    assert play.known.answer(asker, play.stage.now) == Wait(play.stage.now + start)
+    play.stage.now += start
     assert not isinstance(play.known.answer(asker, play.stage.now), Wait)

@@ -171,7 +171,7 @@ class Descriptions:
         if subject.describer is not None:
             return Wait(subject.until, subject.reading, subject.received)
         subject.refusals.check(asker.credentials, self._world.limits, now)
-        return self._nobody_asks(asker, task, now)
+        return self.growths.patience(asker, now) or self._nobody_asks(asker, task, now)
 
     def _told(self, asker: Asker, said: Description) -> Told:
         return Told(replace(said, growth=self.growths.name(asker, said)))
@@ -202,9 +202,6 @@ class Descriptions:
     def _nobody_asks(self, asker: Asker, task: Task | None, now: float) -> Answer:
         """Nobody is coming: steps 5 to 7."""
         trigger, limits = None if task is None else task.trigger, self._world.limits
-        reader = None if asker.origin else self.growths.reader(asker.key)
-        if reader is not None and now < reader.subject.until:  # who compares it with what he has
-            return Wait(reader.subject.until, reader.subject.reading, reader.subject.received)
         if not asker.request.only_peers:
             if trigger is not None and trigger.host_id != asker.host.id and not asker.origin:
                 until = trigger.asked_at + limits.seed_start

@@ -22,7 +22,7 @@ from typing import Final
 from pantala.model.task import Description
 
 from .entities import Host, TaskKey
-from .questions import Asker
+from .questions import Asker, Wait
 
 #: Children of one host in the tree.
 FANOUT: Final = 4
@@ -128,10 +128,20 @@ class Growths:
         alike = growth.reader.subject is asker.subject or not asker.origin
         return growth if asker.follows and alike else None
 
-    def reader(self, key: TaskKey) -> Asker | None:
-        """Who reads that task now, and says so in a way that others could follow."""
-        growth = self._of.get(key)
-        return None if growth is None or growth.end is not None else growth.reader
+    def patience(self, asker: Asker, now: float) -> Wait | None:
+        """*asker* waits for somebody who reads to compare it with what he has; None: for nobody.
+
+        Who reads it like *asker* himself is waited for in any case.
+        """
+        growth = self._of.get(asker.key)
+        if growth is None or asker.origin or growth.reader.subject is asker.subject:
+            return None
+        subject, word = growth.reader.subject, growth.reader.subject.word
+        if subject.describer is growth.reader and now < subject.until:
+            return Wait(subject.until, subject.reading, subject.received)
+        if word is not None and word.by is growth.reader and now < word.settles_at:
+            return Wait(word.settles_at)
+        return None
 
     def ended(self, reader: Asker, said: Description | None) -> None:
         """*reader*'s turn is over; if he has read all, it is what he *said*."""
