@@ -175,6 +175,21 @@ class TestGrownOnDisk(TestDiskContent):
         return content
 
 
+def test_what_is_not_kept_of_what_grew_is_free(tmp_path: Path) -> None:
+    """Where the rest is to come otherwise."""
+    directory = DataDirectory(tmp_path)
+    directory.open()
+    medium = DiskMedium(directory)
+    growing = medium.grow(record("abcdef", None))
+    for _ in range(3):
+        fill(growing.extend(), b"?" * disk.GROWTH_STEP)
+    growing.finish(3 * disk.GROWTH_STEP + 10, medium.needs(1, abundant=True), here=disk.GROWTH_STEP)
+    found = directory.file_of(KIND, "abcdef").stat()
+    assert (found.st_size, medium.allocated) == (3 * disk.GROWTH_STEP + 10, disk.GROWTH_STEP)
+    assert found.st_blocks * 512 < 2 * disk.GROWTH_STEP
+    directory.close()
+
+
 # -- across processes ----------------------------------------------------------------------------
 
 

@@ -134,6 +134,18 @@ def test_what_grew_is_what_was_received(length: int) -> None:
     whole.close()
 
 
+def test_what_is_not_kept_of_it_is_free() -> None:
+    """Where the rest is to come otherwise, what is behind the beginning takes no memory."""
+    growing = Growing()
+    for _ in range(3):
+        fill(growing.extend(), b"?" * GROWTH_STEP)
+    content = growing.finish(3 * GROWTH_STEP + 10, ONE, here=GROWTH_STEP)
+    assert isinstance(content, Segment)
+    assert os.fstat(content.fileno()).st_blocks * 512 == GROWTH_STEP
+    assert content.length == 3 * GROWTH_STEP + 10
+    content.close()
+
+
 def test_growing_content_that_is_thrown_away() -> None:
     """Its descriptor goes; a second time is harmless."""
     before = _descriptors()

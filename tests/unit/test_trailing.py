@@ -208,6 +208,8 @@ async def test_who_gives_what_was_not_read(ahead: list[Ahead], behind: Behind) -
     behind.hear(DATA, *ahead)
     await behind.has(DATA)
     assert await behind.finish() == [0, 1, 2]
+    assert ahead[0].holding is not None
+    assert ahead[0].holding.record.uploaded_count == 1
 
 
 async def test_nobody_gives_what_was_read(ahead: list[Ahead], behind: Behind) -> None:
@@ -229,6 +231,8 @@ async def test_who_does_not_have_it(ahead: list[Ahead], behind: Behind) -> None:
     gone.leader = Leader("gone", "127.0.0.1:1")
     behind.hear(DATA, gone, *ahead)
     await behind.has(DATA)
+    assert behind.holding is not None
+    assert behind.holding.givers == {ahead[1].leader.host_id}
 
 
 async def test_who_lags_behind(
