@@ -222,8 +222,10 @@ class Trail:
     def _open(self) -> Holding:
         """Where it goes."""
         if self._holding is None:
-            record = replace(self._record, version=self._version)
-            self._holding = self._node.stores.open(record)
+            stores, record = self._node.stores, replace(self._record, version=self._version)
+            if stores.get(record.kind, record.id) is not None:
+                raise StoreFailed("something of it has come otherwise")
+            self._holding = stores.open(record)
             self._lease = self._holding.lease()
             self._holding.on_gone = self._was_deleted
             self._parents = []
@@ -353,12 +355,12 @@ class Trail:
         Raises:
             DragonflyError: It did not come, or there is no place for it.
         """
-        holding, number = self._open(), self._here
-        if self._sink is None:
-            try:
+        try:
+            holding, number = self._open(), self._here
+            if self._sink is None:
                 self._sink = holding.extend()
-            except Unavailable as error:  # what can be had later without is not worth waiting for
-                raise StoreFailed(str(error)) from error
+        except Unavailable as error:  # what can be had later without is not worth waiting for
+            raise StoreFailed(str(error)) from error
         if self._callers.is_prefetch:
             await self._means.bandwidth.prefetch.take(GROWTH_STEP)
         await self._means.bandwidth.download.take(GROWTH_STEP)
