@@ -45,6 +45,7 @@ class Caller(threading.Thread):
         self._request = {"op": "download", "url": url, "kind": kind.name, **wish}
         self._content = bytearray()
         self._error = ""
+        self._fd = -1
         self.start()
 
     def run(self) -> None:
@@ -77,8 +78,10 @@ class Caller(threading.Thread):
     def bytes(self) -> bytes:
         """What it was given, if all went well."""
         assert self.end() == ""
-        if not self._content:
+        if self._fd >= 0:
             self._content += os.pread(self._fd, 2 * SIZE, 0)
+            os.close(self._fd)
+            self._fd = -1
         return bytes(self._content)
 
 
@@ -139,6 +142,35 @@ def test_all_have_what_there_is(
     assert sum(uploaded(node) for node in nodes) == 5 * SIZE
 
 
+@pytest.mark.parametrize(
+    ("size", "piece_length"), [(5 * STEP, None), (SIZE, 2 * STEP), (SIZE, 16 * STEP)]
+)
+def test_however_it_is_cut(
+    kind: Kind, origin: Origin, nodes: list[Node], size: int, piece_length: int | None
+) -> None:
+    """Whole steps and no more; pieces of several steps; one piece of more than there is."""
+    content = Pattern(size, 9)
+    origin.put("/f", content)
+    origin.fault("/f", STALLS)
+    callers = call_all(nodes[:3], origin, kind, piece_length=piece_length)
+    all_have(callers, 3 * STEP)
+    origin.release()
+    assert all(c.bytes() == content.read() for c in callers)
+    assert origin.count("/f") == 1
+    assert not any(node.errors for node in nodes)
+
+
+@pytest.mark.parametrize("size", [0, 100, STEP])
+def test_however_little(kind: Kind, origin: Origin, nodes: list[Node], size: int) -> None:
+    """What is through before anybody follows, or is nothing."""
+    content = Pattern(size, 9)
+    origin.put("/f", content)
+    origin.fault("/f", UNSIZED)
+    callers = call_all(nodes[:3], origin, kind)
+    assert all(c.bytes() == content.read() for c in callers)
+    assert origin.count("/f") == 1
+
+
 def test_nobody_serves_all(kind: Kind, origin: Origin, nodes: list[Node]) -> None:
     """The reader has four followers, and the fifth follows one of them."""
     origin.put("/f", CONTENT)
@@ -175,7 +207,8 @@ def test_the_reader_is_lost(
     assert bool(lost.end()) == (number == signal.SIGKILL)
 
 
-def test_a_follower_is_lost(kind: Kind, origin: Origin, nodes: list[Node]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_follower_is_lost(kind: Kind, origin: Origin, nodes: list[Node], number: int) -> None:
     """Those that followed it follow another."""
     origin.put("/f", CONTENT)
     origin.fault("/f", STALLS)
@@ -183,11 +216,14 @@ def test_a_follower_is_lost(kind: Kind, origin: Origin, nodes: list[Node]) -> No
     all_have(callers, 3 * STEP)
     first = reader(nodes)
     (second,) = (node for node in nodes if node is not first and uploaded(node))
-    second.kill()
+    second.signal(number)
     origin.release()
     left = [c for c in callers if c.node is not second]
     assert all(c.bytes() == CONTENT.read() for c in left)
     assert origin.count("/f") == 1
+    second.signal(signal.SIGCONT)
+    (lost,) = (c for c in callers if c.node is second)
+    assert bool(lost.end()) == (number == signal.SIGKILL)
 
 
 def test_the_origin_fails(kind: Kind, origin: Origin, nodes: list[Node]) -> None:

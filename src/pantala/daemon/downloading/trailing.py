@@ -60,7 +60,7 @@ _LAG: Final = 10.0
 
 #: How often one fails before the next is asked: whoever is to be followed may only begin to follow
 #: himself, and the next are nearer to the reader, who need not serve all.
-_TRIES: Final = 2
+_TRIES: Final = 3
 
 #: Seconds until one who failed is asked again, and between two looks at what has changed.
 _REST: Final = 1.0
