@@ -23,6 +23,7 @@ from pantala.errors import (
 )
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration
+from pantala.model.pieces import MIN_PIECE_LENGTH
 from pantala.model.task import PieceRecord
 from pantala.storage.holding import Holding
 
@@ -74,12 +75,12 @@ class Driver:
         self._callers = callers
         self._origins = origins
         self._registration = registration
-        self._transfer = t.Transfer(
-            means.rng,
-            max_in_flight=node.config.download.concurrent_piece_count,
-            max_schedules=node.config.scheduler.max_schedule_count,
-        )
-        self._transfer.piece_length = holding.record.piece_length or 1
+        length = holding.record.piece_length or MIN_PIECE_LENGTH
+        # Of shorter pieces so many more: who takes long to answer needs as many bytes under way.
+        most = node.config.download.concurrent_piece_count * max(1, MIN_PIECE_LENGTH // length)
+        retries = node.config.scheduler.max_schedule_count
+        self._transfer = t.Transfer(means.rng, max_in_flight=most, max_schedules=retries)
+        self._transfer.piece_length = length
         self._pace = Pace()
         self._following = Following(
             node,
