@@ -183,6 +183,7 @@ async def test_it_comes_and_is_kept(ahead: list[Ahead], behind: Behind) -> None:
     [
         (Description(3 * STEP, STEP, growth="v"), [0, 1, 2]),
         (Description(SIZE, 2 * STEP, growth="v"), [0]),
+        (Description(SIZE, STEP // 2, growth="v"), [0, 1, 2, 3, 4, 5]),
         (Description(SIZE, STEP, growth="another"), []),
         (Description(SIZE, STEP), []),
         (Description(2 * STEP, STEP, growth="v"), []),

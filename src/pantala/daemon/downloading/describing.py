@@ -316,8 +316,7 @@ class Describing:
         if not isinstance(said, Description):
             await trail.drop()
             return
-        total = said.content_length
-        length = said.piece_length or piece_length_for(total, request.piece_length)
+        length = said.piece_length or self._piece_length(request, said.content_length)
         await trail.finish(said, length)
         self._trail = trail
 
