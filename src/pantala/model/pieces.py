@@ -28,8 +28,8 @@ MAX_PIECE_LENGTH: Final = 64 * 1024 * 1024
 LEAST_PIECE_LENGTH: Final = 1024 * 1024
 
 #: Content whose length shows only at its end is kept, and given away, in steps of so many bytes
-#: until then, and cut into pieces that are no shorter, of whatever kind it is.
-GROWTH_STEP: Final = MIN_PIECE_LENGTH
+#: until then. A piece is a power of two of bytes, unless a user has it otherwise.
+GROWTH_STEP: Final = 4 * 1024 * 1024
 
 # Content is cut into about this many pieces, as long as the limits above allow it...
 _PIECES_WANTED: Final = 500

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
+from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
 from pantala.model.digest import piece_digest
 from pantala.model.pieces import GROWTH_STEP, Piece, piece_length_for, pieces_for
@@ -46,7 +47,8 @@ async def grow(
     """
     holding.learn_version(origin.version)
     received, crcs = await _stream(node, means, holding, callers, origin, tell=tell)
-    length = piece_length_for(received, piece_length)
+    least = policy_of(holding.kind).least_piece
+    length = piece_length_for(received, piece_length, least=least)
     holding.finish_growing(received, length)
     await publish(node, holding, crcs, here=received)
 
