@@ -23,7 +23,7 @@ from pantala.cli._tasks_handoff import HandoffTasks, NotServed
 from pantala.daemon.app import Daemon
 from pantala.daemon.serving.caller import Caller
 from pantala.daemon.serving.handoff_request import TaskWish, parse_task_wish
-from pantala.errors import DragonflyError, FeatureOff, InvalidRequest
+from pantala.errors import DragonflyError, FeatureOff, InvalidRequest, Unavailable
 from pantala.model.task import Kind, TaskRecord
 from pantala.scheduler.app import Scheduler
 from pantala.testing import inside
@@ -214,6 +214,29 @@ def _frames_of(daemon: Daemon, request: Mapping[str, Any]) -> list[bytes]:
             (size,) = struct.unpack("!I", stream.read(4))
             frames.append(stream.read(size))
     return frames
+
+
+async def test_a_name_that_no_frame_holds(tmp_path: Path, stack: AsyncExitStack) -> None:
+    """Keeps nobody from hearing of the others, and of its beginning."""
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path))
+    for at, tag in enumerate(("a", "b" * MAX_JSON, "c")):
+        record = TaskRecord(Kind.CACHE, f"{at:064x}", "http://origin/x", 1e9, 1e9, tag=tag)
+        daemon.stores.open(record)
+    frames = await asyncio.to_thread(_frames_of, daemon, {"op": "list"})
+    rows = [row for frame in frames for row in json.loads(frame).get("tasks", ())]
+    assert [row["tag"] for row in rows] == ["a", "b" * 4096 + "…", "c"]
+    (frame,) = await asyncio.to_thread(_frames_of, daemon, {"op": "stat", "task_id": f"{1:064x}"})
+    assert json.loads(frame)["task"]["tag"] == "b" * 4096 + "…"
+
+
+async def test_a_daemon_that_goes_in_between(daemon: Daemon) -> None:
+    """What was done already is not done again by gRPC."""
+    asked = await asyncio.to_thread(HandoffTasks.at, socket_of(daemon))
+    assert asked is not None
+    await asyncio.to_thread(_held, KINDS["cache-task"], asked)
+    daemon.config.download.server.handoff_path.unlink()
+    with pytest.raises(Unavailable, match="any more"):
+        await asyncio.to_thread(_held, KINDS["cache-task"], asked)
 
 
 class Told:

@@ -20,6 +20,12 @@ _FALSE: Final = frozenset({"0", "false", "no", "off", "n", "f"})
 _TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 
+def _truth(text: str) -> bool:
+    if text.lower() not in _FALSE | _TRUE:
+        raise argparse.ArgumentTypeError(f"want true or false, not {text.lower()!r}")
+    return text.lower() in _TRUE
+
+
 class _Variable:
     """What the environment gives for a flag; looked at only where that is absent."""
 
@@ -73,10 +79,10 @@ class Flags:
     def switch(self, flag: str, help: str, *, env: bool = True) -> None:
         """A flag without a value."""
         name = self._prefix + flag.removeprefix("--").replace("-", "_").upper()
-        words = self._environ.get(name, "0").lower() if env else "0"
-        if words not in _FALSE | _TRUE:
-            self._parser.error(f"{name}: want true or false, not {words!r}")
-        self._parser.add_argument(flag, action="store_true", default=words in _TRUE, help=help)
+        default: object = False
+        if env and name in self._environ:
+            default = _Variable(name, self._environ[name], _truth)
+        self._parser.add_argument(flag, action="store_true", default=default, help=help)
 
     def endpoint(self, default: str) -> None:
         """``--endpoint``, and its two variables."""

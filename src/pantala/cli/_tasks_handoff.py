@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pantala.errors import Forbidden, RemoteProtocolError
+from pantala.errors import Forbidden, RemoteProtocolError, Unavailable
 from pantala.errors.answers import error_named
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for, personal_socket
 
@@ -43,6 +43,7 @@ class HandoffTasks:
     def __init__(self, endpoint: str, sock: _socket.socket) -> None:
         self._endpoint = endpoint
         self._sock: _socket.socket | None = sock
+        self._has_answered = False
 
     @classmethod
     def at(cls, endpoint: str | None) -> Self | None:
@@ -84,6 +85,8 @@ class HandoffTasks:
             DragonflyError: What it answered, or that it did not.
         """
         sock, self._sock = self._sock or dial(handoff_path_for(self._endpoint)), None
+        if sock is None and self._has_answered:  # gRPC must not do again what is done
+            raise Unavailable(f"no daemon at {self._endpoint} any more")
         if sock is None:
             raise NotServed
         events: list[dict[str, Any]] = []
@@ -97,6 +100,7 @@ class HandoffTasks:
                     raise self._failure(event)
                 events.append(event)
                 deadline = now + _LONG
+        self._has_answered = True
         return events
 
     def _field(self, event: Mapping[str, Any], key: str, type: type[T]) -> T:

@@ -25,6 +25,9 @@ from .services import DownloadService, NodeService, listed
 #: Tasks in one frame: some 600 bytes each, and a frame has a limit. Others are served in between.
 _TASKS_AT_ONCE: Final = 256
 
+#: Characters of each text of a row that is too long for a frame.
+_TEXT: Final = 4096
+
 #: Seconds for schedulers to say what they know of a task, or to have it deleted: ``dfctl``'s own.
 _LIMIT: Final = 30.0
 
@@ -63,7 +66,10 @@ class HandoffTasks:
                 event = await (self._stat(wish) if op == "stat" else self._delete(wish))
         except TimeoutError:
             raise TimedOut(f"not done within {_LIMIT:g} s") from None
-        await client.send({"event": "done", **event})
+        try:
+            await client.send({"event": "done", **event})
+        except LocalProtocolError:  # it is too long, and nothing of it was sent
+            await client.send({"event": "done", **_shortened(event)})
 
     def _check(self, user: int) -> None:
         """As the gRPC socket's mode does, which is for its owner alone where users are named."""
@@ -111,7 +117,20 @@ async def _send(client: Client, rows: Sequence[Mapping[str, Any]]) -> None:
         await client.send({"event": "tasks", "tasks": rows})
     except LocalProtocolError:  # it is too long, and nothing of it was sent
         if len(rows) == 1:
-            raise
+            await client.send({"event": "tasks", "tasks": [_shortened(rows[0])]})
+            return
         middle = len(rows) // 2
         await _send(client, rows[:middle])
         await _send(client, rows[middle:])
+
+
+def _shortened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """With the beginnings of what a user has named at such length that no frame holds it."""
+    return {
+        key: _shortened(value)
+        if isinstance(value, dict)
+        else f"{value[:_TEXT]}…"
+        if isinstance(value, str) and len(value) > _TEXT
+        else value
+        for key, value in row.items()
+    }
