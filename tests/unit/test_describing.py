@@ -14,9 +14,11 @@ import pytest
 
 from pantala.core.sched.rules import Limits
 from pantala.daemon.app import Daemon
+from pantala.daemon.downloading.describing import told_piece_length
 from pantala.errors import RangeNotSatisfiable, SourceFailed
-from pantala.model.task import Kind
+from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
+from pantala.ports import KnownTask
 from pantala.rpc import service
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.descriptions import DescriptionService
@@ -377,3 +379,19 @@ async def test_who_would_follow_hears_what_is_read(known: Swarm) -> None:
         pass
     assert (more.first, list(more.crcs)) == (2, [3])
     assert not (await old.growth()).version
+
+
+@pytest.mark.parametrize(
+    ("told", "length"),
+    [
+        (KnownTask(20 * MIB, 5, None), 4 * MIB),
+        (KnownTask(20 * MIB, 20, None), MIB),
+        (KnownTask(20 * MIB, 10, 2 * MIB), 2 * MIB),
+        (KnownTask(20 * MIB, 1, None), 20 * MIB),
+        (KnownTask(20 * MIB, 0, None), MIB),
+    ],
+)
+def test_how_others_have_cut_it(told: KnownTask, length: int) -> None:
+    """As their first piece shows, or the number of pieces."""
+    request = DownloadRequest(kind=Kind.CACHE, url="http://origin/f")
+    assert told_piece_length(told, request, least=MIB) == length

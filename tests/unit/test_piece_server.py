@@ -250,6 +250,24 @@ async def test_our_own_children(either: Served, connections: Connections) -> Non
     await _until(lambda: served.shelf.ended == [(1, "sent"), (0, "sent"), (1, "sent")])
 
 
+async def test_who_asks_for_much_at_once(served: Served) -> None:
+    """Others have a turn after each answer, though none need be waited for."""
+    child, turns = await served.connect(), 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.ensure_future(turn())
+    for _ in range(300):
+        child.ask(0)
+    assert [await child.piece() for _ in range(300)] == [SMALL] * 300
+    other.cancel()
+    assert turns >= 300
+
+
 async def test_bytes_on_the_wire(served: Served) -> None:
     """What Dragonfly's daemons would send, but for the first byte, which means nothing."""
     child = await served.connect()

@@ -187,6 +187,20 @@ def test_his_turn_is_over() -> None:
     assert play.leaders(heir) == []
 
 
+def test_another_reads_it_with_other_credentials() -> None:
+    """Who reads on is followed on: each word of the other would end it else."""
+    play = Play(origin=True)
+    asker = play.ask("a", origin=True)
+    other = play.ask("other", login="x", origin=True)
+    assert play.known.answer(other, play.stage.now) == YourTurn()
+    play.read(0, 1, 2)
+    play.known.reading(other, 4 * MIB, play.stage.now, version="w", first=0, crcs=(9,))
+    play.read(2, 3)
+    growth = play.known.growths.followed(asker)
+    assert growth is not None
+    assert list(growth.crcs) == [1, 2, 3]
+
+
 def test_who_may_not_ask_waits_for_who_compares() -> None:
     """As long as that one's turn lasts, neither a seed is asked, nor is it told that nobody may.
 

@@ -284,6 +284,31 @@ async def test_the_same_is_read_by_another(ahead: list[Ahead], behind: Behind) -
     assert behind.holding is before
 
 
+async def test_what_the_last_reader_has_not_spoken_of(ahead: list[Ahead], behind: Behind) -> None:
+    """By the same name he may have read something else: only what he has vouched for is kept."""
+    ahead[0].read(DATA)
+    behind.hear(DATA, ahead[0])
+    await behind.has(DATA)
+    behind.hear(DATA[:STEP] + OTHER[STEP:], ahead[1], count=1)
+    assert await behind.finish() == [0]
+
+
+async def test_nothing_is_evicted_for_it(ahead: list[Ahead], behind: Behind) -> None:
+    """It may never fit, or never be wanted."""
+    stores = behind.daemon.node.stores
+    ahead[0].read(DATA)
+    other = stores.open(replace(RECORD, id="b" * 64, content_length=56 << 20, piece_length=STEP))
+    with other.lease():
+        other.reserve(range(14))
+        for number in range(14):
+            other.claim(number).publish("crc32:0", parent_id=None, traffic=Traffic.BACK_TO_SOURCE)
+    behind.hear(DATA, ahead[0])
+    await until(lambda: behind.trail.over)
+    assert await behind.finish() == []
+    assert other.complete
+    assert not other.gone
+
+
 async def test_no_room(ahead: list[Ahead], behind: Behind) -> None:
     """What others use stays; it can be had later without."""
     stores = behind.daemon.node.stores

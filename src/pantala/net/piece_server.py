@@ -227,6 +227,7 @@ class PieceServer:
             while (request := await self._read_request(sock, decoder, limit)) is not None:
                 self._places.works(sock)
                 await self._answer(sock, owner, request)
+                await asyncio.sleep(0)  # for others: neither reading nor sending need have waited
                 self._places.rests(sock)
                 limit = self._idle_limit
         except (RemoteProtocolError, OSError, TimeoutError) as error:

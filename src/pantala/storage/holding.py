@@ -313,13 +313,17 @@ class Holding(Known):
             self._note()
             self._claims.notify(None)
 
-    def extend(self) -> Sink:
+    def extend(self, *, evict: bool = True) -> Sink:
         """Room for the next bytes of growing content, as many as the medium takes at a time.
+
+        Without *evict* only where it is free: nobody has to go for it.
 
         Raises:
             OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
         home = self._home
+        if not evict and home.ledger.capacity - home.ledger.used < home.medium.step:
+            raise self.no_room(home.medium.step)
         first = self.growth is None and self.account.besides == Needs()
         besides = home.medium.growing_needs if first else Needs()
         home.medium.discard(home.admit(self.account, home.medium.step, besides))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from pantala.model.task import Description
@@ -56,6 +57,11 @@ class Growth:
 
     def __len__(self) -> int:
         return len(self._followers)
+
+    @property
+    def is_read(self) -> bool:
+        """Its reader's turn goes on."""
+        return self.end is None and self.reader.subject.describer is self.reader
 
     def leaders(self, asker: Asker) -> list[Host]:
         """Whom *asker*, who follows from here on, may follow: his parent first, the reader last."""
@@ -107,15 +113,16 @@ class Growths:
         if not version or reader.host.facts.disable_shared:
             return
         growth = self._of.get(reader.key)
+        if growth is not None and growth.reader is not reader and growth.is_read:
+            return  # by somebody whom others may ask for, who cannot ask for this one
         if growth is None or growth.reader is not reader or growth.version != version:
             self._drop(reader.key)
             growth = self._of[reader.key] = Growth(reader, version)
         if growth.end is not None or first != len(growth.crcs):
             return  # he tells all in its turn, or it is of no use
-        for crc in crcs:
-            if len(growth.crcs) < MOST_STEPS and self._steps < _MOST_STEPS_OF_ALL:
-                growth.crcs.append(crc)
-                self._steps += 1
+        room = min(MOST_STEPS - len(growth.crcs), _MOST_STEPS_OF_ALL - self._steps)
+        growth.crcs.extend(islice(crcs, max(0, room)))
+        self._steps += len(growth.crcs) - first
 
     def followed(self, asker: Asker) -> Growth | None:
         """What *asker*, who waits, may follow.

@@ -55,7 +55,7 @@ from .events import (
     WeightChanged,
 )
 from .picking import Picker
-from .sparing import SPARE_FOR
+from .sparing import SPARE_AGAIN, SPARE_FOR
 
 #: Seconds without a piece, or an offer of one, after which others are asked: perhaps those that we
 #: follow wait for us. Doubled each time.
@@ -113,6 +113,8 @@ class Transfer(Picker):
     patience: float = field(init=False, default=PATIENCE)
     #: The answer that is waited for is to such a question.
     out_of_turn: bool = field(init=False, default=False)
+    #: Until then nothing is spared.
+    starved_until: float = field(init=False, default=0.0)
     #: The last command was given.
     over: bool = field(init=False, default=False)
     #: Pieces were given up, so that what the peer registered for may not all be here.
@@ -262,8 +264,17 @@ class Transfer(Picker):
         if self.phase in (Phase.SOURCE, Phase.ALONE):
             return False  # what nobody is to bring is asked of the origin, which is worse
         if self.in_flight or self.second:
-            return True
+            return not self._is_starved()
         return self.now - max(self.got_on_at, self.asked_at) < SPARE_FOR
+
+    def _is_starved(self) -> bool:
+        """Whether those on this side bring too little: there was room for more for some time.
+
+        From then on for a while all may come from afar.
+        """
+        if self.room and self.now - max(self.began_at, self.asked_at) >= SPARE_FOR:
+            self.starved_until = self.now + SPARE_AGAIN
+        return self.now < self.starved_until
 
     def _is_unanswered(self) -> bool:
         """The scheduler has not said its first word; until then it takes no reports."""

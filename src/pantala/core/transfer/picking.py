@@ -94,6 +94,8 @@ class Picker(Sparing):
     piece_length: int = field(init=False, default=1)
     #: Second fetches begun.
     doubled: int = field(init=False, default=0)
+    #: When a fetch was last begun.
+    began_at: float = field(init=False, default=0.0)
     #: Pieces stored.
     stored: int = field(init=False, default=0)
 
@@ -122,6 +124,7 @@ class Picker(Sparing):
     def _begin(self, number: int, name: str | None) -> Fetch:
         """Fetch a piece; beside another fetch of it if there is one."""
         second = number in self.in_flight
+        self.began_at = self.now
         (self.second if second else self.in_flight)[number] = name
         self.lacking &= ~(1 << number)
         self._window(name).began((number, second), self.now, self.piece_length)

@@ -23,6 +23,9 @@ from .supply import Supply
 #: is asked for others (:data:`.machine.PATIENCE`).
 SPARE_FOR: Final = 2.0
 
+#: Seconds for which nothing is spared once those on this side have left room for more for so long.
+SPARE_AGAIN: Final = 5.0
+
 
 @dataclass(slots=True)
 class Sparing(Supply):

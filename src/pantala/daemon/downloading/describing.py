@@ -13,7 +13,7 @@ from pantala.core.policy import policy_of
 from pantala.daemon.config import Backend
 from pantala.daemon.node import Node
 from pantala.errors import DragonflyError, SourceFailed
-from pantala.model.pieces import piece_length_for
+from pantala.model.pieces import piece_count, piece_length_for
 from pantala.model.task import READING, Description, DownloadRequest, Kind, TaskRecord
 from pantala.model.urls import public_url
 from pantala.ports import KnownTask, SchedulerLink, Turn
@@ -80,10 +80,13 @@ def told_piece_length(told: KnownTask, request: DownloadRequest, *, least: int) 
     """How the swarm cuts the content.
 
     The first of several pieces shows it. Of a single one any length will do that makes it one.
+    Otherwise their number shows whether they are as short as may be, or as everybody's.
     """
     if told.piece_count > 1 and told.first_piece:
         return told.first_piece
     length = piece_length_for(told.content_length, request.piece_length, least=least)
+    if told.piece_count not in (0, piece_count(told.content_length, length)):
+        length = piece_length_for(told.content_length, request.piece_length)
     return max(length, told.content_length) if told.piece_count == 1 else length
 
 

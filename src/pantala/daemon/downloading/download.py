@@ -324,7 +324,9 @@ class Download:
             raise self.timed_out() from None
         if event == Arrived(()):
             event = await self._gathered()
-        told = isinstance(event, Arrived) or (self.delivery.early and isinstance(event, Started))
+        told = (isinstance(event, Arrived) and bool(event.pieces)) or (
+            self.delivery.early and isinstance(event, Started)
+        )
         self._handed = self._handed or told
         return event
 

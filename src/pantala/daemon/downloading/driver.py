@@ -23,7 +23,7 @@ from pantala.errors import (
 )
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration
-from pantala.model.pieces import MIN_PIECE_LENGTH
+from pantala.model.pieces import LEAST_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import PieceRecord
 from pantala.storage.holding import Holding
 
@@ -77,7 +77,8 @@ class Driver:
         self._registration = registration
         length = holding.record.piece_length or MIN_PIECE_LENGTH
         # Of shorter pieces so many more: who takes long to answer needs as many bytes under way.
-        most = node.config.download.concurrent_piece_count * max(1, MIN_PIECE_LENGTH // length)
+        shorter = MIN_PIECE_LENGTH // max(length, LEAST_PIECE_LENGTH)
+        most = node.config.download.concurrent_piece_count * max(1, shorter)
         retries = node.config.scheduler.max_schedule_count
         self._transfer = t.Transfer(means.rng, max_in_flight=most, max_schedules=retries)
         self._transfer.piece_length = length

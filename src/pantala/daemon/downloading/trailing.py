@@ -130,7 +130,9 @@ class Trail:
             self._crcs += growth.crcs
         if self._growth is not None:  # by one name something else may be read now
             known = zip(self._growth.crcs, self._crcs, strict=False)
-            self._stale = self._stale or any(mine != read for mine, read in known)
+            if not self._stale and any(mine != read for mine, read in known):
+                self._stale = True
+                self.liars.clear()
         self._leaders = growth.leaders
         if not self._started and not self.over:
             self._started = True
@@ -172,7 +174,8 @@ class Trail:
         holding, growth = self._holding, self._growth
         if holding is None or growth is None:
             return
-        here, crcs = growth.length, growth.crcs
+        # Who reads it now may not have spoken yet of all that an earlier reader has vouched for.
+        here, crcs = min(growth.length, len(self._crcs) * GROWTH_STEP), growth.crcs
         if here != said.content_length:
             here -= here % piece_length
         mine = said.growth == self._version and not self._stale
@@ -358,7 +361,7 @@ class Trail:
         try:
             holding, number = self._open(), self._here
             if self._sink is None:
-                self._sink = holding.extend()
+                self._sink = holding.extend(evict=False)
         except Unavailable as error:  # what can be had later without is not worth waiting for
             raise StoreFailed(str(error)) from error
         if self._callers.is_prefetch:
