@@ -41,7 +41,7 @@ from pantala.core.transfer import (
     Wanted,
     WeightChanged,
 )
-from pantala.core.transfer.sparing import SPARE_AGAIN, SPARE_FOR
+from pantala.core.transfer.sparing import SPARE_FOR
 from pantala.model.announce import (
     Failed,
     Finished,
@@ -1016,11 +1016,6 @@ def test_somebody_near_who_brings_little() -> None:
     stage.now += SPARE_FOR
     stage.play((Look({}, {}, frozenset()), [Fetch(1, "far")]))
     assert stage.tr.spared == 0
-    stage.now += SPARE_AGAIN - 1
-    stage.play((Offered("near", 2), [Fetch(2, "near")]))
-    stage.now += 1
-    stage.play((Look({}, {}, frozenset()), []))
-    assert stage.tr.spared == 0b1000
 
 
 def test_at_the_origin_nothing_is_spared() -> None:
