@@ -54,6 +54,11 @@ AHEAD: Final = 64
 _GATHER: Final = 0.002
 _BETWEEN: Final = 0.02
 
+#: Between two words to a parent so many pieces come, if that does not take too long: there are a
+#: dozen of parents to be told of each (ADR 32).
+_PIECES: Final = 2
+_MOST_BETWEEN: Final = 0.1
+
 #: Seconds to gather offers for a child that has so many left.
 _LONG: Final = 0.05
 _PLENTY: Final = 8
@@ -62,7 +67,7 @@ _PLENTY: Final = 8
 _ROOM_OF_STRANGERS: Final = 2
 
 
-def pause(now: float, told_at: float, left: int = 0) -> float:
+def pause(now: float, told_at: float, left: int = 0, *, piece: float = 0.0) -> float:
     """Seconds to gather what a parent tells a child, or a child a parent, before it is one message.
 
     On a slow link each thing is told nearly at once, on a fast one many together.
@@ -71,8 +76,12 @@ def pause(now: float, told_at: float, left: int = 0) -> float:
         now: When there was something to tell again, in seconds.
         told_at: When the last message went, on the same clock.
         left: Offers that a child has not made use of, and with which it is busy meanwhile.
+        piece: Seconds in which a piece comes at best, for who tells each of many parents of it.
     """
-    return _LONG if left >= _PLENTY else max(_GATHER, told_at + _BETWEEN - now)
+    if left >= _PLENTY:
+        return _LONG
+    between = max(_BETWEEN, min(_PIECES * piece, _MOST_BETWEEN))
+    return max(_GATHER, told_at + between - now)
 
 
 @dataclass(slots=True)

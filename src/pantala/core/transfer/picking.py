@@ -107,6 +107,11 @@ class Picker(Sparing):
         )
 
     @property
+    def piece_seconds(self) -> float:
+        """In which a piece of a parent came at best; 0 while that is not known."""
+        return self.of_parents.seconds(self.piece_length)
+
+    @property
     def room(self) -> int:
         """So many more pieces would be fetched of parents now, if somebody offered them."""
         busy, limit = len(self.of_parents), self.of_parents.limit

@@ -263,6 +263,11 @@ class Driver:
         return self._transfer.room
 
     @property
+    def piece_seconds(self) -> float:
+        """In which a piece of a parent came at best; 0 while that is not known."""
+        return self._transfer.piece_seconds
+
+    @property
     def spared(self) -> int:
         """Pieces that need not come from afar, as bits."""
         return self._transfer.spared
