@@ -18,7 +18,7 @@ import pytest
 
 from pantala.core.places import Places
 from pantala.daemon.app import Daemon
-from pantala.daemon.serving import kept_connection
+from pantala.daemon.serving import handoff_client, kept_connection
 from pantala.daemon.serving.kept_connection import MAX_OPEN
 from pantala.daemon.serving.whole import Whole
 from pantala.model.task import Kind
@@ -532,13 +532,76 @@ async def test_a_client_that_closes_midway(daemon: Daemon, small: str, large: st
         assert await asyncio.to_thread(client.get, small) == SMALL
 
 
-async def test_one_that_does_not_take_what_it_asked_for(daemon: Daemon, origin: Origin) -> None:
-    """When its time is over, its connection ends."""
+async def test_one_that_does_not_take_what_it_asked_for(
+    daemon: Daemon, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a frame has had its time, the connection ends."""
+    monkeypatch.setattr(kept_connection, "PAUSE_LIMIT", 1)
     origin.put("/part", Pattern(12 * MIB))
     with connected(daemon) as client:
-        client.ask(url=origin.url("/part"), range=f"0-{8 * MIB - 1}", timeout=2)
+        client.ask(url=origin.url("/part"), range=f"0-{8 * MIB - 1}")
         await until(lambda: daemon.handoff.busy == 1)
         await until(lambda: not daemon.handoff.busy)
+
+
+async def stays(daemon: Daemon, seconds: float) -> None:
+    """Nobody is hung up on for some time."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await until(lambda: not daemon.handoff.busy)
+
+
+async def test_waiting_for_others_frames(
+    daemon: Daemon, origin: Origin, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that pauses may; a request's own time ends nothing but that request."""
+    monkeypatch.setattr(handoff_client, "ANSWER_LIMIT", 0.2)
+    origin.put("/mid", Pattern(MIB))
+    url = origin.url("/mid")
+    await inside.get(daemon, url)
+    with connected(daemon) as client:
+        client.ask(url=url)
+        await events(client)
+        info = {"id": 2, "op": "info"}
+        late = {"id": 3, "op": "download", "url": small, "timeout": 0.5}
+        wholes = [{"id": n, "op": "download", "url": url} for n in (4, 5, 6)]
+        client.sock.sendall(b"".join(map(framed, [info, late, *wholes])))
+        await stays(daemon, 1.5)
+        found: dict[int, str] = {}
+        while len(found) < 5:
+            told, content = await event(client)
+            found[told["id"]] = told.get("code", told["event"])
+            assert len(content) == told.get("inline", 0)
+        whole = dict.fromkeys((4, 5, 6), "whole")
+        assert found == {2: "info", 3: "DEADLINE_EXCEEDED", **whole}
+        client.asked = 6
+        client.ask("info")
+        assert names(await events(client)) == ["info"]
+
+
+async def test_several_streams_and_a_release(daemon: Daemon, origin: Origin) -> None:
+    """What the client says is heard between any two frames, however many wait to be sent."""
+    origin.put("/part", Pattern(36 * MIB))
+    with connected(daemon) as client:
+        for _ in range(3):
+            client.ask(url=origin.url("/part"), range=f"0-{32 * MIB - 1}")
+        ended: dict[int, str] = {}
+        sizes = dict.fromkeys((1, 2, 3), 0)
+        while len(ended) < 3:
+            told, content = await event(client)
+            number = told["id"]
+            assert number not in ended
+            if told["event"] == "content":
+                assert told["offset"] == sizes[number]
+                assert content == Pattern(36 * MIB).read(told["offset"], len(content))
+                sizes[number] += len(content)
+                if number == 2 and sizes[2] == 4 * MIB:
+                    client.send({"id": 2, "op": "release"})
+            elif told["event"] in {"done", "released"}:
+                ended[number] = told["event"]
+        assert ended == {1: "done", 2: "released", 3: "done"}
+        assert next(iter(ended)) == 2
+        assert sizes[1] == sizes[3] == 32 * MIB > 2 * sizes[2]
 
 
 async def test_idle_ones_make_room(daemon: Daemon, small: str, large: str) -> None:

@@ -31,7 +31,7 @@ class Client(Protocol):
     """Who has asked for something.
 
     Attributes:
-        patience: Seconds in which a frame must be taken.
+        patience: Seconds in which a frame must be taken, or, among those of other requests, begin.
         caller: Whose program it is.
         goes_on: It may ask for something else when it has this.
     """
@@ -50,6 +50,7 @@ class Client(Protocol):
 
         Raises:
             OSError, TimeoutError: The client is gone, or does not take it.
+            TimedOut: It takes others' frames, and for too long; nothing was sent.
         """
 
     async def wait_until_gone(self) -> None:

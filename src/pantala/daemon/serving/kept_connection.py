@@ -38,8 +38,11 @@ _PARTS: Final = 512
 #: Bytes that are read at once.
 _READ: Final = 16 << 10
 
-#: Seconds for a client to go on reading what is at hand, as for a download without a time limit.
+#: Seconds for a client to take a frame that has begun, and for others' frames before it.
 PAUSE_LIMIT: Final = 7200.0
+
+#: Events that end a request, and are told however late it is for it.
+_LAST: Final = ("error", "released")
 
 
 class _Answer:
@@ -52,7 +55,7 @@ class _Answer:
     goes_on = True
 
     def __init__(self, kept: KeptConnection, number: int) -> None:
-        self.patience = kept.client.patience
+        self.patience = PAUSE_LIMIT
         self.caller = kept.client.caller
         self.released = asyncio.Event()
         self._kept = kept
@@ -65,7 +68,8 @@ class _Answer:
         self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
     ) -> bool:
         data = encode({"id": self._number, **message})
-        return await self._kept.send(data, fd, content, patience=self.patience)
+        patience = PAUSE_LIMIT if message["event"] in _LAST else self.patience
+        return await self._kept.send(data, fd, content, patience=patience)
 
 
 class KeptConnection:
@@ -98,7 +102,7 @@ class KeptConnection:
         self._last = -1
         self._open: dict[int, _Answer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Held by whoever sends a frame.
+        #: Held by whoever sends a frame; it lets go of it when all of the frame is out.
         self._turn = asyncio.Lock()
         #: What is to be sent at the end of this turn, and its bytes.
         self._out: list[bytes | memoryview] = []
@@ -275,13 +279,25 @@ class KeptConnection:
 
     async def _send_rest(self) -> None:
         with contextlib.suppress(OSError, TimeoutError):  # then it has ended
-            await self._send(b"", None, None, PAUSE_LIMIT)
+            await self._turn.acquire()
+            await self._send(b"", None, None)
 
     async def send(
         self, data: bytes, fd: int | None, content: memoryview | None, *, patience: float
     ) -> bool:
-        """Send a frame, whole even if that is cancelled; see :meth:`.Client.send`."""
-        sending = asyncio.ensure_future(self._send(data, fd, content, patience))
+        """Send a frame, whole even if that is cancelled once it has begun; see :class:`.Client`.
+
+        It must begin within *patience*, seconds.
+
+        Raises:
+            TimedOut: Others' frames have taken so long; nothing was sent.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise TimedOut(f"no answer could begin within {patience:g} s") from None
+        sending = asyncio.ensure_future(self._send(data, fd, content))
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
@@ -289,27 +305,24 @@ class KeptConnection:
             await asyncio.wait((sending,))
             raise
 
-    async def _send(
-        self, data: bytes, fd: int | None, content: memoryview | None, patience: float
-    ) -> bool:
+    async def _send(self, data: bytes, fd: int | None, content: memoryview | None) -> bool:
+        """Send a frame for whoever holds the turn, which goes on to the next one."""
         try:
-            async with asyncio.timeout(patience), self._turn:
-                self._is_stuck = True
-                rest, self._rest = self._rest, memoryview(b"")
+            self._is_stuck = True
+            rest, self._rest = self._rest, memoryview(b"")
+            async with asyncio.timeout(PAUSE_LIMIT):
                 if rest:
                     await transmit(self._sock, rest, None, None)
                 sent = await transmit(self._sock, data, fd, content)
-                self._is_stuck = False
+            self._is_stuck = False
+            if not (self._reads or self._gone.done()):
+                self._take_all()  # before the next frame: what comes may be a release
         except (OSError, TimeoutError):  # part of a frame may be out
             self._end()
             raise
-        if not self._reads:
-            self._loop.call_soon(self._go_on)
+        finally:
+            self._turn.release()
         return sent
-
-    def _go_on(self) -> None:
-        if not (self._gone.done() or self._reads or self._is_stuck):
-            self._take_all()
 
     # -- the end ---------------------------------------------------------------------------------
 
