@@ -21,7 +21,7 @@ ENDLESS = {
     "daemon.downloading.room.Room.extend": "of one download: until there is room, or none to come",
     "daemon.importing.importer.Importer._say": "of one import: until its caller's time is over",
     "daemon.sharing.exchange._Task.follow": "of one task: until its last child has left",
-    "daemon.serving.handoff_client._send_fd": "of one connection: until it takes the frame",
+    "daemon.serving.handoff_client._send_with": "of one connection: until it takes the frame",
     "rpc.patience.while_busy": "of one call, whose caller learns of it",
     "rpc.parent_link._told.tell": "of one stream, whose reader learns of it",
     "rpc.parent_link._read": "of one call, whose caller learns of it",

@@ -22,6 +22,7 @@ from pantala.cli._tasks_grpc import GrpcTasks
 from pantala.cli._tasks_handoff import HandoffTasks, NotServed
 from pantala.daemon.app import Daemon
 from pantala.daemon.serving.caller import Caller
+from pantala.daemon.serving.handoff_client import MakeDescriptor
 from pantala.daemon.serving.handoff_request import TaskWish, parse_task_wish
 from pantala.errors import DragonflyError, FeatureOff, InvalidRequest, Unavailable
 from pantala.model.task import Kind, TaskRecord
@@ -250,10 +251,13 @@ class Told:
         self.told: list[str] = []
 
     async def send(
-        self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
+        self,
+        message: Mapping[str, Any],
+        make: MakeDescriptor | None = None,
+        content: memoryview | None = None,
     ) -> bool:
         """Take note of it."""
-        del fd, content
+        del make, content
         self.told.append(message["event"])
         return True
 

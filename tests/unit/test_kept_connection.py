@@ -397,6 +397,30 @@ async def test_withdrawing(daemon: Daemon, origin: Origin, small: str) -> None:
     origin.release()
 
 
+async def test_descriptors_that_wait(daemon: Daemon, origin: Origin, large: str) -> None:
+    """There are none: what waits to be sent takes one in the moment in which it is."""
+    origin.put("/mid", Pattern(MIB))
+    for url in (large, origin.url("/mid")):
+        await inside.get(daemon, url)
+    with connected(daemon) as client:
+        client.ask("info")
+        await events(client)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  counts
+        count = MAX_OPEN - 1
+        wanted = [*[large] * count, origin.url("/mid")]  # which is more than a socket takes
+        asked = [{"id": n, "op": "download", "url": u} for n, u in enumerate(wanted, 2)]
+        client.sock.sendall(b"".join(map(framed, asked)))
+        await until(lambda: daemon.handoff._open.total() == count)
+        await until(lambda: any(len(k._turn._waiters or ()) >= count for k in _kept()))
+        assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208  likewise
+        told = [(await event(client)).told for _ in wanted]
+        assert {each["event"] for each in told} == {"whole"}
+        assert len(client.fds) == count
+        for fd in client.fds:
+            with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as seen:
+                assert seen[:] == Pattern(LARGE).read()
+
+
 async def test_too_many_descriptors_on_their_way(
     daemon: Daemon, large: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

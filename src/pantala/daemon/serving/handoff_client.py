@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from pantala.errors import (
@@ -26,6 +27,10 @@ REQUEST_LIMIT: Final = 10.0
 #: Seconds for a client to take an answer that is no download's.
 ANSWER_LIMIT: Final = 60.0
 
+#: Makes the descriptor that goes with a frame, in the moment in which it can be sent, so that those
+#: that wait to be sent take none. It may be called more than once; None: there is none to be had.
+MakeDescriptor = Callable[[], int | None]
+
 
 class Client(Protocol):
     """Who has asked for something.
@@ -41,12 +46,16 @@ class Client(Protocol):
     goes_on: bool
 
     async def send(
-        self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
+        self,
+        message: Mapping[str, Any],
+        make: MakeDescriptor | None = None,
+        content: memoryview | None = None,
     ) -> bool:
         """Send a frame, with a descriptor or content if there is one.
 
         Returns:
-            False: nothing was sent, as too many descriptors are on their way in this system.
+            False: nothing was sent, as there is no descriptor to be had, or too many are on their
+            way in this system.
 
         Raises:
             OSError, TimeoutError: The client is gone, or does not take it.
@@ -90,10 +99,13 @@ class Connection:
             await self._loop.sock_recv(self.sock, 1)
 
     async def send(
-        self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
+        self,
+        message: Mapping[str, Any],
+        make: MakeDescriptor | None = None,
+        content: memoryview | None = None,
     ) -> bool:
         async with asyncio.timeout(self.patience):
-            return await transmit(self.sock, encode(message), fd, content)
+            return await transmit(self.sock, encode(message), make, content)
 
 
 def unreadable(error: RemoteProtocolError) -> InvalidRequest:
@@ -110,33 +122,49 @@ def failure(error: DragonflyError) -> dict[str, Any]:
 
 
 async def transmit(
-    sock: socket.socket, frame: bytes | memoryview, fd: int | None, content: memoryview | None
+    sock: socket.socket,
+    frame: bytes | memoryview,
+    make: MakeDescriptor | None,
+    content: memoryview | None,
 ) -> bool:
     """Send all of it; see :meth:`Client.send`. Raises OSError."""
     loop, data = asyncio.get_running_loop(), memoryview(frame)
-    if fd is not None:
-        try:
-            data = data[await _send_fd(sock, data, fd) :]
-        except OSError as error:
-            if error.errno != errno.ETOOMANYREFS:
-                raise
+    if make is not None:
+        sent = await _send_with(sock, data, make)
+        if not sent:
             return False
+        data = data[sent:]
     await loop.sock_sendall(sock, data)
     if content is not None:
         await loop.sock_sendall(sock, content)
     return True
 
 
-async def _send_fd(sock: socket.socket, data: memoryview, fd: int) -> int:
-    loop = asyncio.get_running_loop()
+async def _send_with(sock: socket.socket, data: memoryview, make: MakeDescriptor) -> int:
+    """Send the beginning of *data*, and a descriptor; how much it is, 0 if there is none."""
     while True:
+        fd = make()
+        if fd is None:
+            return 0
         try:
             return socket.send_fds(sock, [data], [fd])
         except BlockingIOError:
-            writable = loop.create_future()
-            number = sock.fileno()
-            loop.add_writer(number, writable.set_result, None)
-            try:
-                await writable
-            finally:
-                loop.remove_writer(number)
+            pass
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            return 0
+        finally:
+            os.close(fd)
+        await _writable(sock)
+
+
+async def _writable(sock: socket.socket) -> None:
+    """Wait until it takes something."""
+    loop, number = asyncio.get_running_loop(), sock.fileno()
+    writable = loop.create_future()
+    loop.add_writer(number, writable.set_result, None)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(number)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -251,10 +251,9 @@ class HandoffServer:
         if holding is None:
             return False
         with holding.lease():
-            fd = _descriptor(client, holding)
             message = {"event": "whole", "task_id": holding.id, "segment": True}
             message["content_length"] = holding.total
-            if fd is None or not await _send_with(client, message, fd):
+            if not await client.send(message, partial(_descriptor, client, holding)):
                 return False
             holding.touch()
             self._whole.hits(request).count += 1
@@ -304,7 +303,6 @@ class HandoffServer:
 
     async def _start(self, client: Client, download: Download, event: Started) -> bool:
         """Say what comes; whether the client has the segment now."""
-        fd = _descriptor(client, download.holding)
         message = {
             "event": "started",
             "task_id": download.task_id,
@@ -313,10 +311,10 @@ class HandoffServer:
             "piece_length": event.piece_length,
             "start": event.part.start,
             "length": event.part.length,
-            "segment": fd is not None,
+            "segment": True,
             "response_header": dict(event.response_header),
         }
-        handed_off = fd is not None and await _send_with(client, message, fd)
+        handed_off = await client.send(message, partial(_descriptor, client, download.holding))
         if not handed_off:
             await client.send({**message, "segment": False})
         return handed_off
@@ -342,16 +340,7 @@ def _descriptor(client: Client, holding: Holding | None) -> int | None:
 
 async def _send_segment(client: Client, download: Download) -> bool:
     """The segment, if there is one to be had now that did not come before; whether there was."""
-    fd = _descriptor(client, download.holding)
-    return fd is not None and await _send_with(client, {"event": "segment"}, fd)
-
-
-async def _send_with(client: Client, message: Mapping[str, Any], fd: int) -> bool:
-    """Send it with a descriptor, which is closed; whether it could be."""
-    try:
-        return await client.send(message, fd)
-    finally:
-        os.close(fd)
+    return await client.send({"event": "segment"}, partial(_descriptor, client, download.holding))
 
 
 async def _send_content(threads: Threads, client: Client, download: Download) -> None:

@@ -19,7 +19,15 @@ from pantala.errors import Busy, DragonflyError, InvalidRequest, RemoteProtocolE
 from pantala.net.sockets import hang_up
 from pantala.wire.handoff import MAX_ID, encode, frame, parse, split
 
-from .handoff_client import REQUEST_LIMIT, Client, Connection, failure, transmit, unreadable
+from .handoff_client import (
+    REQUEST_LIMIT,
+    Client,
+    Connection,
+    MakeDescriptor,
+    failure,
+    transmit,
+    unreadable,
+)
 from .whole import Whole
 
 logger = structlog.get_logger(__name__)
@@ -65,11 +73,14 @@ class _Answer:
         await self.released.wait()
 
     async def send(
-        self, message: Mapping[str, Any], fd: int | None = None, content: memoryview | None = None
+        self,
+        message: Mapping[str, Any],
+        make: MakeDescriptor | None = None,
+        content: memoryview | None = None,
     ) -> bool:
         data = encode({"id": self._number, **message})
         patience = PAUSE_LIMIT if message["event"] in _LAST else self.patience
-        return await self._kept.send(data, fd, content, patience=patience)
+        return await self._kept.send(data, make, content, patience=patience)
 
 
 class KeptConnection:
@@ -283,7 +294,12 @@ class KeptConnection:
             await self._send(b"", None, None)
 
     async def send(
-        self, data: bytes, fd: int | None, content: memoryview | None, *, patience: float
+        self,
+        data: bytes,
+        make: MakeDescriptor | None,
+        content: memoryview | None,
+        *,
+        patience: float,
     ) -> bool:
         """Send a frame, whole even if that is cancelled once it has begun; see :class:`.Client`.
 
@@ -297,7 +313,7 @@ class KeptConnection:
                 await self._turn.acquire()
         except TimeoutError:
             raise TimedOut(f"no answer could begin within {patience:g} s") from None
-        sending = asyncio.ensure_future(self._send(data, fd, content))
+        sending = asyncio.ensure_future(self._send(data, make, content))
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
@@ -305,7 +321,9 @@ class KeptConnection:
             await asyncio.wait((sending,))
             raise
 
-    async def _send(self, data: bytes, fd: int | None, content: memoryview | None) -> bool:
+    async def _send(
+        self, data: bytes, make: MakeDescriptor | None, content: memoryview | None
+    ) -> bool:
         """Send a frame for whoever holds the turn, which goes on to the next one."""
         try:
             self._is_stuck = True
@@ -313,7 +331,7 @@ class KeptConnection:
             async with asyncio.timeout(PAUSE_LIMIT):
                 if rest:
                     await transmit(self._sock, rest, None, None)
-                sent = await transmit(self._sock, data, fd, content)
+                sent = await transmit(self._sock, data, make, content)
             self._is_stuck = False
             if not (self._reads or self._gone.done()):
                 self._take_all()  # before the next frame: what comes may be a release
