@@ -18,7 +18,7 @@ import pytest
 
 from pantala.core.places import Places
 from pantala.daemon.app import Daemon
-from pantala.daemon.serving import handoff_client, kept_connection
+from pantala.daemon.serving import handoff_client, handoff_server, kept_connection
 from pantala.daemon.serving.kept_connection import MAX_OPEN
 from pantala.daemon.serving.whole import Whole
 from pantala.model.task import Kind
@@ -472,6 +472,43 @@ async def test_garbage_between_requests(daemon: Daemon, junk: bytes, words: str)
         told = (await event(client)).told
         assert (told["code"], "id" in told) == ("INVALID_ARGUMENT", False)
         assert words in told["message"]
+        await hung_up(client)
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"op": "\x80" * 300_000},
+        {"op": "download", "\x80" * 300_000: 1},
+        {"op": "list", "kind": "\x80" * 300_000},
+        {"op": "download", "url": "http://x/", "digest": "\x80" * 300_000},
+    ],
+    ids=["op", "key", "kind", "digest"],
+)
+async def test_what_is_wrong_is_long(daemon: Daemon, wishes: dict[str, Any]) -> None:
+    """As long as a frame may be, and longer where it is written so that it can be read."""
+    with connected(daemon) as client:
+        client.ask("info")
+        await events(client)
+        text = json.dumps({"id": 2, **wishes}, ensure_ascii=False).encode()
+        await asyncio.to_thread(client.sock.sendall, len(text).to_bytes(4, "big") + text)
+        told = (await event(client)).told
+        assert (told["id"], told["code"]) == (2, "INVALID_ARGUMENT")
+        assert len(told["message"]) <= 4096
+        client.asked = 2
+        client.ask("info")
+        assert names(await events(client)) == ["info"]
+
+
+async def test_what_cannot_be_told(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in how an error is told, too, leaves nobody waiting."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(handoff_server, "failure", broken)
+    with connected(daemon) as client:
+        client.ask("upload")
         await hung_up(client)
 
 

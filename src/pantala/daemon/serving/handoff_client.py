@@ -27,6 +27,9 @@ REQUEST_LIMIT: Final = 10.0
 #: Seconds for a client to take an answer that is no download's.
 ANSWER_LIMIT: Final = 60.0
 
+#: Characters of what is said of an error: a frame has a limit.
+_LONGEST: Final = 4096
+
 #: Makes the descriptor that goes with a frame, in the moment in which it can be sent, so that those
 #: that wait to be sent take none. It may be called more than once; None: there is none to be had.
 MakeDescriptor = Callable[[], int | None]
@@ -114,8 +117,9 @@ def unreadable(error: RemoteProtocolError) -> InvalidRequest:
 
 
 def failure(error: DragonflyError) -> dict[str, Any]:
-    """The event that tells of it."""
-    message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": str(error)}
+    """The event that tells of it; what is in it may come from the request, but not all of that."""
+    said = str(error)[:_LONGEST]
+    message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": said}
     if isinstance(error, SourceFailed):
         message |= {"status_code": error.status_code, "header": error.header}
     return message

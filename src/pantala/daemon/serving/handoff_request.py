@@ -112,7 +112,7 @@ def _given(
     given = {k: v for k, v in request.items() if v is not None}
     for key, value in given.items():
         if key not in types:
-            raise InvalidRequest(f"unknown key {key!r} in a {what} request")
+            raise InvalidRequest(f"unknown key {key!r:.100} in a {what} request")
         # A bool is an int to Python, not to JSON.
         if type(value) not in types[key]:
             wanted = " or ".join(t.__name__ for t in types[key])
@@ -126,7 +126,7 @@ def _kind(name: str) -> Kind:
         kind = Kind[name]
     except KeyError:
         raise InvalidRequest(
-            f"unknown 'kind' {name!r}: want {', '.join(k.name for k in POLICIES)}"
+            f"unknown 'kind' {name!r:.100}: want {', '.join(k.name for k in POLICIES)}"
         ) from None
     policy_of(kind)
     return kind

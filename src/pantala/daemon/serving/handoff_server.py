@@ -225,7 +225,7 @@ class HandoffServer:
             await self._tasks.answer(client, op, request)
         else:
             known = ", ".join(("info", "download", *self._tasks.ops))
-            raise InvalidRequest(f"unknown op {op!r}: want one of {known}")
+            raise InvalidRequest(f"unknown op {op!r:.100}: want one of {known}")
 
     async def _download(self, client: Client, request: DownloadRequest, delivery: Delivery) -> None:
         """Carry out a download for as long as the client stays, or its time is over."""

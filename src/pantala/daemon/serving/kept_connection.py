@@ -253,6 +253,9 @@ class KeptConnection:
                 await answer.send({"event": "released"})
         except (OSError, TimeoutError):
             self._end()
+        except Exception:  # a bug with one answer must not leave its client waiting for it
+            logger.exception("unexpected error on the hand-off socket")
+            self._end()
         finally:
             del self._open[number]
             if not self._open:
