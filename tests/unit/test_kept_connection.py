@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from pantala.core.places import Places
 from pantala.daemon.app import Daemon
@@ -498,6 +499,31 @@ async def test_what_is_wrong_is_long(daemon: Daemon, wishes: dict[str, Any]) -> 
         client.asked = 2
         client.ask("info")
         assert names(await events(client)) == ["info"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "no space"), TimeoutError(), ConnectionResetError()], ids=repr
+)
+async def test_the_system_fails_a_request(
+    daemon: Daemon, small: str, large: str, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """That is not its client's end: it is told, and what else is open goes on."""
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with connected(daemon) as client:
+        client.ask(url=large)
+        await events(client)
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as logs:
+            patch.setattr(daemon.engine, "open", fails)
+            client.ask(url=small)
+            told = (await event(client)).told
+        assert (told["id"], told["code"]) == (2, "INTERNAL")
+        (line,) = (each for each in logs if each["log_level"] == "error")
+        assert line["exc_info"]
+        client.send({"id": 1, "op": "release"})
+        assert (await event(client)).told == {"id": 1, "event": "released"}
 
 
 async def test_what_cannot_be_told(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,10 @@ _LONGEST: Final = 4096
 MakeDescriptor = Callable[[], int | None]
 
 
+class ClientGone(ConnectionError):
+    """What is sent to a client does not reach it, or is not taken; no other error means that."""
+
+
 class Client(Protocol):
     """Who has asked for something.
 
@@ -61,7 +65,7 @@ class Client(Protocol):
             way in this system.
 
         Raises:
-            OSError, TimeoutError: The client is gone, or does not take it.
+            ClientGone: It is gone, or does not take it.
             TimedOut: It takes others' frames, and for too long; nothing was sent.
         """
 
@@ -107,8 +111,12 @@ class Connection:
         make: MakeDescriptor | None = None,
         content: memoryview | None = None,
     ) -> bool:
-        async with asyncio.timeout(self.patience):
-            return await transmit(self.sock, encode(message), make, content)
+        data = encode(message)
+        try:
+            async with asyncio.timeout(self.patience):
+                return await transmit(self.sock, data, make, content)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
 
 
 def unreadable(error: RemoteProtocolError) -> InvalidRequest:

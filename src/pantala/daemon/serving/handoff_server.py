@@ -46,7 +46,7 @@ from pantala.storage.leases import NOBODY
 from pantala.wire.handoff import MAX_CONTENT
 
 from .caller import caller_of
-from .handoff_client import Client, Connection, failure
+from .handoff_client import Client, ClientGone, Connection, failure
 from .handoff_request import parse_download
 from .handoff_tasks import HandoffTasks
 from .kept_connection import MAX_OPEN, PAUSE_LIMIT, KeptConnection
@@ -162,7 +162,7 @@ class HandoffServer:
                     await self._answer(client, request)
             except DragonflyError as error:
                 await client.send(failure(error))
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             logger.debug("hand-off client gone", why=str(error))
         finally:
             self._places.leave(sock)
@@ -190,14 +190,14 @@ class HandoffServer:
         """Carry out a request; what is wrong with it, or goes wrong, its client is told.
 
         Raises:
-            OSError, TimeoutError: The client is gone.
+            ClientGone: It cannot be told.
         """
         try:
             await self._admit("hand-off")
             await self._carry_out(client, request)
         except DragonflyError as error:
             await client.send(failure(error))
-        except (OSError, TimeoutError):
+        except ClientGone:
             raise
         except Exception:  # a bug with one client must not leave it waiting
             logger.exception("unexpected error on the hand-off socket")
@@ -332,7 +332,8 @@ def _is_clean(download: Download) -> bool:
 
 
 def _descriptor(client: Client, holding: Holding | None) -> int | None:
-    with contextlib.suppress(Unavailable):  # no descriptor left: the content itself will do
+    # None left, or none to be had of this file: the content itself will do.
+    with contextlib.suppress(Unavailable, OSError):
         if holding is not None:
             return holding.hand_off(client.caller.user, seal=client.caller.may_write)
     return None

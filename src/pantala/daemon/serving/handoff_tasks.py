@@ -54,7 +54,7 @@ class HandoffTasks:
             Forbidden: It is of another user than those who may use the gRPC socket.
             InvalidRequest: It makes no sense.
             DragonflyError: What gRPC would answer.
-            OSError, TimeoutError: The client is gone.
+            ClientGone: It cannot be told.
         """
         self._check(client.caller.user)
         wish = parse_task_wish(op, request)

@@ -22,6 +22,7 @@ from pantala.wire.handoff import MAX_ID, encode, frame, parse, split
 from .handoff_client import (
     REQUEST_LIMIT,
     Client,
+    ClientGone,
     Connection,
     MakeDescriptor,
     failure,
@@ -178,7 +179,7 @@ class KeptConnection:
             self._refuse(unreadable(error))
         except DragonflyError as error:
             self._refuse(error)
-        except OSError:
+        except ClientGone:
             self._end()
         except Exception:  # a bug with one client must not leave it waiting
             logger.exception("unexpected error on the hand-off socket")
@@ -251,7 +252,7 @@ class KeptConnection:
             await self._carry_out(answer, request)
             if answer.released.is_set():
                 await answer.send({"event": "released"})
-        except (OSError, TimeoutError):
+        except ClientGone:
             self._end()
         except Exception:  # a bug with one answer must not leave its client waiting for it
             logger.exception("unexpected error on the hand-off socket")
@@ -286,13 +287,15 @@ class KeptConnection:
             sent = self._sock.sendmsg(out)
         except BlockingIOError:
             sent = 0
+        except OSError as error:
+            raise ClientGone(str(error)) from error
         if sent < due:
             self._rest = memoryview(b"".join(out))[sent:]
             self._is_stuck = True
             self._start(self._send_rest())
 
     async def _send_rest(self) -> None:
-        with contextlib.suppress(OSError, TimeoutError):  # then it has ended
+        with contextlib.suppress(ClientGone):  # then it has ended
             await self._turn.acquire()
             await self._send(b"", None, None)
 
@@ -338,9 +341,9 @@ class KeptConnection:
             self._is_stuck = False
             if not (self._reads or self._gone.done()):
                 self._take_all()  # before the next frame: what comes may be a release
-        except (OSError, TimeoutError):  # part of a frame may be out
+        except OSError as error:  # part of a frame may be out
             self._end()
-            raise
+            raise ClientGone(str(error)) from error
         finally:
             self._turn.release()
         return sent
