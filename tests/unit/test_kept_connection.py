@@ -477,6 +477,40 @@ async def test_garbage_between_requests(daemon: Daemon, junk: bytes, words: str)
 
 
 @pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        pytest.param(b'"op":"info","x":NaN}', None, id="what JSON does not have"),
+        pytest.param(
+            b'"op":"download","x":[%b]}' % b",".join([b"1E9"] * 200_000),
+            "INVALID_ARGUMENT",
+            id="numbers that are longer in other words",
+        ),
+    ],
+)
+async def test_the_first_and_others_are_alike(
+    daemon: Daemon, rest: bytes, code: str | None
+) -> None:
+    """Of all it counts how it was written."""
+    with connected(daemon) as client:
+        for number in (1, 2):
+            text = b'{"id":%d,%b' % (number, rest)
+            await asyncio.to_thread(client.sock.sendall, len(text).to_bytes(4, "big") + text)
+            told = (await event(client)).told
+            assert (told["id"], told.get("code")) == (number, code)
+
+
+@pytest.mark.parametrize("number", [-1, 2**53, 1.5, "1", None, [1]], ids=repr)
+async def test_the_first_has_no_good_id(daemon: Daemon, number: object) -> None:
+    """It is refused in words, as any other."""
+    with connected(daemon) as client:
+        client.send({"id": number, "op": "info"})
+        told = (await event(client)).told
+        assert (told["code"], "id" in told) == ("INVALID_ARGUMENT", False)
+        assert "'id' must be a whole number" in told["message"]
+        await hung_up(client)
+
+
+@pytest.mark.parametrize(
     "wishes",
     [
         {"op": "\x80" * 300_000},

@@ -17,7 +17,7 @@ from pantala.errors import (
     SourceFailed,
     TimedOut,
 )
-from pantala.wire.handoff import HandoffDecoder, encode
+from pantala.wire.handoff import HandoffDecoder, encode, parse
 
 from .caller import Caller, caller_of
 
@@ -85,20 +85,26 @@ class Connection:
         self.caller = caller_of(sock)
         self._loop = asyncio.get_running_loop()
 
-    async def request(self) -> dict[str, Any]:
-        """The first one. Raises InvalidRequest, TimedOut, or OSError when there is none."""
+    async def request(self) -> tuple[bytes, dict[str, Any]]:
+        """The first one, as it was written and what it says.
+
+        Raises:
+            InvalidRequest: It is no JSON object, or too long.
+            TimedOut: It is not here yet.
+            OSError: There is none.
+        """
         try:
             async with asyncio.timeout(REQUEST_LIMIT):
-                while (found := self.decoder.next_object()) is None:
+                while (text := self.decoder.next_text()) is None:
                     data = await self._loop.sock_recv(self.sock, 65536)
                     if not data:
                         raise ConnectionResetError("no request")
                     self.decoder.feed(data)
+            return text, parse(text)
         except TimeoutError:
             raise TimedOut(f"no request within {REQUEST_LIMIT:g} s") from None
         except RemoteProtocolError as error:
             raise unreadable(error) from error
-        return found
 
     async def wait_until_gone(self) -> None:
         """It has closed its end, or says more than it may."""

@@ -154,10 +154,10 @@ class HandoffServer:
         try:
             try:
                 self._check_user(client.caller.user)
-                request = await client.request()
+                text, request = await client.request()
                 self._places.works(sock)
                 if "id" in request:
-                    await self._keep(client, request)
+                    await self._keep(client, text)
                 else:
                     await self._answer(client, request)
             except DragonflyError as error:
@@ -168,7 +168,7 @@ class HandoffServer:
             self._places.leave(sock)
             sock.close()
 
-    async def _keep(self, client: Connection, first: dict[str, Any]) -> None:
+    async def _keep(self, client: Connection, first: bytes) -> None:
         """One client that asks more than once."""
         works, rests = (partial(do, client.sock) for do in (self._places.works, self._places.rests))
         await KeptConnection(client, self._whole, self._answer_one, works, rests).serve(first)

@@ -128,10 +128,10 @@ class KeptConnection:
         self._half: asyncio.Task[None] | None = None
         self._count = 0
 
-    async def serve(self, first: dict[str, Any]) -> None:
+    async def serve(self, first: bytes) -> None:
         """Carry out *first* and what else is asked for, until the client has gone."""
         try:
-            self._take_all(encode(first)[4:])
+            self._take_all(first)
             await self._gone
         finally:
             self._pause()
