@@ -84,7 +84,7 @@ class Wishes:
         swarm = self._flight.swarm
         if not self._pending and swarm.settings.exchange:  # others have nobody to tell
             self._pending = True
-            piece = self._flight.transfer.piece_seconds
+            piece = self._flight.transfer.leisure
             swarm.clock.after(pause(swarm.clock.now, self._told_at, piece=piece), self._send)
 
     def _send(self) -> None:

@@ -107,9 +107,13 @@ class Picker(Sparing):
         )
 
     @property
-    def piece_seconds(self) -> float:
-        """In which a piece of a parent came at best; 0 while that is not known."""
-        return self.of_parents.seconds(self.piece_length)
+    def leisure(self) -> float:
+        """Seconds in which a piece comes at best: parents need not hear of each sooner.
+
+        0 while that is not known; and where pieces come from afar, as they must hear at once what
+        need not come again (:mod:`.sparing`).
+        """
+        return 0.0 if self.has_far else self.of_parents.seconds(self.piece_length)
 
     @property
     def room(self) -> int:

@@ -263,9 +263,9 @@ class Driver:
         return self._transfer.room
 
     @property
-    def piece_seconds(self) -> float:
-        """In which a piece of a parent came at best; 0 while that is not known."""
-        return self._transfer.piece_seconds
+    def leisure(self) -> float:
+        """Seconds in which a piece comes at best: parents need not hear of each sooner."""
+        return self._transfer.leisure
 
     @property
     def spared(self) -> int:

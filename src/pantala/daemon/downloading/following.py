@@ -44,8 +44,8 @@ class Listener(Protocol):
         """So many more pieces it would fetch of parents at once."""
 
     @property
-    def piece_seconds(self) -> float:
-        """In which a piece of a parent came at best; 0 while that is not known."""
+    def leisure(self) -> float:
+        """Seconds in which a piece comes at best: parents need not hear of each sooner."""
 
     @property
     def spared(self) -> int:
@@ -239,7 +239,7 @@ class Following:
         """Those who exchange shall know how much would be fetched at once now."""
         room = self._listener.room
         for wants in self._wants.values():
-            wants.piece = self._listener.piece_seconds
+            wants.leisure = self._listener.leisure
             wants.has_room(room)
 
     async def _collect(self, parent: Candidate, numbers: frozenset[int]) -> bool:

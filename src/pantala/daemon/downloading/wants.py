@@ -36,8 +36,8 @@ class Wants:
         #: What was wanted, and not offered since.
         self._owed = lacks
         self._told_at = 0.0
-        #: Seconds in which a piece comes at best; 0: that is not known.
-        self.piece = 0.0
+        #: See the flight.
+        self.leisure = 0.0
         self._news = asyncio.Event()
 
     def has(self, number: int) -> None:
@@ -82,7 +82,7 @@ class Wants:
         """What has changed; waits until something has."""
         await self._news.wait()
         loop = asyncio.get_running_loop()
-        seconds = pause(loop.time(), self._told_at, piece=self.piece)
+        seconds = pause(loop.time(), self._told_at, piece=self.leisure)
         await asyncio.sleep(seconds)  # for what changes by then
         self._told_at = loop.time()
         self._news.clear()
