@@ -142,7 +142,7 @@ def test_bytes_go_across_the_line_and_are_counted() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_each_piece_comes_to_a_data_centre_about_once(fields: dict[str, Any], seed: int) -> None:
     """Whoever goes out for it, and whatever becomes of him; nobody waits for nobody meanwhile."""
-    fields = {"size": 256 * MIB, "check": 50, "seed": seed, **fields}
+    fields = {"size": 256 * MIB, "piece_length": MIB, "check": 50, "seed": seed, **fields}
     outcome = run(small(**fields))
     found = report(outcome)
 

@@ -35,7 +35,7 @@ GROWTH_STEP: Final = 4 * 1024 * 1024
 _PIECES_WANTED: Final = 500
 
 # ...and into so many at least where they may be shorter than Dragonfly's.
-_PIECES_AT_LEAST: Final = 256
+_PIECES_AT_LEAST: Final = 128
 
 _CONTENT_RANGE: Final = re.compile(r"(?i:bytes) +([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)")
 _UNSATISFIED: Final = re.compile(r"(?i:bytes) +\*/([0-9]{1,20})")
@@ -70,7 +70,7 @@ def piece_length_for(
 
     Every peer computes this for itself, so the formula is part of the protocol, and is that of
     Dragonfly's client: a 500th of the content, up to the next power of two, within the limits.
-    Where the pieces may be shorter than 4 MiB, there are 256 of them if the content is long enough:
+    Where the pieces may be shorter than 4 MiB, there are 128 of them if the content is long enough:
     the fewer there are, the longer it takes until the first ones are passed on, and the last.
 
     Args:
@@ -83,7 +83,7 @@ def piece_length_for(
 
     >>> piece_length_for(2_097_152_499), piece_length_for(2_097_152_500)
     (4194304, 8388608)
-    >>> piece_length_for(268_435_456, least=1 << 20), piece_length_for(268_435_457, least=1 << 20)
+    >>> piece_length_for(134_217_728, least=1 << 20), piece_length_for(134_217_729, least=1 << 20)
     (1048576, 2097152)
     """
     if requested is not None:
