@@ -78,7 +78,7 @@ class Bench:
         began = time.perf_counter()
 
         def get(node: Node) -> None:
-            with KeptClient(node.socket.with_suffix(".handoff.sock")) as client:
+            with KeptClient(node.handoff) as client:
                 client.ask(url=url)
                 last = client.events()[-1]
             if last["event"] != "done":

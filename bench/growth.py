@@ -78,7 +78,7 @@ class Pieces:
 
     def __init__(self, cluster: Cluster, origin: Origin) -> None:
         self._node = cluster.daemon("pieces", capacity=str(64 * PIECE))
-        self._client = KeptClient(self._node.socket.with_suffix(".handoff.sock"))
+        self._client = KeptClient(self._node.handoff)
         self._origin = origin
         self._names = itertools.count()
 
@@ -193,7 +193,7 @@ class Children:
         origin.put("/children", Pattern(16 * PIECE))
         self._node: Node = cluster.daemon("parent", capacity=str(32 * PIECE))
         url = origin.url("/children")
-        with KeptClient(self._node.socket.with_suffix(".handoff.sock")) as client:
+        with KeptClient(self._node.handoff) as client:
             client.ask(url=url, piece_length=PIECE)
             self._task = client.events()[0]["task_id"]
         self._connections = Connections(per_parent=64)

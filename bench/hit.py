@@ -52,7 +52,7 @@ class Bench:
 
     def __init__(self, node: Node, url: str, file: Path, times: int) -> None:
         self._node, self._url, self._file, self._times = node, url, file, times
-        self._path = node.socket.with_suffix(".handoff.sock")
+        self._path = node.handoff
         self._kept = KeptClient(self._path)
         self._buffer = bytearray(CHUNK)
         self.size = file.stat().st_size
@@ -156,13 +156,9 @@ def main() -> None:
     for name, found in runs.items():
         run = middle(found)
         times = ratio((each.p50 for each in found), cached)
-        print(
-            f"{name:40}{run.p50:9.3f}{run.p99:9.3f}{run.daemon:13.3f}{run.client:9.3f}"
-            f"   1/{1 / times:.0f}"
-            if times < 0.5  # a fraction says more
-            else f"{name:40}{run.p50:9.3f}{run.p99:9.3f}{run.daemon:13.3f}{run.client:9.3f}"
-            f"   {times:.2f}"
-        )
+        shown = f"1/{1 / times:.0f}" if times < 0.5 else f"{times:.2f}"  # a fraction says more
+        line = f"{name:40}{run.p50:9.3f}{run.p99:9.3f}{run.daemon:13.3f}{run.client:9.3f}"
+        print(f"{line}   {shown}")
     if options.json:
         write_json(options.json, runs, size=options.size)
 

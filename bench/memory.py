@@ -57,7 +57,7 @@ class Bench:
 
     def __init__(self, node: Node, origin: Origin, size: int) -> None:
         self._node, self._origin, self._size = node, origin, size
-        self._path = node.socket.with_suffix(".handoff.sock")
+        self._path = node.handoff
         self._names = itertools.count()
         self._cpu = 0.0
 
@@ -109,7 +109,7 @@ class Bench:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 seen.append(self.look())
-                time.sleep(0.1)  # between two looks
+                time.sleep(0.1)  # looks cost the daemon something, too
             over.set()
 
         works: list[Callable[[], None]] = [watch, fetch, *[ask] * CALLERS]

@@ -21,6 +21,7 @@ import shutil
 import socket
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -95,7 +96,7 @@ class Ours:
         return self._client.get_all((self._base + name for name in names), depth)
 
 
-class Lines:
+class Lines(ABC):
     """A protocol whose answers have a head of text and say how long the rest is."""
 
     def __init__(self, sock: socket.socket, request: bytes, end: bytes, tail: int) -> None:
@@ -104,11 +105,13 @@ class Lines:
         self._end, self._tail = end, tail
         self._data = b""
 
+    @abstractmethod
     def _length(self, head: bytes) -> int:
-        raise NotImplementedError
+        """Of the content, as the head says."""
 
+    @abstractmethod
     def _framed(self, name: str) -> bytes:
-        raise NotImplementedError
+        """The request for one."""
 
     def _answer(self) -> bytes:
         while (at := self._data.find(self._end)) < 0:
@@ -268,7 +271,7 @@ def candidates(stack: ExitStack, names: list[str], size: int) -> dict[str, Candi
         origin.put(name, Pattern(size, n))
     cluster = stack.enter_context(Cluster(directory))
     node = cluster.daemon("small", capacity=str(max(1 << 30, 2 * size * len(names))))
-    path = node.socket.with_suffix(".handoff.sock")
+    path = node.handoff
     with KeptClient(path) as first:
         first.have([origin.url(name) for name in names])
     found["hand-off"] = Candidate(partial(Ours, path, origin.url("")), node.cpu_seconds)

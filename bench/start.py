@@ -4,7 +4,7 @@
                           [--json results.json]
 
 One daemon holds a file of 1 MiB and a large one as cache tasks. Each round starts every command
-once, in an order that turns, and waits for its end; medians are printed, and how they compare to
+once, in an order that changes, and waits for its end; medians are printed, and how they compare to
 an interpreter that does nothing. ``cp`` copies the same bytes from /dev/shm to the same directory.
 All run the same interpreter with the same environment, as they are installed beside it.
 """
@@ -12,21 +12,21 @@ All run the same interpreter with the same environment, as they are installed be
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pantala.model.units import format_size, parse_size
 from pantala.testing.cluster import Cluster
 from pantala.testing.content import Pattern
+from pantala.testing.measure import TMPFS, middle, take_turns, write_json
 from pantala.testing.origin import Origin
 
 PROGRAMS: Final = ("dfget", "dfcache", "dfctl", "dfdaemon", "dfscheduler")
@@ -39,14 +39,20 @@ SMALL: Final = 1 << 20
 Commands = Mapping[str, Sequence[str]]
 
 
+class Run(NamedTuple):
+    """Of one command, from start to exit."""
+
+    seconds: float
+
+
 def program(name: str) -> list[str]:
     """How one of ours is started: as it was installed, if it was."""
     installed = Path(sys.executable).with_name(name)
     return [str(installed)] if installed.exists() else [sys.executable, "-m", f"pantala.cli.{name}"]
 
 
-def clock(command: Sequence[str], output: Path) -> float:
-    """Seconds that *command* takes, which may write *output*."""
+def clock(command: Sequence[str], output: Path) -> Run:
+    """What *command* takes, which may write *output*."""
     with suppress(FileNotFoundError):
         output.unlink()
     # Compiled modules are what an installed program has.
@@ -55,27 +61,23 @@ def clock(command: Sequence[str], output: Path) -> float:
     subprocess.run(
         command, check=True, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    return time.perf_counter() - started
+    return Run(time.perf_counter() - started)
 
 
-def in_turn(commands: Commands, rounds: int, output: Path) -> dict[str, list[float]]:
-    """Seconds by command, one a round; the first round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    names = list(commands)
-    for turn in range(rounds + 1):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            taken = clock(commands[name], output)
-            if turn:
-                seconds[name].append(taken)
-    return seconds
+def in_turn(commands: Commands, rounds: int, output: Path) -> dict[str, list[Run]]:
+    """Runs by command, one a round; a first one of each does not count."""
+    ways = {name: partial(clock, command, output) for name, command in commands.items()}
+    for way in ways.values():
+        way()
+    return take_turns(ways, rounds)
 
 
-def measure(large: int, rounds: int, large_rounds: int, directory: Path) -> dict[str, list[float]]:
-    """Seconds by command, one a round."""
+def measure(large: int, rounds: int, large_rounds: int, directory: Path) -> dict[str, list[Run]]:
+    """Runs by command, one a round."""
     with (
         tempfile.TemporaryDirectory(prefix="pd-") as place,
         tempfile.TemporaryDirectory(prefix="pd-", dir=directory) as outputs,
-        tempfile.TemporaryDirectory(prefix="pd-", dir="/dev/shm") as memory,
+        tempfile.TemporaryDirectory(prefix="pd-", dir=TMPFS) as memory,
         Origin() as origin,
         Cluster(Path(place)) as cluster,
     ):
@@ -109,14 +111,13 @@ def main() -> None:
     parser.add_argument("--directory", default=Path(), type=Path, help="for outputs, default here")
     parser.add_argument("--json", type=Path, help="write the times here, too")
     options = parser.parse_args()
-    seconds = measure(options.large, options.rounds, options.large_rounds, options.directory)
-    nothing = statistics.median(seconds[NOTHING])
-    for name, values in seconds.items():
-        middle = statistics.median(values)
-        print(f"{name:26} {middle * 1000:8.1f} ms  {middle / nothing:6.2f} ×")
+    runs = measure(options.large, options.rounds, options.large_rounds, options.directory)
+    nothing = middle(runs[NOTHING]).seconds
+    for name, found in runs.items():
+        seconds = middle(found).seconds
+        print(f"{name:26} {seconds * 1000:8.1f} ms  {seconds / nothing:6.2f} ×")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(seconds))
+        write_json(options.json, runs, large=options.large)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,13 @@ def _longest(item: pytest.Item) -> tuple[float, bool]:
     """How long it may take, in seconds, where it says so; and whether it starts programs."""
     own = item.get_closest_marker("timeout")
     return own.args[0] if own else 0.0, item.path.parent.name == "whole"
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left in the end."""
+    async with AsyncExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture

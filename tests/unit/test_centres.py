@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pantala.core.sched.centres import ENOUGH, centre_of, is_way_out
+from pantala.core.sched.centres import ENOUGH, is_way_out
 from pantala.core.sched.choose import Parents, Wait
 from pantala.core.sched.entities import Peer
 from pantala.core.sched.rules import RULES
@@ -52,7 +52,7 @@ def started(stage: Stage, number: int, idc: str, **facts: Any) -> list[Peer]:
 
 def parents(peer: Peer) -> set[str]:
     """Data centres of its parents."""
-    return {centre_of(edge.parent.host) for edge in peer.parents.values()}
+    return {edge.parent.host.centre for edge in peer.parents.values()}
 
 
 def test_a_few_go_out_and_the_others_stay_in() -> None:
@@ -63,7 +63,7 @@ def test_a_few_go_out_and_the_others_stay_in() -> None:
     assert all(parents(peer) == {"a"} for peer in peers[:ENOUGH])
     assert all(parents(peer) == {"b"} for peer in peers[ENOUGH:])
     for peer in peers[ENOUGH:]:
-        assert {centre_of(each.host) for each in peer.partners.values()} == {"b"}
+        assert {each.host.centre for each in peer.partners.values()} == {"b"}
     assert set(peers[1].partners.values()) >= {peers[0], peers[2]}
     stage.check()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,6 @@ SIZE = 5 * MIB
 CONTENT = Pattern(SIZE, seed=1)
 WHOLE = CONTENT.read()
 SHARED = {"download__bypassSize": 0}
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Ends what a test has started."""
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -59,6 +59,12 @@ def test_help() -> None:
         assert "DFDAEMON_CONFIG" in output
 
 
+def test_help_asks_no_variable() -> None:
+    """Whoever has set one wrongly reads here how it is set."""
+    for name in ("DFDAEMON_CONSOLE", "DFDAEMON_LOG_MAX_FILES"):
+        assert dfdaemon("--help", **{name: "x"})[0] == 0
+
+
 def test_every_flag() -> None:
     """Each flag sets its key; relative paths are seen from here."""
     here = Path.cwd()

@@ -23,7 +23,7 @@ from hypothesis.stateful import precondition, rule
 from pantala.core.reclaim import Space, Watermarks
 from pantala.errors import ConfigError, Damaged, OutOfSpace, PieceNotFound, StoreFailed, TaskDeleted
 from pantala.model.digest import crc32, piece_digest
-from pantala.model.pieces import ByteRange
+from pantala.model.pieces import GROWTH_STEP, ByteRange
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
 from pantala.ports import fill
 from pantala.storage import disk
@@ -162,7 +162,7 @@ class TestDiskContent(ContentContract):
 class TestGrownOnDisk(TestDiskContent):
     """A file that came to its end."""
 
-    length = disk.GROWTH_STEP + 12_345
+    length = GROWTH_STEP + 12_345
 
     def make(self) -> Content:
         medium = DiskMedium(self.directory)
@@ -182,11 +182,11 @@ def test_what_is_not_kept_of_what_grew_is_free(tmp_path: Path) -> None:
     medium = DiskMedium(directory)
     growing = medium.grow(record("abcdef", None))
     for _ in range(3):
-        fill(growing.extend(), b"?" * disk.GROWTH_STEP)
-    growing.finish(3 * disk.GROWTH_STEP + 10, medium.needs(1, abundant=True), here=disk.GROWTH_STEP)
+        fill(growing.extend(), b"?" * GROWTH_STEP)
+    growing.finish(3 * GROWTH_STEP + 10, medium.needs(1, abundant=True), here=GROWTH_STEP)
     found = directory.file_of(KIND, "abcdef").stat()
-    assert (found.st_size, medium.allocated) == (3 * disk.GROWTH_STEP + 10, disk.GROWTH_STEP)
-    assert found.st_blocks * 512 < 2 * disk.GROWTH_STEP
+    assert (found.st_size, medium.allocated) == (3 * GROWTH_STEP + 10, GROWTH_STEP)
+    assert found.st_blocks * 512 < 2 * GROWTH_STEP
     directory.close()
 
 

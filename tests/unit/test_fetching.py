@@ -124,13 +124,6 @@ class Owner:
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is entered here is left in the end."""
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 def parent() -> Parent:
     """One parent."""
     return Parent()

@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -37,13 +37,6 @@ from pantala.testing.origin import Fault, Origin
 MIB = 1 << 20
 SIZE = 10 * MIB
 WHOLE = Pattern(SIZE).read()
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is entered here is left in the end."""
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

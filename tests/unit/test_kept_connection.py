@@ -9,7 +9,7 @@ import json
 import mmap
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,6 @@ from pantala.testing.origin import Fault, Origin
 MIB = 1 << 20
 SMALL = Pattern(16384, 1).read()
 LARGE = 5 * MIB
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is entered here is left in the end."""
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

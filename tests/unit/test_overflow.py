@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,6 @@ from pantala.testing.origin import Fault, Origin
 MIB = 1 << 20
 #: More than a daemon here has memory for, and less.
 LARGE, SMALL = Pattern(20 * MIB, seed=1), Pattern(9 * MIB, seed=2)
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Ends what a test has started."""
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -103,13 +103,6 @@ async def serving(script: Script) -> AsyncIterator[Candidate]:
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is entered here is left in the end."""
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 def script() -> Script:
     """One parent."""
     return Script()

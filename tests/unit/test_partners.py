@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pantala.core.sched.centres import centre_of, is_way_out, ways_out
+from pantala.core.sched.centres import is_way_out, ways_out
 from pantala.core.sched.choose import Parents, ToSource, Wait
 from pantala.core.sched.entities import Peer
 from pantala.core.sched.expire import sweep_peers
@@ -240,13 +240,13 @@ def test_all_are_of_the_own_data_centre_but_those_of_a_way_out() -> None:
     for number in range(40):
         stage.host(f"x{number}", idc="IK"[number % 2])
         peer = stage.register(f"x{number}")
-        assert {centre_of(each.host) for each in told(stage, peer)} == {centre_of(peer.host)}
+        assert {each.host.centre for each in told(stage, peer)} == {peer.host.centre}
         assert len(peer.partners) == 8
     task = peer.task
     for way in task.ways or ():
         far = [each for each in way.partners.values() if each.host.facts.idc != way.host.facts.idc]
         assert all(is_way_out(each) for each in far)
-        others = {each for each in ways_out(task, centre_of(way.host)) if each is not way}
+        others = {each for each in ways_out(task, way.host.centre) if each is not way}
         assert others <= set(way.partners.values())
     stage.check()
 
@@ -260,7 +260,7 @@ def test_a_way_out_has_partners_beyond_its_data_centre() -> None:
         stage.child(f"h{number}")
     stage.host("x", idc="0", max_tx_bandwidth=10**11)  # the others are slow for it
     peer = stage.register("x")
-    places = Counter(centre_of(each.host) for each in told(stage, peer))
+    places = Counter(each.host.centre for each in told(stage, peer))
     assert is_way_out(peer)
     assert places.total() - places["0"] == 2
     assert places["0"] >= 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,13 +22,6 @@ SIZE = 9 * MIB
 #: An origin that names no version.
 UNNAMED = {"ETag": "", "Last-Modified": ""}
 OLD, NEW = Pattern(SIZE, seed=1), Pattern(SIZE, seed=2)
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Ends what a test has started."""
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -24,13 +24,6 @@ from pantala.testing.origin import Fault, Origin
 MIB = 1 << 20
 
 # The store of these daemons has 64 MiB.
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is entered here is left in the end."""
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -166,13 +166,6 @@ async def serving(script: Script, port: int = 0) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is entered here is left in the end."""
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 def script() -> Script:
     """One scheduler."""
     return Script()

@@ -19,11 +19,11 @@ import pytest
 
 from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
+from pantala.model.pieces import GROWTH_STEP
 from pantala.ports import fill
 from pantala.storage.medium import Content
 from pantala.storage.memory import MemoryMedium
 from pantala.storage.segments import (
-    GROWTH_STEP,
     MAX_EXCESS,
     SMALL,
     Growing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +25,10 @@ from pantala.model.pieces import GROWTH_STEP as STEP
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, Description, DownloadRequest, Kind, TaskRecord, Traffic
 from pantala.ports import fill
-from pantala.storage import disk, segments
+from pantala.storage.disk import DiskMedium
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
+from pantala.storage.memory import MemoryMedium
 from pantala.testing import inside
 from pantala.testing.cluster import PATIENCE
 from pantala.testing.content import Pattern
@@ -134,13 +135,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Ends what a test has started."""
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 async def ahead(tmp_path: Path, stack: AsyncExitStack) -> list[Ahead]:
     """Two that may be followed."""
     return [Ahead(await stack.enter_async_context(inside.daemon(tmp_path, name))) for name in "ab"]
@@ -156,7 +150,7 @@ async def behind(tmp_path: Path, stack: AsyncExitStack) -> Behind:
 
 def test_media_grow_by_steps() -> None:
     """What is told on the wire is what is kept."""
-    assert segments.GROWTH_STEP == disk.GROWTH_STEP == STEP
+    assert MemoryMedium.step == DiskMedium.step == STEP
 
 
 async def test_it_comes_and_is_kept(ahead: list[Ahead], behind: Behind) -> None:

@@ -302,7 +302,7 @@ def test_strangers(
     assert cluster.get(a, origin.url("/f")).bytes() == CONTENT.read()
     origin.pause()
     before = a.descriptors()
-    where: Any = str(a.socket.with_suffix(".handoff.sock"))
+    where: Any = str(a.handoff)
     if family == socket.AF_INET:
         where = ("127.0.0.1", a.ports["storage"])
     with contextlib.ExitStack() as those_who_stay:

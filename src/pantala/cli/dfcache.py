@@ -102,7 +102,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
-    from pantala.rpc.rows import stat_row  # noqa: PLC0415  gRPC is imported anyway
+    from pantala.rpc.rows import stat_row  # noqa: PLC0415  it imports typing, which --help does not need
 
     large = os.stat(options.path).st_size > _LARGE
     if options.content_for_calculating_task_id is None and large:
@@ -132,7 +132,7 @@ def _export(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str
 
 
 def _stat(daemon: Daemon, options: Options, _progress: Progress) -> Mapping[str, Any]:
-    from pantala.rpc.rows import stat_row  # noqa: PLC0415  gRPC is imported anyway
+    from pantala.rpc.rows import stat_row  # noqa: PLC0415  it imports typing, which --help does not need
 
     from . import _rows  # noqa: PLC0415  it compiles patterns
 

@@ -67,7 +67,7 @@ _PLENTY: Final = 8
 _ROOM_OF_STRANGERS: Final = 2
 
 
-def pause(now: float, told_at: float, left: int = 0, *, piece: float = 0.0) -> float:
+def pause(now: float, told_at: float, left: int = 0, *, leisure: float = 0.0) -> float:
     """Seconds to gather what a parent tells a child, or a child a parent, before it is one message.
 
     On a slow link each thing is told nearly at once, on a fast one many together.
@@ -76,11 +76,11 @@ def pause(now: float, told_at: float, left: int = 0, *, piece: float = 0.0) -> f
         now: When there was something to tell again, in seconds.
         told_at: When the last message went, on the same clock.
         left: Offers that a child has not made use of, and with which it is busy meanwhile.
-        piece: Seconds in which a piece comes at best, for who tells each of many parents of it.
+        leisure: Seconds in which a piece comes at best, for who tells each of many parents of it.
     """
     if left >= _PLENTY:
         return _LONG
-    between = max(_BETWEEN, min(_PIECES * piece, _MOST_BETWEEN))
+    between = max(_BETWEEN, min(_PIECES * leisure, _MOST_BETWEEN))
     return max(_GATHER, told_at + between - now)
 
 

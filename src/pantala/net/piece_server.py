@@ -282,11 +282,12 @@ class PieceServer:
         patience = Patience(len(frame) + extent.length, self._stall, self._piece)
         head, body = Part(MemoryExtent(frame), 0, len(frame)), Part(extent, 0, extent.length)
         check = functools.partial(extent.check, upload.content.digest)
-        if upload.pace is None and extent.length <= _SHORT and isinstance(extent, MemoryExtent):
-            await self._send_here(Sending(child.sock, (head, body), patience, check))
-            return
         if upload.pace is None:
-            await self._send(child, Sending(child.sock, (head, body), patience, check))
+            whole = Sending(child.sock, (head, body), patience, check)
+            if extent.length <= _SHORT and isinstance(extent, MemoryExtent):
+                await self._send_here(whole)
+            else:
+                await self._send(child, whole)
             return
         await self._send(child, Sending(child.sock, (head,), patience, check))
         for at in range(0, extent.length, PACE):

@@ -84,8 +84,8 @@ class Wishes:
         swarm = self._flight.swarm
         if not self._pending and swarm.settings.exchange:  # others have nobody to tell
             self._pending = True
-            piece = self._flight.transfer.leisure
-            swarm.clock.after(pause(swarm.clock.now, self._told_at, piece=piece), self._send)
+            leisure = self._flight.transfer.leisure
+            swarm.clock.after(pause(swarm.clock.now, self._told_at, leisure=leisure), self._send)
 
     def _send(self) -> None:
         room, by_delay = self._flight.transfer.room, dict[float, list[Wish]]()

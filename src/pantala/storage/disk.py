@@ -22,7 +22,7 @@ import structlog
 from pantala.core.ledger import Needs, Place
 from pantala.core.reclaim import Space
 from pantala.errors import Damaged, StoreFailed
-from pantala.model import pieces
+from pantala.model.pieces import GROWTH_STEP
 from pantala.model.task import PieceRecord, TaskRecord
 
 from .directory import DataDirectory
@@ -30,9 +30,6 @@ from .files import Descriptor, FileExtent, FileSink
 from .medium import Content, Room
 
 logger = structlog.get_logger(__name__)
-
-#: Growing content is extended by this much at a time.
-GROWTH_STEP: Final = pieces.GROWTH_STEP
 
 _KEEP_SIZE: Final = 1
 _PUNCH_HOLE: Final = 2

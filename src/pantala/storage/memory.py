@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 
 from pantala.core.ledger import MEMORY, Needs
+from pantala.model.pieces import GROWTH_STEP
 from pantala.model.task import PieceRecord, TaskRecord
 
 from . import segments
 from .medium import Content, Room
-from .segments import GROWTH_STEP, SMALL, Growing, Segment
+from .segments import SMALL, Growing, Segment
 
 
 class MemoryMedium:

@@ -27,7 +27,7 @@ from typing import Final
 
 from pantala.core.ledger import Needs
 from pantala.errors import Unavailable
-from pantala.model import pieces
+from pantala.model.pieces import GROWTH_STEP
 from pantala.ports import Extent, MemoryExtent, MemorySink, Sink
 
 from . import pages
@@ -41,9 +41,6 @@ SMALL: Final = 256 * 1024
 #: Content up to this many bytes can do without a descriptor. It is one piece, of which never a
 #: part is wanted.
 MEDIUM: Final = 4 * 1024 * 1024
-
-#: Growing content is extended by this much at a time.
-GROWTH_STEP: Final = pieces.GROWTH_STEP
 
 #: A task takes over memory that is at most this much longer than itself, because the rest is
 #: freed on the spot; and at least half as long, or it is not worth it.

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -98,7 +99,7 @@ def served(stack: ExitStack) -> Path:
     return root
 
 
-class _Server:
+class _Server(ABC):
     """A server that is not ours. A context manager."""
 
     def __init__(self, directory: Path, words: Sequence[str]) -> None:
@@ -128,8 +129,9 @@ class _Server:
             self._process.wait()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    @abstractmethod
     def _listens(self) -> bool:
-        raise NotImplementedError
+        """Whether it can be connected to."""
 
     def cpu_seconds(self) -> float:
         """CPU time that it has used, with its workers."""

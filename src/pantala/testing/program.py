@@ -17,6 +17,7 @@ import psutil
 
 from pantala.core.policy import Medium, policy_of
 from pantala.model.task import Kind
+from pantala.paths import handoff_path_for
 from pantala.pb import dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
 from pantala.rpc.daemon_dialects import daemon_dialect
 from pantala.rpc.transport import channel_options
@@ -177,6 +178,11 @@ class Node(Program):
     def name(self) -> str:
         """As it was started by."""
         return self.socket.stem
+
+    @property
+    def handoff(self) -> Path:
+        """Its hand-off socket."""
+        return Path(handoff_path_for(str(self.socket)))
 
     @property
     def ports(self) -> dict[str, int]:

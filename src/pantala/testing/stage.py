@@ -9,7 +9,7 @@ from dataclasses import fields
 from random import Random
 from typing import Any, Final
 
-from pantala.core.sched.centres import ENOUGH, centre_of, is_way_out
+from pantala.core.sched.centres import ENOUGH, is_way_out
 from pantala.core.sched.choose import Decision, Parents, ToSource, decide
 from pantala.core.sched.entities import Caller, Host, Peer, Task
 from pantala.core.sched.room import HOST, PEER
@@ -192,14 +192,14 @@ def _check_task(world: World, task: Task) -> None:
     assert pool is None or all(
         pool.group_of(peer) == peer.host.facts.idc.lower() for peer in sociable
     )
-    inside = {peer for peer in task.holders if centre_of(peer.host)}
+    inside = {peer for peer in task.holders if peer.host.centre}
     assert set(task.inside or ()) == inside
-    ways = {peer for peer in task.peers.values() if centre_of(peer.host) and _leads_out(peer)}
+    ways = {peer for peer in task.peers.values() if peer.host.centre and _leads_out(peer)}
     assert set(task.ways or ()) == ways
     for grouped in (task.inside, task.ways):
         if grouped is not None:
             assert grouped
-            assert all(grouped.group_of(peer) == centre_of(peer.host) for peer in grouped)
+            assert all(grouped.group_of(peer) == peer.host.centre for peer in grouped)
     assert set(task.at_origin) == {
         peer.id for peer in task.peers.values() if peer.state is PeerState.BACK_TO_SOURCE
     }
@@ -212,9 +212,9 @@ def _check_task(world: World, task: Task) -> None:
 
 
 def _leads_out(peer: Peer) -> bool:
-    places = {centre_of(edge.parent.host) for edge in peer.parents.values()}
+    places = {edge.parent.host.centre for edge in peer.parents.values()}
     gives = not peer.distrusted and not peer.host.facts.disable_shared
-    return gives and bool(places - {centre_of(peer.host)} if places else _is_holder(peer))
+    return gives and bool(places - {peer.host.centre} if places else _is_holder(peer))
 
 
 def _is_holder(peer: Peer) -> bool:

@@ -26,7 +26,7 @@ from .pool import Pool
 from .states import PeerState
 
 if TYPE_CHECKING:
-    from .entities import Host, Peer, Task
+    from .entities import Peer, Task
 
 #: Ways out that a data centre is to have: so many bring all pieces if one is lost, or slow.
 ENOUGH: Final = 3
@@ -44,11 +44,6 @@ _IN_VAIN: Final = 2.5
 _ONE_IN: Final = 10.0
 
 
-def centre_of(host: Host) -> str:
-    """The data centre of a host; ``""`` is none."""
-    return host.centre
-
-
 def settle(peer: Peer, *, holds: bool) -> None:
     """Count *peer* after a change of its state, its parents or its host, and only if it counts.
 
@@ -56,7 +51,7 @@ def settle(peer: Peer, *, holds: bool) -> None:
         peer: Who.
         holds: It is among its task's holders.
     """
-    task, centre = peer.task, centre_of(peer.host)
+    task, centre = peer.task, peer.host.centre
     if not centre and task.inside is None and task.ways is None:
         return
     task.inside = _put(task.inside, peer, centre if holds else "")
@@ -68,7 +63,7 @@ def _leads_out(peer: Peer, centre: str, *, holds: bool) -> bool:
         return False
     if not peer.parents:
         return holds
-    return any(centre_of(each.parent.host) != centre for each in peer.parents.values())
+    return any(each.parent.host.centre != centre for each in peer.parents.values())
 
 
 def _put(pool: Pool[Peer] | None, peer: Peer, centre: str) -> Pool[Peer] | None:
@@ -142,7 +137,7 @@ class Area(NamedTuple):
 
     def has(self, peer: Peer) -> bool:
         """Whether *peer* is there."""
-        return (centre_of(peer.host) == self.centre) == self.near
+        return (peer.host.centre == self.centre) == self.near
 
 
 def ways_in(task: Task, area: Area) -> list[Peer]:
@@ -160,7 +155,7 @@ def area_for(peer: Peer, now: float, *, asks_again: bool) -> Area | None:
         now: When.
         asks_again: It had parents, and wants others.
     """
-    centre = centre_of(peer.host)
+    centre = peer.host.centre
     if not centre or not peer.host.facts.is_ours:
         return None
     if not are_enough(peer, centre):

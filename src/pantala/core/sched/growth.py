@@ -114,7 +114,7 @@ class Growths:
             return
         growth = self._of.get(reader.key)
         if growth is not None and growth.reader is not reader and growth.is_read:
-            return  # by somebody whom others may ask for, who cannot ask for this one
+            return  # two read it, with other credentials: each word would end what is followed
         if growth is None or growth.reader is not reader or growth.version != version:
             self._drop(reader.key)
             growth = self._of[reader.key] = Growth(reader, version)
@@ -144,7 +144,7 @@ class Growths:
         if growth is None or asker.origin or growth.reader.subject is asker.subject:
             return None
         subject, word = growth.reader.subject, growth.reader.subject.word
-        if subject.describer is growth.reader and now < subject.until:
+        if growth.is_read and now < subject.until:
             return Wait(subject.until, subject.reading, subject.received)
         if word is not None and word.by is growth.reader and now < word.settles_at:
             return Wait(word.settles_at)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from pantala.model.announce import HostFacts
 
-from .centres import centre_of, heir, is_way_out, settle
+from .centres import heir, is_way_out, settle
 from .edges import disconnect_children, disconnect_parents
 from .entities import Host, Peer, Task
 from .partners import Partners
@@ -61,7 +61,7 @@ class Holders:
 
     def _replace(self, peer: Peer) -> None:
         """Another is to fetch from beyond the data centre of *peer*, which did."""
-        other = heir(peer.task, centre_of(peer.host))
+        other = heir(peer.task, peer.host.centre)
         if other is not None and other.parents:  # else it has been called already
             self._on_orphan(other)
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from pantala.core.sample import Chance
 
-from .centres import ENOUGH, centre_of, is_way_out, ways_out
+from .centres import ENOUGH, is_way_out, ways_out
 from .entities import Host, Peer
 from .pool import Pool
 from .rules import Limits
@@ -62,7 +62,7 @@ class Partners:
         if keeps and len(peer.partners) < self._most and _is_under_way(peer):
             if peer.task.sociable is None:
                 peer.task.sociable = Pool()
-            peer.task.sociable.add(peer, centre_of(peer.host))
+            peer.task.sociable.add(peer, peer.host.centre)
         else:
             _withdraw(peer)
 

@@ -131,7 +131,7 @@ class Transfer(Picker):
             return self._proceed()
         if isinstance(event, Told):
             self._note(event.child, event.lacks, event.has)
-            return self._proceed() if self.has_far and self._spare(comes=self._comes()) else []
+            return self._proceed() if self._spare_near() else []
         return self._learn(event) + self._proceed()
 
     # -- learning ------------------------------------------------------------------------------
@@ -244,8 +244,7 @@ class Transfer(Picker):
 
     def _proceed(self) -> list[Command]:
         commands: list[Command] = []
-        if self.has_far:
-            self._spare(comes=self._comes())
+        self._spare_near()
         self._fetch_from_parents(commands)
         if self.left:
             self._fetch_twice(commands)
@@ -259,22 +258,26 @@ class Transfer(Picker):
             commands += self._finish()
         return commands
 
+    def _spare_near(self) -> bool:
+        """Work out what need not come from afar; whether that changes anything.
+
+        If those on this side bring too little, so that there was room for more for some time, all
+        may come from afar for a while.
+        """
+        if not self.has_far:
+            return False
+        fetches = bool(self.in_flight or self.second)
+        if fetches and self.room and self.now - max(self.began_at, self.asked_at) >= SPARE_FOR:
+            self.starved_until = self.now + SPARE_AGAIN
+        return self._spare(comes=self._comes())
+
     def _comes(self) -> bool:
         """Whether something is being fetched of others, or was offered a moment ago."""
         if self.phase in (Phase.SOURCE, Phase.ALONE):
             return False  # what nobody is to bring is asked of the origin, which is worse
         if self.in_flight or self.second:
-            return not self._is_starved()
+            return self.now >= self.starved_until
         return self.now - max(self.got_on_at, self.asked_at) < SPARE_FOR
-
-    def _is_starved(self) -> bool:
-        """Whether those on this side bring too little: there was room for more for some time.
-
-        From then on for a while all may come from afar.
-        """
-        if self.room and self.now - max(self.began_at, self.asked_at) >= SPARE_FOR:
-            self.starved_until = self.now + SPARE_AGAIN
-        return self.now < self.starved_until
 
     def _is_unanswered(self) -> bool:
         """The scheduler has not said its first word; until then it takes no reports."""

@@ -149,16 +149,18 @@ class Trail:
         asking = asyncio.ensure_future(question)
         try:
             await asyncio.wait((asking, self._gone), return_when=asyncio.FIRST_COMPLETED)
-            said = await (asking if asking.done() else self._deleted())
+            if asking.done():
+                return asking.result()
         except BaseException:  # cancelled, too: nobody will know how long it is
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-            await self.drop()
+            await self._give_up(asking)
             raise
-        return said
-
-    async def _deleted(self) -> Any:
+        await self._give_up(asking)
         raise TaskDeleted(f"task {self._record.id} was deleted while it was downloaded")
+
+    async def _give_up(self, asking: asyncio.Future[Any]) -> None:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await self.drop()
 
     async def finish(self, said: Description, piece_length: int) -> None:
         """It is known how long it is: keep what has come of it, if it is of that.

@@ -36,7 +36,7 @@ class Wants:
         #: What was wanted, and not offered since.
         self._owed = lacks
         self._told_at = 0.0
-        #: See the flight.
+        #: Seconds for which it may wait to hear of a piece: see :func:`~pantala.core.giving.pause`.
         self.leisure = 0.0
         self._news = asyncio.Event()
 
@@ -82,7 +82,7 @@ class Wants:
         """What has changed; waits until something has."""
         await self._news.wait()
         loop = asyncio.get_running_loop()
-        seconds = pause(loop.time(), self._told_at, piece=self.leisure)
+        seconds = pause(loop.time(), self._told_at, leisure=self.leisure)
         await asyncio.sleep(seconds)  # for what changes by then
         self._told_at = loop.time()
         self._news.clear()

@@ -232,11 +232,10 @@ class KeptConnection:
             error = Busy(f"{len(self._open)} requests are open here: release some, or wait")
             self._put(encode({"id": number, **failure(error)}))
 
-    def _next(self, number: int) -> int:
+    def _next(self, number: int) -> None:
         if number <= self._last:
             raise InvalidRequest(f"'id' {number} is not above the one before, {self._last}")
         self._last = number
-        return number
 
     def _release(self, number: int, request: dict[str, Any]) -> None:
         if len(request) > 1:
@@ -325,6 +324,8 @@ class KeptConnection:
         except asyncio.CancelledError:
             # Its content stays in place until then. It ends with the connection at the latest.
             await asyncio.wait((sending,))
+            if not sending.cancelled():
+                sending.exception()  # that the client is gone; nobody else asks
             raise
 
     async def _send(
