@@ -30,7 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from pantala.cli._handoff import connect
+from pantala.client.connection import connect
 from pantala.model.units import format_size, parse_size
 from pantala.pb import dfdaemon_pb2
 from pantala.testing.cluster import Cluster, Node, Program

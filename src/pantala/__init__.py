@@ -3,6 +3,7 @@
 Read ARCHITECTURE.md for the map. Layers, imports only downward:
 
     cli                                     programs
+    client                                  what programs ask a daemon with: the SDK
     daemon  scheduler                       assembly
     storage  net  sources  rpc              adapters; they do not know each other
     settings  background  logs  paths  pb   what several of the above share

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from pantala import BUILD_VERSION
-from pantala.cli import _personal, dfget
+from pantala.cli import dfget
 from pantala.cli._arguments import Options, parse
 from pantala.cli._text import one_line
+from pantala.client import personal
 from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.notation import parse_digest
@@ -601,7 +602,7 @@ def test_a_personal_daemon_where_the_machine_has_none(
         "daemon._listener.settimeout(60)\n"
         "daemon._run()\n"
     )
-    monkeypatch.setattr(_personal, "_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(personal, "_COMMAND", (sys.executable, "-c", program))
     assert dfget.run(["--cache", URL, "-O", str(tmp_path / "started")]) == 0
     assert (tmp_path / "started").read_bytes() == b"personal"
     words = capsys.readouterr().err

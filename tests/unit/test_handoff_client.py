@@ -1,4 +1,4 @@
-"""cli/_handoff.py and cli/_download.py: a client of the hand-off socket."""
+"""client/connection.py and client/saving.py: a client of the hand-off socket."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from pantala.cli._download import Download
-from pantala.cli._handoff import Connection, connect, connect_if_there, dial
-from pantala.cli._output import output_for
 from pantala.cli._progress import Progress
+from pantala.client.connection import Connection, connect, connect_if_there, dial
+from pantala.client.output import output_for
+from pantala.client.saving import Saving
 from pantala.errors import (
     Busy,
     DragonflyError,
@@ -44,7 +44,7 @@ def _soon(seconds: float = 20.0) -> float:
     return time.monotonic() + seconds
 
 
-def _get(directory: Path, script: Script, *, words: io.StringIO | None = None) -> Download:
+def _get(directory: Path, script: Script, *, words: io.StringIO | None = None) -> Saving:
     """Download to ``out`` from a daemon that plays *script*."""
     progress = Progress(words or io.StringIO(), shown=False)
     with (
@@ -52,7 +52,7 @@ def _get(directory: Path, script: Script, *, words: io.StringIO | None = None) -
         output_for(str(directory / "out"), overwrite=False) as output,
         connect(daemon.endpoint) as connection,
     ):
-        download = Download(connection, output, progress)
+        download = Saving(connection, output, progress)
         download.run(REQUEST, deadline=_soon())
         output.commit()
     return download
@@ -77,8 +77,8 @@ def test_pieces_in_any_order(tmp_path: Path) -> None:
     """Each goes to its own place, as does a last one that is shorter."""
     download = _get(tmp_path, serve(CONTENT, 5000, order=[4, 0, 3, 1, 2]))
     assert (tmp_path / "out").read_bytes() == CONTENT
-    assert (download.task_id, download.content_length) == ("a" * 64, len(CONTENT))
-    assert download.received == {"peers": len(CONTENT), "origin": 0, "cache": 0}
+    assert (download.arrival.task_id, download.arrival.content_length) == ("a" * 64, len(CONTENT))
+    assert download.arrival.received == {"peers": len(CONTENT), "origin": 0, "cache": 0}
 
 
 def test_a_range_is_cut_out_of_whole_pieces(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_range_is_cut_out_of_whole_pieces(tmp_path: Path) -> None:
 
     download = _get(tmp_path, script)
     assert (tmp_path / "out").read_bytes() == CONTENT[4_000:11_500]
-    assert (download.start, download.length) == (4_000, 7_500)
-    assert download.received == {"peers": 5_000, "origin": 1_500, "cache": 1_000}
+    assert (download.arrival.start, download.arrival.length) == (4_000, 7_500)
+    assert download.arrival.received == {"peers": 5_000, "origin": 1_500, "cache": 1_000}
 
 
 def _without_segment(talk: Conversation, whole: int, start: int, length: int) -> None:
@@ -127,7 +127,7 @@ def test_without_a_segment_the_content_comes_in_frames(
 
     download = _get(tmp_path, script)
     assert (tmp_path / "out").read_bytes() == CONTENT[start : start + length]
-    assert download.received["origin"] == length
+    assert download.arrival.received["origin"] == length
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, 23_456), (4_000, 7_500)])
@@ -149,7 +149,7 @@ def test_the_segment_may_come_later(tmp_path: Path, start: int, length: int, aft
 
     download = _get(tmp_path, script)
     assert (tmp_path / "out").read_bytes() == CONTENT[start : start + length]
-    assert download.received == {"peers": length, "origin": 0, "cache": 0}
+    assert download.arrival.received == {"peers": length, "origin": 0, "cache": 0}
 
 
 def test_a_growing_file(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_a_socket_behind_a_closed_door(tmp_path: Path) -> None:
     """In words, with what to do about it: what is named there works."""
     program = (
         "import os, sys\n"
-        "from pantala.cli._handoff import dial\n"
+        "from pantala.client.connection import dial\n"
         "from pantala.errors import Forbidden\n"
         "if os.geteuid() == 0:\n"
         "    os.setuid(65534)\n"  # no door is closed to root

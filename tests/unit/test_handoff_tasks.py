@@ -335,7 +335,7 @@ async def test_who_may_not_download_may_by_grpc(
 _STRANGER = """
 import os, sys, time
 from pantala.cli import dfctl
-from pantala.cli._handoff import connect
+from pantala.client.connection import connect
 endpoint = sys.argv[1]
 ls = ["cache-task", "ls", "-e", endpoint]
 dfctl.run(ls, {})  # others need not be able to read the modules that this imports

@@ -1,4 +1,4 @@
-"""cli/_output.py: whole or not at all."""
+"""client/output.py: whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pantala import files
-from pantala.cli._output import FileOutput, StreamOutput, output_for
+from pantala.client.output import FileOutput, StreamOutput, output_for
 from pantala.errors import InvalidRequest, OutputExists, Unavailable
 
 
@@ -229,7 +229,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     # A limit of the process stands for the disk's; it must not bind the tests themselves.
     program = (
         "import resource, signal, sys\n"
-        "from pantala.cli._output import output_for\n"
+        "from pantala.client.output import output_for\n"
         "from pantala.errors import Unavailable\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"

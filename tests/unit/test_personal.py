@@ -1,4 +1,4 @@
-"""cli/_personal.py: a daemon of one's own is started once, by whoever comes first."""
+"""client/personal.py: a daemon of one's own is started once, by whoever comes first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pantala.cli import _personal
-from pantala.cli._personal import connect_personal
+from pantala.client import personal
+from pantala.client.personal import connect_personal
 from pantala.errors import TimedOut, Unavailable
 
 # Stands for the daemon: notes that it was started, and listens.
@@ -35,9 +35,9 @@ while True:
 
 _CLIENT = """\
 import sys
-from pantala.cli import _personal
-_personal._COMMAND = (sys.executable, "-c", sys.argv[1])
-connection, pid = _personal.connect_personal()
+from pantala.client import personal
+personal._COMMAND = (sys.executable, "-c", sys.argv[1])
+connection, pid = personal.connect_personal()
 with connection:
     print(pid)
 """
@@ -61,7 +61,7 @@ def _started(home: Path) -> list[list[str]]:
 
 
 def _daemon_is(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    monkeypatch.setattr(_personal, "_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(personal, "_COMMAND", (sys.executable, "-c", program))
 
 
 def test_started_then_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_one_that_ends_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_one_that_never_listens(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait has an end, and says where to look."""
-    monkeypatch.setattr(_personal, "_START_TIMEOUT", 2.5)
+    monkeypatch.setattr(personal, "_START_TIMEOUT", 2.5)
     note = 'open(sys.argv[1] + ".pids", "w").write(f"{os.getpid()} / True\\n")'
     _daemon_is(monkeypatch, f"import os, sys, time; {note}; time.sleep(60)")  # for good
     with pytest.raises(TimedOut, match=r"does not answer after 2.5 s: see .*dfdaemon.log"):
@@ -138,7 +138,7 @@ def test_a_relative_search_path_still_holds(
     (tmp_path / "extra").mkdir()
     (tmp_path / "extra" / "beside_us.py").touch()
     monkeypatch.chdir(tmp_path)
-    here = str(Path(_personal.__file__).parents[2])
+    here = str(Path(personal.__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["extra", here]))
     _daemon_is(monkeypatch, "import beside_us\n" + _DAEMON)
     connection, pid = connect_personal()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from pantala.cli._handoff import connect
+from pantala.client.connection import connect
 from pantala.testing.cluster import PATIENCE, Cluster, Node, until
 from pantala.testing.origin import Origin, Pattern
 
@@ -21,7 +21,7 @@ MIB = 1 << 20
 #: Says how many bytes of memory it keeps; ends with its input.
 HOARDER = """
 import json, mmap, os, sys, time
-from pantala.cli._handoff import connect
+from pantala.client.connection import connect
 kept = []
 for url in sys.argv[2:]:
     deadline = time.monotonic() + 60

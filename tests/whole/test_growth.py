@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from pantala.cli._handoff import Connection, connect
+from pantala.client.connection import Connection, connect
 from pantala.model.task import Kind
 from pantala.testing.cluster import PATIENCE, Cluster, Node, Program, until
 from pantala.testing.origin import Fault, Origin, Pattern

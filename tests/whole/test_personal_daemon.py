@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pantala.cli._personal import connect_personal
+from pantala.client.personal import connect_personal
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, node_pb2, node_pb2_grpc
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Origin

@@ -21,13 +21,9 @@ What all of them share:
 - :mod:`._tasks_handoff`: the same over its hand-off socket, which takes no gRPC
 - :mod:`._text`: errors and flags fit for a terminal
 
-What ``dfget`` is made of; each imports as little as it can:
+What ``dfget`` is made of beside :mod:`pantala.client`; each imports as little as it can:
 
 - :mod:`._arguments`: its command line and environment
-- :mod:`._download`: a daemon's events become an output
-- :mod:`._handoff`: the client's end of the hand-off socket
-- :mod:`._output`: a file that appears whole or not at all, or a stream
-- :mod:`._personal`: a daemon of one's own where the machine has none
 - :mod:`._progress`: one line that tells how far it is
 """
 

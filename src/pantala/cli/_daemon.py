@@ -15,13 +15,12 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from pantala.client.connection import dial
 from pantala.errors import FeatureOff, TimedOut, Unavailable
 from pantala.paths import DEFAULT_SOCKET, personal_socket
 from pantala.pb import dfdaemon_pb2, node_pb2
 from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
-
-from ._handoff import dial
 
 #: Seconds. A daemon answers from memory; removing and asking involve its scheduler.
 SHORT: Final = 5.0

@@ -9,13 +9,13 @@ from typing import Any, Final, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
+from pantala.client.connection import connect
+from pantala.client.output import Output, output_for
+from pantala.client.saving import Saving
 from pantala.errors import Unavailable
 from pantala.model.task import Kind
 
 from ._daemon import Daemon
-from ._download import Download
-from ._handoff import connect
-from ._output import Output, output_for
 from ._progress import Progress
 
 #: ``common.v2.TrafficType``
@@ -81,10 +81,10 @@ def _from_ours(daemon: Daemon, wanted: Wanted, progress: Progress, grace: float)
         output_for(wanted.output, overwrite=wanted.overwrite, hard_link=hard_link) as output,
         connect(daemon.endpoint) as connection,
     ):
-        download = Download(connection, output, progress, in_files=True)
-        download.run(request, deadline=deadline)
+        saving = Saving(connection, output, progress, in_files=True)
+        saving.run(request, deadline=deadline)
         output.commit()
-    return download.content_length
+    return saving.arrival.content_length
 
 
 def _from_stock(daemon: Daemon, wanted: Wanted, progress: Progress, grace: float) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from pantala import BUILD_VERSION
+from pantala.client.connection import socket_path
 from pantala.errors import InvalidRequest
-
-from ._handoff import socket_path
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
+from pantala.client.connection import Connection, dial
 from pantala.errors import Forbidden, RemoteProtocolError, Unavailable
 from pantala.errors.answers import error_named
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for, personal_socket
-
-from ._handoff import Connection, dial
 
 TYPE_CHECKING = False  # as for dfget: there is no time to import typing
 if TYPE_CHECKING:

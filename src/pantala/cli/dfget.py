@@ -16,15 +16,15 @@ import os
 import sys
 import time
 
+from pantala.client.connection import Connection, connect, connect_if_there
+from pantala.client.output import Output, output_for
+from pantala.client.saving import Saving
 from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET
 
 from ._arguments import Options, parse, request_of
-from ._download import Download
-from ._handoff import Connection, connect, connect_if_there
 from ._outcome import outcome
-from ._output import Output, output_for
 from ._process import program
 from ._progress import Progress
 
@@ -34,6 +34,8 @@ TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final
+
+    from pantala.client.arrival import Arrival
 
 # The daemon's own word about a timeout says more than ours; leave it the time to come.
 _GRACE: Final = 1.0
@@ -66,27 +68,27 @@ def _fetch(options: Options) -> dict[str, Any]:
     )
     with output:
         try:
-            download = _download(options, output, progress, begun)
+            arrival = _download(options, output, progress, begun)
             output.commit()
         finally:
             progress.clear()
     progress.done()
     return {
-        "task_id": download.task_id,
+        "task_id": arrival.task_id,
         "url": public_url(options.url),
         "output": options.output,
-        "content_length": download.content_length,
-        "start": download.start,
-        "length": download.length,
-        "bytes_from_peers": download.received["peers"],
-        "bytes_from_origin": download.received["origin"],
-        "bytes_from_cache": download.received["cache"],
+        "content_length": arrival.content_length,
+        "start": arrival.start,
+        "length": arrival.length,
+        "bytes_from_peers": arrival.received["peers"],
+        "bytes_from_origin": arrival.received["origin"],
+        "bytes_from_cache": arrival.received["cache"],
         "seconds": round(progress.seconds, 6),
         "digest_verified": options.digest is not None,
     }
 
 
-def _download(options: Options, output: Output, progress: Progress, begun: float) -> Download:
+def _download(options: Options, output: Output, progress: Progress, begun: float) -> Arrival:
     """Carry the download out, by a second daemon if a personal one was just about to quit."""
     request = request_of(options)
     for first in (True, False):
@@ -94,9 +96,9 @@ def _download(options: Options, output: Output, progress: Progress, begun: float
             spent = time.monotonic() - begun
             if spent > _GRACE / 2:  # else it shall stand in messages as the user put it
                 request["timeout"] = max(round(options.timeout - spent, 1), 0.1)
-            download = Download(connection, output, progress, in_files=not options.cache)
+            saving = Saving(connection, output, progress, in_files=not options.cache)
             try:
-                download.run(request, deadline=begun + options.timeout + _GRACE)
+                saving.run(request, deadline=begun + options.timeout + _GRACE)
             except Unavailable as error:
                 personal = options.endpoint is None and connection.endpoint != DEFAULT_SOCKET
                 lost = not connection.answered and not isinstance(error, TimedOut)
@@ -104,7 +106,7 @@ def _download(options: Options, output: Output, progress: Progress, begun: float
                     raise
                 continue
         break
-    return download
+    return saving.arrival
 
 
 def _connect(endpoint: str | None, progress: Progress) -> Connection:
@@ -113,7 +115,7 @@ def _connect(endpoint: str | None, progress: Progress) -> Connection:
         return connect(endpoint)
     if (connection := connect_if_there(DEFAULT_SOCKET)) is not None:
         return connection
-    from ._personal import connect_personal  # noqa: PLC0415  most machines have a daemon
+    from pantala.client.personal import connect_personal  # noqa: PLC0415  most machines have a daemon
 
     connection, pid = connect_personal()
     if pid is not None:

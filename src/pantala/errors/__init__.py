@@ -237,6 +237,13 @@ class OutOfSpace(Unavailable):
         self.capacity = capacity
         self.leased = leased
 
+    @classmethod
+    def told(cls, message: str, need: int, capacity: int) -> OutOfSpace:
+        """That of another process, in its words."""
+        error = cls.__new__(cls, message)
+        error.need, error.capacity, error.leased = need, capacity, 0
+        return error
+
 
 class OutOfDescriptors(OutOfSpace):
     """Tasks in use have as many descriptors, or mappings (*what*), as tasks may have (*limit*)."""

@@ -10,7 +10,10 @@ from . import (
     Forbidden,
     InvalidRequest,
     NotFound,
+    OutOfSpace,
     OutputExists,
+    SourceFailed,
+    SourceUnreachable,
     TaskDeleted,
     TimedOut,
     Unavailable,
@@ -19,7 +22,7 @@ from . import (
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Final
+    from typing import Any, Final
 
 #: By the name that gRPC has for the status.
 _MEANT: Final[Mapping[str, type[DragonflyError]]] = {
@@ -50,3 +53,43 @@ def error_named(code: str) -> type[DragonflyError]:
         code: The name that gRPC has for the status, such as ``"NOT_FOUND"``.
     """
     return _MEANT.get(code, DragonflyError)
+
+
+def error_of(told: Mapping[str, Any], code: str, message: str, name: str) -> DragonflyError:
+    """The error that a daemon tells of on its hand-off socket, with what it says besides.
+
+    Args:
+        told: The event.
+        code: The name that gRPC has for the status.
+        message: What happened, in words.
+        name: What could not be had.
+    """
+    if "status_code" in told:
+        return _origin_failed(told, code, message, name)
+    needed, capacity = _number(told, "needed"), _number(told, "capacity")
+    if needed is not None and capacity is not None:
+        return OutOfSpace.told(f"cannot get {name}: {message}", needed, capacity)
+    return error_named(code)(f"cannot get {name}: {message}")
+
+
+def _origin_failed(told: Mapping[str, Any], code: str, message: str, name: str) -> SourceFailed:
+    """What the origin said, or that nothing came of it."""
+    status = _number(told, "status_code")
+    kind = SourceUnreachable if code == SourceUnreachable.code.name else SourceFailed
+    if status is None:
+        text = f"cannot get {name}: {message}"
+    else:
+        answer = message if message.startswith(str(status)) else f"{status} ({message})"
+        text = f"origin answered {answer} for {name}"
+    header = told.get("header")
+    return kind(
+        text,
+        status_code=status,
+        header=header if isinstance(header, dict) else None,
+        transient=bool(told.get("transient")),
+    )
+
+
+def _number(told: Mapping[str, Any], key: str) -> int | None:
+    value = told.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -112,6 +112,13 @@ class HandoffDecoder:
         del self._buffer[:length]
         return content
 
+    def take_into(self, buffer: memoryview) -> int:
+        """Move what is here of the content that follows the last object; how many bytes it is."""
+        size = min(len(self._buffer), len(buffer))
+        buffer[:size] = memoryview(self._buffer)[:size]
+        del self._buffer[:size]
+        return size
+
 
 def split(text: bytes) -> tuple[int, bytes, bytes] | None:
     """The id with which an object begins; it as it was written, its comma included; and the rest.

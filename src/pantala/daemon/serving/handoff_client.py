@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from pantala.errors import (
     DragonflyError,
     InvalidRequest,
+    OutOfSpace,
     RemoteProtocolError,
     SourceFailed,
     TimedOut,
@@ -136,6 +137,9 @@ def failure(error: DragonflyError) -> dict[str, Any]:
     message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": said}
     if isinstance(error, SourceFailed):
         message |= {"status_code": error.status_code, "header": error.header}
+        message["transient"] = error.transient
+    elif type(error) is OutOfSpace:
+        message |= {"needed": error.need, "capacity": error.capacity}
     return message
 
 

@@ -1,4 +1,4 @@
-"""The client's end of the hand-off socket, see docs/handoff.md."""
+"""The client's end of the hand-off socket, see docs/handoff.md: who dials, sends and waits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import struct
 import time
 from contextlib import suppress
 
-from pantala.errors import FeatureOff, Forbidden, RemoteProtocolError, TimedOut, Unavailable
+from pantala.errors import FeatureOff, Forbidden, TimedOut, Unavailable
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for, personal_socket
-from pantala.wire.handoff import HandoffDecoder, encode
+
+from .channel import Channel
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
@@ -31,25 +32,21 @@ _ANCILLARY: Final = _socket.CMSG_SPACE(_INT.size)
 _CLOSE_ON_EXEC: Final = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # Linux has it, macOS has not
 
 
-class Connection:
-    """A connection to a daemon: one request, its events, and the lease on what they speak of.
+class Connection(Channel):
+    """A connection to a daemon, for those who wait in the thread that calls.
 
-    A context manager; leaving it ends the lease.
+    A context manager; leaving it closes the connection, which ends what was asked for and the lease
+    on what came of it.
 
     Args:
         sock: Connected to a hand-off socket; closed with this.
         endpoint: The daemon's gRPC socket, for messages.
-
-    Attributes:
-        answered: Whether anything has come from the daemon.
+        numbered: It is to carry more than one request.
     """
 
-    def __init__(self, sock: _socket.socket, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self.answered = False
-        self._socket = sock
-        self._decoder = HandoffDecoder()
-        self._descriptors: list[int] = []
+    def __init__(self, sock: _socket.socket, endpoint: str, *, numbered: bool = False) -> None:
+        super().__init__(endpoint, numbered=numbered)
+        self.sock = sock
 
     def __enter__(self) -> Self:
         return self
@@ -60,12 +57,15 @@ class Connection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._socket.close()
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.sock.close()
+        self.close_descriptors()
 
     def send(self, request: Mapping[str, Any], *, deadline: float) -> None:
-        """Send the one request.
+        """Send a request.
 
         Args:
             request: As docs/handoff.md lists them.
@@ -75,13 +75,13 @@ class Connection:
             LocalProtocolError: It does not fit into a frame.
             TimedOut: The daemon does not read.
         """
-        frame = encode(request)
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        frame = self.request(request)
+        self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             # A daemon that refuses this user says so and closes without reading; its answer
             # is there to be received all the same.
             with suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.sendall(frame)
+                self.sock.sendall(frame)
         except TimeoutError as error:
             raise TimedOut(f"the daemon at {self.endpoint} does not read its socket") from error
 
@@ -94,21 +94,12 @@ class Connection:
             RemoteProtocolError: What came is no event.
         """
         until = deadline if pause is None else min(deadline, time.monotonic() + pause)
-        while (event := self._next_event()) is None:
+        while (event := self.next_event()) is None:
             if not self._fill(until):
                 if until == deadline:
-                    raise TimedOut(f"no answer in time from the daemon at {self.endpoint}")
+                    raise self._late()
                 return None
         return event
-
-    def _next_event(self) -> dict[str, Any] | None:
-        try:
-            return self._decoder.next_object()
-        except RemoteProtocolError as error:
-            raise RemoteProtocolError(
-                f"no pantala daemon talks at {handoff_path_for(self.endpoint)} ({error}): "
-                "name the socket of one with --endpoint"
-            ) from error
 
     def receive_content(self, length: int, *, deadline: float) -> bytes:
         """The *length* bytes that follow the last event.
@@ -116,50 +107,62 @@ class Connection:
         Raises:
             TimedOut, Unavailable, RemoteProtocolError: As :meth:`receive` does.
         """
-        while (content := self._decoder.take_content(length)) is None:
+        while (content := self.take_content(length)) is None:
             if not self._fill(deadline):
-                raise TimedOut(f"no answer in time from the daemon at {self.endpoint}")
+                raise self._late()
         return content
 
-    def take_descriptor(self) -> int:
-        """The descriptor that came with an event; the caller closes it.
+    def receive_into(self, buffer: memoryview, *, deadline: float) -> None:
+        """Fill *buffer* with bytes that follow the last event; the kernel puts most of them there.
 
         Raises:
-            RemoteProtocolError: There is none.
+            TimedOut, Unavailable: As :meth:`receive` does.
         """
-        if not self._descriptors:
-            raise RemoteProtocolError(f"the daemon at {self.endpoint} passed no descriptor")
-        return self._descriptors.pop(0)
+        at = self.take_into(buffer)
+        while at < len(buffer):
+            self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                size = self.sock.recv_into(buffer[at:])
+            except TimeoutError:
+                raise self._late() from None
+            except ConnectionResetError:
+                size = 0
+            if not size:
+                self.feed(b"", (), cut=False)
+            at += size
+
+    def _late(self) -> TimedOut:
+        return TimedOut(f"no answer in time from the daemon at {self.endpoint}")
 
     def _fill(self, until: float) -> bool:
         """Take what the daemon sent; False when it sent nothing before *until*."""
         wait = until - time.monotonic()
         if wait <= 0:
             return False
-        self._socket.settimeout(wait)
+        self.sock.settimeout(wait)
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
+            self.take()
         except TimeoutError:
             return False
+        return True
+
+    def take(self) -> None:
+        """Take what has come, as soon as something has.
+
+        Raises:
+            TimeoutError, BlockingIOError: As the socket does when nothing comes.
+            Unavailable, RemoteProtocolError: As :meth:`receive` does.
+        """
+        try:
+            data, words, flags, _ = self.sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
         except ConnectionResetError:
-            data, ancillary, flags = b"", [], 0
-        for level, kind, payload in ancillary:
+            data, words, flags = b"", [], 0
+        fds: list[int] = []
+        for level, kind, payload in words:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 whole = len(payload) // _INT.size * _INT.size
-                self._descriptors += (fd for (fd,) in _INT.iter_unpack(payload[:whole]))
-        if flags & _socket.MSG_CTRUNC or len(self._descriptors) > 1:
-            raise RemoteProtocolError(
-                f"the daemon at {self.endpoint} passed descriptors that nobody asked for, "
-                "or this process may open no more files"
-            )
-        if not data:
-            raise Unavailable(
-                f"the daemon at {self.endpoint} closed the connection too early: "
-                "if it is still running, its log says why"
-            )
-        self.answered = True
-        self._decoder.feed(data)
-        return True
+                fds += (fd for (fd,) in _INT.iter_unpack(payload[:whole]))
+        self.feed(data, fds, cut=bool(flags & _socket.MSG_CTRUNC))
 
 
 def socket_path(text: str) -> str:
@@ -174,7 +177,7 @@ def socket_path(text: str) -> str:
     return path
 
 
-def connect(endpoint: str) -> Connection:
+def connect(endpoint: str, *, numbered: bool = False) -> Connection:
     """Connect to the hand-off socket of the daemon whose gRPC socket is *endpoint*.
 
     Raises:
@@ -182,7 +185,7 @@ def connect(endpoint: str) -> Connection:
         Forbidden: This user may not.
         FeatureOff: That daemon has no hand-off socket.
     """
-    connection = connect_if_there(endpoint)
+    connection = connect_if_there(endpoint, numbered=numbered)
     if connection is not None:
         return connection
     raise Unavailable(
@@ -191,11 +194,11 @@ def connect(endpoint: str) -> Connection:
     )
 
 
-def connect_if_there(endpoint: str) -> Connection | None:
+def connect_if_there(endpoint: str, *, numbered: bool = False) -> Connection | None:
     """Like :func:`connect`, but None when nobody listens at *endpoint*."""
     sock = dial(handoff_path_for(endpoint))
     if sock is not None:
-        return Connection(sock, endpoint)
+        return Connection(sock, endpoint, numbered=numbered)
     bare = dial(endpoint)
     if bare is None:
         return None

@@ -17,7 +17,7 @@ from typing import Final
 from pantala.errors import TimedOut, Unavailable
 from pantala.paths import handoff_path_for, make_runtime_dir, personal_socket
 
-from ._handoff import Connection, dial
+from .connection import Connection, dial
 
 _START_TIMEOUT: Final = 15.0
 _POLL: Final = 0.02
@@ -30,7 +30,7 @@ _CONFIG: Final = "DFDAEMON_CONFIG"
 _COMMAND: Final = (sys.executable, "-P", "-m", "pantala.cli.dfdaemon", "--personal", "--socket")
 
 
-def connect_personal() -> tuple[Connection, int | None]:
+def connect_personal(*, numbered: bool = False) -> tuple[Connection, int | None]:
     """Connect to this user's personal daemon; start it if it does not run.
 
     However many ask at once, one of them starts it and the others wait.
@@ -48,7 +48,7 @@ def connect_personal() -> tuple[Connection, int | None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     with os.fdopen(os.open(directory / "start.lock", flags, 0o600)) as lock:
         sock, pid = _connect_or_start(endpoint, directory / "dfdaemon.log", lock.fileno())
-    return Connection(sock, endpoint), pid
+    return Connection(sock, endpoint, numbered=numbered), pid
 
 
 def _connect_or_start(endpoint: str, log: Path, lock: int) -> tuple[_socket.socket, int | None]:
