@@ -284,7 +284,14 @@ async def test_others_are_served_meanwhile(tmp_path: Path, stack: AsyncExitStack
     ("op", "given", "words"),
     [
         ("list", {"task_id": GONE}, "unknown key 'task_id' in a list request"),
-        ("stat", {}, "a stat request needs a 'task_id'"),
+        ("stat", {}, "a stat request of a CACHE task needs a 'task_id' or a 'url'"),
+        ("stat", {"task_id": GONE, "url": "http://o/f"}, "a 'task_id' or 'url', not both"),
+        ("stat", {"task_id": GONE, "tag": "t"}, "a 'task_id' or 'tag', not both"),
+        (
+            "delete",
+            {"url": "http://o/f", "kind": "PERSISTENT_CACHE"},
+            "a delete request of a PERSISTENT_CACHE task needs a 'task_id'$",
+        ),
         ("stat", {"task_id": 5}, "'task_id' must be str, not int"),
         ("stat", {"task_id": GONE, "swarm": True}, "unknown key 'swarm' in a stat request"),
         ("delete", {"task_id": GONE, "swarm": 1}, "'swarm' must be bool, not int"),
@@ -299,9 +306,9 @@ def test_requests_that_make_no_sense(op: str, given: dict[str, Any], words: str)
 
 def test_requests() -> None:
     """Absent and null mean the same; a kind that is not served is refused as that."""
-    assert parse_task_wish("list", {"kind": None}) == TaskWish(Kind.CACHE, "", swarm=False)
+    assert parse_task_wish("list", {"kind": None}) == TaskWish(Kind.CACHE, "", None, swarm=False)
     wish = {"kind": "STANDARD", "task_id": GONE, "swarm": True}
-    assert parse_task_wish("delete", wish) == TaskWish(Kind.STANDARD, GONE, swarm=True)
+    assert parse_task_wish("delete", wish) == TaskWish(Kind.STANDARD, GONE, None, swarm=True)
     with pytest.raises(FeatureOff, match="PERSISTENT tasks are not served"):
         parse_task_wish("list", {"kind": "PERSISTENT"})
 

@@ -4,6 +4,11 @@ Pure, and shared by all:
 
 - :mod:`.channel`: bytes in, events out
 - :mod:`.arrival`: the events of one download, checked
+- :mod:`.coverage`: which bytes of it are here
+- :mod:`.tasks`: the events that tell of tasks
+- :mod:`.wishes`: what a program wants, and the request that says so
+- :mod:`.parts`: which ranges are asked for together; what is taken of content on its way
+- :mod:`.meter`: rates
 
 Those that wait:
 
@@ -11,4 +16,15 @@ Those that wait:
 - :mod:`.personal`: a daemon of one's own where the machine has none
 - :mod:`.output`: a file that appears whole or not at all, or a stream
 - :mod:`.saving`: a daemon's events become an output
+- :mod:`.landing`: where content lies in this process, and the lease on it
+- :mod:`.fetch`: one download, step by step
+
+What programs use:
+
+- :mod:`.blocking`: the client
+- :mod:`.default`: the one whose methods are the functions of :mod:`pantala`
+- :mod:`.dialling`: which daemon a client asks, and by what defaults
+- :mod:`.content`: content that is here: views, and a path
+- :mod:`.reading`: content as a file that is read while it comes
+- :mod:`.progress`: how far a download is
 """

@@ -66,7 +66,7 @@ class Arrival:
 
     def __init__(self, name: str, endpoint: str) -> None:
         self._name = name
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._events: dict[str, Callable[[dict[str, Any], Step], None]] = {
             "waiting": self._on_bytes,
             "growing": self._on_bytes,
@@ -109,7 +109,7 @@ class Arrival:
         handle = self._events.get(name)
         if handle is None:
             raise RemoteProtocolError(
-                f"the daemon at {self._endpoint} sent an event {name!r}, "
+                f"the daemon at {self.endpoint} sent an event {name!r}, "
                 "which is not known here: are both of the same version?"
             )
         step = Step(name)

@@ -47,6 +47,7 @@ class Connection(Channel):
     def __init__(self, sock: _socket.socket, endpoint: str, *, numbered: bool = False) -> None:
         super().__init__(endpoint, numbered=numbered)
         self.sock = sock
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -60,9 +61,38 @@ class Connection(Channel):
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close this side's descriptor: the daemon hears of it if no fork has another."""
         self.sock.close()
         self.close_descriptors()
+
+    def hang_up(self) -> None:
+        """Close, and wake up whoever waits for something in another thread."""
+        if self._process == os.getpid():  # the other side of a fork may go on
+            with suppress(OSError):  # the daemon was quicker
+                self.sock.shutdown(_socket.SHUT_RDWR)
+        self.close()
+
+    def is_alive(self) -> bool:
+        """The daemon has not closed its end of a connection that waits for a request."""
+        self.sock.settimeout(0)
+        try:
+            return bool(self.sock.recv(1, _socket.MSG_PEEK))  # "released", which is passed over
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def release_now(self) -> bool:
+        """End the request without waiting; False: that cannot be, and the connection is of no use.
+
+        Called where an object is destroyed: nothing is raised.
+        """
+        try:
+            self.sock.settimeout(0)
+            frame = self.release()
+            return self.sock.send(frame) == len(frame)
+        except OSError:
+            return False
 
     def send(self, request: Mapping[str, Any], *, deadline: float) -> None:
         """Send a request.
@@ -125,7 +155,7 @@ class Connection(Channel):
                 size = self.sock.recv_into(buffer[at:])
             except TimeoutError:
                 raise self._late() from None
-            except ConnectionResetError:
+            except OSError:  # reset, or hung up in another thread
                 size = 0
             if not size:
                 self.feed(b"", (), cut=False)
@@ -155,7 +185,9 @@ class Connection(Channel):
         """
         try:
             data, words, flags, _ = self.sock.recvmsg(_READ, _ANCILLARY, _CLOSE_ON_EXEC)
-        except ConnectionResetError:
+        except (BlockingIOError, TimeoutError):
+            raise
+        except OSError:  # reset, or hung up in another thread
             data, words, flags = b"", [], 0
         fds: list[int] = []
         for level, kind, payload in words:

@@ -135,9 +135,9 @@ class Saving:
             watcher.growing(step.bytes)
         elif step.name == "warning":
             watcher.say(f"warning: {step.message}")
-        elif step.name in ("started", "whole"):
-            watcher.started(self.arrival.length)
         else:
+            if step.name in ("started", "whole"):
+                watcher.started(self.arrival.length)
             watcher.moved(self.arrival.received)
 
     def _take_segment(self) -> mmap.mmap | None:

@@ -154,7 +154,11 @@ class Daemon:
             self.engine,
             self._threads,
             self._admit_local,
-            HandoffTasks(self.node, DownloadService(self.node, self.engine, self._importer)),
+            HandoffTasks(
+                self.node,
+                DownloadService(self.node, self.engine, self._importer),
+                self.engine.identify,
+            ),
             whole=Whole(self.node, self.engine),
             connections=self._doors.handoff,
             loops=self.loops,

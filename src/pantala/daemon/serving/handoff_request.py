@@ -33,11 +33,20 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
+#: Keys that say which task the one of a URL is, in place of its id.
+_IDENTITY: Final[Mapping[str, tuple[type, ...]]] = {
+    name: _TYPES[name]
+    for name in (
+        *("url", "tag", "application", "filtered_query_params", "request_header"),
+        *("piece_length", "content_for_calculating_task_id"),
+    )
+}
+
 #: Requests that are about tasks, with their keys besides "kind", which all of them have.
 TASK_OPS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "list": {},
-    "stat": {"task_id": (str,)},
-    "delete": {"task_id": (str,), "swarm": (bool,)},
+    "stat": {"task_id": (str,), **_IDENTITY},
+    "delete": {"task_id": (str,), **_IDENTITY, "swarm": (bool,)},
 }
 
 #: Those of a download that say how it wants to get what is wanted.
@@ -82,12 +91,14 @@ class TaskWish(NamedTuple):
 
     Attributes:
         kind: Of task.
-        task_id: Which one; ``""``: all.
+        task_id: Which one; ``""``: all, or that of *content*.
+        content: Whose task it is, where that is not named by its id.
         swarm: On all hosts, not on this one alone.
     """
 
     kind: Kind
     task_id: str
+    content: DownloadRequest | None
     swarm: bool
 
 
@@ -99,10 +110,17 @@ def parse_task_wish(op: str, request: Mapping[str, Any]) -> TaskWish:
         FeatureOff: A kind that is not served.
     """
     given = _given(request, {"kind": (str,), **TASK_OPS[op]}, op)
-    if "task_id" in TASK_OPS[op] and "task_id" not in given:
-        raise InvalidRequest(f"a {op} request needs a 'task_id'")
     kind = _kind(given.get("kind", Kind.CACHE.name))
-    return TaskWish(kind, given.get("task_id", ""), given.get("swarm", False))
+    swarm = given.get("swarm", False)
+    if "task_id" in given or "task_id" not in TASK_OPS[op]:
+        if named := [key for key in given if key in _IDENTITY]:
+            raise InvalidRequest(f"a {op} request has a 'task_id' or {named[0]!r}, not both")
+        return TaskWish(kind, given.get("task_id", ""), None, swarm)
+    if "url" not in given or policy_of(kind).imported:
+        other = "" if policy_of(kind).imported else " or a 'url'"
+        raise InvalidRequest(f"a {op} request of a {kind.name} task needs a 'task_id'{other}")
+    content, _ = parse_download({k: v for k, v in given.items() if k != "swarm"})
+    return TaskWish(kind, "", content, swarm)
 
 
 def _given(

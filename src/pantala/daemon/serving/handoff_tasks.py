@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from pantala.daemon.node import Node
 from pantala.errors import Forbidden, LocalProtocolError, TimedOut
-from pantala.model.task import Kind
+from pantala.model.ids import Identity
+from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.daemon_dialects import daemon_dialect
 from pantala.rpc.rows import node_row, stat_row
@@ -38,12 +39,19 @@ class HandoffTasks:
     Args:
         node: What all rooms share.
         service: Whose methods answer.
+        identify: Says which task the content of a request is.
     """
 
     ops = TASK_OPS
 
-    def __init__(self, node: Node, service: DownloadService) -> None:
+    def __init__(
+        self,
+        node: Node,
+        service: DownloadService,
+        identify: Callable[[DownloadRequest], Identity],
+    ) -> None:
         self._node = node
+        self._identify = identify
         self._own = NodeService(node)
         self._methods: Mapping[str, Any] = service.methods()
 
@@ -57,7 +65,7 @@ class HandoffTasks:
             ClientGone: It cannot be told.
         """
         self._check(client.caller.user)
-        wish = parse_task_wish(op, request)
+        wish = self._named(parse_task_wish(op, request))
         if op == "list":
             await self._list(client, wish.kind)
             return
@@ -70,6 +78,12 @@ class HandoffTasks:
             await client.send({"event": "done", **event})
         except LocalProtocolError:  # it is too long, and nothing of it was sent
             await client.send({"event": "done", **_shortened(event)})
+
+    def _named(self, wish: TaskWish) -> TaskWish:
+        """The same, with the id of the task that it is about. Raises as a download would."""
+        if wish.content is None:
+            return wish
+        return wish._replace(task_id=self._identify(wish.content).task_id)
 
     def _check(self, user: int) -> None:
         """As the gRPC socket's mode does, which is for its owner alone where users are named."""

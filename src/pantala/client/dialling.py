@@ -1,0 +1,75 @@
+"""Which daemon a program asks, and by what defaults: what both kinds of client have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pantala.errors import InvalidRequest
+from pantala.paths import DEFAULT_SOCKET
+
+from .connection import Connection, connect, connect_if_there, socket_path
+from .landing import Idle
+from .wishes import Range, download_of, identity_of
+
+#: The variable that names the daemon's socket, for programs that name none.
+ENDPOINT_VARIABLE: Final = "PANTALA_ENDPOINT"
+
+
+class Dialling:
+    """Connections to one daemon, and what is asked for over them.
+
+    Args:
+        endpoint: The path of the daemon's gRPC or hand-off socket. None: that which
+            ``$PANTALA_ENDPOINT`` names, else that of this machine's daemon, else a personal one of
+            this user, which is started.
+        wishes: Defaults for what is asked for.
+
+    Raises:
+        InvalidRequest: There is no such wish.
+    """
+
+    def __init__(self, endpoint: str | None, wishes: Mapping[str, Any]) -> None:
+        endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE) or None
+        try:
+            self.endpoint = None if endpoint is None else socket_path(endpoint)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        self._wishes = dict(wishes)
+        self.idle = Idle()
+        self.download("http://host", {})  # wishes that make no sense are refused here and now
+
+    def download(
+        self, url: str, wishes: Mapping[str, Any], part: Range | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """The request for content. Raises InvalidRequest."""
+        return download_of(url, self._merged(wishes), part, **more)
+
+    def identity(self, url: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys that name the content of a URL. Raises InvalidRequest."""
+        merged = self._merged(wishes)
+        conduct = ("timeout", "priority", "disable_back_to_source", "digest")
+        return identity_of(url, {k: v for k, v in merged.items() if k not in conduct})
+
+    def _merged(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        """With our defaults; headers are added to ours."""
+        merged = {**self._wishes, **wishes}
+        if wishes.get("headers") and self._wishes.get("headers"):
+            merged["headers"] = {**self._wishes["headers"], **wishes["headers"]}
+        return merged
+
+    def dial(self) -> Connection:
+        """A new connection. It may wait, for three seconds, or while a daemon starts.
+
+        Raises:
+            Unavailable, Forbidden, FeatureOff, TimedOut, ConfigError: There is none to be had.
+        """
+        if self.endpoint is not None:
+            return connect(self.endpoint, numbered=True)
+        if (connection := connect_if_there(DEFAULT_SOCKET, numbered=True)) is not None:
+            return connection
+        from .personal import connect_personal  # noqa: PLC0415  most machines have a daemon
+
+        connection, _ = connect_personal(numbered=True)
+        return connection

@@ -1,0 +1,128 @@
+"""One download over one connection, step by step, for those who wait in the thread that calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pantala.errors import TimedOut, Unavailable
+
+from .arrival import Arrival, Step
+from .connection import Connection
+from .landing import Idle, Landing, Lease
+from .saving import name_of
+
+#: Seconds beyond a request's own limit in which the daemon's word about that is waited for: it says
+#: more than ours.
+GRACE: Final = 1.0
+
+
+class Fetch:
+    """A download, and where it comes to lie.
+
+    Args:
+        request: As docs/handoff.md has it.
+        dial: Makes a connection.
+        idle: Connections that are there already; where ours goes in the end.
+
+    Attributes:
+        arrival: What has come.
+        landing: Where it is.
+    """
+
+    def __init__(
+        self, request: Mapping[str, Any], dial: Callable[[], Connection], idle: Idle
+    ) -> None:
+        self._request = request
+        self._deadline = time.monotonic() + request["timeout"] + GRACE
+        self._dial = dial
+        self._idle = idle
+        self._connection: Connection | None = None
+        self._failure: BaseException | None = None
+        self.arrival = Arrival(name_of(request), "")
+        self.landing = Landing(self.arrival)
+
+    def __del__(self) -> None:
+        self.withdraw()
+
+    def step(self) -> Step:
+        """Wait for what comes next; not to be called when all is here.
+
+        Raises:
+            DragonflyError: What the daemon or the origin said, or that there is no daemon. A
+                second call raises the same.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            event = self._ask() if self._connection is None else self._next(self._connection)
+            step = self.arrival.on(event)
+            self._receive(step)
+        except BaseException as error:  # a signal, too: nobody may go on in the midst of a frame
+            self._failure = error
+            self.withdraw()
+            raise
+        if self.arrival.done:
+            self._finish()
+        return step
+
+    def run(self) -> Landing:
+        """Wait until all of it is here. Raises as :meth:`step` does."""
+        while not self.arrival.done:
+            self.step()
+        return self.landing
+
+    def withdraw(self) -> None:
+        """Nothing more is wanted; what is here stays."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.hang_up()
+
+    def _ask(self) -> dict[str, Any]:
+        """Ask, and return the first event, whichever connection it comes over.
+
+        One that was idle may have been closed in this moment, by a daemon that ends or is started
+        anew: then another is asked, as nothing has come of it.
+        """
+        while True:
+            kept = self._idle.take()
+            self._connection = connection = kept or self._dial()
+            self.arrival.endpoint = connection.endpoint
+            try:
+                connection.send(self._request, deadline=self._deadline)
+                return self._next(connection)
+            except TimedOut:
+                raise
+            except Unavailable:
+                if kept is None or connection.answered:
+                    raise
+                connection.close()
+
+    def _next(self, connection: Connection) -> dict[str, Any]:
+        event = connection.receive(deadline=self._deadline)
+        assert event is not None  # noqa: S101  where there is no pause, there is an event or an error
+        return event
+
+    def _receive(self, step: Step) -> None:
+        """Take what comes with an event."""
+        connection, landing = self._connection, self.landing
+        if connection is None:
+            raise Unavailable(f"nothing more is wanted of {name_of(self._request)}")
+        landing.take(step)
+        if step.segment:
+            landing.have_descriptor(connection.take_descriptor())
+        elif step.inline and step.name == "whole":
+            landing.have_all(connection.receive_content(step.inline, deadline=self._deadline))
+        elif step.inline:
+            connection.receive_into(landing.room_for(step), deadline=self._deadline)
+
+    def _finish(self) -> None:
+        """All is here: the connection is for the next, or stays with what was handed off."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self.landing.fd >= 0:
+            self.landing.keep(Lease(connection, self._idle))
+        else:
+            self._idle.put(connection)
