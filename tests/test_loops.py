@@ -13,6 +13,8 @@ from pantala.testing.imports import modules
 
 #: Endless loops of coroutines outside of Loops, and what hears of their end.
 ENDLESS = {
+    "client.asynchronous.AsyncClient._ask": "of one call: until a daemon answers, or there is none",
+    "client.fetch_async.AsyncFetch._ask": "of one call, likewise",
     "background.Loops._run": "what runs all others",
     "daemon.downloading.driver.Driver._watch": "of one download, which fails with it",
     "daemon.downloading.announcing.Announcing._reappear": "of one download, which fails with it",
@@ -33,6 +35,7 @@ ENDLESS = {
 
 #: Who makes tasks outside of Tasks and Loops, and who awaits them.
 TASKS = {
+    "client.asynchronous.AsyncClient._each": "a TaskGroup",
     "background.Tasks.start": "their owner",
     "background.Loops.keep": "their owner",
     "daemon.telling.dynconfig.Dynconfig._take": "a TaskGroup",

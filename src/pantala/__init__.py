@@ -29,6 +29,7 @@ TYPE_CHECKING = False  # the programs that import this have no time to import ty
 if TYPE_CHECKING:
     from typing import Any
 
+    from pantala.client.asynchronous import AsyncClient as AsyncClient
     from pantala.client.blocking import Client as Client
     from pantala.client.content import Content as Content
     from pantala.client.content import Sources as Sources
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from pantala.client.progress import Progress as Progress
     from pantala.client.reading import ContentFile as ContentFile
     from pantala.client.tasks import Task as Task
+    from pantala.client.wishes import Range as Range
     from pantala.errors import DragonflyError as DragonflyError
+    from pantala.errors import InvalidRequest as InvalidRequest
 
 __version__ = "0.1.0"
 
@@ -56,6 +59,7 @@ BUILD_VERSION = f"pantala/{__version__}"
 
 #: Where what a program uses is defined; the names of modules are relative to this one.
 _PUBLIC = {
+    "client.asynchronous": ("AsyncClient",),
     "client.blocking": ("Client",),
     "client.content": ("Content", "Sources"),
     "client.default": (
@@ -65,7 +69,8 @@ _PUBLIC = {
     "client.progress": ("Progress",),
     "client.reading": ("ContentFile",),
     "client.tasks": ("Task",),
-    "errors": ("DragonflyError",),
+    "client.wishes": ("Range",),
+    "errors": ("DragonflyError", "InvalidRequest"),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 

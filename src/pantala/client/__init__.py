@@ -22,6 +22,7 @@ Those that wait:
 What programs use:
 
 - :mod:`.blocking`: the client
+- :mod:`.asynchronous`, with :mod:`.fetch_async`: the one for event loops
 - :mod:`.default`: the one whose methods are the functions of :mod:`pantala`
 - :mod:`.dialling`: which daemon a client asks, and by what defaults
 - :mod:`.content`: content that is here: views, and a path

@@ -15,11 +15,11 @@ from .content import Content
 from .dialling import Dialling
 from .fetch import GRACE, Fetch
 from .output import output_for
-from .parts import Copier, Reader, merged
+from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .reading import ContentFile
 from .saving import Saving
-from .tasks import LIMIT, Answer, Task, task_of
+from .tasks import LIMIT, Answer, Task, checked, task_of
 from .wishes import Identity, Range, Wishes
 
 if TYPE_CHECKING:
@@ -119,18 +119,14 @@ class Client:
 
         Only the pieces travel in which they lie. Raises as :meth:`open` does.
         """
-        wanted = [*ranges]
-        found = [b""] * len(wanted)
+        wanted = Cut(ranges)
 
-        def take(job: tuple[Range, Sequence[tuple[int, Range]]]) -> None:
-            (begin, _), parts = job
-            with self.open(url, range=job[0], **wishes) as content:
-                for at, (first, end) in parts:
-                    last = None if end is None else end - begin
-                    found[at] = bytes(content.view[first - begin : last])
+        def take(span: Range) -> None:
+            with self.open(url, range=span, **wishes) as content:
+                wanted.take(span, content.view)
 
-        self._each(take, [*merged(wanted).items()])
-        return found
+        self._each(take, wanted.spans)
+        return wanted.copies
 
     def array(
         self,
@@ -154,11 +150,8 @@ class Client:
             ValueError: The content has another number of bytes.
             DragonflyError: It cannot be had.
         """
-        import numpy as np  # noqa: PLC0415  whoever calls this has it
-
         with self.open(url, range=range, **wishes) as content:
-            flat: NDArray[Any] = np.frombuffer(content.view, np.uint8)
-        return flat.view(dtype).reshape(shape)
+            return content.array(dtype, shape)
 
     def stream(
         self, url: str, *, range: Range | None = None, **wishes: Unpack[Wishes]
@@ -262,19 +255,15 @@ class Client:
             DragonflyError: A host could not be told.
         """
         request = {"op": "delete", **self._dialling.identity(url, identity), "swarm": swarm}
-        answer = self._ask(request, url)
-        if failed := (answer.done or {}).get("failed"):
-            hosts = ", ".join(f"{host} ({why})" for host, why in failed.items())
-            raise Unavailable(f"{public_url(url)} may still be on {hosts}")
+        checked(self._ask(request, url), url)
 
     # -- how it is asked -------------------------------------------------------------------------
 
     def _fetch(
         self, url: str, wishes: Mapping[str, Any], part: Range | None = None, *, again: bool = False
     ) -> Fetch:
-        more = {"again": True} if again else {}
-        request = self._dialling.download(url, wishes, part, **more)
-        return Fetch(request, self._dialling.dial, self._dialling.idle)
+        request = self._dialling.download(url, wishes, part, again=again)
+        return Fetch(request, self._dialling.idle, self._dialling.dial)
 
     def _ask(self, request: Mapping[str, Any], what: str) -> Answer:
         """The answer to a question about tasks."""
@@ -287,16 +276,11 @@ class Client:
                 connection.send(request, deadline=deadline)
                 while answer.done is None:
                     answer.on(connection.receive(deadline=deadline) or {})
-            except TimedOut:
+            except BaseException as error:  # a signal, too: nobody goes on in the midst of a frame
                 connection.close()
-                raise
-            except Unavailable:
-                connection.close()
-                if kept is None or connection.answered:
+                lost = isinstance(error, Unavailable) and not isinstance(error, TimedOut)
+                if not lost or kept is None or connection.answered:
                     raise
-            except BaseException:  # a signal, too: nobody may go on in the midst of a frame
-                connection.close()
-                raise
             else:
                 self._dialling.idle.put(connection)
                 return answer

@@ -127,7 +127,7 @@ class Connection(Channel):
         while (event := self.next_event()) is None:
             if not self._fill(until):
                 if until == deadline:
-                    raise self._late()
+                    raise self.late()
                 return None
         return event
 
@@ -139,7 +139,7 @@ class Connection(Channel):
         """
         while (content := self.take_content(length)) is None:
             if not self._fill(deadline):
-                raise self._late()
+                raise self.late()
         return content
 
     def receive_into(self, buffer: memoryview, *, deadline: float) -> None:
@@ -152,16 +152,29 @@ class Connection(Channel):
         while at < len(buffer):
             self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
-                size = self.sock.recv_into(buffer[at:])
+                at += self.take_more(buffer[at:])
             except TimeoutError:
-                raise self._late() from None
-            except OSError:  # reset, or hung up in another thread
-                size = 0
-            if not size:
-                self.feed(b"", (), cut=False)
-            at += size
+                raise self.late() from None
 
-    def _late(self) -> TimedOut:
+    def take_more(self, buffer: memoryview) -> int:
+        """Put into *buffer* what has come of the bytes that follow the last event; how many.
+
+        Raises:
+            TimeoutError, BlockingIOError: As the socket does when nothing comes.
+            Unavailable: The daemon closed the connection.
+        """
+        try:
+            size = self.sock.recv_into(buffer)
+        except (BlockingIOError, TimeoutError):
+            raise
+        except OSError:  # reset, or hung up in another thread
+            size = 0
+        if not size:
+            self.feed(b"", (), cut=False)
+        return size
+
+    def late(self) -> TimedOut:
+        """What is to be raised when nothing has come in time."""
         return TimedOut(f"no answer in time from the daemon at {self.endpoint}")
 
     def _fill(self, until: float) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pantala.model.urls import public_url
 
 from .landing import Landing
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 
 class Sources(NamedTuple):
@@ -101,6 +105,21 @@ class Content:
         if self._copy < 0:
             self._copy = _copied(landing.view(self.start, self.start + self.size))
         return f"/proc/self/fd/{self._copy}"
+
+    def array(self, dtype: DTypeLike = "uint8", shape: int | Sequence[int] = -1) -> NDArray[Any]:
+        """The bytes as a read-only numpy array, where they lie. It keeps them there.
+
+        Args:
+            dtype: Of the elements.
+            shape: In rows, as numpy has it; one of the numbers may be -1.
+
+        Raises:
+            ValueError: There are not as many bytes as that; or it is closed.
+        """
+        import numpy as np  # noqa: PLC0415  whoever calls this has it
+
+        flat: NDArray[Any] = np.frombuffer(self.view, np.uint8)
+        return flat.view(dtype).reshape(shape)
 
     def copy(self) -> bytes:
         """The bytes, in memory of this process's own. Raises ValueError: it is closed."""

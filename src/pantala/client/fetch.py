@@ -18,12 +18,11 @@ from .saving import name_of
 GRACE: Final = 1.0
 
 
-class Fetch:
-    """A download, and where it comes to lie.
+class Fetching:
+    """A download, and where it comes to lie; how it is waited for is in the classes below.
 
     Args:
         request: As docs/handoff.md has it.
-        dial: Makes a connection.
         idle: Connections that are there already; where ours goes in the end.
 
     Attributes:
@@ -31,12 +30,9 @@ class Fetch:
         landing: Where it is.
     """
 
-    def __init__(
-        self, request: Mapping[str, Any], dial: Callable[[], Connection], idle: Idle
-    ) -> None:
+    def __init__(self, request: Mapping[str, Any], idle: Idle) -> None:
         self._request = request
         self._deadline = time.monotonic() + request["timeout"] + GRACE
-        self._dial = dial
         self._idle = idle
         self._connection: Connection | None = None
         self._failure: BaseException | None = None
@@ -45,6 +41,54 @@ class Fetch:
 
     def __del__(self) -> None:
         self.withdraw()
+
+    def withdraw(self) -> None:
+        """Nothing more is wanted; what is here stays."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.hang_up()
+
+    def _begun(self, connection: Connection) -> Connection:
+        self._connection = connection
+        self.arrival.endpoint = connection.endpoint
+        return connection
+
+    def _failed(self, error: BaseException) -> None:
+        """Nobody may go on in the midst of a frame, whatever has cut in."""
+        self._failure = error
+        self.withdraw()
+
+    def _asked(self) -> Connection:
+        """The connection. Raises Unavailable: it was hung up."""
+        if self._connection is None:
+            raise Unavailable(f"nothing more is wanted of {name_of(self._request)}")
+        return self._connection
+
+    def _finish(self) -> None:
+        """All is here: the connection is for the next, or stays with what was handed off."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self.landing.fd >= 0:
+            self.landing.keep(Lease(connection, self._idle))
+        else:
+            self._idle.put(connection)
+
+
+class Fetch(Fetching):
+    """One that is waited for in the thread that calls.
+
+    Args:
+        request: As docs/handoff.md has it.
+        idle: Connections that are there already; where ours goes in the end.
+        dial: Makes a connection.
+    """
+
+    def __init__(
+        self, request: Mapping[str, Any], idle: Idle, dial: Callable[[], Connection]
+    ) -> None:
+        super().__init__(request, idle)
+        self._dial = dial
 
     def step(self) -> Step:
         """Wait for what comes next; not to be called when all is here.
@@ -56,12 +100,11 @@ class Fetch:
         if self._failure is not None:
             raise self._failure
         try:
-            event = self._ask() if self._connection is None else self._next(self._connection)
+            event = self._ask() if self._connection is None else self._next()
             step = self.arrival.on(event)
             self._receive(step)
-        except BaseException as error:  # a signal, too: nobody may go on in the midst of a frame
-            self._failure = error
-            self.withdraw()
+        except BaseException as error:  # a signal, too
+            self._failed(error)
             raise
         if self.arrival.done:
             self._finish()
@@ -73,12 +116,6 @@ class Fetch:
             self.step()
         return self.landing
 
-    def withdraw(self) -> None:
-        """Nothing more is wanted; what is here stays."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.hang_up()
-
     def _ask(self) -> dict[str, Any]:
         """Ask, and return the first event, whichever connection it comes over.
 
@@ -87,11 +124,10 @@ class Fetch:
         """
         while True:
             kept = self._idle.take()
-            self._connection = connection = kept or self._dial()
-            self.arrival.endpoint = connection.endpoint
+            connection = self._begun(kept or self._dial())
             try:
                 connection.send(self._request, deadline=self._deadline)
-                return self._next(connection)
+                return self._next()
             except TimedOut:
                 raise
             except Unavailable:
@@ -99,16 +135,14 @@ class Fetch:
                     raise
                 connection.close()
 
-    def _next(self, connection: Connection) -> dict[str, Any]:
-        event = connection.receive(deadline=self._deadline)
+    def _next(self) -> dict[str, Any]:
+        event = self._asked().receive(deadline=self._deadline)
         assert event is not None  # noqa: S101  where there is no pause, there is an event or an error
         return event
 
     def _receive(self, step: Step) -> None:
         """Take what comes with an event."""
-        connection, landing = self._connection, self.landing
-        if connection is None:
-            raise Unavailable(f"nothing more is wanted of {name_of(self._request)}")
+        connection, landing = self._asked(), self.landing
         landing.take(step)
         if step.segment:
             landing.have_descriptor(connection.take_descriptor())
@@ -116,13 +150,3 @@ class Fetch:
             landing.have_all(connection.receive_content(step.inline, deadline=self._deadline))
         elif step.inline:
             connection.receive_into(landing.room_for(step), deadline=self._deadline)
-
-    def _finish(self) -> None:
-        """All is here: the connection is for the next, or stays with what was handed off."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self.landing.fd >= 0:
-            self.landing.keep(Lease(connection, self._idle))
-        else:
-            self._idle.put(connection)

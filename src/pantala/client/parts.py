@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from pantala.errors import InvalidRequest
@@ -19,41 +19,59 @@ _GAP: Final = 64 << 10
 _PART: Final = 4 << 20
 
 
-def merged(ranges: Sequence[Range]) -> Mapping[Range, list[tuple[int, Range]]]:
-    """What to ask for so as to have all *ranges*, with those that lie in each, and their places.
+class Cut:
+    """Several ranges of a content: what is asked for so as to have them, and copies of them.
 
-    >>> merged([(0, 8), (8, 20), (5, 5)])
-    {(0, 20): [(0, (0, 8)), (1, (8, 20))]}
+    Args:
+        ranges: In any order. One without bytes is not asked for.
 
-    A range without bytes is in none.
+    Attributes:
+        spans: To be asked for.
+        copies: Of the ranges, in their order, once all spans have been taken.
 
     Raises:
-        InvalidRequest: One cannot be.
+        InvalidRequest: A range cannot be.
+
+    >>> Cut([(0, 8), (8, 20), (5, 5)]).spans
+    [(0, 20)]
     """
-    jobs: dict[Range, list[tuple[int, Range]]] = {}
-    spans: list[tuple[int, int, int]] = []
-    for at, part in enumerate(ranges):
-        first, end = part
-        if first == end:
-            continue
-        bounds_of(part)
-        if end is None:
-            jobs.setdefault(part, []).append((at, part))
-        else:
-            spans.append((first, end, at))
-    begun: tuple[int, int] | None = None
-    inside: list[tuple[int, Range]] = []
-    for first, end, at in sorted(spans):
-        if begun is not None and first <= begun[1] + _GAP:
-            begun = begun[0], max(begun[1], end)
-        else:
-            if begun is not None:
-                jobs[begun] = inside
-            begun, inside = (first, end), []
-        inside.append((at, (first, end)))
-    if begun is not None:
-        jobs[begun] = inside
-    return jobs
+
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        wanted = list(ranges)
+        self.copies = [b""] * len(wanted)
+        self._inside: dict[Range, list[tuple[int, Range]]] = {}
+        bounded: list[tuple[int, int, int]] = []
+        for at, part in enumerate(wanted):
+            first, end = part
+            if first == end:
+                continue
+            bounds_of(part)
+            if end is None:
+                self._inside.setdefault(part, []).append((at, part))
+            else:
+                bounded.append((first, end, at))
+        self._merge(sorted(bounded))
+        self.spans = list(self._inside)
+
+    def _merge(self, bounded: Sequence[tuple[int, int, int]]) -> None:
+        span: tuple[int, int] | None = None
+        inside: list[tuple[int, Range]] = []
+        for first, end, at in bounded:
+            if span is not None and first <= span[1] + _GAP:
+                span = span[0], max(span[1], end)
+            else:
+                if span is not None:
+                    self._inside[span] = inside
+                span, inside = (first, end), []
+            inside.append((at, (first, end)))
+        if span is not None:
+            self._inside[span] = inside
+
+    def take(self, span: Range, view: memoryview) -> None:
+        """Copy the ranges that lie in a span, which is here."""
+        begin = span[0]
+        for at, (first, end) in self._inside[span]:
+            self.copies[at] = bytes(view[first - begin : None if end is None else end - begin])
 
 
 class Reader:

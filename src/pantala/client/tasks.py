@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
-from pantala.errors import RemoteProtocolError
+from pantala.errors import RemoteProtocolError, Unavailable
+from pantala.model.urls import public_url
 
 from .arrival import Arrival, failure_of
 
@@ -77,3 +78,10 @@ def task_of(arrival: Arrival, url: str) -> Task:
     details = {"id": arrival.task_id, "url": url, "content_length": arrival.content_length}
     received = {f"bytes_from_{name}": size for name, size in arrival.received.items()}
     return Task(arrival.task_id or "", url, arrival.content_length, details | received)
+
+
+def checked(answer: Answer, url: str) -> None:
+    """See that a task is gone from all hosts. Raises Unavailable: from some it may not be."""
+    if failed := (answer.done or {}).get("failed"):
+        hosts = ", ".join(f"{host} ({why})" for host, why in failed.items())
+        raise Unavailable(f"{public_url(url)} may still be on {hosts}")

@@ -1,0 +1,134 @@
+"""client/coverage.py, parts.py, meter.py, wishes.py, arrival.py: what needs no daemon."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pantala.client.arrival import Arrival
+from pantala.client.coverage import Coverage
+from pantala.client.meter import Meter
+from pantala.client.parts import Cut
+from pantala.client.wishes import bounds_of, download_of, identity_of
+from pantala.errors import InvalidRequest, OutOfSpace, RemoteProtocolError, SourceUnreachable
+
+spans = st.tuples(st.integers(0, 60), st.integers(1, 9)).map(lambda p: (p[0], p[0] + p[1]))
+
+
+@given(st.lists(spans))
+def test_coverage_is_a_set_of_bytes(added: list[tuple[int, int]]) -> None:
+    """In whatever order its spans come, and however they overlap."""
+    coverage, model = Coverage(), set[int]()
+    for first, end in added:
+        coverage.add(first, end)
+        model |= set(range(first, end))
+        for offset in range(72):
+            reach = offset
+            while reach in model:
+                reach += 1
+            assert coverage.end_from(offset) == reach
+            assert coverage.has(offset, offset)
+            assert coverage.has(offset, offset + 3) == (set(range(offset, offset + 3)) <= model)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300_000), st.integers(0, 70_000)), max_size=12))
+def test_ranges_are_merged_and_cut_again(wanted: list[tuple[int, int]]) -> None:
+    """Each comes out as it was wanted, and what is asked for does not overlap."""
+    content = random.Random(3).randbytes(400_000)
+    ranges = [(first, first + size) for first, size in wanted]
+    cut = Cut(ranges)
+    for begin, end in cut.spans:
+        cut.take((begin, end), memoryview(content)[begin:end])
+    assert cut.copies == [content[first:end] for first, end in ranges]
+    ends = [end or 0 for _, end in cut.spans]
+    assert all(one < begin for one, (begin, _) in zip(ends, cut.spans[1:], strict=False))
+
+
+def test_open_ends() -> None:
+    """They are asked for as they are."""
+    cut = Cut([(5, None), (-3, None), (5, None)])
+    assert cut.spans == [(5, None), (-3, None)]
+    cut.take((5, None), memoryview(b"fgh"))
+    cut.take((-3, None), memoryview(b"fgh"))
+    assert cut.copies == [b"fgh"] * 3
+
+
+@pytest.mark.parametrize("part", [(3, 3), (4, 2), (-2, 5), (0, "x"), 7, (1, 2, 3), (True, 4)])
+def test_ranges_that_cannot_be(part: Any) -> None:
+    """They are refused here, before anybody is asked."""
+    with pytest.raises(InvalidRequest, match="range: "):
+        bounds_of(part)
+
+
+def test_a_rate_is_of_the_last_seconds() -> None:
+    """What was long ago does not count, and a stall shows."""
+    meter = Meter(0.0)
+    assert meter.rate(0.0, 0) == 0
+    for tick in range(1, 101):
+        meter.rate(tick / 10, tick * 100)
+    assert meter.rate(10.0, 10_000) == pytest.approx(1000, rel=0.05)
+    assert meter.eta(10.0, 10_000, 12_000) == pytest.approx(2, rel=0.05)
+    assert meter.rate(12.5, 10_000) == pytest.approx(500, rel=0.1)
+    assert meter.rate(30.0, 10_000) == 0
+    assert meter.eta(30.0, 10_000, 12_000) is None
+    meter.rate(31.0, 0)  # all was begun anew
+    assert meter.rate(32.0, 500) == pytest.approx(500)
+
+
+@pytest.mark.parametrize(
+    ("url", "wishes", "words"),
+    [
+        ("nowhere", {}, "no URL with a scheme"),
+        ("http://me:secret@host:99999/", {}, "its port is above 65535"),
+        ("http://a b/", {}, "a space or control character"),
+        (b"http://a/", {}, "a URL is a text, not bytes"),
+        ("http://a/", {"tagg": "x"}, "no option 'tagg': there are application, "),
+        ("http://a/", {"timeout": 0}, "seconds above 0, not 0"),
+        ("http://a/", {"timeout": True}, "seconds above 0, not True"),
+        ("http://a/", {"filtered_query_params": "x"}, "want a list of names"),
+    ],
+)
+def test_wishes_that_make_no_sense(url: Any, wishes: dict[str, Any], words: str) -> None:
+    """They are refused in words, which show nothing of a URL."""
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        download_of(url, wishes)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_request() -> None:
+    """What is not wished for is not said."""
+    request = download_of("http://a/", {"kind": "standard", "tag": None, "headers": {"A": "b"}})
+    assert request["kind"] == "STANDARD"
+    assert request["request_header"] == {"A": "b"}
+    assert "tag" not in request
+    assert "timeout" not in identity_of("http://a/", {})
+
+
+def test_whole_content_is_all_there_is() -> None:
+    """Nothing is said after it."""
+    arrival = Arrival("x", "/d.sock")
+    step = arrival.on({"event": "whole", "task_id": "t", "inline": 5})
+    assert (step.inline, step.parts, arrival.done, arrival.length) == (5, [], True, 5)
+    with pytest.raises(RemoteProtocolError, match="'pieces' after 'done'"):
+        arrival.on({"event": "pieces", "pieces": []})
+    with pytest.raises(RemoteProtocolError, match="the content twice"):
+        arrival.on({"event": "whole", "task_id": "t", "inline": 5})
+    arrival = Arrival("x", "/d.sock")
+    step = arrival.on({"event": "whole", "task_id": "t", "segment": True, "content_length": 7})
+    assert (step.segment, step.parts) == (True, [(0, 7)])
+
+
+def test_what_an_error_says() -> None:
+    """All that a program can act upon."""
+    told = {"event": "error", "code": "RESOURCE_EXHAUSTED", "message": "no room"}
+    with pytest.raises(OutOfSpace, match="cannot get x: no room") as full:
+        Arrival("x", "").on({**told, "needed": 7, "capacity": 5})
+    assert (full.value.need, full.value.capacity) == (7, 5)
+    told = {"event": "error", "code": "UNAVAILABLE", "message": "refused"}
+    with pytest.raises(SourceUnreachable, match="cannot get x: refused") as gone:
+        Arrival("x", "").on({**told, "status_code": None, "header": {}, "transient": True})
+    assert (gone.value.status_code, gone.value.transient) == (None, True)
