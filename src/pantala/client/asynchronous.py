@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
@@ -27,6 +28,9 @@ from .wishes import Identity, Range, Wishes
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
+
+#: Bytes that are copied on the loop: more would hold up others for more than a millisecond.
+_AT_ONCE: Final = 4 << 20
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -74,7 +78,9 @@ class AsyncClient:
     async def get(self, url: str, *, range: Range | None = None, **wishes: Unpack[Wishes]) -> bytes:
         """As :meth:`.Client.get`."""
         with await self.open(url, range=range, **wishes) as content:
-            return content.copy()
+            if content.size <= _AT_ONCE:
+                return content.copy()
+            return await _in_thread(content.copy)
 
     async def get_many(
         self, urls: Iterable[str], *, concurrency: int = CONCURRENCY, **wishes: Unpack[Wishes]
@@ -92,7 +98,11 @@ class AsyncClient:
         copier = Copier(buffer)
         fetch = self._fetch(url, wishes, range, again=True)
         while not fetch.arrival.done:
-            copier.take(await fetch.step(), fetch.landing)
+            step = await fetch.step()
+            if sum(end - first for first, end in step.parts) <= _AT_ONCE:
+                copier.take(step, fetch.landing)
+            else:
+                await _in_thread(partial(copier.take, step, fetch.landing))
         fetch.landing.close()
         return fetch.arrival.length
 
@@ -104,7 +114,7 @@ class AsyncClient:
 
         async def take(span: Range) -> None:
             with await self.open(url, range=span, **wishes) as content:
-                wanted.take(span, content.view)
+                wanted.take(span, content.copy)
 
         await self._each(take, wanted.spans)
         return wanted.copies
@@ -165,12 +175,10 @@ class AsyncClient:
                 output.commit()
             return task_of(saving.arrival, public_url(url))
 
-        writing = loop.run_in_executor(None, write)
         try:
-            return await asyncio.shield(writing)
-        finally:  # if this is cancelled, the thread is to end, and has nothing left to write
-            connection.hang_up()
-            await asyncio.gather(writing, return_exceptions=True)
+            return await _in_thread(write, connection.hang_up)
+        finally:
+            connection.close()
 
     async def prefetch(self, urls: str | Iterable[str], **wishes: Unpack[Wishes]) -> Tasks:
         """As :meth:`.Client.prefetch`; the first that fails ends the others' wait."""
@@ -251,6 +259,23 @@ class AsyncClient:
         except BaseExceptionGroup as errors:  # one alone is what callers look for
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
+
+
+async def _in_thread(work: Callable[[], A], give_up: Callable[[], None] | None = None) -> A:
+    """What *work* makes in a thread, which has ended when this has, also when it is cancelled.
+
+    Args:
+        work: Takes no longer than copying does, unless it is given up.
+        give_up: Lets it end at once.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        if give_up is not None:
+            give_up()
+        await asyncio.gather(working, return_exceptions=True)
+        raise
 
 
 def _close(dialling: asyncio.Future[Connection]) -> None:

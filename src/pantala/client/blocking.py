@@ -123,7 +123,7 @@ class Client:
 
         def take(span: Range) -> None:
             with self.open(url, range=span, **wishes) as content:
-                wanted.take(span, content.view)
+                wanted.take(span, content.copy)
 
         self._each(take, wanted.spans)
         return wanted.copies

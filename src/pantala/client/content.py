@@ -121,13 +121,18 @@ class Content:
         flat: NDArray[Any] = np.frombuffer(self.view, np.uint8)
         return flat.view(dtype).reshape(shape)
 
-    def copy(self) -> bytes:
-        """The bytes, in memory of this process's own. Raises ValueError: it is closed."""
-        landing = self._open()
-        view = landing.view(self.start, self.start + self.size)
-        # What was sent as a whole is such a copy already.
-        whole = view.obj if isinstance(view.obj, bytes) else None
-        return whole if whole is not None and len(whole) == self.size else bytes(view)
+    def copy(self, first: int = 0, end: int | None = None) -> bytes:
+        """The bytes, in memory of this process's own, as far as there are such.
+
+        Args:
+            first: Of those that are wanted.
+            end: They end before this; None: with the content.
+
+        Raises:
+            ValueError: It is closed.
+        """
+        first, end, _ = slice(first, end).indices(self.size)
+        return self._open().copy(self.start + first, self.start + max(first, end))
 
     def close(self) -> None:
         """Close the path. Views stay. A second time does nothing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections import deque
+from typing import Final
 
 from pantala.errors import RemoteProtocolError
 
@@ -18,7 +19,10 @@ from .connection import Connection
 from .coverage import Coverage
 
 #: Connections that wait for the next request; more of them are closed.
-MAX_IDLE = 16
+MAX_IDLE: Final = 16
+
+#: Bytes that the kernel copies in a call: what Linux takes at once, in whole pages.
+_COPY: Final = 0x7FFF_F000
 
 
 class Idle:
@@ -43,6 +47,9 @@ class Idle:
                 return connection
             connection.close()
         return None
+
+    def __del__(self) -> None:
+        self.close()
 
     def put(self, connection: Connection) -> None:
         """Keep one for the next who needs it. It has nothing under way."""
@@ -181,3 +188,32 @@ class Landing:
             return memoryview(self.map())[first:end]
         start = self.arrival.start
         return memoryview(self._sent or b"").toreadonly()[first - start : end - start]
+
+    def copy_into(self, room: memoryview, first: int) -> None:
+        """Fill *room* with the bytes of the content from *first* on, which are here.
+
+        The kernel copies, so that nothing is mapped for it, and other threads run meanwhile.
+        """
+        if self.fd < 0:
+            room[:] = self.view(first, first + len(room))
+            return
+        while room:
+            size = os.preadv(self.fd, [room[:_COPY]], first)
+            if not size:
+                raise RemoteProtocolError("the daemon's segment is shorter than the content")
+            room, first = room[size:], first + size
+
+    def copy(self, first: int, end: int) -> bytes:
+        """The bytes from *first* to before *end*, which are here, in memory of their own."""
+        if self.fd < 0:
+            view = self.view(first, end)
+            # What was sent as a whole is in memory of its own already.
+            whole = isinstance(view.obj, bytes) and len(view.obj) == end - first
+            return view.obj if whole and isinstance(view.obj, bytes) else bytes(view)
+        if end - first <= _COPY:
+            data = os.pread(self.fd, end - first, first)
+            if len(data) == end - first:
+                return data
+        room = bytearray(end - first)
+        self.copy_into(memoryview(room), first)
+        return bytes(room)

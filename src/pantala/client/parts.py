@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from pantala.errors import InvalidRequest
@@ -67,11 +67,16 @@ class Cut:
         if span is not None:
             self._inside[span] = inside
 
-    def take(self, span: Range, view: memoryview) -> None:
-        """Copy the ranges that lie in a span, which is here."""
+    def take(self, span: Range, copy: Callable[[int, int | None], bytes]) -> None:
+        """Copy the ranges that lie in a span, which is here.
+
+        Args:
+            span: One of :attr:`spans`.
+            copy: Gives the bytes of it from one place to before another; None: to its end.
+        """
         begin = span[0]
         for at, (first, end) in self._inside[span]:
-            self.copies[at] = bytes(view[first - begin : None if end is None else end - begin])
+            self.copies[at] = copy(first - begin, None if end is None else end - begin)
 
 
 class Reader:
@@ -123,8 +128,7 @@ class Copier:
         if step.inline:
             parts.append((step.offset, step.offset + step.inline))
         for first, end in parts:
-            room = self._room[first - arrival.start : end - arrival.start]
-            room[:] = landing.view(first, end)
+            landing.copy_into(self._room[first - arrival.start : end - arrival.start], first)
 
     def _check(self, arrival: Arrival) -> None:
         if arrival.length > len(self._room):
