@@ -65,7 +65,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """As :meth:`.Client.close`."""
-        self._dialling.idle.close()
+        self._dialling.close()
 
     # -- content ---------------------------------------------------------------------------------
 
@@ -226,9 +226,10 @@ class AsyncClient:
     async def _ask(self, request: Mapping[str, Any], what: str) -> Answer:
         """The answer to a question about tasks."""
         deadline = time.monotonic() + LIMIT
+        idle = self._dialling.idle
         while True:
             answer = Answer(public_url(what))
-            kept = self._dialling.idle.take()
+            kept = idle.take()
             connection = kept or await self._dial()
             try:
                 await send(connection, request, deadline)
@@ -240,7 +241,7 @@ class AsyncClient:
                 if not lost or kept is None or connection.answered:
                     raise
             else:
-                self._dialling.idle.put(connection)
+                idle.put(connection)
                 return answer
 
     async def _each(

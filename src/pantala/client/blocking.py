@@ -67,7 +67,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections over which nothing is asked. The next call makes new ones."""
-        self._dialling.idle.close()
+        self._dialling.close()
 
     # -- content ---------------------------------------------------------------------------------
 
@@ -268,9 +268,10 @@ class Client:
     def _ask(self, request: Mapping[str, Any], what: str) -> Answer:
         """The answer to a question about tasks."""
         deadline = time.monotonic() + LIMIT
+        idle = self._dialling.idle
         while True:
             answer = Answer(public_url(what))
-            kept = self._dialling.idle.take()
+            kept = idle.take()
             connection = kept or self._dialling.dial()
             try:
                 connection.send(request, deadline=deadline)
@@ -282,7 +283,7 @@ class Client:
                 if not lost or kept is None or connection.answered:
                     raise
             else:
-                self._dialling.idle.put(connection)
+                idle.put(connection)
                 return answer
 
     def _each(self, work: Callable[[A], B], items: Sequence[A]) -> Sequence[B]:

@@ -27,18 +27,35 @@ class Dialling:
         wishes: Defaults for what is asked for.
 
     Raises:
-        InvalidRequest: There is no such wish.
+        InvalidRequest: There is no such wish, or that is no path.
     """
 
     def __init__(self, endpoint: str | None, wishes: Mapping[str, Any]) -> None:
-        endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE) or None
-        try:
-            self.endpoint = None if endpoint is None else socket_path(endpoint)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
+        self._named = _checked(endpoint) if endpoint else None
         self._wishes = dict(wishes)
-        self.idle = Idle()
+        self._idle: dict[str | None, Idle] = {}
         self.download("http://host", {})  # wishes that make no sense are refused here and now
+
+    @property
+    def endpoint(self) -> str | None:
+        """The daemon that is asked now, if one is named. Raises InvalidRequest."""
+        named = os.environ.get(ENDPOINT_VARIABLE) if self._named is None else None
+        return _checked(named) if named else self._named
+
+    @property
+    def idle(self) -> Idle:
+        """Connections to the daemon that is asked now.
+
+        The variable may change while a program runs, and nobody may find a daemon at the other end
+        that is not the one which it names.
+        """
+        named = os.environ.get(ENDPOINT_VARIABLE) if self._named is None else None
+        return self._idle.get(named) or self._idle.setdefault(named, Idle())
+
+    def close(self) -> None:
+        """Close the connections on which nothing is asked."""
+        for idle in [*self._idle.values()]:
+            idle.close()
 
     def download(
         self, url: str, wishes: Mapping[str, Any], part: Range | None = None, **more: Any
@@ -64,12 +81,20 @@ class Dialling:
 
         Raises:
             Unavailable, Forbidden, FeatureOff, TimedOut, ConfigError: There is none to be had.
+            InvalidRequest: What the variable names is no path.
         """
-        if self.endpoint is not None:
-            return connect(self.endpoint, numbered=True)
+        if (endpoint := self.endpoint) is not None:
+            return connect(endpoint, numbered=True)
         if (connection := connect_if_there(DEFAULT_SOCKET, numbered=True)) is not None:
             return connection
         from .personal import connect_personal  # noqa: PLC0415  most machines have a daemon
 
         connection, _ = connect_personal(numbered=True)
         return connection
+
+
+def _checked(endpoint: str) -> str:
+    try:
+        return socket_path(endpoint)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
