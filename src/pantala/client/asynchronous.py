@@ -10,7 +10,6 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
 
 from .blocking import CONCURRENCY, Copies, Tasks
@@ -212,7 +211,7 @@ class AsyncClient:
         self, url: str, wishes: Mapping[str, Any], part: Range | None = None, *, again: bool = False
     ) -> AsyncFetch:
         request = self._dialling.download(url, wishes, part, again=again)
-        return AsyncFetch(request, self._dialling.idle, self._dial)
+        return AsyncFetch(request, self._dialling, self._dial)
 
     async def _dial(self) -> Connection:
         """A new connection. Connecting, and starting a daemon, wait: not on the loop."""
@@ -226,10 +225,11 @@ class AsyncClient:
     async def _ask(self, request: Mapping[str, Any], what: str) -> Answer:
         """The answer to a question about tasks."""
         deadline = time.monotonic() + LIMIT
-        idle = self._dialling.idle
+        idle, dialled = self._dialling.idle, 0
         while True:
             answer = Answer(public_url(what))
             kept = idle.take()
+            dialled += kept is None
             connection = kept or await self._dial()
             try:
                 await send(connection, request, deadline)
@@ -237,8 +237,7 @@ class AsyncClient:
                     answer.on(await receive(connection, deadline))
             except BaseException as error:  # that it is cancelled, too
                 connection.close()
-                lost = isinstance(error, Unavailable) and not isinstance(error, TimedOut)
-                if not lost or kept is None or connection.answered:
+                if not self._dialling.goes_on(error, connection, dialled):
                     raise
             else:
                 idle.put(connection)

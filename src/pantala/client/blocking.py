@@ -8,7 +8,6 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
 
 from .content import Content
@@ -263,15 +262,16 @@ class Client:
         self, url: str, wishes: Mapping[str, Any], part: Range | None = None, *, again: bool = False
     ) -> Fetch:
         request = self._dialling.download(url, wishes, part, again=again)
-        return Fetch(request, self._dialling.idle, self._dialling.dial)
+        return Fetch(request, self._dialling)
 
     def _ask(self, request: Mapping[str, Any], what: str) -> Answer:
         """The answer to a question about tasks."""
         deadline = time.monotonic() + LIMIT
-        idle = self._dialling.idle
+        idle, dialled = self._dialling.idle, 0
         while True:
             answer = Answer(public_url(what))
             kept = idle.take()
+            dialled += kept is None
             connection = kept or self._dialling.dial()
             try:
                 connection.send(request, deadline=deadline)
@@ -279,8 +279,7 @@ class Client:
                     answer.on(connection.receive(deadline=deadline) or {})
             except BaseException as error:  # a signal, too: nobody goes on in the midst of a frame
                 connection.close()
-                lost = isinstance(error, Unavailable) and not isinstance(error, TimedOut)
-                if not lost or kept is None or connection.answered:
+                if not self._dialling.goes_on(error, connection, dialled):
                     raise
             else:
                 idle.put(connection)

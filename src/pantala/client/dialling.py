@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pantala.errors import InvalidRequest
+from pantala.errors import InvalidRequest, TimedOut, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
 from .connection import Connection, connect, connect_if_there, socket_path
@@ -51,6 +51,21 @@ class Dialling:
         """
         named = os.environ.get(ENDPOINT_VARIABLE) if self._named is None else None
         return self._idle.get(named) or self._idle.setdefault(named, Idle())
+
+    def goes_on(self, error: BaseException, connection: Connection, dialled: int) -> bool:
+        """Whether another connection is to be tried, as nothing has come over this one.
+
+        One that was idle may have been closed in this moment, by a daemon that ends or is started
+        anew. So may a new one, by a personal daemon that was about to quit: once.
+
+        Args:
+            error: What has become of the request.
+            connection: Over which it was made.
+            dialled: How many new ones have been tried for it.
+        """
+        if not isinstance(error, Unavailable) or isinstance(error, TimedOut):
+            return False
+        return not connection.answered and dialled <= (self.endpoint is None)
 
     def close(self) -> None:
         """Close the connections on which nothing is asked."""

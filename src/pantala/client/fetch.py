@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from pantala.errors import TimedOut, Unavailable
+from pantala.errors import Unavailable
 
 from .arrival import Arrival, Step
 from .connection import Connection
-from .landing import Idle, Landing, Lease
+from .dialling import Dialling
+from .landing import Landing, Lease
 from .saving import name_of
 
 #: Seconds beyond a request's own limit in which the daemon's word about that is waited for: it says
@@ -23,17 +24,18 @@ class Fetching:
 
     Args:
         request: As docs/handoff.md has it.
-        idle: Connections that are there already; where ours goes in the end.
+        dialling: Makes connections, and keeps those that are idle.
 
     Attributes:
         arrival: What has come.
         landing: Where it is.
     """
 
-    def __init__(self, request: Mapping[str, Any], idle: Idle) -> None:
+    def __init__(self, request: Mapping[str, Any], dialling: Dialling) -> None:
         self._request = request
         self._deadline = time.monotonic() + request["timeout"] + GRACE
-        self._idle = idle
+        self._dialling = dialling
+        self._idle = dialling.idle
         self._connection: Connection | None = None
         self._failure: BaseException | None = None
         self.arrival = Arrival(name_of(request), "")
@@ -76,19 +78,7 @@ class Fetching:
 
 
 class Fetch(Fetching):
-    """One that is waited for in the thread that calls.
-
-    Args:
-        request: As docs/handoff.md has it.
-        idle: Connections that are there already; where ours goes in the end.
-        dial: Makes a connection.
-    """
-
-    def __init__(
-        self, request: Mapping[str, Any], idle: Idle, dial: Callable[[], Connection]
-    ) -> None:
-        super().__init__(request, idle)
-        self._dial = dial
+    """One that is waited for in the thread that calls."""
 
     def step(self) -> Step:
         """Wait for what comes next; not to be called when all is here.
@@ -117,21 +107,17 @@ class Fetch(Fetching):
         return self.landing
 
     def _ask(self) -> dict[str, Any]:
-        """Ask, and return the first event, whichever connection it comes over.
-
-        One that was idle may have been closed in this moment, by a daemon that ends or is started
-        anew: then another is asked, as nothing has come of it.
-        """
+        """Ask, and return the first event, whichever connection it comes over."""
+        dialled = 0
         while True:
             kept = self._idle.take()
-            connection = self._begun(kept or self._dial())
+            dialled += kept is None
+            connection = self._begun(kept or self._dialling.dial())
             try:
                 connection.send(self._request, deadline=self._deadline)
                 return self._next()
-            except TimedOut:
-                raise
-            except Unavailable:
-                if kept is None or connection.answered:
+            except Unavailable as error:
+                if not self._dialling.goes_on(error, connection, dialled):
                     raise
                 connection.close()
 

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from pantala.errors import TimedOut, Unavailable
+from pantala.errors import Unavailable
 
 from .arrival import Step
 from .connection import Connection
+from .dialling import Dialling
 from .fetch import Fetching
-from .landing import Idle, Landing
+from .landing import Landing
 
 
 class AsyncFetch(Fetching):
@@ -21,14 +22,17 @@ class AsyncFetch(Fetching):
 
     Args:
         request: As docs/handoff.md has it.
-        idle: Connections that are there already; where ours goes in the end.
-        dial: Makes a connection.
+        dialling: Keeps connections that are idle.
+        dial: Makes one.
     """
 
     def __init__(
-        self, request: Mapping[str, Any], idle: Idle, dial: Callable[[], Awaitable[Connection]]
+        self,
+        request: Mapping[str, Any],
+        dialling: Dialling,
+        dial: Callable[[], Awaitable[Connection]],
     ) -> None:
-        super().__init__(request, idle)
+        super().__init__(request, dialling)
         self._dial = dial
 
     async def step(self) -> Step:
@@ -54,16 +58,16 @@ class AsyncFetch(Fetching):
 
     async def _ask(self) -> dict[str, Any]:
         """As :meth:`.Fetch._ask`."""
+        dialled = 0
         while True:
             kept = self._idle.take()
+            dialled += kept is None
             connection = self._begun(kept or await self._dial())
             try:
                 await send(connection, self._request, self._deadline)
                 return await self._next()
-            except TimedOut:
-                raise
-            except Unavailable:
-                if kept is None or connection.answered:
+            except Unavailable as error:
+                if not self._dialling.goes_on(error, connection, dialled):
                     raise
                 connection.close()
 
