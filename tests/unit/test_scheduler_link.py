@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty as Nothing
 
+from pantala.core import absences
 from pantala.core.beliefs import Beliefs
 from pantala.core.ring import HashRing
 from pantala.daemon.downloading.announcing import source_piece_failed
@@ -698,3 +700,45 @@ async def test_a_stream_that_is_given_up(schedulers: Schedulers, script: Script)
     running.cancel()
     async with asyncio.timeout(20):
         await ended.wait()
+
+
+async def test_waiting_for_one_that_went(
+    stack: AsyncExitStack, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever begins something goes on when it is back; at once if it has forgotten nothing."""
+    monkeypatch.setattr(absences, "RETURN", 60.0)
+    schedulers = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
+    stack.push_async_callback(schedulers.close)
+    async with serving(script) as address:
+        await schedulers.set_addresses([address])
+        assert not await schedulers.ready(TASK)  # it was never there
+        await announce(schedulers)
+        assert not await schedulers.ready(TASK)
+    await until(lambda: schedulers.pick(TASK) is None)
+    port = int(address.rpartition(":")[2])
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        waiting = group.create_task(schedulers.ready(TASK))
+        await stack.enter_async_context(serving(script, port))
+        assert not waiting.done()
+        while schedulers.pick(TASK) is None:
+            with contextlib.suppress(Unavailable):
+                await announce(schedulers)
+            await asyncio.sleep(0.05)  # between two attempts
+    assert waiting.result()
+    assert not await schedulers.ready(TASK)
+
+
+async def test_waiting_for_one_that_stays_away(
+    stack: AsyncExitStack, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is some seconds, once."""
+    monkeypatch.setattr(absences, "RETURN", 0.3)
+    schedulers = Schedulers("h", Beliefs(60.0), schedule_timeout=20.0)
+    stack.push_async_callback(schedulers.close)
+    async with serving(script) as address:
+        await schedulers.set_addresses([address])
+        await announce(schedulers)
+    await until(lambda: schedulers.pick(TASK) is None)
+    async with asyncio.timeout(20):
+        assert await schedulers.ready(TASK)
+    assert not await schedulers.ready(TASK)

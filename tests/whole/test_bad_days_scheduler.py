@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
@@ -255,3 +256,31 @@ def test_it_forgets_who_is_at_the_origin(cluster: Cluster, origin: Origin) -> No
     for download in begun:
         assert cluster.finish(*download).bytes() == CONTENT.read()
     assert not any("nobody" in e.get("why", "") for e in scheduler.events)
+
+
+#: Seconds that whatever restarts a scheduler takes for it.
+_AWAY = 2.0
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(("kind", "number"), ENDS, indirect=["kind"], ids=_name)
+def test_who_begins_while_it_is_away_waits(
+    cluster: Cluster, origin: Origin, number: signal.Signals
+) -> None:
+    """It is back in a moment: until it knows who holds what, nobody need go to the origin."""
+    scheduler = cluster.scheduler()
+    holder, *children = cluster.daemons("a", "b", "c", "d")
+    origin.put("/f", CONTENT)
+    url = origin.url("/f")
+    assert cluster.get(holder, url).bytes() == CONTENT.read()
+    scheduler.signal(number)
+    scheduler.process.wait(30)
+    gone = time.monotonic()
+    begun = [cluster.begin(child, url) for child in children]
+    time.sleep(max(0.0, _AWAY - (time.monotonic() - gone)))  # that is what is played
+    cluster.scheduler(port=cluster.scheduler_port)
+    for download in begun:
+        got = cluster.finish(*download)
+        assert got.bytes() == CONTENT.read()
+        assert got.result["bytes_from_origin"] == 0
+    assert origin.sent("/f") - CONTENT.size < 10  # a byte or two to who asks what it is

@@ -15,6 +15,7 @@
 - :mod:`.window`: how many transfers at once fill a link
 - :mod:`.places`: who may have how many connections and threads
 - :mod:`.beliefs`: what schedulers believe of this host, and what they must hear
+- :mod:`.absences`: schedulers that are perhaps back in a moment
 - :mod:`.ring`: which scheduler for which task, which seed
 - :mod:`.fsm`: state machines written as tables
 - :mod:`.sched`: the scheduler's world and choices

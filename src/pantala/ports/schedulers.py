@@ -105,6 +105,12 @@ class SchedulerLink(Protocol):
     def __len__(self) -> int:
         """How many are known, whether they answer or not."""
 
+    async def ready(self, task_id: str) -> bool:
+        """Wait for a task's scheduler if it went a moment ago; whether it had.
+
+        It is some seconds at most, even if it does not come back.
+        """
+
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """What the swarm knows; None when no usable holder lives, or no scheduler answers."""
 

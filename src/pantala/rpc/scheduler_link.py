@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -11,8 +12,16 @@ from typing import Any, Final
 import structlog
 
 from pantala.background import Loops
+from pantala.core.absences import RECALL, RETURN, Absences
 from pantala.core.beliefs import Beliefs
-from pantala.errors import Busy, DragonflyError, NotFound, SchedulerLost, SourceFailed, TaskNotFound
+from pantala.errors import (
+    Busy,
+    DragonflyError,
+    NotFound,
+    SchedulerLost,
+    SourceFailed,
+    TaskNotFound,
+)
 from pantala.model.announce import Registration
 from pantala.model.growth import Growth
 from pantala.model.task import Description, DownloadRequest, ImportedTask, Kind
@@ -50,6 +59,9 @@ class Schedulers:
         loops: Loops | None = None,
     ) -> None:
         self._beliefs = beliefs
+        self._absences = Absences()
+        #: One is back.
+        self._return = asyncio.Event()
         self._loops = loops or Loops()
         self._host_id = host_id
         self._schedule_timeout = schedule_timeout
@@ -71,6 +83,7 @@ class Schedulers:
         """Announce to these from now on. New ones are used once they have been announced to."""
         wanted = set(addresses)
         self._beliefs.listed(wanted)
+        self._absences.listed(wanted)
         for address in wanted - self._all.keys():
             scheduler = self._all[address] = Scheduler(
                 address, self._secret, self._lost, self._there
@@ -84,8 +97,15 @@ class Schedulers:
             await self._all.pop(address).close()
 
     def _lost(self, address: str) -> None:
-        if self._beliefs.lost(address):
+        if self._is_lost(address):
             self.on_trouble()
+
+    def _is_lost(self, address: str) -> bool:
+        """Note that a scheduler does not answer; whether it did until now."""
+        lost = self._beliefs.lost(address)
+        if lost:
+            self._absences.lost(address, asyncio.get_running_loop().time())
+        return lost
 
     def _there(self, address: str) -> None:
         if address not in self._beliefs.available:
@@ -126,10 +146,29 @@ class Schedulers:
         except Busy:
             raise  # it is there
         except DragonflyError:
-            self._beliefs.lost(address)
+            self._is_lost(address)
             raise
         now = asyncio.get_running_loop().time()
-        return self._beliefs.announced(greeting, scheduler.epoch, now)
+        renewed = self._beliefs.announced(greeting, scheduler.epoch, now)
+        if address in self._beliefs.available:
+            self._absences.back(address, now, blank=renewed)
+            self._return.set()
+            self._return.clear()  # those who wait have been woken
+        return renewed
+
+    async def ready(self, task_id: str) -> bool:
+        """See :class:`~pantala.ports.SchedulerLink`."""
+        clock, waited = asyncio.get_running_loop().time, False
+        now = clock()
+        # One that goes again and again keeps nobody for longer.
+        end = now + RETURN + RECALL
+        while now < end and (pause := self._absences.wait(task_id, self._beliefs.available, now)):
+            waited = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, end - now)):
+                    await self._return.wait()
+            now = clock()
+        return waited
 
     async def stat(self, kind: Kind, task_id: str) -> KnownTask | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
@@ -153,9 +192,6 @@ class Schedulers:
         on_growth: Callable[[Growth], None] | None = None,
     ) -> Description | GrpcTurn | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
-        scheduler = self.pick(task_id)
-        if scheduler is None or not scheduler.questions.understood:
-            return None
         ask = question(
             self._host_id,
             task_id,
@@ -164,17 +200,24 @@ class Schedulers:
             version=version,
             follows=on_growth is not None,
         )
-        try:
-            return await while_busy(
-                lambda: scheduler.questions.ask(ask, patience=patience, on_growth=on_growth),
-                limit=patience,
+        await self.ready(task_id)
+        for is_last in (False, True):
+            scheduler = self.pick(task_id)
+            if scheduler is None or not scheduler.questions.understood:
+                break
+            attempt = functools.partial(
+                scheduler.questions.ask, ask, patience=patience, on_growth=on_growth
             )
-        except SourceFailed:
-            raise
-        except DragonflyError as error:
-            logger.warning("cannot ask the swarm", task=task_id, error=str(error))
-            self.on_trouble()
-            return None
+            try:
+                return await while_busy(attempt, limit=patience)
+            except SourceFailed:
+                raise
+            except DragonflyError as error:
+                logger.warning("cannot ask the swarm", task=task_id, error=str(error))
+                self.on_trouble()
+                if is_last or not await self.ready(task_id):  # it went meanwhile
+                    break
+        return None
 
     async def stat_message(
         self, kind: Kind, task_id: str, *, patience: float | None = UNARY_LIMIT
@@ -209,6 +252,7 @@ class Schedulers:
 
     async def imported(self, kind: Kind, task_id: str) -> ImportedTask:
         """See :class:`~pantala.ports.SchedulerLink`."""
+        await self.ready(task_id)
         return imported_task(await self.describe(kind, task_id))
 
     async def describe(self, kind: Kind, task_id: str) -> Any:

@@ -8,6 +8,7 @@ answer any more, and goes on with what it has:
 - It does not know this host, for it was started anew: the host is announced, and a stream opened
   anew, once.
 - It sends nobody to the origin any more: nor do we go there on our own.
+- It is gone before its first word: it is waited for, for some seconds, and a stream opened anew.
 - It is gone: the flight goes on alone. When a scheduler is there again, it is told that the content
   is on its way here, for else it would send others to the origin.
 - It is gone when all was said: perhaps the last word was not heard, so what is here is announced.
@@ -224,14 +225,26 @@ class Announcing:
                 await stream.run(functools.partial(_say_it_comes, stream))
 
     async def _run_patiently(self, registration: Registration) -> None:
-        """Do so as soon as the scheduler has time for it: the origin has no more of that."""
-        open_stream = self._node.announcements.open_stream
-        await while_busy(
-            lambda: self._run_once(open_stream(registration)), needless=lambda: self._listener.over
-        )
+        """Do so as soon as the scheduler has time for it: the origin has no more of that.
 
-    async def _run_once(self, stream: AnnounceStream) -> None:
-        self._stream = stream
+        If it goes before its first word, it is perhaps back in a moment.
+        """
+        ready = functools.partial(self._node.schedulers.ready, registration.task_id)
+        run = functools.partial(
+            while_busy,
+            functools.partial(self._run_once, registration),
+            needless=lambda: self._listener.over,
+        )
+        await ready()
+        try:
+            await run()
+        except Unavailable:
+            if self._answered or self._listener.over or not await ready():
+                raise
+            await run()
+
+    async def _run_once(self, registration: Registration) -> None:
+        stream = self._stream = self._node.announcements.open_stream(registration)
         if self._listener.over:
             stream.finish()
         try:
