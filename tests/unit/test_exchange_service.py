@@ -159,21 +159,21 @@ async def test_two_children_get_different_pieces(
 async def test_what_a_child_has_is_told_to_whoever_brings_the_task(
     stub: Any, holding: Holding
 ) -> None:
-    """From its first word on, by the name that it gives itself; and when it is gone."""
-    told: asyncio.Queue[tuple[str, int, int]] = asyncio.Queue()
+    """From its first word on, by its own name, and its address; and when it is gone."""
+    told: asyncio.Queue[tuple[str, str, int, int]] = asyncio.Queue()
     holding.on_told = lambda *words: told.put_nowait(words)
     run = exchange_pb2.Run
     call = await follow(
         stub, words(peer_id="p", lacks=[run(first=0, count=3)], has=[run(first=3, count=1)])
     )
     async with asyncio.timeout(PATIENCE):
-        assert await told.get() == ("p", 0, 0b1000)
+        assert await told.get() == ("p", "127.0.0.1", 0, 0b1000)
         await call.write(exchange_pb2.FollowRequest(has=[run(first=0, count=1)]))
-        assert await told.get() == ("p", 0, 0b0001)
+        assert await told.get() == ("p", "127.0.0.1", 0, 0b0001)
         await call.write(exchange_pb2.FollowRequest(lacks=[run(first=0, count=1)]))
-        assert await told.get() == ("p", 0b0001, 0)
+        assert await told.get() == ("p", "127.0.0.1", 0b0001, 0)
         call.cancel()
-        assert await told.get() == ("p", GONE, 0)
+        assert await told.get() == ("p", "127.0.0.1", GONE, 0)
 
 
 async def test_what_a_child_wants_later_is_not_offered(stub: Any, holding: Holding) -> None:

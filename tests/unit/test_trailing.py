@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pantala.daemon.downloading.callers import Callers
 from pantala.daemon.downloading.download import Download, Growing
 from pantala.daemon.downloading.trailing import Trail
 from pantala.daemon.serving import exchange_service
-from pantala.errors import SchedulerLost, TaskDeleted
+from pantala.errors import ParentLost, SchedulerLost, TaskDeleted
 from pantala.model.digest import crc32
 from pantala.model.growth import Growth, Leader
 from pantala.model.ids import Identity
@@ -379,3 +379,26 @@ async def test_too_many_follow(
     assert first.holding.givers == {ahead[1].leader.host_id}
     await words.aclose()
     await first.trail.drop()
+
+
+async def test_one_address_wants_all_places(
+    ahead: list[Ahead], behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has as many as the scheduler's plan gives a host, and leaves the others theirs."""
+    calls = [*["10.0.0.1"] * (FANOUT + 1), "10.0.0.2", "10.0.0.1", "10.0.0.3"]
+    addresses = iter(calls)
+    monkeypatch.setattr(exchange_service, "address_of", lambda _context: next(addresses))
+    ahead[0].read(DATA)
+    found: list[bool] = []
+    async with AsyncExitStack() as stack:
+        for _ in calls:
+            words = behind.daemon.engine.means.parents.grown(
+                ahead[0].leader, Kind.CACHE, TASK, "v", gap=PATIENCE
+            )
+            await stack.enter_async_context(aclosing(words))
+            try:
+                found.append((await anext(words)).steps == 3)
+            except ParentLost as error:
+                assert "10.0.0.1 follows this too often" in str(error)  # noqa: PT017  some do, some not
+                found.append(False)
+    assert found == [*[True] * FANOUT, False, True, False, True]

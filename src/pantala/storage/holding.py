@@ -50,8 +50,9 @@ class Holding(Known):
         self.givers: set[str] = set()
         #: Called once when the task is deleted under somebody's feet.
         self.on_gone: Callable[[], None] | None = None
-        #: Hears what each that follows it here lacks, and has or fetches.
-        self.on_told: Callable[[str, int, int], None] | None = None
+        #: Hears what each that follows it here lacks, and has or fetches: by its own name, and the
+        #: address that it calls from.
+        self.on_told: Callable[[str, str, int, int], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Holding {self.id[:8]} {len(self.pieces)} pieces, {self.account}>"

@@ -15,6 +15,7 @@
 - :mod:`.announcing`: the announce stream of a flight: how it begins, what is told, what ends it
 - :mod:`.race`: those who bring one piece, two at most
 - :mod:`.following`: who has what: the parents that are followed
+- :mod:`.hearing`: what those have that follow this host, if they are who they say
 - :mod:`.wants`: what those that exchange are told of what is wanted here
 - :mod:`.fetching`: carries pieces from parents and the origin into their places
 - :mod:`.weights`: what the hosts of parents can still give

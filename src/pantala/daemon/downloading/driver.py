@@ -32,6 +32,7 @@ from .callers import Callers
 from .digests import PieceDigests
 from .fetching import Fetcher
 from .following import Following
+from .hearing import Hearing
 from .means import Means
 from .origin import Origin
 from .origins import Origins
@@ -93,6 +94,7 @@ class Driver:
             certain=certain,
             avoid=avoid,
         )
+        self._hearing = Hearing(self._told)
         #: What the last look has found.
         self._saw_something = False
         self._quiet: frozenset[str] = frozenset()
@@ -138,7 +140,7 @@ class Driver:
         """
         self.holding.on_gone = self._gone
         if self._node.config.host.idc:  # else nobody is far
-            self.holding.on_told = self._told
+            self.holding.on_told = self._hearing.told
         self.want()
         if self._registration is None:
             self.on(t.SchedulerLost())
@@ -178,7 +180,7 @@ class Driver:
         self._break(TaskDeleted(f"task {self.holding.id} was deleted while it was downloaded"))
 
     def _told(self, child: str, lacks: int, has: int) -> None:
-        """One that follows this host tells what it lacks, and what it has or fetches."""
+        """One that follows this host lacks something, or has or fetches it."""
         if not self._end.done():
             self.on(t.Told(child, lacks, has))
 
@@ -355,6 +357,7 @@ class Driver:
                     self._following.candidates[candidate.peer_id] = candidate
                 weights = {c.peer_id: c.host.weight for c in candidates}
                 self.on(t.Scheduled(weights, self._following.far(candidates)))
+                self._hearing.know(candidates)
                 self._watch_weights()
                 self.digests.ask_first(at_origin=False)
             case announce.NeedBackToSource():

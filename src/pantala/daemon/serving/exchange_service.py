@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, Final
 
 from pantala.background import Tasks
+from pantala.core.places import owner_of
 from pantala.core.shares import Shares
 from pantala.daemon.node import Node
 from pantala.daemon.sharing.exchange import Child, Exchange
@@ -38,7 +39,8 @@ _ALIVE: Final = 1.0
 _KEPT: Final = 20.0
 
 #: Followers of one task that grows here. By the scheduler's plan there are half as many; the others
-#: may have lost whom they followed.
+#: may have lost whom they followed. An address may have as many as it leaves free for the others:
+#: one alone has what the plan says.
 FOLLOWERS: Final = 8
 
 #: A child's words may keep this host busy for a tenth of the time, if they take longer than so many
@@ -67,7 +69,8 @@ class ExchangeService:
         self._uploads = uploads
         self._streams = streams
         self._piece_port = piece_port
-        self._followers: Counter[Holding] = Counter()
+        #: Of each task that grows here, by address.
+        self._followers: defaultdict[Holding, Counter[str]] = defaultdict(Counter)
 
     @sends_headers
     async def Follow(  # noqa: N802  the contract's name
@@ -89,7 +92,7 @@ class ExchangeService:
                 ip=self._node.config.host.ip,
                 tcp_port=self._piece_port,
             )
-            joined = self._uploads.exchange.join(holding, first.peer_id, wish)
+            joined = self._uploads.exchange.join(holding, first.peer_id, child, wish)
             with holding.lease() as lease, joined as here:
                 async for offers in self._offers(here, requests):
                     if Exchange.now() - here.asked_at > _KEPT:
@@ -108,20 +111,29 @@ class ExchangeService:
         growth = holding.growth
         if growth is None or holding.record.version != request.version:
             raise TaskNotFound(task_id)
-        if self._followers[holding] >= FOLLOWERS or not self._streams.fits(child, self.STREAM):
-            raise Busy(f"{child} follows too much here, or too many do; try again later")
+        if not self._streams.fits(child, self.STREAM):
+            raise Busy(f"{child} follows too much here; try again later")
         ip, port = self._node.config.host.ip, self._piece_port
-        self._followers[holding] += 1
+        place, room = self._place(holding, owner_of(child)), self._streams.hold(child, self.STREAM)
+        with place, room, holding.watch() as news:
+            await context.send_initial_metadata(())
+            while growth is holding.growth and not holding.gone:
+                here = len(growth.steps)
+                yield exchange_pb2.GrowResponse(ip=ip, tcp_port=port, steps=here)
+                await _news(news)
+
+    @contextlib.contextmanager
+    def _place(self, holding: Holding, owner: str) -> Iterator[None]:
+        """*owner* follows what grows, inside the ``with``. Raises Busy: there is no place."""
+        followers = self._followers[holding]
+        if followers[owner] >= FOLLOWERS - followers.total():
+            raise Busy(f"{owner} follows this too often, or too many do; try again later")
+        followers[owner] += 1
         try:
-            with self._streams.hold(child, self.STREAM), holding.watch() as news:
-                await context.send_initial_metadata(())
-                while growth is holding.growth and not holding.gone:
-                    here = len(growth.steps)
-                    yield exchange_pb2.GrowResponse(ip=ip, tcp_port=port, steps=here)
-                    await _news(news)
+            yield
         finally:
-            self._followers[holding] -= 1
-            if not self._followers[holding]:
+            followers[owner] -= 1
+            if not followers.total():
                 del self._followers[holding]
 
     async def _offers(

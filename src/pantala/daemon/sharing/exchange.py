@@ -32,15 +32,17 @@ class Child:
         task: What it wants pieces of.
         name: By which the task knows it.
         peer: By which schedulers know it, as it says.
+        address: From which it calls.
 
     Attributes:
         asked_at: When it came, or last asked for a piece that it was granted.
     """
 
-    def __init__(self, task: _Task, name: str, peer: str) -> None:
+    def __init__(self, task: _Task, name: str, peer: str, address: str) -> None:
         self._task = task
         self._name = name
         self.peer = peer
+        self.address = address
         self.asked_at = Exchange.now()
         self._offers = 0
         self._news = asyncio.Event()
@@ -102,9 +104,9 @@ class _Task:
         self._exchange = exchange
         self._following: asyncio.Task[None] | None = None
 
-    def join(self, name: str, peer: str, wish: Wish) -> Child:
+    def join(self, name: str, child: Child, wish: Wish) -> None:
         """A child has come."""
-        child = self.children[name] = Child(self, name, peer)
+        self.children[name] = child
         self.giving.join(name, wish.lacks & self._all, 1 if wish.room is None else wish.room)
         self.giving.spares(name, wish.later & self._all, self._exchange.now())
         self._tell(child, 0, wish.has & self._all)
@@ -114,7 +116,6 @@ class _Task:
             self._look_again()
         else:
             self._end_if_through(name)
-        return child
 
     def leave(self, name: str) -> None:
         """A child has gone."""
@@ -142,7 +143,7 @@ class _Task:
     def _tell(self, child: Child, lacks: int, has: int) -> None:
         """Whoever brings the task hears what a child has, of whom it may get it."""
         if child.peer and (lacks or has) and self.holding.on_told is not None:
-            self.holding.on_told(child.peer, lacks, has)
+            self.holding.on_told(child.peer, child.address, lacks, has)
 
     def note_asked(self, grant: Grant | None) -> None:
         """A child asks for what it was granted; None: the only one that there is asks."""
@@ -229,12 +230,13 @@ class Exchange:
         return asyncio.get_running_loop().time()
 
     @contextmanager
-    def join(self, holding: Holding, peer: str, wish: Wish) -> Iterator[Child]:
+    def join(self, holding: Holding, peer: str, address: str, wish: Wish) -> Iterator[Child]:
         """A child follows what is held, inside the ``with``.
 
         Args:
             holding: What.
             peer: By which name schedulers know it; ``""`` if it says none.
+            address: From which it calls.
             wish: What it wants, to begin with.
         """
         task = self._by_holding.get(holding)
@@ -242,7 +244,8 @@ class Exchange:
             task = self._by_holding[holding] = _Task(self, holding)
         self._count += 1
         name = str(self._count)
-        child = task.join(name, peer, wish)
+        child = Child(task, name, peer, address)
+        task.join(name, child, wish)
         self.turn()
         try:
             yield child
