@@ -17,7 +17,7 @@ from pantala.daemon.downloading.callers import Callers
 from pantala.daemon.downloading.download import Download, Growing
 from pantala.daemon.downloading.trailing import Trail
 from pantala.daemon.serving import exchange_service
-from pantala.errors import ParentLost, SchedulerLost, TaskDeleted
+from pantala.errors import OutOfSpace, ParentLost, SchedulerLost, TaskDeleted
 from pantala.model.digest import crc32
 from pantala.model.growth import Growth, Leader
 from pantala.model.ids import Identity
@@ -32,6 +32,7 @@ from pantala.storage.memory import MemoryMedium
 from pantala.testing import inside
 from pantala.testing.cluster import PATIENCE
 from pantala.testing.content import Pattern
+from pantala.testing.origin import Fault, Origin
 
 TASK = "a" * 64
 RECORD = TaskRecord(kind=Kind.CACHE, id=TASK, url="u", created_at=0.0, updated_at=0.0)
@@ -330,6 +331,43 @@ async def test_others_wait_for_room(ahead: list[Ahead], behind: Behind) -> None:
     room.wait(waits, kept, 60 << 20, over)
     await behind.is_over()
     waits.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("attended", [False, True])
+async def test_others_want_room_who_do_not_wait(
+    ahead: list[Ahead], behind: Behind, origin: Origin, *, chunked: bool, attended: bool
+) -> None:
+    """Who follows makes way for them, too: they are not refused what is there in a moment."""
+    ahead[0].read(DATA)
+    behind.hear(DATA, ahead[0])
+    await behind.has(DATA)
+    content = Pattern(60 << 20, 3)
+    origin.put("/large", content)
+    origin.fault("/large", Fault(chunked=chunked, no_range=chunked))
+    url = origin.url("/large")
+    got = await inside.get(behind.daemon, url, patient=False, attended=attended)
+    assert got == content.read()
+    await until(lambda: behind.trail.over)
+    assert not behind.daemon.engine.means.rooms[Kind.CACHE].give_way
+
+
+async def test_there_is_no_room_without_it_either(
+    ahead: list[Ahead], behind: Behind, origin: Origin
+) -> None:
+    """Who does not wait hears so when who follows has made way."""
+    ahead[0].read(DATA, count=1)
+    behind.hear(DATA, ahead[0], count=1)
+    await behind.has(DATA, 1)
+    origin.put("/large", Pattern(60 << 20, 3))
+    record = replace(RECORD, id="b" * 64, content_length=20 << 20, piece_length=STEP)
+    other = behind.daemon.node.stores.open(record)
+    with other.lease():
+        other.reserve(range(5))
+        with pytest.raises(OutOfSpace):
+            await inside.get(behind.daemon, origin.url("/large"), patient=False)
+        other.settle()
+    await behind.is_over()
 
 
 async def test_deleted(ahead: list[Ahead], behind: Behind) -> None:

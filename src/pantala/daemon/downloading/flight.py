@@ -260,17 +260,20 @@ class Flight:
     def _admit(self, holding: Holding, download: Download) -> None:
         """Tell a caller that the content is known, and make room for what it lacks.
 
-        Where there is none, who can wait is ours no longer: it begins anew when there is.
+        Where there is none, who can wait is ours no longer: it begins anew when there is. So does
+        who cannot, where something is only followed, which goes in a moment.
         """
         room = self._means.rooms[self._kind]
         try:
             download.begin(holding, others_wait=room.is_wanted)
         except OutOfSpace as error:
-            if error.hopeless or not download.patient or download.closed:
+            patient = download.patient and not download.closed
+            if error.hopeless or not (patient or room.give_way):
                 download.fail(error)
             else:
                 self._callers.remove(download)
-                room.wait(download, holding, error.need, after=self.ended)
+                last = None if patient else error
+                room.wait(download, holding, error.need, after=self.ended, error=last)
         except DragonflyError as error:
             download.fail(error)
 

@@ -7,6 +7,9 @@ come later wait behind. Who needs nothing more than what is reserved already goe
 A task of unknown length is the exception. It holds what has come of it, and needs more to come
 to its end. Such tasks go first; when they alone have all that is in use, the youngest is
 refused.
+
+What has come of a task that is only followed (:mod:`.trailing`) goes for whoever waits. Those who
+do not wait for room wait for that: it takes a moment.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from .download import Download
 #: Seconds that somebody waits who has set no limit; as long as a flight goes on without callers.
 LIMIT: Final = 900.0
 
+#: Seconds for what is only followed to go: until a thread that receives a step has let go of it.
+GIVE_WAY: Final = 2.0
+
 #: Seconds between two looks while somebody waits, for what nobody tells of: programs that let go of
 #: what was handed off to them, callers whose time is over.
 _LOOK: Final = 0.1
@@ -44,6 +50,7 @@ class _Waiter:
         missing: Numbers of the pieces that it wants.
         ready: Set when the flight has let go of everything in which there was no room.
         until: When it has waited for long enough, on the loop's clock.
+        error: What it is told then; None: for how long it has waited.
     """
 
     download: Download
@@ -51,15 +58,21 @@ class _Waiter:
     missing: frozenset[int]
     ready: asyncio.Event
     until: float
+    error: OutOfSpace | None
 
 
 @dataclass(slots=True, eq=False)
 class _Grower:
-    """A task of unknown length that needs more; *may* says whether to try again."""
+    """A task of unknown length that needs more; *may* says whether to try again.
+
+    Attributes:
+        patient: It waits for as long as some caller does; else, for what gives way.
+    """
 
     holding: Holding
     callers: Callers
     until: float
+    patient: bool
     may: asyncio.Future[bool] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -77,6 +90,8 @@ class Room:
         self._store = store
         self._waiters: list[_Waiter] = []
         self._growers: list[_Grower] = []
+        #: Called when somebody waits: what has come of something that is only followed goes.
+        self.give_way: set[Callable[[], None]] = set()
         #: Somebody waits.
         self._some = asyncio.Event()
         self._soon = False
@@ -96,7 +111,15 @@ class Room:
         """Somebody waits; who comes now comes after."""
         return any(w.ready.is_set() for w in self._waiters)
 
-    def wait(self, download: Download, holding: Holding, need: int, after: asyncio.Event) -> None:
+    def wait(
+        self,
+        download: Download,
+        holding: Holding,
+        need: int,
+        after: asyncio.Event,
+        *,
+        error: OutOfSpace | None = None,
+    ) -> None:
         """Begin *download* anew when it is its turn; it holds nothing until then.
 
         Args:
@@ -104,14 +127,26 @@ class Room:
             holding: What it wants.
             need: Bytes for which there was no room.
             after: Set when the flight has let go of everything in which there was none.
+            error: It waits until what is only followed has gone, and is told this if that is not
+                enough. None: it waits as long as it takes.
         """
         record = replace(
             holding.record, finished_at=None, failed_at=None, prefetched_at=None, uploading_count=0
         )
-        until = asyncio.get_running_loop().time() + LIMIT
+        until = self._until(patient=error is None)
         missing = frozenset(download.missing)
-        self._waiters.append(_Waiter(download, record, missing, after, until))
+        self._waiters.append(_Waiter(download, record, missing, after, until, error))
         download.wait_for_room(need, self._store.holders)
+        self._make_way()
+
+    @staticmethod
+    def _until(*, patient: bool) -> float:
+        return asyncio.get_running_loop().time() + (LIMIT if patient else GIVE_WAY)
+
+    def _make_way(self) -> None:
+        """Somebody waits, perhaps only for what is followed."""
+        for goes in list(self.give_way):
+            goes()
         self.look()
 
     async def extend(self, holding: Holding, callers: Callers) -> Sink:
@@ -121,18 +156,20 @@ class Room:
             OutOfSpace: There will be none, or nobody waits for it any more.
             TaskDeleted, Unavailable: As that does.
         """
-        until = asyncio.get_running_loop().time() + LIMIT
+        until = self._until(patient=True)
         while True:
             try:
                 return holding.extend()
             except OutOfSpace as error:
-                if error.hopeless or not callers.is_patient:
+                patient = callers.is_patient
+                if error.hopeless or not (patient or self.give_way):
                     raise
-                grower = _Grower(holding, callers, until)
+                until = until if patient else self._until(patient=False)
+                grower = _Grower(holding, callers, until, patient)
                 self._growers.append(grower)
                 for download in callers.active():
                     download.wait_for_room(self._store.medium.step, self._store.holders)
-                self.look()
+                self._make_way()
                 try:
                     may = await grower.may
                 finally:
@@ -180,7 +217,8 @@ class Room:
         """Forget those who have left, and those who have waited for long enough."""
         for waiter in self._waiters:
             if now >= waiter.until and not waiter.download.over:
-                waiter.download.fail(TimedOut(waiter.download.room_report()))
+                late = waiter.error or TimedOut(waiter.download.room_report())
+                waiter.download.fail(late)
         self._waiters = [w for w in self._waiters if not (w.download.over or w.download.closed)]
 
     def _serve(self) -> None:
@@ -220,7 +258,8 @@ class Room:
         ledger = self._store.ledger
         waiting = [grower for grower in self._growers if not grower.may.done()]
         for grower in waiting:
-            if grower.holding.gone or now >= grower.until or not grower.callers.is_patient:
+            left = grower.patient and not grower.callers.is_patient
+            if grower.holding.gone or now >= grower.until or left:
                 grower.may.set_result(False)
                 return
             if ledger.could_reserve(grower.holding.account, self._store.medium.step, Needs()):

@@ -47,6 +47,7 @@ from .callers import Callers
 from .fetching import PIECE_LIMIT
 from .growing import publish
 from .means import Means
+from .room import Room
 
 logger = structlog.get_logger(__name__)
 
@@ -86,6 +87,8 @@ class Trail:
         self._callers = callers
         self._record = record
         self._running = Tasks()
+        #: Ends when somebody waits for room.
+        self._alone = asyncio.timeout(None)
         #: Whoever waits for it hears of what goes wrong.
         self._fetching = Tasks(lambda _error: None)
         self._started = False
@@ -173,6 +176,7 @@ class Trail:
             TaskDeleted: The task was deleted.
         """
         await self._stop()
+        self._room.give_way.discard(self._give_way)  # it is the flight's
         holding, growth = self._holding, self._growth
         if holding is None or growth is None:
             return
@@ -234,7 +238,18 @@ class Trail:
             self._lease = self._holding.lease()
             self._holding.on_gone = self._was_deleted
             self._parents = []
+            self._room.give_way.add(self._give_way)
         return self._holding
+
+    @property
+    def _room(self) -> Room:
+        return self._means.rooms[self._record.kind]
+
+    def _give_way(self) -> None:
+        """Somebody waits for room: what has come goes for it."""
+        self.over = True
+        with contextlib.suppress(RuntimeError):  # it is at its end
+            self._alone.reschedule(self._now())
 
     def _was_deleted(self) -> None:
         self.over = True
@@ -244,6 +259,7 @@ class Trail:
     def _drop(self) -> None:
         self._close_sink()
         self._stale = False
+        self._room.give_way.discard(self._give_way)
         holding, self._holding = self._holding, None
         if holding is not None:
             holding.on_gone = None
@@ -259,17 +275,22 @@ class Trail:
 
     async def _run(self) -> None:
         """Follow one after the other, until it is over."""
-        while not self.over:
-            if self._stale:
-                self._drop()
-            leader = self._next_leader()
-            if leader is None:
-                await self._wait()
-            else:
-                await self._try(leader)
-            if len(self._means.rooms[self._record.kind]):
-                logger.info("not followed: others wait for room", task=self._record.id)
-                self.over = True
+        try:
+            async with self._alone:
+                while not self.over:
+                    if self._stale:
+                        self._drop()
+                    if len(self._room):
+                        self._give_way()
+                    leader = self._next_leader()
+                    if leader is None:
+                        await self._wait()
+                    else:
+                        await self._try(leader)
+        except TimeoutError:
+            if not self._alone.expired():
+                raise
+            logger.info("not followed: others wait for room", task=self._record.id)
         self._drop()
 
     async def _try(self, leader: Leader) -> None:
@@ -332,8 +353,7 @@ class Trail:
                     # Whom the scheduler names no more may be cut off from who reads now.
                     if self._now() - useful > (_LAG if leader in self._leaders else 0.0):
                         raise ParentLost(f"{leader.address}: lags behind the reader")
-                    crowded = len(self._means.rooms[self._record.kind]) > 0
-                    if fetching.done() or crowded or not self._reads(version):
+                    if fetching.done() or not self._reads(version):
                         break
         finally:
             self._there = 0
