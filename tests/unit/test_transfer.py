@@ -1171,3 +1171,73 @@ class World:
 def test_every_download_comes_to_an_end(rng: random.Random) -> None:
     """All that is wanted is here, or refused to those who want it."""
     World(rng).run()
+
+
+class Counted(int):
+    """A set of pieces as bits, or what was computed of one, that counts how often that is done."""
+
+    done = 0
+
+    def _count(self, found: int) -> Counted:
+        Counted.done += 1
+        return Counted(found)
+
+    def __or__(self, other: int) -> Counted:
+        return self._count(int(self) | int(other))
+
+    def __and__(self, other: int) -> Counted:
+        return self._count(int(self) & int(other))
+
+    def __xor__(self, other: int) -> Counted:
+        return self._count(int(self) ^ int(other))
+
+    def __rshift__(self, other: int) -> Counted:
+        return self._count(int(self) >> int(other))
+
+    __ror__, __rand__ = __or__, __and__
+
+
+@pytest.mark.parametrize("what", ["wanted", "not wanted", "spared", "offered by one who is bad"])
+def test_what_is_done_to_many_pieces_is_done_to_their_bits_at_once(what: str) -> None:
+    """For each piece by itself it would take time that grows with the square of their number."""
+    many = 1000
+    transfer = Transfer(random.Random(1))
+    everything: Event = Wanted(dict.fromkeys(range(many), True))
+    events: dict[str, Event] = {
+        "wanted": everything,
+        "not wanted": Wanted({0: True}),
+        "spared": Told("near", 0, (1 << many) - 1),
+        "offered by one who is bad": Closed("far", bad=True),
+    }
+    if what != "wanted":
+        transfer.handle(everything, 1.0)
+        transfer.handle(Scheduled({"near": 1.0, "far": 1.0}, frozenset({"far"})), 1.0)
+        for number in range(many):
+            transfer.handle(Offered("far", number), 1.0)
+    transfer.lacking, transfer.covered = Counted(transfer.lacking), Counted(transfer.covered)
+    Counted.done = 0
+    transfer.handle(events[what], 1.0)
+    assert Counted.done < 100
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_the_next_piece_of_the_origin_is_not_looked_for_among_all(*, in_order: bool) -> None:
+    """However many there are: those who look see no more than a few."""
+
+    class Watched(dict[int, None]):
+        seen = 0
+
+        def __iter__(self) -> Iterator[int]:
+            for number in super().__iter__():
+                Watched.seen += 1
+                yield number
+
+    transfer = Transfer(random.Random(1), source_in_order=in_order)
+    transfer.unoffered = Watched()
+    transfer.handle(Wanted(dict.fromkeys(range(1000), True)), 1.0)
+    todo = [c for c in transfer.handle(ToldBackToSource(), 1.0) if isinstance(c, Fetch)]
+    for _ in range(100):
+        fetch = todo.pop(0)
+        commands = transfer.handle(stored(fetch.number), 1.0)
+        todo += [c for c in commands if isinstance(c, Fetch)]
+    assert Watched.seen < 2000

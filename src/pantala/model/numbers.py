@@ -53,6 +53,17 @@ class Numbers:
             self._count -= 1
 
 
+class Bits:
+    """Which bits of a number are set; to ask for one takes no longer the more there are."""
+
+    def __init__(self, pieces: int) -> None:
+        self._bytes = pieces.to_bytes((pieces.bit_length() + 7) // 8, "little")
+
+    def __contains__(self, number: int) -> bool:
+        at = number >> 3
+        return at < len(self._bytes) and self._bytes[at] >> (number & 7) & 1 == 1
+
+
 #: A set with more runs than this is spelled out, a byte for each piece. To look for one after the
 #: other in the number takes time that grows with the square: seconds for the largest there are.
 _MANY: Final = 64

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import chain
 from typing import Final
 
 from pantala.core.pace import Look
@@ -35,6 +36,7 @@ from pantala.model.announce import (
     SourceStarted,
     Started,
 )
+from pantala.model.numbers import bits_of_numbers
 from pantala.model.task import PieceRecord
 
 from .events import (
@@ -295,14 +297,20 @@ class Transfer(Picker):
         return self.phase is Phase.ALONE and (not self._somebody_may_offer() or self._is_idle())
 
     def _fetch_from_source(self, commands: list[Command]) -> None:
-        candidates = [n for n in (*self.unoffered, *self._stranded()) if self.wanted[n]]
-        if self.source_in_order:
-            candidates.sort()
-        for number in candidates:
-            if not self._has_place() or not self._origin_has_place():
+        while self._has_place() and self._origin_has_place():
+            number = self._next_of_source()
+            if number is None:
                 return
             self.unoffered.pop(number, None)
             commands.append(self._begin(number, None))
+
+    def _next_of_source(self) -> int | None:
+        """The next piece to ask the origin for. There may be very many: not all are looked at."""
+        if self.source_in_order:
+            first = (self._first_unoffered(), *(n for n in self._stranded() if self.wanted[n]))
+            return min((n for n in first if n is not None), default=None)
+        candidates = chain(self.unoffered, self._stranded())
+        return next((n for n in candidates if self.wanted[n]), None)
 
     def _origin_has_place(self) -> bool:
         """Whether one more piece may be fetched of the origin."""
@@ -351,7 +359,7 @@ class Transfer(Picker):
         given_up = self.now - self.got_on_at >= GIVE_UP
         if any(parent.open for parent in self.parents.values()) and not given_up:
             return frozenset()
-        return frozenset(n for n in self.unoffered if not self.wanted[n] and not self.offers.get(n))
+        return frozenset(n for n in self.barred if n in self.unoffered and not self.offers.get(n))
 
     def _unstick(self) -> list[Command]:
         if self.phase is Phase.FOLLOWING:
@@ -368,7 +376,7 @@ class Transfer(Picker):
         for number in hopeless:
             del self.unoffered[number]
             del self.wanted[number]
-            self.lacking &= ~(1 << number)
+        self.lacking &= ~bits_of_numbers(hopeless)
         self.gave_up = True
         return [FailPieces(hopeless)]
 

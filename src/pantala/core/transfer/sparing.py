@@ -62,7 +62,6 @@ class Sparing(Supply):
                     covered |= gets
         changed = (covered ^ self.covered) & self.lacking
         self.covered = covered
-        for first, count in runs_of(changed):
-            for number in range(first, first + count):
-                self._queue(number)
+        runs = runs_of(changed)
+        self._queue(*(n for first, count in runs for n in range(first, first + count)))
         return bool(changed)

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pantala.core.sample import SampleSet
+from pantala.model.numbers import Bits, bits_of_numbers
 
 from .events import Command, Drop, Follow
 
@@ -55,6 +56,11 @@ class Supply:
 
     #: Every piece wanted and not stored; True where the origin may be asked.
     wanted: dict[int, bool] = field(init=False, default_factory=dict)
+    #: Those of them that were wanted last of which the origin may not be asked.
+    barred: list[int] = field(init=False, default_factory=list)
+    #: Those in :attr:`unoffered` of which it may, the last first; None: to be sorted anew. Some may
+    #: have gone from there since.
+    ahead: list[int] | None = field(init=False, default=None)
     parents: dict[str, Parent] = field(init=False, default_factory=dict)
     #: Some of them are far.
     has_far: bool = field(init=False, default=False)
@@ -86,13 +92,15 @@ class Supply:
     def _want(self, pieces: Mapping[int, bool]) -> list[Command]:
         """These are wanted, and no others. For new ones everybody is asked anew what it has."""
         new = pieces.keys() - self.wanted.keys()
-        for number in self.wanted.keys() - pieces.keys():
+        old = self.wanted.keys() - pieces.keys()
+        for number in old:
             self.ready.discard(number)
             self.unoffered.pop(number, None)
-            self.lacking &= ~(1 << number)
+        self.lacking &= ~bits_of_numbers(old)
         self.wanted = dict(pieces)
-        for number in sorted(new):
-            self._queue(number)
+        self.barred = [number for number, may in pieces.items() if not may]
+        self.ahead = None
+        self._queue(*sorted(new))
         if not new:
             return []
         again: list[Command] = []
@@ -102,26 +110,45 @@ class Supply:
                 again.append(Follow(name))
         return again
 
-    def _queue(self, number: int) -> None:
-        """Put a wanted piece where it belongs now."""
-        self.ready.discard(number)
-        self.unoffered.pop(number, None)
-        if number in self.in_flight or number in self.second:
-            return
-        self.lacking |= 1 << number
-        if self._have(number):
-            self.ready.add(number)
-        else:
-            self.unoffered[number] = None
+    def _first_unoffered(self) -> int | None:
+        """The first piece that nobody offers, and that the origin may be asked for."""
+        if self.ahead is None:
+            self.ahead = sorted((n for n in self.unoffered if self.wanted[n]), reverse=True)
+        while self.ahead and self.ahead[-1] not in self.unoffered:
+            self.ahead.pop()
+        return self.ahead[-1] if self.ahead else None
+
+    def _queue(self, *numbers: int) -> None:
+        """Put wanted pieces where they belong now: what is done with bits is done once for all."""
+        idle = {n for n in numbers if n not in self.in_flight and n not in self.second}
+        for number in idle if len(idle) == 1 else ():  # as a rule: that is quicker
+            self.lacking |= 1 << number
+        if len(idle) > 1:
+            self.lacking |= bits_of_numbers(idle)
+        spared = Bits(self.covered & self.lacking)
+        for number in numbers:
+            self.ready.discard(number)
+            self.unoffered.pop(number, None)
+            if number not in idle:
+                continue
+            if self._offering(number, near=number in spared):
+                self.ready.add(number)
+            else:
+                self.unoffered[number] = None
+                self.ahead = None
 
     # -- who has it ----------------------------------------------------------------------------
 
     def _have(self, number: int) -> list[str]:
         """The parents of whom a piece may be had now."""
+        return self._offering(
+            number, near=bool(self.covered and (self.covered & self.lacking) >> number & 1)
+        )
+
+    def _offering(self, number: int, *, near: bool) -> list[str]:
+        """Those who offer a piece, and of whom something is heard; with *near* none that is far."""
         names = [name for name in self.offers.get(number, ()) if name not in self.quiet]
-        if self.covered and (self.covered & self.lacking) >> number & 1:
-            return [name for name in names if not self.parents[name].far]
-        return names
+        return [name for name in names if not self.parents[name].far] if near else names
 
     def _meet(self, parents: Mapping[str, float], far: frozenset[str]) -> list[Command]:
         """Follow these parents, by name and weight; but none that was bad."""
@@ -151,13 +178,16 @@ class Supply:
 
     def _withdraw(self, name: str, number: int) -> None:
         """A parent does not have a piece after all."""
+        self._offers_no_more(name, number)
+        if number in self.ready:
+            self._queue(number)
+
+    def _offers_no_more(self, name: str, number: int) -> None:
         names = self.offers.get(number, [])
         if name in names:
             names.remove(name)
         if not names:
             self.offers.pop(number, None)
-        if number in self.ready:
-            self._queue(number)
 
     def _close(self, name: str, *, bad: bool) -> list[Command]:
         parent = self.parents.get(name)
@@ -173,8 +203,10 @@ class Supply:
             return []
         parent.bad, parent.open = True, False
         self.quiet.discard(name)
-        for number in [n for n, names in self.offers.items() if name in names]:
-            self._withdraw(name, number)
+        mine = [number for number, names in self.offers.items() if name in names]
+        for number in mine:
+            self._offers_no_more(name, number)
+        self._queue(*(number for number in mine if number in self.ready))
         return [Drop(name)]
 
     # -- who says nothing ----------------------------------------------------------------------
@@ -199,9 +231,8 @@ class Supply:
 
     def _requeue(self, name: str) -> None:
         """What a parent offers counts now, or counts no more."""
-        for number, names in self.offers.items():
-            if name in names and (number in self.ready or number in self.unoffered):
-                self._queue(number)
+        offered = (number for number, names in self.offers.items() if name in names)
+        self._queue(*(n for n in offered if n in self.ready or n in self.unoffered))
 
     def _stranded(self) -> list[int]:
         """Pieces that come from nobody but a parent of which nothing is heard."""
