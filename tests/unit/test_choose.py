@@ -402,6 +402,42 @@ def test_who_is_never_offered() -> None:
     assert find_candidates(stage.world.limits, other, set(), stage.rng) == []
 
 
+def test_who_has_another_version_is_no_parent() -> None:
+    """Of those of whom it is known: what a peer has of one that has a version is of that."""
+    stage = Stage()
+    old, new, unknown = stage.holder("a", version="1"), stage.holder("b", version="2"), "d"
+    child = stage.child("c", version="1")
+    assert ids(stage.decide(stage.register("x", version="1"))) == {old.id, child.id}
+    assert ids(stage.decide(stage.register("y", version="2"))) == {new.id}
+    assert isinstance(stage.decide(stage.register("z", version="3")), ToSource)
+    anybody = stage.child(unknown)
+    assert anybody.id in ids(stage.decide(stage.register("x", version="1")))
+    assert anybody.id in ids(stage.decide(stage.register("y", version="2")))
+    stage.world.piece(anybody, 0.1, new.id, stage.now)
+    assert anybody.version == "2"
+    assert anybody.id not in ids(stage.decide(stage.register("x", version="1")))
+    stage.world.learn_version(anybody, "1")
+    assert anybody.version == "2"
+    unnamed = stage.register("e")
+    stage.world.learn_version(unnamed, "x" * 1000)  # that would be kept, and charged to nobody
+    assert unnamed.version == ""
+    stage.check()
+
+
+def test_nobody_waits_for_who_brings_another_version() -> None:
+    """Nor does a host have of two of its peers what only one of them has."""
+    stage = Stage()
+    first = stage.register("a", version="1")
+    assert isinstance(stage.decide(first), ToSource)
+    assert isinstance(stage.decide(stage.register("b", version="1")), Wait)
+    assert isinstance(stage.decide(stage.register("c", version="2")), ToSource)
+    part = ByteRange(0, 4 * MIB)
+    stage.holder("h", "parts", version="1", range=part)
+    new = stage.holder("h", "parts", version="2", range=ByteRange(4 * MIB, 4 * MIB))
+    assert new.range == ByteRange(4 * MIB, 4 * MIB)
+    stage.check()
+
+
 def test_a_stuck_parent_comes_last_and_is_better_than_the_origin() -> None:
     """Its last piece took more than twenty times as long as those before."""
     stage = Stage(Limits(candidates=2))

@@ -150,6 +150,14 @@ def test_who_does_not_fit_is_none(facts: dict[str, Any], said: dict[str, Any]) -
     assert told(stage, again) == []
 
 
+def test_who_has_another_version_is_none() -> None:
+    """Its pieces belong to other content, whatever their length."""
+    stage = Stage()
+    (first,) = started(stage, "a", version="1")
+    assert told(stage, stage.register("b", version="2")) == []
+    assert told(stage, stage.register("c", version="1")) == [first]
+
+
 def test_a_stock_peer_gets_what_it_always_got() -> None:
     """Parents only, in a task full of ours."""
     stage = Stage()

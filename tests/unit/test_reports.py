@@ -234,6 +234,15 @@ async def test_digests(scene: tuple[Swarm, Peer, Peer, Any]) -> None:
     assert [(d.first, list(d.crc32)) for d in answer.digests] == [(1, [6])]
 
 
+async def test_a_version(scene: tuple[Swarm, Peer, Peer, Any]) -> None:
+    """What a peer has is known from then on to be of it."""
+    s, source, _, stub = scene
+    message = batch(source, {"": (1, PIECE, 0.125)})
+    message.version = "v"
+    await stub.Pieces(message)
+    assert known(s.scheduler, source).version == "v"
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

@@ -102,6 +102,8 @@ class Registration:
         concurrent_piece_count: Fetches at once; None when it does not say.
         digest: Of the content, as a caller of its gave it; nobody else is held to it.
         metadata_only: The peer has the content already and only says so.
+        version: Of the content that it has, or will have and no other, as an origin named it;
+            ``""``: that is to show. The contract has no place for it.
     """
 
     host_id: str
@@ -114,6 +116,7 @@ class Registration:
     concurrent_piece_count: int | None = None
     digest: str | None = None
     metadata_only: bool = False
+    version: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -124,7 +127,7 @@ class Registration:
     def size(self) -> int:
         """Characters in its texts, but for headers and secrets of the origin."""
         request = self.request
-        named = (self.host_id, self.task_id, self.peer_id, request.url)
+        named = (self.host_id, self.task_id, self.peer_id, request.url, self.version)
         texts = (*named, request.tag, request.application, *request.filtered_query_params)
         return sum(len(text or "") for text in texts)
 

@@ -15,6 +15,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -34,6 +35,7 @@ from pantala.ports import Digests
 
 from .connection import Connection
 from .dialects import dialect_of
+from .parent_link import VERSION_KEY
 from .reporting import Reports
 
 logger = structlog.get_logger(__name__)
@@ -54,6 +56,16 @@ _ASK_PAUSE: Final = 5.0
 
 #: Pieces in a batch where nobody knows how many there are.
 _MOST: Final = 2**32 - 1
+
+
+#: Characters of a version that are told; of what has a longer name nobody need know beforehand.
+_MOST_VERSION: Final = 1024
+
+
+def _version(registration: Registration) -> tuple[tuple[str, str], ...]:
+    """Which version a peer has, or wants, for schedulers that understand it."""
+    version = quote(registration.version, safe="")
+    return ((VERSION_KEY, version),) if 0 < len(version) <= _MOST_VERSION else ()
 
 
 class Hearer(Connection, Protocol):
@@ -85,7 +97,8 @@ class GrpcAnnounceStream:
         self._registration = registration
         dialect = dialect_of(registration.kind)
         self._codec = dialect.codec
-        self._call: Any = getattr(scheduler.stub, dialect.announce)(metadata=scheduler.metadata)
+        metadata = (*scheduler.metadata, *_version(registration))
+        self._call: Any = getattr(scheduler.stub, dialect.announce)(metadata=metadata)
         # What is to be said, messages and batches. As long as the list of pieces at most: each is
         # told of a bounded number of times.
         self._words: deque[Any] = deque()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
@@ -86,7 +87,12 @@ class AnnounceStreams:
         self.imports = imports
 
     async def announce(
-        self, dialect: SchedulerDialect, caller: Caller, requests: AsyncIterator[Any]
+        self,
+        dialect: SchedulerDialect,
+        caller: Caller,
+        requests: AsyncIterator[Any],
+        *,
+        version: str = "",
     ) -> AsyncGenerator[Any, None]:
         """One stream: messages of a peer in, answers out, until it is over.
 
@@ -94,7 +100,7 @@ class AnnounceStreams:
         holds its stream open for as long as it downloads.
         """
         messages = Wakeable(requests)
-        stream = AnnounceStream(self, dialect, caller, messages.wake)
+        stream = AnnounceStream(self, dialect, caller, messages.wake, version)
         self.metrics.stream_opened()
         try:
             async for message in messages:
@@ -121,6 +127,7 @@ class AnnounceStream:
         dialect: What is spoken on it.
         caller: At its other end.
         wake: Has :meth:`take_news` called as soon as may be.
+        version: That of the peer, as it stands beside the stream.
     """
 
     def __init__(
@@ -129,12 +136,14 @@ class AnnounceStream:
         dialect: SchedulerDialect,
         caller: Caller,
         wake: Callable[[], None],
+        version: str = "",
     ) -> None:
         self._all = streams
         self._world = streams.world
         self._dialect = dialect
         self._codec = dialect.shared.codec
         self._caller = caller
+        self._version = version
         self.wake = wake
         #: None: tasks of this kind are not imported.
         self._imports = None if dialect.imports is None else streams.imports
@@ -214,6 +223,8 @@ class AnnounceStream:
         check_priority(said)
         if self._peer is not None:
             raise InvalidRequest("a stream is one download: its peer has registered already")
+        convert.check_version(self._version)
+        said = replace(said, version=self._version)
         owned(self._world, said.host_id, self._caller)
         if self._imports is not None:
             await self._imports.prepare((said.kind, said.task_id))

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import grpc.aio
 
 from pantala.core.sched.entities import Caller
+from pantala.rpc.parent_link import VERSION_KEY
 from pantala.rpc.scheduler import SECRET_KEY
 
 #: Callers on a unix socket are on this machine.
@@ -23,6 +24,12 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         return Caller(address_of(context.peer()))
     secret = sent if isinstance(sent, bytes) else sent.encode()
     return Caller(address_of(context.peer()), hashlib.sha256(secret).digest())
+
+
+def version_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The version that a peer has, or wants, if it says so; see its registration."""
+    sent = dict(context.invocation_metadata() or ()).get(VERSION_KEY, "")
+    return unquote(sent) if isinstance(sent, str) else ""
 
 
 def address_of(peer: str) -> str:

@@ -59,6 +59,7 @@ class ReportService:
         count = peer.shape.piece_count
         lacks, read = lacking(request), digest_runs(request.read, count)
         differs = 0
+        self._world.learn_version(peer, request.version)
         if request.number or request.pieces or read:
             self._take(peer, request)
             differs = self._world.digests.hear(peer, request.version, read)

@@ -24,7 +24,7 @@ from pantala.rpc.dialects import ImportDialect
 
 from . import convert
 from .announce_streams import AnnounceStreams
-from .callers import caller_of
+from .callers import caller_of, version_of
 from .dialects import SCHEDULER_DIALECTS, ImportNames, SchedulerDialect
 from .imports import Imports
 
@@ -132,7 +132,9 @@ class Service:
             requests: AsyncIterator[Any], context: _Context
         ) -> AsyncGenerator[Any, None]:
             try:
-                stream = self._streams.announce(dialect, caller_of(context), requests)
+                stream = self._streams.announce(
+                    dialect, caller_of(context), requests, version=version_of(context)
+                )
                 async with aclosing(stream) as answers:
                     async for answer in answers:
                         yield answer

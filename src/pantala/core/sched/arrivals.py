@@ -7,6 +7,7 @@ can be told apart and neither be found out; and its numbers are held within reas
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from pantala.core.fsm import Machine
@@ -82,6 +83,7 @@ def new_peer(
         updated_at=now,
         piece_at=now,
         blocked={registration.peer_id},
+        version=sys.intern(registration.version),  # of thousands it is one and the same
     )
 
 

@@ -245,6 +245,7 @@ def _fits(parent: Peer, child: Peer, below: _Below) -> bool:
         and host.shares
         and not (child.blocks_others and child.has_blocked(parent))
         and (parent.shape is child.shape or parent.shape == child.shape)
+        and child.may_join(parent)
         and (parent.range is None or parent.overlaps(child))
         and (_is_near(parent, child) if below is None else host not in below)
     )

@@ -258,6 +258,8 @@ class Peer:
     costs: Costs = field(default_factory=Costs)
     #: The number of the last batch of pieces that it has told of.
     batch: int = 0
+    #: Of the content that it has, or will have; ``""``: not known.
+    version: str = ""
     #: It was sent to the origin because there was nobody else: what it reads there is believed.
     was_sent: bool = False
     #: Seconds from registration to success; None before.
@@ -284,6 +286,11 @@ class Peer:
         # Most have blocked nobody but themselves, and *other* need not be looked at.
         return other is self or (self.blocks_others and other.id in self.blocked)
 
+    def may_join(self, other: Peer) -> bool:
+        """Whether, for all that is known, both have the same version."""
+        mine, its = self.version, other.version
+        return mine is its or not mine or not its or mine == its
+
     def covers(self, child: Peer) -> bool:
         """Whether it will have all that *child* wants."""
         mine, wanted = self.range, child.range
@@ -304,7 +311,7 @@ class Peer:
         Returns:
             Whether it did. It does, too, where *other* had another version, which is no more.
         """
-        if self.shape != other.shape:
+        if self.shape != other.shape or not self.may_join(other):
             return True
         (start, end), (other_start, other_end) = self._span(), other._span()
         if end < other_start or other_end < start:

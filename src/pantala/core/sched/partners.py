@@ -171,6 +171,7 @@ def _take(
             and not (blocks and peer.has_blocked(other))
             and not (other.blocks_others and other.has_blocked(peer))
             and (other.shape is shape or other.shape == shape)
+            and peer.may_join(other)
             and (wants_all or other.overlaps(peer))
         ):
             taken.add(other.host)

@@ -7,7 +7,9 @@ them. What happens to several at once, :mod:`.expire` and :mod:`.imported` make 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from pantala.errors import (
     CREDENTIALS_REFUSED,
@@ -35,6 +37,10 @@ from .states import PeerEvent, PeerState, TaskEvent, TaskState
 
 def _ignore(_: Peer) -> None:
     """Nobody wants to know."""
+
+
+#: Characters of a version that a peer tells later than in its first words, which are charged to it.
+_MOST_VERSION: Final = 256
 
 
 class World:
@@ -273,8 +279,15 @@ class World:
         peer.piece_at = peer.updated_at = peer.task.updated_at = now
         parent = peer.task.peers.get(parent_id or "")
         if parent is not None:
+            self.learn_version(peer, parent.version)  # pieces of two are never joined
             parent.updated_at = parent.host.updated_at = now
             parent.accusers.clear()
+
+    @staticmethod
+    def learn_version(peer: Peer, version: str) -> None:
+        """It shows which version a peer has, if that was not known."""
+        if not peer.version and len(version) <= _MOST_VERSION:
+            peer.version = sys.intern(version)
 
     def batch(self, peer: Peer, number: int, sums: Iterable[PieceSum], now: float) -> bool:
         """A peer has more pieces; False: that batch was told before, and changes nothing."""

@@ -306,6 +306,7 @@ class Announcer:
             piece_length=record.piece_length or 0,
             piece_count=record.piece_count or 0,
             concurrent_piece_count=self._concurrent_piece_count,
+            version=record.version,
         )
         stream = self._schedulers.open_stream(registration, address)
         await stream.run(lambda answer: _say_we_have_it(stream, answer))
