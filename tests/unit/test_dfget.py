@@ -86,6 +86,13 @@ def test_a_file_arrives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
+def test_what_is_here_is_to_be_compared(tmp_path: Path) -> None:
+    """The daemon is told so; of what is not asked for it hears nothing."""
+    status, (request,) = _run(tmp_path, serve(CONTENT), "--refresh")
+    assert status == 0
+    assert request["refresh"] is True
+
+
 def test_every_flag_is_passed_on(tmp_path: Path) -> None:
     """Under the names of docs/handoff.md."""
     status, (request,) = _run(
@@ -191,6 +198,7 @@ def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ([URL, "-H", "Range: bytes=7-3"], "header Range: 'bytes=7-3': want one range: bytes=A-B"),
         ([URL, "-H", "Range: lines=1-2"], "header Range: 'lines=1-2': want one range: bytes=A-B"),
         ([URL, "-H", "Range: bytes="], "header Range: 'bytes=': want one range: bytes=A-B"),
+        ([URL, "--refresh", "--disable-back-to-source"], "--refresh asks the origin"),
         ([URL, "--prefetch"], "--prefetch fetches the rest after a --range"),
         ([URL, "--piece-length", "1MiB"], "'1MiB': want 4MiB to 64MiB"),
         ([URL, "--piece-length", "x"], "'x' is not a size"),

@@ -146,6 +146,7 @@ def test_a_request_with_everything() -> None:
             "prefetch": True,
             "content_for_calculating_task_id": "c",
             "again": True,
+            "refresh": True,
         }
     ) == (
         DownloadRequest(
@@ -161,7 +162,7 @@ def test_a_request_with_everything() -> None:
             prefetch=True,
             content_for_calculating_task_id="c",
         ),
-        Delivery(digest="crc32:1", timeout=1.5, again=True, early=True),
+        Delivery(digest="crc32:1", timeout=1.5, again=True, early=True, refresh=True),
     )
 
 

@@ -34,7 +34,14 @@ class Play:
         self.known = Descriptions(self.stage.world, self.woken.append)
 
     def ask(
-        self, host: str, *, origin: bool = False, login: str = "", version: str = "", **wish: Any
+        self,
+        host: str,
+        *,
+        origin: bool = False,
+        login: str = "",
+        version: str = "",
+        anew: bool = False,
+        **wish: Any,
     ) -> Asker:
         """*host* wants to know, with *login* for the origin."""
         known = self.stage.world.hosts.get(host) or self.stage.host(host)
@@ -43,7 +50,13 @@ class Play:
             self.stage.kind, "http://origin/f", request_header=headers, **wish
         )
         return self.known.ask(
-            known, task_id("t"), request, self.stage.now, origin=origin, version=version
+            known,
+            task_id("t"),
+            request,
+            self.stage.now,
+            origin=origin or anew,
+            version=version,
+            anew=anew,
         )
 
     def look(self, asker: Asker) -> Answer:
@@ -276,6 +289,36 @@ def test_a_word_that_came_while_one_waited() -> None:
     play.learnt(first, alone=True)
     play.stage.now += 10 * FRESH
     assert told(play.look(second)) == IS
+
+
+def test_who_asks_anew_is_told_nothing_older() -> None:
+    """Not what was heard a moment ago, nor what was on its way when he came."""
+    play = Play()
+    first = play.turn("a", origin=True)
+    play.stage.now += 0.1
+    second = play.ask("b", anew=True)
+    assert isinstance(play.look(second), Wait)
+    play.learnt(first, alone=True)
+    assert play.look(second) == YourTurn()
+    play.stage.now += 0.1
+    third = play.ask("c", anew=True)
+    play.learnt(second, alone=True)
+    assert play.look(third) == YourTurn()
+
+
+def test_any_number_who_ask_anew_have_two_turns() -> None:
+    """The second began when all of them were there; and others may be told of it, too."""
+    play = Play()
+    first = play.turn("a", anew=True)
+    play.stage.now += 0.1
+    others = [play.ask(f"b{number}", anew=True) for number in range(9)]
+    play.learnt(first, alone=True)
+    play.stage.now += 0.1
+    assert play.look(others[0]) == YourTurn()
+    assert all(isinstance(play.look(other), Wait) for other in others[1:])
+    play.learnt(others[0], alone=True)
+    assert all(told(play.look(other)) == IS for other in others[1:])
+    assert told(play.look(play.ask("c", origin=True))) == IS
 
 
 def test_what_was_held_and_dropped_is_asked_for_anew() -> None:

@@ -46,6 +46,7 @@ class Options(argparse.Namespace):
     headers: list[str] | None
     request_header: dict[str, str]
     filtered_query_params: list[str] | None
+    refresh: bool
     disable_back_to_source: bool
     overwrite: bool
     force_hard_link: bool
@@ -84,6 +85,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         _check_hard_link(parser, options, ranges=ranges)
     if options.prefetch and options.range is None:
         parser.error("--prefetch fetches the rest after a --range, and there is none")
+    if options.refresh and options.disable_back_to_source:
+        parser.error("--refresh asks the origin: it cannot go with --disable-back-to-source")
     if options.json and options.output == "-":
         parser.error("--json and -O - both want stdout")
     if options.filtered_query_params is None:
@@ -119,6 +122,7 @@ def request_of(options: Options) -> dict[str, Any]:
         "request_header": options.request_header,
         "piece_length": options.piece_length,
         "timeout": options.timeout,
+        "refresh": options.refresh or None,  # a daemon that does not know it need not hear of it
         "disable_back_to_source": options.disable_back_to_source,
         "prefetch": options.prefetch,
         "content_for_calculating_task_id": options.content_for_calculating_task_id,
@@ -194,6 +198,7 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
         "-p", "--priority", env="PRIORITY", type=_priority, default=6, help="0 to 6, default 6"
     )
     add.value("--timeout", env="TIMEOUT", type=flags.duration, default=_TIMEOUT, help="default 2h")
+    add.switch("--refresh", "ask the origin first: fetch anew what has changed there", env=False)
     add.switch("--disable-back-to-source", "never ask the origin, only peers")
     add.endpoint(DEFAULT_SOCKET)
     add.switch("--no-progress", "draw no progress")

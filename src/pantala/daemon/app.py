@@ -157,7 +157,7 @@ class Daemon:
             HandoffTasks(
                 self.node,
                 DownloadService(self.node, self.engine, self._importer),
-                self.engine.identify,
+                self.engine,
             ),
             whole=Whole(self.node, self.engine),
             connections=self._doors.handoff,
@@ -318,7 +318,8 @@ class Daemon:
         service = DownloadService(self.node, self.engine, self._importer)
         methods = service.methods()
         add_service(server, DOWNLOAD_SERVICE, SimpleNamespace(**methods), admit=self._admit_local)
-        add_service(server, NODE_SERVICE, NodeService(self.node), admit=self._admit_local)
+        own = NodeService(self.node, self.engine)
+        add_service(server, NODE_SERVICE, own, admit=self._admit_local)
         _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
         with private():
             bind(server, f"unix:{path.path}", setting="download.server.socketPath")

@@ -161,6 +161,7 @@ class Delivery:
         again: The caller can let go of all that it was given, and take it anew.
         attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
         patient: Where there is no room, wait for some. Who has others to ask is not.
+        refresh: It must be what its origin has since this was asked for, which is asked for that.
     """
 
     digest: str | None = None
@@ -173,6 +174,7 @@ class Delivery:
     again: bool = False
     attended: bool = True
     patient: bool = True
+    refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pantala.pb import common_pb2 as pantala_dot_pb_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpantala/pb/describing.proto\x12\npantala.v1\x1a\x17pantala/pb/common.proto\"\x80\x01\n\x03\x41sk\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12%\n\x08\x64ownload\x18\x03 \x01(\x0b\x32\x13.common.v2.Download\x12\x0e\n\x06origin\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0f\n\x07\x66ollows\x18\x06 \x01(\x08\"\xf6\x01\n\x0b\x44\x65scription\x12\x16\n\x0e\x63ontent_length\x18\x01 \x01(\x04\x12\x14\n\x0cpiece_length\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x44\n\x0fresponse_header\x18\x04 \x03(\x0b\x32+.pantala.v1.Description.ResponseHeaderEntry\x12\x0c\n\x04read\x18\x05 \x01(\x08\x12\r\n\x05\x61lone\x18\x06 \x01(\x08\x12\x0e\n\x06growth\x18\x07 \x01(\t\x1a\x35\n\x13ResponseHeaderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x07Reading\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x66irst\x18\x03 \x01(\r\x12\x0c\n\x04\x63rcs\x18\x04 \x03(\x07\"[\n\x07\x46\x61ilure\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x18\n\x0bstatus_code\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tby_origin\x18\x03 \x01(\x08\x42\x0e\n\x0c_status_code\"\xb6\x01\n\x0f\x44\x65scribeRequest\x12\x1e\n\x03\x61sk\x18\x01 \x01(\x0b\x32\x0f.pantala.v1.AskH\x00\x12)\n\x06learnt\x18\x02 \x01(\x0b\x32\x17.pantala.v1.DescriptionH\x00\x12&\n\x07reading\x18\x03 \x01(\x0b\x32\x13.pantala.v1.ReadingH\x00\x12%\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x13.pantala.v1.FailureH\x00\x42\t\n\x07request\"\x06\n\x04Turn\"3\n\x06Leader\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"[\n\x06Growth\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04\x63rcs\x18\x03 \x03(\x07\x12#\n\x07leaders\x18\x04 \x03(\x0b\x32\x12.pantala.v1.Leader\"Q\n\x08Patience\x12\x0f\n\x07reading\x18\x01 \x01(\x08\x12\x10\n\x08received\x18\x02 \x01(\x04\x12\"\n\x06growth\x18\x03 \x01(\x0b\x32\x12.pantala.v1.Growth\"\x98\x01\n\x10\x44\x65scribeResponse\x12,\n\tdescribed\x18\x01 \x01(\x0b\x32\x17.pantala.v1.DescriptionH\x00\x12 \n\x04turn\x18\x02 \x01(\x0b\x32\x10.pantala.v1.TurnH\x00\x12(\n\x08patience\x18\x03 \x01(\x0b\x32\x14.pantala.v1.PatienceH\x00\x42\n\n\x08response2Y\n\x0c\x44\x65scriptions\x12I\n\x08\x44\x65scribe\x12\x1b.pantala.v1.DescribeRequest\x1a\x1c.pantala.v1.DescribeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpantala/pb/describing.proto\x12\npantala.v1\x1a\x17pantala/pb/common.proto\"\x8e\x01\n\x03\x41sk\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12%\n\x08\x64ownload\x18\x03 \x01(\x0b\x32\x13.common.v2.Download\x12\x0e\n\x06origin\x18\x04 \x01(\x08\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0f\n\x07\x66ollows\x18\x06 \x01(\x08\x12\x0c\n\x04\x61new\x18\x07 \x01(\x08\"\xf6\x01\n\x0b\x44\x65scription\x12\x16\n\x0e\x63ontent_length\x18\x01 \x01(\x04\x12\x14\n\x0cpiece_length\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x44\n\x0fresponse_header\x18\x04 \x03(\x0b\x32+.pantala.v1.Description.ResponseHeaderEntry\x12\x0c\n\x04read\x18\x05 \x01(\x08\x12\r\n\x05\x61lone\x18\x06 \x01(\x08\x12\x0e\n\x06growth\x18\x07 \x01(\t\x1a\x35\n\x13ResponseHeaderEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x07Reading\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x66irst\x18\x03 \x01(\r\x12\x0c\n\x04\x63rcs\x18\x04 \x03(\x07\"[\n\x07\x46\x61ilure\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x18\n\x0bstatus_code\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tby_origin\x18\x03 \x01(\x08\x42\x0e\n\x0c_status_code\"\xb6\x01\n\x0f\x44\x65scribeRequest\x12\x1e\n\x03\x61sk\x18\x01 \x01(\x0b\x32\x0f.pantala.v1.AskH\x00\x12)\n\x06learnt\x18\x02 \x01(\x0b\x32\x17.pantala.v1.DescriptionH\x00\x12&\n\x07reading\x18\x03 \x01(\x0b\x32\x13.pantala.v1.ReadingH\x00\x12%\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x13.pantala.v1.FailureH\x00\x42\t\n\x07request\"\x06\n\x04Turn\"3\n\x06Leader\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"[\n\x06Growth\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04\x63rcs\x18\x03 \x03(\x07\x12#\n\x07leaders\x18\x04 \x03(\x0b\x32\x12.pantala.v1.Leader\"Q\n\x08Patience\x12\x0f\n\x07reading\x18\x01 \x01(\x08\x12\x10\n\x08received\x18\x02 \x01(\x04\x12\"\n\x06growth\x18\x03 \x01(\x0b\x32\x12.pantala.v1.Growth\"\x98\x01\n\x10\x44\x65scribeResponse\x12,\n\tdescribed\x18\x01 \x01(\x0b\x32\x17.pantala.v1.DescriptionH\x00\x12 \n\x04turn\x18\x02 \x01(\x0b\x32\x10.pantala.v1.TurnH\x00\x12(\n\x08patience\x18\x03 \x01(\x0b\x32\x14.pantala.v1.PatienceH\x00\x42\n\n\x08response2Y\n\x0c\x44\x65scriptions\x12I\n\x08\x44\x65scribe\x12\x1b.pantala.v1.DescribeRequest\x1a\x1c.pantala.v1.DescribeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +35,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTION_RESPONSEHEADERENTRY']._loaded_options = None
   _globals['_DESCRIPTION_RESPONSEHEADERENTRY']._serialized_options = b'8\001'
   _globals['_ASK']._serialized_start=69
-  _globals['_ASK']._serialized_end=197
-  _globals['_DESCRIPTION']._serialized_start=200
-  _globals['_DESCRIPTION']._serialized_end=446
-  _globals['_DESCRIPTION_RESPONSEHEADERENTRY']._serialized_start=393
-  _globals['_DESCRIPTION_RESPONSEHEADERENTRY']._serialized_end=446
-  _globals['_READING']._serialized_start=448
-  _globals['_READING']._serialized_end=521
-  _globals['_FAILURE']._serialized_start=523
-  _globals['_FAILURE']._serialized_end=614
-  _globals['_DESCRIBEREQUEST']._serialized_start=617
-  _globals['_DESCRIBEREQUEST']._serialized_end=799
-  _globals['_TURN']._serialized_start=801
-  _globals['_TURN']._serialized_end=807
-  _globals['_LEADER']._serialized_start=809
-  _globals['_LEADER']._serialized_end=860
-  _globals['_GROWTH']._serialized_start=862
-  _globals['_GROWTH']._serialized_end=953
-  _globals['_PATIENCE']._serialized_start=955
-  _globals['_PATIENCE']._serialized_end=1036
-  _globals['_DESCRIBERESPONSE']._serialized_start=1039
-  _globals['_DESCRIBERESPONSE']._serialized_end=1191
-  _globals['_DESCRIPTIONS']._serialized_start=1193
-  _globals['_DESCRIPTIONS']._serialized_end=1282
+  _globals['_ASK']._serialized_end=211
+  _globals['_DESCRIPTION']._serialized_start=214
+  _globals['_DESCRIPTION']._serialized_end=460
+  _globals['_DESCRIPTION_RESPONSEHEADERENTRY']._serialized_start=407
+  _globals['_DESCRIPTION_RESPONSEHEADERENTRY']._serialized_end=460
+  _globals['_READING']._serialized_start=462
+  _globals['_READING']._serialized_end=535
+  _globals['_FAILURE']._serialized_start=537
+  _globals['_FAILURE']._serialized_end=628
+  _globals['_DESCRIBEREQUEST']._serialized_start=631
+  _globals['_DESCRIBEREQUEST']._serialized_end=813
+  _globals['_TURN']._serialized_start=815
+  _globals['_TURN']._serialized_end=821
+  _globals['_LEADER']._serialized_start=823
+  _globals['_LEADER']._serialized_end=874
+  _globals['_GROWTH']._serialized_start=876
+  _globals['_GROWTH']._serialized_end=967
+  _globals['_PATIENCE']._serialized_start=969
+  _globals['_PATIENCE']._serialized_end=1050
+  _globals['_DESCRIBERESPONSE']._serialized_start=1053
+  _globals['_DESCRIBERESPONSE']._serialized_end=1205
+  _globals['_DESCRIPTIONS']._serialized_start=1207
+  _globals['_DESCRIPTIONS']._serialized_end=1296
 # @@protoc_insertion_point(module_scope)

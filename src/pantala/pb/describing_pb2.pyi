@@ -34,6 +34,7 @@ class Ask(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
+    ANEW_FIELD_NUMBER: _builtins.int
     host_id: _builtins.str
     """The host that asks. It must be known, and the caller's own."""
     task_id: _builtins.str
@@ -47,6 +48,10 @@ class Ask(_message.Message):
     """
     follows: _builtins.bool
     """Who asks would follow somebody who reads content of unknown length, and be followed."""
+    anew: _builtins.bool
+    """With *origin*: nor will a word do that the origin may have said before this was asked, however
+    short a time ago.
+    """
     @_builtins.property
     def download(self) -> _common_pb2.Download:
         """What is wanted, of which type, and what the origin would be asked with. A seed may fetch with
@@ -62,10 +67,11 @@ class Ask(_message.Message):
         origin: _builtins.bool = ...,
         version: _builtins.str = ...,
         follows: _builtins.bool = ...,
+        anew: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["download", b"download"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["download", b"download", "follows", b"follows", "host_id", b"host_id", "origin", b"origin", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anew", b"anew", "download", b"download", "follows", b"follows", "host_id", b"host_id", "origin", b"origin", "task_id", b"task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

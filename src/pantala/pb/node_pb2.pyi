@@ -279,6 +279,60 @@ class DeleteTaskResponse(_message.Message):
 Global___DeleteTaskResponse: _TypeAlias = DeleteTaskResponse  # noqa: Y015
 
 @_typing.final
+class RefreshTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOWNLOAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def download(self) -> _common_pb2.Download:
+        """What is wanted, as in a download. It has an origin, and that may be asked; it names no output."""
+
+    def __init__(
+        self,
+        *,
+        download: _common_pb2.Download | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["download", b"download"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["download", b"download"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshTaskRequest: _TypeAlias = RefreshTaskRequest  # noqa: Y015
+
+@_typing.final
+class RefreshTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    CONTENT_LENGTH_FIELD_NUMBER: _builtins.int
+    BYTES_FROM_ORIGIN_FIELD_NUMBER: _builtins.int
+    BYTES_FROM_PEERS_FIELD_NUMBER: _builtins.int
+    BYTES_FROM_CACHE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    content_length: _builtins.int
+    bytes_from_origin: _builtins.int
+    """What has come for it, and what was here and still is what the origin has. Bytes of whole pieces."""
+    bytes_from_peers: _builtins.int
+    bytes_from_cache: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        content_length: _builtins.int = ...,
+        bytes_from_origin: _builtins.int = ...,
+        bytes_from_peers: _builtins.int = ...,
+        bytes_from_cache: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_from_cache", b"bytes_from_cache", "bytes_from_origin", b"bytes_from_origin", "bytes_from_peers", b"bytes_from_peers", "content_length", b"content_length", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshTaskResponse: _TypeAlias = RefreshTaskResponse  # noqa: Y015
+
+@_typing.final
 class DeleteFromSwarmRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

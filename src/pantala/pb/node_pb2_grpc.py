@@ -50,6 +50,11 @@ class NodeStub(object):
                 request_serializer=pantala_dot_pb_dot_node__pb2.DeleteTaskRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
                 _registered_method=True)
+        self.RefreshTask = channel.unary_unary(
+                '/pantala.v1.Node/RefreshTask',
+                request_serializer=pantala_dot_pb_dot_node__pb2.RefreshTaskRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.RefreshTaskResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer(object):
@@ -73,6 +78,14 @@ class NodeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefreshTask(self, request, context):
+        """Have here what the origin has now, be it what is here already. Returns when it is here; what was
+        here before and has changed is dropped, for this node, once its readers are through.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +103,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.DeleteTask,
                     request_deserializer=pantala_dot_pb_dot_node__pb2.DeleteTaskRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.SerializeToString,
+            ),
+            'RefreshTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshTask,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.RefreshTaskRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.RefreshTaskResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +191,33 @@ class Node(object):
             '/pantala.v1.Node/DeleteTask',
             pantala_dot_pb_dot_node__pb2.DeleteTaskRequest.SerializeToString,
             pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Node/RefreshTask',
+            pantala_dot_pb_dot_node__pb2.RefreshTaskRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.RefreshTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

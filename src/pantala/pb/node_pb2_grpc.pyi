@@ -38,6 +38,10 @@ class NodeStub:
     Info: _grpc.UnaryUnaryMultiCallable[_node_pb2.InfoRequest, _node_pb2.InfoResponse]
     ListTasks: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListTasksRequest, _node_pb2.ListTasksResponse]
     DeleteTask: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteTaskRequest, _node_pb2.DeleteTaskResponse]
+    RefreshTask: _grpc.UnaryUnaryMultiCallable[_node_pb2.RefreshTaskRequest, _node_pb2.RefreshTaskResponse]
+    """Have here what the origin has now, be it what is here already. Returns when it is here; what was
+    here before and has changed is dropped, for this node, once its readers are through.
+    """
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -45,6 +49,10 @@ class NodeAsyncStub(NodeStub):
     Info: _aio.UnaryUnaryMultiCallable[_node_pb2.InfoRequest, _node_pb2.InfoResponse]  # type: ignore[assignment]
     ListTasks: _aio.UnaryUnaryMultiCallable[_node_pb2.ListTasksRequest, _node_pb2.ListTasksResponse]  # type: ignore[assignment]
     DeleteTask: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteTaskRequest, _node_pb2.DeleteTaskResponse]  # type: ignore[assignment]
+    RefreshTask: _aio.UnaryUnaryMultiCallable[_node_pb2.RefreshTaskRequest, _node_pb2.RefreshTaskResponse]  # type: ignore[assignment]
+    """Have here what the origin has now, be it what is here already. Returns when it is here; what was
+    here before and has changed is dropped, for this node, once its readers are through.
+    """
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -67,6 +75,16 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.DeleteTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.DeleteTaskResponse, _abc.Awaitable[_node_pb2.DeleteTaskResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RefreshTask(
+        self,
+        request: _node_pb2.RefreshTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.RefreshTaskResponse, _abc.Awaitable[_node_pb2.RefreshTaskResponse]]:
+        """Have here what the origin has now, be it what is here already. Returns when it is here; what was
+        here before and has changed is dropped, for this node, once its readers are through.
+        """
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

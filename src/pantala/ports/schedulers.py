@@ -122,6 +122,7 @@ class SchedulerLink(Protocol):
         origin: bool,
         version: str,
         patience: float | None,
+        anew: bool = False,
         on_growth: Callable[[Growth], None] | None = None,
     ) -> Description | Turn | None:
         """What a task is, from whoever knows; or our turn to ask its origin, after others.
@@ -132,6 +133,7 @@ class SchedulerLink(Protocol):
             origin: Nothing but the origin's word will do.
             version: Of what is here, as an origin named it; ``""`` if nothing, or none was named.
             patience: Seconds to wait for others' turns to end. None: as long as it takes.
+            anew: Nor a word of its that it may have said before this was asked.
             on_growth: Called with what another reads who is waited for, as it comes. None: he is
                 not followed.
 

@@ -288,6 +288,7 @@ def question(
     *,
     origin: bool,
     version: str,
+    anew: bool,
     follows: bool,
 ) -> describing_pb2.Ask:
     """The question what a task is, see :class:`~pantala.ports.SchedulerLink`."""
@@ -300,4 +301,5 @@ def question(
         origin=origin,
         version=version,
         follows=follows,
+        anew=anew,
     )

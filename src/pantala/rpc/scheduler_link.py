@@ -189,6 +189,7 @@ class Schedulers:
         origin: bool,
         version: str,
         patience: float | None,
+        anew: bool = False,
         on_growth: Callable[[Growth], None] | None = None,
     ) -> Description | GrpcTurn | None:
         """See :class:`~pantala.ports.SchedulerLink`."""
@@ -198,6 +199,7 @@ class Schedulers:
             request,
             origin=origin,
             version=version,
+            anew=anew,
             follows=on_growth is not None,
         )
         await self.ready(task_id)

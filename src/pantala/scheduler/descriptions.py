@@ -143,6 +143,7 @@ class DescriptionService:
             origin=question.origin,
             version=question.version,
             follows=question.follows,
+            anew=question.anew,
         )
 
     def _answer(self, asker: Asker) -> Told | YourTurn | Wait:

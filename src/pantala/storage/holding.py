@@ -46,6 +46,9 @@ class Holding(Known):
         #: While nobody knows how long it is: what has come of it.
         self.growth: Growth | None = None
         self._claims = Claims(home, state, account)
+        #: Since when the origin's word is of that this is what it has, if it was asked for who
+        #: insists on that; on the loop's clock.
+        self.compared_at: float | None = None
         #: Hosts that pieces came from.
         self.givers: set[str] = set()
         #: Called once when the task is deleted under somebody's feet.

@@ -10,7 +10,9 @@
 
 Where content that is held is compared with its origin, 1 is left out: only the origin's word will
 do. It is believed if it was heard after the question was asked, or :data:`FRESH` before, and once
-for each host, so that who asks twice learns of a change in between.
+for each host, so that who asks twice learns of a change in between. Who asks anew believes it only
+if the turn in which it was heard began after his question: so of any number who ask anew at once,
+two at most have a turn.
 
 A turn ends with the word, with a failure, with the stream of its caller, or after :data:`TURN`;
 then the first of the others who looks again has it. If the origin names no length, whoever has the
@@ -112,6 +114,7 @@ class Descriptions:
         origin: bool,
         version: str = "",
         follows: bool = False,
+        anew: bool = False,
     ) -> Asker:
         """*host* opens a question; :meth:`gone` ends it.
 
@@ -123,6 +126,7 @@ class Descriptions:
             origin: Nothing but the origin's word will do.
             version: Of what *host* holds.
             follows: It would follow a reader, and be followed.
+            anew: Nor will a word of it do for which it was asked before this question.
 
         Raises:
             InvalidRequest: The URL cannot be parsed.
@@ -139,7 +143,7 @@ class Descriptions:
         subject = self._subjects.setdefault(name, Subject(key))
         self._subjects.move_to_end(name)
         follows = follows and not host.facts.disable_shared
-        asker = Asker(host, request, credentials, origin, now, subject, version, follows)
+        asker = Asker(host, request, credentials, origin, now, subject, version, follows, anew)
         subject.askers[asker] = None
         self._open[host.id] += 1
         self._all += 1
@@ -181,6 +185,8 @@ class Descriptions:
             return False
         if not asker.origin:
             return now - word.at <= KEPT
+        if asker.anew:  # what was on its way when he came is of before, or may be
+            return word.by.turn_at >= asker.came_at
         if word.at >= asker.came_at:
             return True
         told = {word.by.host.id, *asker.subject.told}
@@ -210,7 +216,7 @@ class Descriptions:
             subject = asker.subject
             subject.describer, subject.until, subject.reading = asker, now + TURN, False
             subject.received, subject.moved_at = 0, now
-            asker.had_turn = True
+            asker.had_turn, asker.turn_at = True, now
             return YourTurn()
         failed = asker.subject.seed_failure
         if failed is not None and failed[0] >= asker.came_at:

@@ -70,8 +70,12 @@ class Asker:
     version: str = ""
     #: He would follow who reads content of unknown length, and be followed.
     follows: bool = False
+    #: The origin's word must be of after he came.
+    anew: bool = False
     #: It is this one's turn, or was.
     had_turn: bool = False
+    #: Since when.
+    turn_at: float = 0.0
     #: He has said that he reads the content to its end.
     reads: bool = False
     #: Until when others wait for that at most.

@@ -7,6 +7,7 @@
 - :mod:`.room`: those who wait for room, in order
 - :mod:`.flight`: one task on its way to this node, for all its callers
 - :mod:`.checking`: what is here is read once more before it is relied on
+- :mod:`.comparing`: whether what is here is what its origin has
 - :mod:`.describing`: what a file is, by the words of its origin and of the swarm
 - :mod:`.growing`: a file whose length shows at its end
 - :mod:`.trailing`: one that another host reads, followed as it comes

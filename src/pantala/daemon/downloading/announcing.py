@@ -58,7 +58,14 @@ _EXPLAINED: Final = (announce.Reschedule, announce.Failed, announce.SourceStarte
 
 
 def introduction(
-    config: DaemonConfig, callers: Callers, holding: Holding, request: DownloadRequest, peer_id: str
+    config: DaemonConfig,
+    callers: Callers,
+    holding: Holding,
+    request: DownloadRequest,
+    peer_id: str,
+    *,
+    insists: bool = False,
+    version: str = "",
 ) -> Registration | None:
     """How to introduce ourselves; None for content so small that it is not worth it.
 
@@ -68,9 +75,13 @@ def introduction(
         holding: The content, whose length is known.
         request: What counts where no caller is left who may have the origin asked.
         peer_id: Under which name.
+        insists: On the origin, as far as anybody may ask it.
+        version: Nothing but this will do; ``""``: whatever others have.
     """
     sponsor = callers.sponsor()
     request = sponsor or request
+    if insists and sponsor is not None:
+        request = replace(request, need_back_to_source=True)
     # Of several parts the largest: to promise what nobody here wants would be a lie.
     part = max((d.part for d in callers.active()), key=lambda part: part.length)
     if 0 < part.length <= config.download.bypass_sizes[holding.kind] and sponsor:
@@ -87,6 +98,7 @@ def introduction(
         piece_length=length,
         piece_count=piece_count(holding.total, length),
         concurrent_piece_count=config.download.concurrent_piece_count,
+        version=version,
     )
 
 

@@ -76,6 +76,17 @@ class Callers:
         for download in self.active():
             download.fail(error)
 
+    def fail_refreshing(self, error: DragonflyError) -> None:
+        """What is here cannot be compared with the origin: those who insist on that are told so."""
+        for download in self.active():
+            if download.delivery.refresh:
+                download.fail(error)
+
+    @property
+    def all_refresh(self) -> bool:
+        """Nobody waits whom anything but the origin's word would serve."""
+        return all(d.delivery.refresh for d in self.active())
+
     def begin_again(self, error: DragonflyError) -> bool:
         """Have everybody take all anew, but for those who cannot; whether anybody is left."""
         for download in self.active():

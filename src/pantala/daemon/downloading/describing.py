@@ -10,17 +10,17 @@ from typing import Final, NamedTuple
 import structlog
 
 from pantala.core.policy import policy_of
-from pantala.daemon.config import Backend
 from pantala.daemon.node import Node
-from pantala.errors import DragonflyError, SourceFailed
+from pantala.errors import DragonflyError, SourceFailed, SourceUnreachable
 from pantala.model.pieces import piece_count, piece_length_for
-from pantala.model.task import READING, Description, DownloadRequest, Kind, TaskRecord
+from pantala.model.task import READING, Description, DownloadRequest, TaskRecord
 from pantala.model.urls import public_url
 from pantala.ports import KnownTask, SchedulerLink, Turn
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 
 from .callers import Callers
+from .comparing import is_still, revalidates, word_of
 from .download import Download
 from .means import Means
 from .origin import Origin
@@ -34,46 +34,9 @@ logger = structlog.get_logger(__name__)
 _PATIENCE: Final = 2.0
 
 
-def revalidates(kind: Kind, backend: Backend) -> bool:
-    """Contents of this kind are compared with their origins before they are given away."""
-    return policy_of(kind).revalidates and backend.enable_revalidation
-
-
-class Word(NamedTuple):
-    """What an origin says of its content now.
-
-    Attributes:
-        total: Bytes; None where it does not say, or others had to read all to know.
-        version: As it named it; ``""`` if it named none.
-    """
-
-    total: int | None
-    version: str
-
-
-def is_still(record: TaskRecord, word: Word) -> bool:
-    """Whether the content that is here is the one that its origin has now.
-
-    Where either names no version, the length decides; where that is not told, nothing does, and
-    what cannot be compared is not the same.
-    """
-    if word.total is not None and word.total != record.content_length:
-        return False
-    named = record.version != "" and not record.version.startswith(READING)
-    if named and word.version:
-        return record.version == word.version
-    return word.total is not None
-
-
 def _without_range(request: DownloadRequest) -> DownloadRequest:
     headers = {k: v for k, v in request.request_header.items() if k.lower() != "range"}
     return replace(request, request_header=headers)
-
-
-def _word(said: Origin | Description) -> Word:
-    if isinstance(said, Description):
-        return Word(None if said.read else said.content_length, said.version)
-    return Word(said.total, said.version if said.reading is None else "")
 
 
 def told_piece_length(told: KnownTask, request: DownloadRequest, *, least: int) -> int:
@@ -98,11 +61,13 @@ class Described(NamedTuple):
         streamed: The origin whose open answer must be read to its end, for that alone shows how
             long the content is; None: that is known.
         imported: The scheduler has it written down.
+        insists: Nobody can be known to have the same: it is to be read at the origin.
     """
 
     record: TaskRecord
     streamed: Origin | None = None
     imported: bool = False
+    insists: bool = False
 
 
 class Describing:
@@ -116,6 +81,8 @@ class Describing:
 
     Attributes:
         version: What the origin has said that the content is; ``""`` while it has not.
+        asked_at: Since when the origin's word is of, by which what is here was compared for a
+            caller who insists on that (``refresh``), on the loop's clock; None: it was not.
     """
 
     def __init__(self, node: Node, means: Means, first: Download, callers: Callers) -> None:
@@ -138,7 +105,18 @@ class Describing:
         self._least_piece = policy_of(self._kind).least_piece
         #: It is, or was, ours to ask the origin on behalf of the swarm.
         self._turn: Turn | None = None
+        #: Nothing but the origin's word will do, of after it was asked for.
+        self._refreshes = first.delivery.refresh
         self.version = ""
+        self.asked_at: float | None = None
+
+    def is_as_of(self, moment: float) -> bool:
+        """Whether it is, or will be, what the origin has said after *moment*."""
+        return self._refreshes and (self.asked_at is None or self.asked_at >= moment)
+
+    @property
+    def _compares(self) -> bool:
+        return self._revalidates or self._refreshes
 
     async def describe(self, request: DownloadRequest, origins: Origins) -> Described:
         """The content, as whoever knows it says that it is.
@@ -146,6 +124,8 @@ class Describing:
         Kinds that are compared with their origins: the origin first, so that what has changed
         there is not given away for ever; if it does not answer, who has the content will do.
         Of hosts that ask at once, one asks the origin, and the others are told what it said.
+
+        Where a caller insists on what the origin has now, nobody else will do.
 
         Args:
             request: What is wanted.
@@ -156,10 +136,12 @@ class Describing:
         """
         if policy_of(self._kind).imported:
             return await self._by_import(request)
-        said = await self._origins_word(request, origins) if self._revalidates else None
+        said = await self._origins_word(request, origins) if self._compares else None
+        if said is None and self._refreshes:
+            self._not_compared(origins.silence)
         # What was followed until now is what the description is of.
         known = None if self._trail is not None else self._known()
-        same = known is not None and (said is None or is_still(known.record, _word(said)))
+        same = known is not None and (said is None or self._is_still(known, said))
         if isinstance(said, Origin):
             self._learnt(request, said, alone=same)
         if known is not None and same:
@@ -172,6 +154,28 @@ class Describing:
         if isinstance(said, Origin) and said.total is None and self._turn is None:
             await self._offer_to_read(request, origins)
         return self._described(request, said)
+
+    def _is_still(self, known: Holding, said: Origin | Description) -> bool:
+        return is_still(known.record, word_of(said), strictly=self._refreshes)
+
+    def _not_compared(self, why: DragonflyError | None) -> None:
+        """The origin does not say what it has: those who insist on its word are told so.
+
+        Raises:
+            SourceUnreachable: Nobody else is there.
+        """
+        self._refreshes, self.asked_at = False, None
+        what = "is not known" if self._known() is None else "cannot be compared with what is here"
+        answer = why if isinstance(why, SourceFailed) else None
+        error = SourceUnreachable(
+            f"what {self._url} has now {what}: {why or 'its origin does not answer'}",
+            status_code=None if answer is None else answer.status_code,
+            header=None if answer is None else answer.header,
+            transient=True,
+        )
+        self._callers.fail_refreshing(error)
+        if not self._callers.active():
+            raise error
 
     async def _by_import(self, request: DownloadRequest) -> Described:
         """The content as its scheduler has it written down.
@@ -209,17 +213,21 @@ class Describing:
         Raises:
             DragonflyError: It refuses all on whose behalf it may be asked.
         """
+        if self._refreshes:
+            self.asked_at = asyncio.get_running_loop().time()
         if not request.need_back_to_source and origins.sponsor is not None:
             try:
                 said = await self._ask_swarm(request, origins, patience=_PATIENCE)
             except SourceFailed as error:
                 if is_refusal(error):
                     raise
+                origins.silence = error
                 return None
-            if said is not None:
+            # Where it names no version, others who have something of that length have anything.
+            if said is not None and (said.version or not self._refreshes):
                 return said
         try:
-            origin = await origins.ask()
+            origin = await origins.ask(patient=self._refreshes and self._callers.all_refresh)
         except DragonflyError as error:
             self._failed(error)
             raise
@@ -283,6 +291,7 @@ class Describing:
             origin=fresh,
             version="" if version.startswith(READING) else version,
             patience=patience,
+            anew=fresh and self._refreshes,
             on_growth=None if trail is None else trail.hear,
         )
         try:
@@ -339,7 +348,9 @@ class Describing:
             self._turn.reading(0)
             return
         length = self._piece_length(request, origin.total)
-        said = Description(origin.total, length, _word(origin).version, origin.header)
+        # Who insists on this content has to tell it from others that have no name, either.
+        version = origin.version if self._refreshes else word_of(origin).version
+        said = Description(origin.total, length, version, origin.header)
         self._turn.learnt(said, alone=alone or origin.total <= self._bypass)
 
     async def _offer_to_read(self, request: DownloadRequest, origins: Origins) -> None:
@@ -351,7 +362,7 @@ class Describing:
                 turn = await self._schedulers.description(
                     _without_range(origins.sponsor),
                     self._task_id,
-                    origin=self._revalidates,
+                    origin=self._compares,
                     version="",
                     patience=0.0,
                 )
@@ -376,10 +387,11 @@ class Describing:
     def read(self, record: TaskRecord) -> None:
         """All of it is here, and is about to be announced."""
         if self._turn is not None and record.content_length is not None:
+            named = self._refreshes or not record.version.startswith(READING)
             said = Description(
                 record.content_length,
                 record.piece_length or 0,
-                "" if record.version.startswith(READING) else record.version,
+                record.version if named else "",
                 record.response_header,
                 read=True,
             )
@@ -400,7 +412,8 @@ class Describing:
             total, length = said.content_length, said.piece_length
             record = self._record(request, total, length or self._piece_length(request, total))
             return Described(replace(record, response_header=said.response_header))
-        if said.reading is None:  # a reading is a version once it is read
+        insists = self._refreshes and said.reading is not None
+        if said.reading is None or insists:  # a reading is a version once it is read
             self.version = said.version
         if said.total is None:
             record = self._record(request, None, None)
@@ -408,7 +421,7 @@ class Describing:
             length = self._piece_length(request, said.total)
             record = self._record(request, said.total, length)
         record = replace(record, response_header=said.header)
-        return Described(record, streamed=said if said.total is None else None)
+        return Described(record, said if said.total is None else None, insists=insists)
 
     def _piece_length(self, request: DownloadRequest, total: int) -> int:
         return piece_length_for(total, request.piece_length, least=self._least_piece)

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
 from pantala.model.ids import Identity
 from pantala.model.notation import parse_digest
@@ -119,6 +120,8 @@ class Download:
         self.digest = parse_digest(delivery.digest) if delivery.digest else None
         if self.digest and asks_for_range(request):
             raise InvalidRequest("a digest covers the whole content; it cannot go with a range")
+        if delivery.refresh:
+            _check_refresh(request)
         #: Set once the content is known.
         self.holding: Holding | None = None
         self.part = ByteRange(0, 0)
@@ -145,8 +148,9 @@ class Download:
         self._queue: asyncio.Queue[Event | DragonflyError | None] = asyncio.Queue()
         self._arrived: list[tuple[PieceRecord, Traffic]] = []
         self._told_at = 0.0
-        loop = asyncio.get_running_loop()
-        self._deadline = None if delivery.timeout is None else loop.time() + delivery.timeout
+        #: When it was asked for, on the loop's clock.
+        self.came_at = asyncio.get_running_loop().time()
+        self._deadline = None if delivery.timeout is None else self.came_at + delivery.timeout
         self._events = self.until_here() if events is None else events(self)
 
     @property
@@ -362,6 +366,18 @@ class Download:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.end()
+
+
+def _check_refresh(request: DownloadRequest) -> None:
+    """Raises InvalidRequest where an origin must be asked, and cannot be."""
+    if policy_of(request.kind).imported:
+        raise InvalidRequest(
+            f"a {request.kind.name} task has no origin: it cannot be had with refresh"
+        )
+    if request.only_peers:
+        raise InvalidRequest(
+            "refresh asks the origin: it cannot go with disable_back_to_source, or priority LEVEL2"
+        )
 
 
 def asks_for_range(request: DownloadRequest) -> bool:

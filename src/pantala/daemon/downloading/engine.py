@@ -35,7 +35,7 @@ from pantala.model.urls import public_url
 from pantala.storage.holding import Holding
 
 from .checking import check
-from .describing import revalidates
+from .comparing import revalidates
 from .download import Download, Event, asks_for_range, log_end
 from .flight import Flight
 from .means import Means
@@ -201,16 +201,7 @@ class Engine:
         if (other := _another(download, flight, holding)) is not None:
             self._refuse(download, other)
             return
-        if flight is not None:
-            self._node.metrics.cache_miss()
-            if not flight.join(download):
-                self._node.tasks.start(self._retry(download, flight), "join the next flight")
-            return
-        kind = download.request.kind
-        asks = policy_of(kind).imported or (
-            revalidates(kind, self._node.config.backend) and download.may_use_source
-        )
-        if holding is not None and holding.complete and not asks:
+        if holding is not None and holding.complete and not self._asks(download, holding):
             self._node.metrics.cache_hit()
             holding.touch()
             try:
@@ -219,8 +210,20 @@ class Engine:
                 download.fail(error)
             return
         self._node.metrics.cache_miss()
+        if flight is not None:
+            if not flight.join(download):
+                self._node.tasks.start(self._retry(download, flight), "join the next flight")
+            return
         flight = self._flights[key] = Flight(self._node, self.means, download)
         self._node.tasks.start(self._fly(key, flight), f"flight {download.task_id[:8]}")
+
+    def _asks(self, download: Download, holding: Holding) -> bool:
+        """Whether somebody is to be asked first if what is here is what is wanted."""
+        kind = download.request.kind
+        if download.delivery.refresh:
+            return holding.compared_at is None or holding.compared_at < download.came_at
+        may_ask = revalidates(kind, self._node.config.backend) and download.may_use_source
+        return policy_of(kind).imported or may_ask
 
     def _refuse(self, download: Download, other: str) -> None:
         """What is here by this id is another file: that of the public URL *other*."""

@@ -74,6 +74,8 @@ class Flight:
         #: Versions that the content is known not to have.
         self._avoid: set[str] = set()
         self._holding: Holding | None = None
+        #: It is to be read at the origin, whoever else has something by its name.
+        self._insists = False
         #: All of it was here before.
         self._was_here = False
         self._lease: Lease | None = None
@@ -91,6 +93,8 @@ class Flight:
     def join(self, download: Download) -> bool:
         """Take another caller along; False if it is too late for that."""
         if self._closed or (self._driver is not None and self._driver.over):
+            return False
+        if download.delivery.refresh and not self._describing.is_as_of(download.came_at):
             return False
         self._callers.add(download)
         self._look_orphaned()
@@ -231,6 +235,9 @@ class Flight:
         described = await self._describing.describe(self._request, self._origins)
         holding = self._hold(described.record)
         self._describing.release()
+        self._insists = described.insists
+        if self._describing.asked_at is not None:
+            holding.compared_at = self._describing.asked_at
         # What is empty is complete at once. If it is new, nobody has been told, but of an import.
         self._was_here = holding.complete if described.imported else whole and holding is known
         if described.imported and not (holding.complete and holding.record.peer_id):
@@ -296,7 +303,13 @@ class Flight:
     async def _drive(self, holding: Holding) -> bool:
         """Fetch what is wanted; whether the scheduler knows what is here now."""
         registration = introduction(
-            self._node.config, self._callers, holding, self._request, self._peer_id
+            self._node.config,
+            self._callers,
+            holding,
+            self._request,
+            self._peer_id,
+            insists=self._insists,
+            version=holding.record.version if (certain := self._is_certain(holding)) else "",
         )
         self._driver = Driver(
             self._node,
@@ -305,7 +318,7 @@ class Flight:
             self._callers,
             self._origins,
             registration=registration,
-            certain=self._is_certain(holding),
+            certain=certain,
             avoid=frozenset(self._avoid),
         )
         await self._driver.run()

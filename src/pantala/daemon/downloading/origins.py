@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from pantala.daemon.node import Node
-from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed
+from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed, TimedOut
 from pantala.model.task import DownloadRequest
 from pantala.model.urls import public_url
 from pantala.sources.registry import Registry
@@ -55,6 +55,8 @@ class Origins:
         self._origins: dict[Credentials, Origin] = {}
         self._one_answer = one_answer
         self._expected: tuple[int | None, str] | None = None
+        #: Why no answer of it has come that would do.
+        self.silence: DragonflyError | None = None
         #: End of what is wanted, as far as it is known.
         self.until: int | None = None
 
@@ -125,8 +127,11 @@ class Origins:
         assert origin is not None  # noqa: S101  silence is a failure here
         return origin
 
-    async def ask(self) -> Origin | None:
+    async def ask(self, *, patient: bool = False) -> Origin | None:
         """The same, but None where no answer comes soon, or nobody may ask: others may know.
+
+        Args:
+            patient: Nobody else would do: it may take its time.
 
         Raises:
             SourceFailed: It refused all on whose behalf it was asked, and nobody else is there.
@@ -135,11 +140,12 @@ class Origins:
         if request is None:
             return None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(None if patient else PATIENCE):
                 return await self._ask(silence=True)
         except TimeoutError:
             why = f"nothing within {PATIENCE:g} s"
             logger.warning("the origin does not answer", url=public_url(request.url), why=why)
+            self.silence = TimedOut(why)
             return None
 
     async def _ask(self, *, silence: bool) -> Origin | None:
@@ -152,6 +158,7 @@ class Origins:
                     logger.warning(
                         "the origin does not answer", url=public_url(origin.url), why=str(error)
                     )
+                    self.silence = error
                     return None
                 self.failed(origin, error)
                 if self._callers.sponsor() is None:

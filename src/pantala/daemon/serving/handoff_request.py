@@ -30,6 +30,7 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "prefetch": (bool,),
     "content_for_calculating_task_id": (str,),
     "again": (bool,),
+    "refresh": (bool,),
 }
 
 
@@ -50,7 +51,7 @@ TASK_OPS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
 }
 
 #: Those of a download that say how it wants to get what is wanted.
-_DELIVERY: Final = ("digest", "timeout", "again")
+_DELIVERY: Final = ("digest", "timeout", "again", "refresh")
 
 
 def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Delivery]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
+from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.node import Node
 from pantala.errors import Forbidden, LocalProtocolError, TimedOut
-from pantala.model.ids import Identity
-from pantala.model.task import DownloadRequest, Kind
+from pantala.model.task import Kind
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.daemon_dialects import daemon_dialect
 from pantala.rpc.rows import node_row, stat_row
@@ -39,20 +39,15 @@ class HandoffTasks:
     Args:
         node: What all rooms share.
         service: Whose methods answer.
-        identify: Says which task the content of a request is.
+        engine: Says which task the content of a request is.
     """
 
     ops = TASK_OPS
 
-    def __init__(
-        self,
-        node: Node,
-        service: DownloadService,
-        identify: Callable[[DownloadRequest], Identity],
-    ) -> None:
+    def __init__(self, node: Node, service: DownloadService, engine: Engine) -> None:
         self._node = node
-        self._identify = identify
-        self._own = NodeService(node)
+        self._identify = engine.identify
+        self._own = NodeService(node, engine)
         self._methods: Mapping[str, Any] = service.methods()
 
     async def answer(self, client: Client, op: str, request: Mapping[str, Any]) -> None:

@@ -36,9 +36,16 @@ from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
-from pantala.model.task import Delivery, Kind
+from pantala.model.task import Delivery, Kind, Traffic
 from pantala.pb import common_pb2, node_pb2
-from pantala.rpc.convert import import_request, kind_of, piece_message, timestamp
+from pantala.rpc.convert import (
+    delivery,
+    download_request,
+    import_request,
+    kind_of,
+    piece_message,
+    timestamp,
+)
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE, DaemonDialect
 from pantala.rpc.service import address_of, reads, sends_headers
 from pantala.storage.holding import Holding
@@ -281,8 +288,9 @@ class UploadService(TaskMethods):
 class NodeService:
     """``pantala.v1.Node``: what the contract cannot say."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, engine: Engine) -> None:
         self._node = node
+        self._engine = engine
 
     async def Info(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
         """Which program this is; see ``node.proto``."""
@@ -321,6 +329,27 @@ class NodeService:
         if not answer.host_ids and not answer.failed:
             raise TaskNotFound(task_id)
         return answer
+
+    async def RefreshTask(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
+        """Have here what the origin has now; see ``node.proto``."""
+        message = request.download
+        how = delivery(message)
+        if how.output_path is not None or how.need_piece_content:
+            raise InvalidRequest(
+                "a refresh hands nothing out: it has neither output_path nor need_piece_content"
+            )
+        wanted = download_request(kind_of(message.type), message)
+        async with self._engine.open(wanted, replace(how, refresh=True, again=True)) as download:
+            async for _ in download:
+                pass
+            holding, came = download.holding, download.came
+            return node_pb2.RefreshTaskResponse(
+                task_id=download.task_id,
+                content_length=0 if holding is None else holding.total,
+                bytes_from_origin=came[Traffic.BACK_TO_SOURCE],
+                bytes_from_peers=came[Traffic.REMOTE_PEER],
+                bytes_from_cache=came[Traffic.LOCAL_PEER],
+            )
 
     async def _delete_elsewhere(self, kind: Kind, task_id: str) -> Any:
         scheduler = self._node.schedulers.pick(task_id)

@@ -12,7 +12,7 @@ from typing import Final
 
 from pantala.core.ledger import Account, Ledger
 from pantala.core.policy import policy_of
-from pantala.daemon.downloading.describing import revalidates
+from pantala.daemon.downloading.comparing import revalidates
 from pantala.daemon.downloading.download import asks_for_range
 from pantala.daemon.downloading.engine import Engine
 from pantala.daemon.metrics import Hits, TaskLabels
@@ -101,6 +101,8 @@ class Whole:
             DragonflyError: The request makes no sense.
         """
         if delivery.digest is not None or wanted.prefetch or asks_for_range(wanted):
+            return None
+        if delivery.refresh:  # whatever is here, its origin is asked first
             return None
         if policy_of(wanted.kind).imported or revalidates(wanted.kind, self._node.config.backend):
             return None
