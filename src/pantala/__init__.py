@@ -19,8 +19,9 @@ share their bytes, and :mod:`.pb` is the contract, generated. :mod:`.sim` runs t
 :mod:`.testing` is for those who test; nothing else imports it.
 
 What a program uses stands here, too: :class:`.Client`, the functions of a client that all share
-(``pantala.open``, ``pantala.get`` and so on), and the errors to catch. ``docs/sdk.md`` shows how.
-They are imported when they are first looked at, since everything imports this module.
+(``pantala.open``, ``pantala.get`` and so on), what reads tensors (:mod:`.client.safetensors`), and
+the errors to catch. ``docs/sdk.md`` shows how. They are imported when they are first looked at,
+since everything imports this module.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TYPE_CHECKING = False  # the programs that import this have no time to import ty
 if TYPE_CHECKING:
     from typing import Any
 
+    from pantala.client import safetensors as safetensors
     from pantala.client.asynchronous import AsyncClient as AsyncClient
     from pantala.client.blocking import Client as Client
     from pantala.client.content import Content as Content
@@ -74,17 +76,21 @@ _PUBLIC = {
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
+#: Modules that programs use by a shorter name.
+_MODULES = {"safetensors": "client.safetensors"}
+
 
 def __getattr__(name: str) -> Any:
     """Import what is public when it is first looked at."""
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415  see above
 
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    module = import_module(f"{__name__}.{_MODULES.get(name) or _HOMES[name]}")
+    found = module if name in _MODULES else getattr(module, name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})

@@ -9,6 +9,9 @@ Pure, and shared by all:
 - :mod:`.wishes`: what a program wants, and the request that says so
 - :mod:`.parts`: which ranges are asked for together; what is taken of content on its way
 - :mod:`.meter`: rates
+- :mod:`.tensor_header`, :mod:`.tensor_index`: what safetensors files say of themselves
+- :mod:`.tensor_plan`: which bytes of them are asked for, and which tensors are here
+- :mod:`.tensor_arrays`: how bytes become arrays
 
 Those that wait:
 
@@ -18,6 +21,8 @@ Those that wait:
 - :mod:`.saving`: a daemon's events become an output
 - :mod:`.landing`: where content lies in this process, and the lease on it
 - :mod:`.fetch`: one download, step by step
+- :mod:`.asking`: several of one call
+- :mod:`.tensor_files`: the tensors of one safetensors file
 
 What programs use:
 
@@ -27,5 +32,6 @@ What programs use:
 - :mod:`.dialling`: which daemon a client asks, and by what defaults
 - :mod:`.content`: content that is here: views, and a path
 - :mod:`.reading`: content as a file that is read while it comes
+- :mod:`.safetensors`: tensors by name, of one file or several
 - :mod:`.progress`: how far a download is
 """

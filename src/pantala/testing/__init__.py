@@ -38,6 +38,7 @@ store_machine     any store in the hands of hypothesis
 store_pieces      what every store must do with pieces
 store_room        what every store must do with room
 stores            stores whose clock is set by hand
+tensors           safetensors files of any size, and broken ones
 threads           blocking works side by side
 unharmed          whether daemons have survived what was done to them
 """

@@ -62,6 +62,37 @@ def write_json(path: Path, runs: Mapping[str, Sequence[NamedTuple]], **terms: An
     path.write_text(json.dumps({**terms, "runs": told}))
 
 
+class SharedMemory(NamedTuple):
+    """What a process has in memory, in bytes.
+
+    Attributes:
+        rss: Of segments that daemons have handed off: pages that it has seen.
+        pss: Of these: its share, where others have seen them, too.
+        private: All else that is its own.
+    """
+
+    rss: int
+    pss: int
+    private: int
+
+
+def shared_memory(pid: int) -> SharedMemory:
+    """What a process has of the segments of daemons, and besides."""
+    rss = pss = private = 0
+    of_segment = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name:  # the head of a mapping
+            of_segment = "/memfd:" in line
+        elif name == "Rss":
+            rss += of_segment * int(rest.split()[0])
+        elif name == "Pss":
+            pss += of_segment * int(rest.split()[0])
+        elif name == "Anonymous":
+            private += int(rest.split()[0])
+    return SharedMemory(1024 * rss, 1024 * pss, 1024 * private)
+
+
 def numbers(text: str) -> list[int]:
     """``1,2,4``. Raises ValueError."""
     found = [int(word) for word in text.split(",")]
