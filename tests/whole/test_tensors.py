@@ -191,7 +191,12 @@ def test_some_of_what_is_hot_is_not_copied(
     right(mine)
     assert not any(map(is_shared, mine.values()))
     assert all(tensor.flags.writeable for tensor in mine.values())
-    del found, mine
+    norms = load(url, keys=lambda name: "norm" in name, client=client)
+    right(norms)
+    # Not one, and a connection with it, for each of the places where they lie.
+    assert len(norms) == 20
+    assert client.list()[0].details["lease_count"] <= 4
+    del found, mine, norms
     until(lambda: no_lease(client), "the leases end")
 
 
