@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,38 @@ def test_some_of_what_is_hot_is_not_copied(
     assert client.list()[0].details["lease_count"] <= 4
     del found, mine, norms
     until(lambda: no_lease(client), "the leases end")
+
+
+def test_some_of_what_is_on_its_way_as_a_whole(
+    client: pantala.Client, origin: Origin, url: str
+) -> None:
+    """It is had when it is here, where it lies; the rest is not waited for."""
+    stall(origin, "/model", after=60)
+    other = threading.Thread(target=client.prefetch, args=(url,))
+    other.start()
+    try:
+        until(lambda: origin.sent("/model") > 30 * MIB, "half of it is here")
+        found = load(url, keys=["layers.1.wq", "layers.2.norm"], client=client)
+        right(found)
+        assert all(map(is_shared, found.values()))
+        assert origin.sent("/model") < 0.8 * MODEL.size
+    finally:
+        origin.release()
+        other.join(60)
+    right(found)
+    right(load(url, client=client))
+    del found
+    until(lambda: no_lease(client), "the leases end")
+
+
+def test_what_is_imported() -> None:
+    """Numpy when there are arrays to be made, and nothing of the other client."""
+    program = (
+        "import sys; from pantala import safetensors as ours; ours.load;"
+        "print(sorted({'numpy', 'torch', 'asyncio', 'grpc', 'safetensors'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout == b"[]\n"
 
 
 def test_what_is_nearly_all_comes_as_a_whole(
