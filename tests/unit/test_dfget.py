@@ -520,7 +520,7 @@ def test_nobody_waits_forever(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not for a daemon that says nothing, nor for a pipe that nobody reads."""
-    monkeypatch.setattr(dfget, "_GRACE", 0.05)
+    monkeypatch.setattr(dfget, "GRACE", 0.05)
     before = signal.getsignal(signal.SIGALRM)
     status, _ = _run(tmp_path, _hang, "--timeout", "100ms")
     assert status == 1

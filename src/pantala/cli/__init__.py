@@ -1,6 +1,6 @@
 """The programs.
 
-- :mod:`.dfget`: fetch one URL; starts in the time of a bare interpreter or two
+- :mod:`.dfget`: fetch a URL, or many; starts in the time of a bare interpreter or two
 - :mod:`.dfcache`: import a file into the cluster, export it again
 - :mod:`.dfctl`: look at a daemon's tasks and remove them
 - :mod:`.dfdaemon`: run the daemon of a machine; :mod:`._daemon_run` is what it runs
@@ -25,6 +25,12 @@ What ``dfget`` is made of beside :mod:`pantala.client`; each imports as little a
 
 - :mod:`._arguments`: its command line and environment
 - :mod:`._progress`: one line that tells how far it is
+
+What it needs for many URLs alone:
+
+- :mod:`._targets`: lists of URLs, and the files that they go to
+- :mod:`._many`: those who fetch them, and what is told of each
+- :mod:`._board`: lines that tell how far they are
 """
 
 import os

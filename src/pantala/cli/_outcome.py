@@ -10,6 +10,7 @@ import signal
 import sys
 
 from pantala.errors import DragonflyError, SourceFailed
+from pantala.model.urls import public_url
 
 from ._process import OutputLost
 from ._signals import Stopped, ended_by_signals
@@ -20,45 +21,74 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from pantala.client.arrival import Arrival
+
+    from ._arguments import Options
+
 
 def outcome(
-    name: str, work: Callable[[], Mapping[str, Any]], *, as_json: bool, seconds: float
+    name: str, work: Callable[[], Mapping[str, Any] | None], *, as_json: bool, seconds: float
 ) -> int:
     """Do *work*; the exit status. Its failure is one line on standard error.
 
     Args:
         name: The program's, for that line.
-        work: What is to be done; its result is printed with *as_json*, and else it has
-            printed what there is to tell.
+        work: What is to be done; its result is printed with *as_json*, and else, or if it
+            returns None, it has printed what there is to tell.
         as_json: Results and errors are printed as one JSON object.
         seconds: After so many it is given up.
     """
     try:
         with ended_by_signals(seconds):
             result = work()
-            if as_json:
-                _print_json(result)
-    except DragonflyError as error:
-        _fail(name, str(error), error.code.name, error, as_json=as_json)
-    except OSError as error:
-        _fail(name, str(error), "INTERNAL", error, as_json=as_json)
+            if as_json and result is not None:
+                print_json(result)
+    except (DragonflyError, OSError) as error:
+        _fail(name, failure(error), as_json=as_json and not isinstance(error, OutputLost))
     except Stopped as stop:
         why = f"stopped by {signal.Signals(stop.number).name}"
-        _fail(name, why, "CANCELLED", stop, as_json=as_json)
+        _fail(name, {"code": "CANCELLED", "message": why, "status_code": None}, as_json=as_json)
         return 128 + stop.number
     else:
         return 0
     return 1
 
 
-def _fail(name: str, message: str, code: str, error: BaseException, *, as_json: bool) -> None:
-    message = one_line(message)
-    sys.stderr.write(f"{name}: {message}\n")
-    if as_json and not isinstance(error, OutputLost):
-        status_code = error.status_code if isinstance(error, SourceFailed) else None
-        _print_json({"error": {"code": code, "message": message, "status_code": status_code}})
+def failure(error: DragonflyError | OSError) -> dict[str, Any]:
+    """What ``--json`` prints of an error; its message is one line."""
+    return {
+        "code": error.code.name if isinstance(error, DragonflyError) else "INTERNAL",
+        "message": one_line(str(error)),
+        "status_code": error.status_code if isinstance(error, SourceFailed) else None,
+    }
 
 
-def _print_json(value: Mapping[str, Any]) -> None:
+def _fail(name: str, told: Mapping[str, Any], *, as_json: bool) -> None:
+    sys.stderr.write(f"{name}: {told['message']}\n")
+    if as_json:
+        print_json({"error": told})
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print a line that programs read; it is out when this returns."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
+
+
+def result_of(
+    arrival: Arrival, options: Options, url: str, output: str, seconds: float
+) -> dict[str, Any]:
+    """What ``--json`` prints of a download that is done."""
+    return {
+        "task_id": arrival.task_id,
+        "url": public_url(url),
+        "output": output,
+        "content_length": arrival.content_length,
+        "start": arrival.start,
+        "length": arrival.length,
+        "bytes_from_peers": arrival.received["peers"],
+        "bytes_from_origin": arrival.received["origin"],
+        "bytes_from_cache": arrival.received["cache"],
+        "seconds": round(seconds, 6),
+        "digest_verified": options.digest is not None,
+    }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from pantala.model.units import format_size
 
-from ._text import one_line
+from ._text import one_line, width
 
 #: A task, as ``--json`` prints it: numbers are bytes, times are RFC 3339 or null.
 Row = Mapping[str, Any]
@@ -106,19 +105,11 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     A line is a line, however long: an id that is cut in two cannot be copied, on a terminal as
     little as by the programs that cut lines up.
     """
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
     padded = (
         "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
+            cell + " " * (wide - width(cell)) for cell, wide in zip(line, widths, strict=True)
         )
         for line in lines
     )
     return "".join(f"{line.rstrip()}\n" for line in padded)
-
-
-def _width(text: str) -> int:
-    """Columns that *text* takes on a terminal."""
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)

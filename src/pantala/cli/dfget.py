@@ -1,8 +1,9 @@
-"""``dfget URL -O FILE``: fetch one URL through the daemon of this machine.
+"""``dfget URL -O FILE``: fetch a URL, or many, through the daemon of this machine.
 
 The daemon passes the memory or file in which the content lies (docs/handoff.md), and ``dfget``
 makes its own output from it, as its own user. Starting should cost little more than an interpreter
-does, so this imports neither gRPC nor anything else that is not needed by every download.
+does, so this imports neither gRPC nor anything else that is not needed by every download; what many
+URLs need is in :mod:`._many`.
 """
 # ruff: noqa: E402  garbage is not looked for while modules are imported: that takes 2 ms, and finds none
 
@@ -20,11 +21,10 @@ from pantala.client.connection import Connection, connect, connect_if_there
 from pantala.client.output import Output, output_for
 from pantala.client.saving import Saving
 from pantala.errors import TimedOut, Unavailable
-from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET
 
-from ._arguments import Options, parse, request_of
-from ._outcome import outcome
+from ._arguments import GRACE, Options, parse, request_of
+from ._outcome import outcome, result_of
 from ._process import program
 from ._progress import Progress
 
@@ -32,13 +32,10 @@ gc.enable()
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Final
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from pantala.client.arrival import Arrival
-
-# The daemon's own word about a timeout says more than ours; leave it the time to come.
-_GRACE: Final = 1.0
 
 
 def main() -> int:
@@ -54,7 +51,11 @@ def main() -> int:
 def run(argv: Sequence[str]) -> int:
     """Do what the arguments *argv* say; return the exit status, see ``--help``."""
     options = parse(argv, os.environ)
-    seconds = options.timeout + 2 * _GRACE
+    if options.targets is not None:
+        from ._many import fetch_all  # noqa: PLC0415  most want one file, and wait for its import
+
+        return fetch_all(options, options.targets, _connect)
+    seconds = options.timeout + 2 * GRACE
     return outcome("dfget", lambda: _fetch(options), as_json=options.json, seconds=seconds)
 
 
@@ -73,32 +74,20 @@ def _fetch(options: Options) -> dict[str, Any]:
         finally:
             progress.clear()
     progress.done()
-    return {
-        "task_id": arrival.task_id,
-        "url": public_url(options.url),
-        "output": options.output,
-        "content_length": arrival.content_length,
-        "start": arrival.start,
-        "length": arrival.length,
-        "bytes_from_peers": arrival.received["peers"],
-        "bytes_from_origin": arrival.received["origin"],
-        "bytes_from_cache": arrival.received["cache"],
-        "seconds": round(progress.seconds, 6),
-        "digest_verified": options.digest is not None,
-    }
+    return result_of(arrival, options, options.url, options.output, progress.seconds)
 
 
 def _download(options: Options, output: Output, progress: Progress, begun: float) -> Arrival:
     """Carry the download out, by a second daemon if a personal one was just about to quit."""
     request = request_of(options)
     for first in (True, False):
-        with _connect(options.endpoint, progress) as connection:
+        with _connect(options.endpoint, progress.say) as connection:
             spent = time.monotonic() - begun
-            if spent > _GRACE / 2:  # else it shall stand in messages as the user put it
+            if spent > GRACE / 2:  # else it shall stand in messages as the user put it
                 request["timeout"] = max(round(options.timeout - spent, 1), 0.1)
             saving = Saving(connection, output, progress, in_files=not options.cache)
             try:
-                saving.run(request, deadline=begun + options.timeout + _GRACE)
+                saving.run(request, deadline=begun + options.timeout + GRACE)
             except Unavailable as error:
                 personal = options.endpoint is None and connection.endpoint != DEFAULT_SOCKET
                 lost = not connection.answered and not isinstance(error, TimedOut)
@@ -109,19 +98,19 @@ def _download(options: Options, output: Output, progress: Progress, begun: float
     return saving.arrival
 
 
-def _connect(endpoint: str | None, progress: Progress) -> Connection:
+def _connect(
+    endpoint: str | None, say: Callable[[str], None], *, numbered: bool = False
+) -> Connection:
     """Connect to the daemon that was named, the machine's, or one of the user's own."""
     if endpoint is not None:
-        return connect(endpoint)
-    if (connection := connect_if_there(DEFAULT_SOCKET)) is not None:
+        return connect(endpoint, numbered=numbered)
+    if (connection := connect_if_there(DEFAULT_SOCKET, numbered=numbered)) is not None:
         return connection
     from pantala.client.personal import connect_personal  # noqa: PLC0415  most machines have a daemon
 
-    connection, pid = connect_personal()
+    connection, pid = connect_personal(numbered=numbered)
     if pid is not None:
-        progress.say(
-            f"no daemon is running; started a personal one (pid {pid}, quits after 5 minutes idle)"
-        )
+        say(f"no daemon is running; started a personal one (pid {pid}, quits after 5 minutes idle)")
     return connection
 
 

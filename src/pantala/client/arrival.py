@@ -62,6 +62,7 @@ class Arrival:
         received: Bytes of the part that came, by where they came from: ``peers``, ``origin``, or
             ``cache``, which is what was here before.
         done: All of the part is here.
+        over: That, or it has failed, and the daemon has said so: nothing more is told of it.
     """
 
     def __init__(self, name: str, endpoint: str) -> None:
@@ -80,6 +81,7 @@ class Arrival:
             "done": self._on_done,
             "error": self._on_error,
         }
+        self.over = False
         self._forget()
 
     def _forget(self) -> None:
@@ -155,7 +157,7 @@ class Arrival:
             step.inline = size
         elif size:
             step.parts.append((0, size))
-        self.done = True
+        self.done = self.over = True
 
     def _on_pieces(self, event: dict[str, Any], step: Step) -> None:
         self._must_be_started("pieces")
@@ -221,9 +223,10 @@ class Arrival:
             raise RemoteProtocolError(
                 f"the daemon says it is done after {self._here} of {self.length} bytes"
             )
-        self.done = True
+        self.done = self.over = True
 
     def _on_error(self, event: dict[str, Any], _step: Step) -> None:
+        self.over = True
         raise failure_of(event, self._name)
 
     def _must_be_started(self, name: str) -> None:

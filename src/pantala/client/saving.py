@@ -76,6 +76,7 @@ class Saving:
         self._watcher = watcher
         self._deadline = 0.0
         self._segment: mmap.mmap | None = None
+        self._had_segment = False
         #: The descriptor of the file that is the output's content, too, and is not written.
         self._shared: int | None = None
         self.arrival = Arrival("", connection.endpoint)
@@ -107,6 +108,15 @@ class Saving:
                 raise Unavailable("the output's file system does not share files any more")
         finally:
             self._let_go()
+
+    def settle(self) -> bool:
+        """After :meth:`run`, however it ended: whether the connection is good for another request.
+
+        What was handed off is given back.
+        """
+        if not self.arrival.over:
+            return False
+        return not self._had_segment or self._connection.release_now()
 
     def _take(self, step: Step) -> None:
         """Do what an event calls for."""
@@ -144,6 +154,7 @@ class Saving:
         """Map what the daemon passes; None where the output has it without being written."""
         arrival = self.arrival
         descriptor = self._connection.take_descriptor()
+        self._had_segment = True
         self._shared = descriptor  # closed with this, whatever happens
         whole = arrival.start == 0 and arrival.length == arrival.content_length
         if self._in_files and whole and self._output.share(descriptor, whole=False):

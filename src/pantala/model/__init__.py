@@ -11,6 +11,7 @@
 - :mod:`.filtered`: query parameters that are no part of an identity
 - :mod:`.headers`: headers that no caller decides, and those that decide the content
 - :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece
+- :mod:`.names`: what a file is called that came from a URL
 - :mod:`.urls`: URLs as others may see them
 - :mod:`.announce`: what a peer and its scheduler tell each other of a download
 - :mod:`.units`: sizes and durations as people write them

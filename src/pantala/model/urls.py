@@ -58,6 +58,18 @@ def fault_of(url: str) -> str | None:
     return _fault_of_port(host.partition("]")[2] if bracket else host)
 
 
+def path_of(url: str) -> str:
+    """What follows the host in *url*, up to a query or fragment; as it is written.
+
+    >>> path_of("https://me:pw@host/a/b?token=1")
+    '/a/b'
+    """
+    scheme, slashes, rest = _parts(url)
+    if scheme.lower() == "file:" and len(slashes) > 2:
+        return slashes[2:] + rest  # no host
+    return rest[_end_of_host(scheme, rest) :]
+
+
 def _fault_of_port(text: str) -> str | None:
     """What is wrong with the port after the first colon of *text*, if there is one."""
     port = text.partition(":")[2]
