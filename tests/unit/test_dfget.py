@@ -573,7 +573,8 @@ def test_a_terminal_gets_progress_and_a_summary(tmp_path: Path) -> None:
     shown = b""
     with HandoffDaemon(tmp_path, script) as daemon:
         arguments = ["--cache", URL, "-O", str(tmp_path / "out"), "-e", daemon.endpoint]
-        client = subprocess.Popen([*PROGRAM, *arguments], stderr=theirs)
+        environ = {**os.environ, "NO_COLOR": "1"}
+        client = subprocess.Popen([*PROGRAM, *arguments], stderr=theirs, env=environ)
         os.close(theirs)
         with contextlib.suppress(OSError):  # EIO, when the client has gone
             while data := os.read(ours, 1000):
@@ -582,6 +583,7 @@ def test_a_terminal_gets_progress_and_a_summary(tmp_path: Path) -> None:
                     go.set()
         assert client.wait(30) == 0
     os.close(ours)
+    assert daemon.requests[0]["progress"] is True  # which nobody asks for without a terminal
     text = shown.decode()
     assert "\r[=====     ]  50 %  97.7 KiB of 195.3 KiB" in text
     assert "origin 100 %" in text

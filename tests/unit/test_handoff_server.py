@@ -537,6 +537,29 @@ async def test_a_file_of_unknown_length(daemon: Daemon, origin: Origin) -> None:
         assert os.pread(client.fds[0], SIZE, 0) == WHOLE
 
 
+@pytest.mark.parametrize("kind", ["CACHE", "STANDARD"])
+async def test_how_far_pieces_are(daemon: Daemon, origin: Origin, url: str, kind: str) -> None:
+    """Told to whoever asks for it, where a piece takes a while; pieces are told of as before."""
+    origin.fault("/f", Fault(stall_after=MIB + 300_000))
+    with Client(daemon) as client, Client(daemon) as other:
+        request = {"op": "download", "url": url, "kind": kind, "piece_length": 4 * MIB}
+        client.send({**request, "progress": True})
+        other.send(request)
+        told = await client.event()
+        while told["event"] != "progress" or told["bytes"] < MIB:
+            assert told["event"] in ("started", "progress")
+            told = await client.event()
+        assert told["bytes"] < 3 * (MIB + 300_000)
+        origin.heal("/f")
+        origin.release()
+        while told["event"] != "done":
+            told = await client.event()
+        names = set()
+        while "done" not in names:
+            names.add((await other.event())["event"])
+        assert names <= {"started", "pieces", "segment", "done"}
+
+
 async def test_an_origin_that_refuses(daemon: Daemon, origin: Origin, url: str) -> None:
     """Its answer is passed on."""
     origin.fault("/f", Fault(status=404, headers={"X-Why": "gone"}))

@@ -9,7 +9,10 @@ import pty
 import struct
 import termios
 
-from pantala.cli._progress import Progress
+import pytest
+
+from pantala.cli._board import Board
+from pantala.cli._progress import Progress, bar, eta_text, fitting, has_colour
 
 
 class _Clock:
@@ -22,8 +25,23 @@ class _Clock:
         return self.now
 
 
+class _Stream(io.StringIO):
+    """As wide as a terminal is that is wide, see below."""
+
+    def fileno(self) -> int:
+        """That of no terminal."""
+        return -1
+
+
+@pytest.fixture(autouse=True)
+def _width(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {-1: (100, 24)}
+    real = os.get_terminal_size
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: sizes.get(fd) or real(fd))
+
+
 def _progress(*, shown: bool = True) -> tuple[Progress, io.StringIO, _Clock]:
-    stream, clock = io.StringIO(), _Clock()
+    stream, clock = _Stream(), _Clock()
     return Progress(stream, shown=shown, clock=clock), stream, clock
 
 
@@ -54,7 +72,8 @@ def test_a_line_over_itself() -> None:
     clock.now += 2
     progress.moved({"peers": 1 << 20, "origin": 0, "cache": 1 << 20})
     assert _taken(stream) == (
-        "\r[=====     ]  50 %  2.0 MiB of 4.0 MiB  1.0 MiB/s  peers 50 %, cache 50 %\x1b[K"
+        "\r[=====     ]  50 %  2.0 MiB of 4.0 MiB  1.0 MiB/s  ETA 0:02  "
+        "peers 50 %, cache 50 %\x1b[K"
     )
     clock.now += 0.05
     progress.tick()
@@ -130,10 +149,129 @@ def test_the_terminals_width_counts() -> None:
     os.set_blocking(ours, False)
     clock = _Clock()
     with os.fdopen(theirs, "w") as terminal:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 34, 0, 0))
         progress = Progress(terminal, shown=True, clock=clock)
         progress.started(1 << 20)
         clock.now += 1
         progress.tick()
-        assert os.read(ours, 1000).decode() == "\r[          ]   0 %  0 B of 1.\x1b[K"
+        assert os.read(ours, 1000).decode() == "\r[          ]   0 %  0 B/s\x1b[K"
     os.close(ours)
+
+
+def test_bytes_of_pieces_that_are_not_whole() -> None:
+    """Count as soon as they are here, and not twice when their piece is whole."""
+    progress, stream, clock = _progress()
+    progress.started(8 << 20)
+    clock.now += 1
+    progress.coming(1 << 20)
+    assert "  12 %  1.0 MiB of 8.0 MiB  1.0 MiB/s  ETA 0:07\x1b" in _taken(stream)
+    clock.now += 1
+    progress.moved({"peers": 1 << 20, "origin": 0, "cache": 0})
+    assert "1.0 MiB of 8.0 MiB  512.0 KiB/s  ETA 0:14  peers 100 %" in _taken(stream)
+    clock.now += 1
+    progress.coming(2 << 20)
+    assert "3.0 MiB of 8.0 MiB" in _taken(stream)
+    clock.now += 1
+    progress.moved({"peers": 0, "origin": 0, "cache": 0})
+    assert "0 B of 8.0 MiB" in _taken(stream)
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    """A slow start is forgotten, and a link that is down is seen."""
+    progress, stream, clock = _progress()
+    progress.started(1 << 30)
+    for second in range(20):
+        clock.now += 1
+        progress.moved({"origin": max(second - 10, 0) << 20})
+    assert "  1.0 MiB/s  ETA 16:55  origin" in _taken(stream)
+    for _ in range(7):
+        clock.now += 1
+        progress.tick()
+    assert stream.getvalue().splitlines()[-1].count("0 B/s  origin") == 1
+
+
+def test_how_long_it_takes() -> None:
+    """In minutes, in hours; and not for ever."""
+    told = [eta_text(seconds) for seconds in (None, 0, 59.6, 3661, 5e5)]
+    assert told == ["", "ETA 0:00", "ETA 1:00", "ETA 1:01:01", ""]
+
+
+def test_what_does_not_fit_is_left_out() -> None:
+    """Whole words, the last first; and not what is empty."""
+    assert fitting(9, "abc", "", "de") == "  abc  de"
+    assert fitting(8, "abc", "de") == "  abc"
+    assert bar(0.5, colour=False, columns=5) == "[===="
+
+
+def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a terminal that has some, and nobody minds."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb"), os.fdopen(theirs, "w") as terminal:
+        assert has_colour(terminal)
+        assert not has_colour(io.StringIO())
+        for name, value in (("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "")):
+            with monkeypatch.context() as other:
+                other.setenv(name, value)
+                assert not has_colour(terminal)
+    assert bar(0.25, colour=True, columns=80) == "[\x1b[32m==\x1b[0m        ]  25 %"
+    assert bar(0.0, colour=True, columns=80) == "[          ]   0 %"
+
+
+def _result(size: int, source: str = "origin") -> dict[str, int]:
+    came = {f"bytes_from_{each}": 0 for each in ("peers", "origin", "cache")}
+    return {"length": size, **came, f"bytes_from_{source}": size}
+
+
+def test_many_files() -> None:
+    """A line for each that takes a while, and one for all; in their place, and gone in the end."""
+    stream, clock = _Stream(), _Clock()
+    board = Board(stream, 4, shown=True, clock=clock)
+    first, second = board.begin(0, "out/model-1.bin"), board.begin(1, "out/model-2.bin")
+    first.started(4 << 20)
+    first.moved({"peers": 1 << 20})
+    board.tick()
+    assert _taken(stream) == ""
+    clock.now += 1
+    board.tick()
+    lines = _taken(stream).split("\x1b[K\n")
+    assert [line.rstrip() for line in lines[:2]] == [
+        f"\r  model-1.bin{' ' * 31}[==        ]  25 %  1.0 MiB of 4.0 MiB",
+        f"  model-2.bin{' ' * 31}0 B so far",
+    ]
+    assert lines[2] == "[          ]   0 %  0 of 4 files  1.0 MiB  1.0 MiB/s  ETA 0:15\x1b[K\x1b[J"
+    second.started(4 << 20)
+    second.coming(2 << 20)
+    board.end(0)
+    board.ended(_result(4 << 20))
+    board.ended(None)
+    board.begin(0, "out/model-3.bin")
+    clock.now += 0.2
+    board.tick()
+    drawn = _taken(stream)
+    assert drawn.startswith("\x1b[2A\r  model-2.bin")
+    assert "model-3" not in drawn
+    assert "\n[=====     ]  50 %  2 of 4 files  1 failed  6.0 MiB" in drawn
+    board.say("x\x1by")
+    assert _taken(stream) == "\x1b[1A\r\x1b[Jdfget: x y\n"
+    board.ended(_result(4 << 20, "cache"))
+    board.ended(_result(0, "cache"))
+    clock.now += 0.8
+    board.done()
+    assert _taken(stream) == (
+        "done: 3 of 4 files, 8.0 MiB in 2.0 s (4.0 MiB/s), "
+        "50 % from the origin, 50 % from this machine\n"
+    )
+
+
+def test_a_board_that_is_not_shown() -> None:
+    """Has nothing but words."""
+    stream = _Stream()
+    board = Board(stream, 2, shown=False)
+    assert board.pause is None
+    board.ended(_result(1))
+    board.tick()
+    board.say("")
+    board.done()
+    assert stream.getvalue() == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
@@ -51,6 +52,7 @@ class Options(argparse.Namespace):
         output: The file; of several, the directory.
         targets: Several, or a list; None: one URL.
         directory: The directory that is to be made first, if one is.
+        progress: To be drawn.
     """
 
     urls: list[str]
@@ -60,6 +62,7 @@ class Options(argparse.Namespace):
     output: str
     targets: list[Target] | None = None
     directory: str | None = None
+    progress: bool
     cache: bool
     digest: str | None
     tag: str | None
@@ -116,6 +119,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     if options.filtered_query_params is None:
         options.filtered_query_params = list(DEFAULT_FILTERED_QUERY_PARAMS)
     _find_targets(parser, options)
+    options.progress = not (options.no_progress or options.json) and sys.stderr.isatty()
     return options
 
 
@@ -204,6 +208,7 @@ def request_of(options: Options) -> dict[str, Any]:
         "refresh": options.refresh or None,  # a daemon that does not know it need not hear of it
         "disable_back_to_source": options.disable_back_to_source,
         "prefetch": options.prefetch,
+        "progress": options.progress or None,
         "content_for_calculating_task_id": options.content_for_calculating_task_id,
     }
     return {key: value for key, value in wanted.items() if value is not None}

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TextIO
 
 from pantala.client.meter import Meter
 from pantala.model.units import format_size
 
-from ._progress import SOURCES
-from ._text import one_line, shortened
-
-#: Seconds until anything is drawn, and between two times; nobody sees more.
-_FIRST: Final = 0.7
-_INTERVAL: Final = 0.1
+from ._progress import (
+    BAR_COLUMNS,
+    FIRST,
+    INTERVAL,
+    SOURCES,
+    bar,
+    eta_text,
+    extent,
+    fitting,
+    has_colour,
+)
+from ._text import one_line, shortened, width
 
 #: Seconds after which a file has a line of its own: those that come at once would flicker.
 _LONG: Final = 0.7
@@ -44,6 +50,7 @@ class Line:
         self.total: int | None = None
         self.size = 0
         self.waits = False
+        self._whole = self._coming = 0
 
     def waiting(self, size: int) -> None:
         """There is no room yet."""
@@ -60,7 +67,17 @@ class Line:
 
     def moved(self, received: Mapping[str, int]) -> None:
         """So many are here."""
-        self.size = sum(received.values())
+        whole = sum(received.values())
+        if whole < self._whole:  # it begins anew
+            self._coming = 0
+        self._whole = whole
+        self.size = max(self._whole, self._coming)
+
+    def coming(self, size: int) -> None:
+        """So many more are here, of pieces that are not whole."""
+        # From then on pieces may become whole, which are counted there and not here.
+        self._coming = self._whole + size
+        self.size = max(self._whole, self._coming)
 
     def tick(self) -> None:
         """Time has passed, which is no news here."""
@@ -74,6 +91,7 @@ class Board:
         files: How many there are.
         shown: Whether to draw at all. Words are written in any case.
         clock: Monotonic seconds.
+        colour: Whether the terminal has colours; None: look.
     """
 
     def __init__(
@@ -83,13 +101,15 @@ class Board:
         *,
         shown: bool,
         clock: Callable[[], float] = time.monotonic,
+        colour: bool | None = None,
     ) -> None:
+        self._colour = shown and (has_colour(stream) if colour is None else colour)
         self._stream = stream
         self._files = files
         self._shown = shown
         self._clock = clock
         self._begun = clock()
-        self._next = self._begun + _FIRST
+        self._next = self._begun + FIRST
         self._meter = Meter(self._begun)
         self._height = 0
         #: What each worker does.
@@ -100,12 +120,16 @@ class Board:
     @property
     def pause(self) -> float | None:
         """Seconds after which :meth:`tick` wants to be called when nothing else happens."""
-        return _INTERVAL if self._shown else None
+        return INTERVAL if self._shown else None
 
     def begin(self, worker: int, name: str) -> Line:
         """A worker begins with a file. Called in its thread."""
         self._lines[worker] = line = Line(os.path.basename(name), self._clock())  # noqa: PTH119  as all paths here
         return line
+
+    def end(self, worker: int) -> None:
+        """A worker is through with its file. Called in its thread."""
+        self._lines.pop(worker, None)
 
     def ended(self, result: Mapping[str, Any] | None) -> None:
         """A file has ended with this *result*; None: it failed."""
@@ -122,11 +146,12 @@ class Board:
         now = self._clock()
         if not self._shown or now < self._next:
             return
-        self._next = now + _INTERVAL
-        columns, rows = _extent(self._stream)
+        self._next = now + INTERVAL
+        columns, rows = extent(self._stream)
         long = [line for line in list(self._lines.values()) if now - line.begun >= _LONG]
-        shown = [_file(line, columns - 1) for line in long[: max(rows - 2, 0)]]
-        shown.append(self._summary(now)[: columns - 1])
+        colour = self._colour
+        shown = [_file(line, columns - 1, colour=colour) for line in long[: max(rows - 2, 0)]]
+        shown.append(self._summary(now, columns - 1))
         text = "\x1b[K\n".join(shown)
         self._stream.write(f"{self._home()}{text}\x1b[K\x1b[J")
         self._stream.flush()
@@ -170,32 +195,39 @@ class Board:
         """Back to the first of the lines that are drawn."""
         return f"\x1b[{self._height - 1}A\r" if self._height > 1 else "\r"
 
-    def _summary(self, now: float) -> str:
+    def _summary(self, now: float, columns: int) -> str:
+        """How far all of them are."""
         lines = list(self._lines.values())
         size = self._size + sum(line.size for line in lines)
         self._moved = max(self._moved, size)  # between two files one is counted nowhere
-        parts = [f"{self._ended} of {self._files} files", format_size(self._moved)]
-        parts.append(f"{format_size(round(self._meter.rate(now, self._moved)))}/s")
-        if self._failed:
-            parts.append(f"{self._failed} failed")
-        return "  ".join(parts)
+        rate = self._meter.rate(now, self._moved)
+        files = f"{self._ended} of {self._files} files"
+        failed = f"{self._failed} failed" if self._failed else ""
+        speed, eta = f"{format_size(round(rate))}/s", self._eta(rate, lines)
+        head = bar(self._ended / self._files, colour=self._colour, columns=columns)
+        room = columns - BAR_COLUMNS
+        return head + fitting(room, files, failed, format_size(self._moved), speed, eta_text(eta))
+
+    def _eta(self, rate: float, lines: Sequence[Line]) -> float | None:
+        """Seconds until all are here, if those of which nothing is known are like the others."""
+        begun = [line.total for line in lines if line.total is not None]
+        known = self._ended - self._failed + len(begun)
+        if rate <= 0 or not known:
+            return None
+        mean = (self._size + sum(begun)) / known
+        left = mean * (self._files - self._ended - len(begun)) + sum(begun)
+        left -= sum(line.size for line in lines if line.total is not None)
+        return max(left, 0) / rate
 
 
-def _file(line: Line, columns: int) -> str:
+def _file(line: Line, columns: int, *, colour: bool) -> str:
     """How far one file is, in so many columns."""
-    name = shortened(line.name, max(columns // 2, 8))
+    name = shortened(line.name, max(min(columns - BAR_COLUMNS - 4, 40), 8))
+    name += " " * (min(columns - BAR_COLUMNS - 4, 40) - width(name))
+    size = format_size(line.size)
     if line.total is None:
-        state = "waiting for room" if line.waits else f"{format_size(line.size)} so far"
-        return f"  {name}  {state}"[:columns]
-    share = line.size / line.total if line.total else 1.0
-    size, total = format_size(line.size), format_size(line.total)
-    return f"  {name}  {100 * share:3.0f} %  {size} of {total}"[:columns]
-
-
-def _extent(stream: TextIO) -> tuple[int, int]:
-    """Columns and rows of the terminal."""
-    try:
-        columns, rows = os.get_terminal_size(stream.fileno())
-    except OSError:
-        columns = rows = 0
-    return columns or 80, rows or 24
+        return f"  {name}  {'waiting for room' if line.waits else f'{size} so far'}"[:columns]
+    share = min(line.size / line.total, 1.0) if line.total else 1.0
+    rest = columns - 4 - width(name)
+    text = fitting(rest - BAR_COLUMNS, f"{size} of {format_size(line.total)}")
+    return f"  {name}  {bar(share, colour=colour, columns=rest)}{text}"

@@ -58,8 +58,7 @@ def fetch_all(options: Options, targets: Sequence[Target], connect: Connect) -> 
         targets: Two of them have no file in common.
         connect: Finds the daemon.
     """
-    shown = not (options.no_progress or options.json) and sys.stderr.isatty()
-    board = Board(sys.stderr, len(targets), shown=shown)
+    board = Board(sys.stderr, len(targets), shown=options.progress)
     crew = _Crew(options, targets, connect, board)
     # No worker takes longer: as long as there are files left, all of them have one.
     seconds = options.timeout * (len(targets) / options.jobs + 1) + 2 * GRACE
@@ -190,6 +189,8 @@ class _Worker(threading.Thread):
             return _End(target, self._fetch(target, line))
         except BaseException as error:  # noqa: BLE001  the thread that tells raises what is no failure of one file
             return _End(target, None, error)
+        finally:
+            self._crew.board.end(self._number)
 
     def _fetch(self, target: Target, line: Line) -> Mapping[str, Any]:
         options, begun = self._crew.options, time.monotonic()

@@ -62,8 +62,7 @@ def run(argv: Sequence[str]) -> int:
 def _fetch(options: Options) -> dict[str, Any]:
     """Download what is wanted; return what ``--json`` prints of it."""
     begun = time.monotonic()
-    shown = not (options.no_progress or options.json) and sys.stderr.isatty()
-    progress = Progress(sys.stderr, shown=shown)
+    progress = Progress(sys.stderr, shown=options.progress)
     output = output_for(
         options.output, overwrite=options.overwrite, hard_link=options.force_hard_link
     )

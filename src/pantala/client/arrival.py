@@ -29,7 +29,7 @@ class Step:
         segment: The descriptor of the segment comes with the event.
         inline: Bytes that follow the event: of the content, next to those that came before.
         offset: Where in the content these begin.
-        bytes: Of ``waiting`` and ``growing``.
+        bytes: Of ``waiting``, ``growing`` and ``progress``.
         message: Of ``warning``.
     """
 
@@ -71,6 +71,7 @@ class Arrival:
         self._events: dict[str, Callable[[dict[str, Any], Step], None]] = {
             "waiting": self._on_bytes,
             "growing": self._on_bytes,
+            "progress": self._on_bytes,
             "warning": self._on_warning,
             "again": self._on_again,
             "started": self._on_started,

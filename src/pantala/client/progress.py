@@ -67,6 +67,10 @@ class Telling:
         self._received = received
         self.tick(at_once=sum(received.values()) == self._total)
 
+    def coming(self, size: int) -> None:
+        """What is not whole is not counted."""
+        del size
+
     def say(self, text: str) -> None:
         """Warnings are for people; a program sees what came of it."""
         del text

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         def moved(self, received: Mapping[str, int]) -> None:
             """So many bytes have come, by where from, as :class:`.Arrival` counts them."""
 
+        def coming(self, size: int) -> None:
+            """So many more are here, of pieces that are not whole; told if the request asks."""
+
         def tick(self) -> None:
             """Time has passed."""
 
@@ -143,6 +146,8 @@ class Saving:
             watcher.waiting(step.bytes)
         elif step.name == "growing":
             watcher.growing(step.bytes)
+        elif step.name == "progress":
+            watcher.coming(step.bytes)
         elif step.name == "warning":
             watcher.say(f"warning: {step.message}")
         else:

@@ -159,6 +159,7 @@ class Delivery:
         force_hard_link: What is at the output path must be the stored file itself.
         early: The caller reads the bytes where they lie, before all are here (docs/handoff.md).
         again: The caller can let go of all that it was given, and take it anew.
+        progress: Tell also what is here of pieces that are not whole (docs/handoff.md).
         attended: Somebody waits for it. Nobody does for a prefetch, which its caller has left.
         patient: Where there is no room, wait for some. Who has others to ask is not.
         refresh: It must be what its origin has since this was asked for, which is asked for that.
@@ -172,6 +173,7 @@ class Delivery:
     force_hard_link: bool = False
     early: bool = False
     again: bool = False
+    progress: bool = False
     attended: bool = True
     patient: bool = True
     refresh: bool = False

@@ -14,9 +14,11 @@ class Sink(Protocol):
 
     Attributes:
         length: Bytes that there is room for.
+        received: Bytes that have been received, counted from the front; any thread may look.
     """
 
     length: int
+    received: int
 
     def window(self, offset: int) -> memoryview:
         """Where the bytes from *offset* on are to be received; release it before the next call.
@@ -44,6 +46,7 @@ class MemorySink:
 
     def __init__(self, view: memoryview) -> None:
         self.length = len(view)
+        self.received = 0
         self._view = view
 
     def window(self, offset: int) -> memoryview:
@@ -52,6 +55,7 @@ class MemorySink:
 
     def wrote(self, offset: int, count: int) -> None:
         """They are where they belong."""
+        self.received = offset + count
 
     def close(self) -> None:
         """Let go of the memory."""

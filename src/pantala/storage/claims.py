@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 from pantala.core.content_state import ContentState
@@ -132,6 +132,10 @@ class Claims:
             written(None)
         else:
             self._home.journal.piece(self._state.record, piece, written)
+
+    def received(self, wanted: Container[int]) -> int:
+        """Bytes that are here of those pieces of *wanted* that are being received."""
+        return sum(c.sink.received for number, c in self._claims.items() if number in wanted)
 
     async def wait_for(self, number: int, limit: float) -> PieceRecord:
         """A piece, once it is here.

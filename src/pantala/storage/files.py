@@ -58,6 +58,7 @@ class FileSink:
 
     def __init__(self, fd: int, offset: int, length: int, *, name: str) -> None:
         self.length = length
+        self.received = 0
         self._fd = fd
         self._offset = offset
         self._name = name
@@ -84,6 +85,7 @@ class FileSink:
                         at += self._write(rest, offset + at)
                     except OSError as error:
                         raise StoreFailed(f"cannot write {self._name}: {error.strerror}") from error
+        self.received = offset + count
 
     def _write(self, data: memoryview, offset: int) -> int:
         """Write some of *data* to *offset* of the sink; how much went. Raises OSError."""

@@ -10,7 +10,7 @@ What is decided without bytes is in :mod:`pantala.core.content_state`.
 from __future__ import annotations
 
 from asyncio import Queue
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
@@ -391,6 +391,10 @@ class Holding(Known):
         if self.growth is not None:
             return self.growth.step(number)
         return await self._claims.wait_for(number, limit)
+
+    def received(self, wanted: Container[int]) -> int:
+        """Bytes that are here, not verified, of those pieces of *wanted* that are on their way."""
+        return self._claims.received(wanted)
 
     @property
     def coming(self) -> frozenset[int]:

@@ -16,6 +16,7 @@ class NarrowSink:
 
     def __init__(self, length: int, width: int, *, room: int | None = None) -> None:
         self.length = length
+        self.received = 0
         self.kept = bytearray()
         self._scratch = bytearray(width)
         self._room = length if room is None else room
@@ -33,6 +34,7 @@ class NarrowSink:
         if offset + count > self._room:
             raise StoreFailed("no space left")
         self.kept += self._scratch[:count]
+        self.received = len(self.kept)
         self._scratch[:] = bytes(len(self._scratch))
 
     def close(self) -> None:

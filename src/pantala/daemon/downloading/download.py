@@ -84,7 +84,14 @@ class Overflowed:
     why: str
 
 
-Event = Waiting | Growing | Started | Arrived | Anew | Overflowed
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """So many bytes are here of pieces that are not whole, and have not been told of."""
+
+    received: int
+
+
+Event = Waiting | Growing | Started | Arrived | Anew | Overflowed | Coming
 
 
 class Download:
@@ -300,6 +307,33 @@ class Download:
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
+
+    async def with_progress(self, pause: float) -> AsyncGenerator[Event, None]:
+        """What happens, and what of pieces has come whenever nothing has for *pause* seconds.
+
+        Raises as :meth:`until_here` does, and what its events raise besides.
+        """
+        told: int | None = 0
+        following: asyncio.Future[Event] | None = None
+        try:
+            while True:
+                following = following or asyncio.ensure_future(anext(self._events))
+                if not (await asyncio.wait((following,), timeout=pause))[0]:
+                    here = 0 if self.holding is None else self.holding.received(self.missing)
+                    if here != told:
+                        told = here
+                        yield Coming(here)
+                    continue
+                done, following, told = following, None, None
+                try:
+                    event = done.result()
+                except StopAsyncIteration:
+                    return
+                yield event
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
 
     async def stop(self) -> None:
         """No more is heard of it."""

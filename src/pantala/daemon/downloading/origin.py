@@ -9,6 +9,7 @@ then of one answer (ADR 11).
 from __future__ import annotations
 
 import threading
+import time
 from typing import Final
 
 from pantala.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
@@ -21,6 +22,11 @@ from .reading import CHUNK, NO_VERSION, OutOfTurn, Reading, skip
 
 #: Seconds before the first retry of a broken transfer; doubled for each that follows.
 BACKOFF: Final = 0.2
+
+#: Bytes that are read at once at least, and seconds that it may take: so often others can see how
+#: far a piece is.
+_LEAST: Final = 64 << 10
+_LOOK: Final = 0.1
 
 
 class Origin:
@@ -307,8 +313,11 @@ class SourceFetch:
         good = False
         try:
             skip(body, start - at)
+            step, first = _LEAST, self._at
             while self._at < piece.length:
-                with self._into.window(self._at) as window, window[:CHUNK] as chunk:
+                began = time.monotonic()
+                most = min(step, CHUNK - (self._at - first) % CHUNK)  # whole chunks are what counts
+                with self._into.window(self._at) as window, window[:most] as chunk:
                     n = body.readinto(chunk)
                     with chunk[:n] as fresh:
                         self._crc = crc32(fresh, self._crc)
@@ -321,6 +330,8 @@ class SourceFetch:
                     )
                 self._into.wrote(self._at, n)
                 self._at += n
+                quick = time.monotonic() - began < _LOOK
+                step = min(step * 2, CHUNK) if quick else max(step // 2, _LEAST)
             good = True
         finally:
             self._abort.by(None)

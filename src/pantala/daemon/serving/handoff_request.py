@@ -31,6 +31,7 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "content_for_calculating_task_id": (str,),
     "again": (bool,),
     "refresh": (bool,),
+    "progress": (bool,),
 }
 
 
@@ -51,7 +52,7 @@ TASK_OPS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
 }
 
 #: Those of a download that say how it wants to get what is wanted.
-_DELIVERY: Final = ("digest", "timeout", "again", "refresh")
+_DELIVERY: Final = ("digest", "timeout", "again", "refresh", "progress")
 
 
 def parse_download(request: Mapping[str, Any]) -> tuple[DownloadRequest, Delivery]:

@@ -24,6 +24,7 @@ from pantala.daemon.config import DaemonConfig
 from pantala.daemon.downloading.download import (
     Anew,
     Arrived,
+    Coming,
     Download,
     Growing,
     Overflowed,
@@ -60,6 +61,9 @@ MAX_CONNECTIONS: Final = 4096
 #: Requests that may be open on connections that carry many, for each connection that there may be.
 #: A user may have as large a part of them as of the connections.
 _OPEN_EACH: Final = 4
+
+#: Seconds between two words on what is here of pieces that are not whole.
+_PROGRESS: Final = 0.5
 
 #: Pieces in one frame: some 60 bytes each, and a frame has a limit.
 _PIECES_AT_ONCE: Final = 4096
@@ -269,11 +273,10 @@ class HandoffServer:
     ) -> None:
         async with self._engine.open(request, delivery) as download:
             handed_off = later = False
-            async for event in download:
-                if isinstance(event, Waiting):
-                    await client.send({"event": "waiting", "bytes": event.need})
-                elif isinstance(event, Growing):
-                    await client.send({"event": "growing", "bytes": event.received})
+            events = download.with_progress(_PROGRESS) if delivery.progress else download
+            async for event in events:
+                if isinstance(event, Waiting | Growing | Coming):
+                    await client.send(_how_far(event))
                 elif isinstance(event, Started):
                     clean = _is_clean(download)  # before that is looked at again
                     handed_off = await self._start(client, download, event)
@@ -318,6 +321,13 @@ class HandoffServer:
         if not handed_off:
             await client.send({**message, "segment": False})
         return handed_off
+
+
+def _how_far(event: Waiting | Growing | Coming) -> dict[str, Any]:
+    if isinstance(event, Waiting):
+        return {"event": "waiting", "bytes": event.need}
+    name = "growing" if isinstance(event, Growing) else "progress"
+    return {"event": name, "bytes": event.received}
 
 
 async def _send_pieces(client: Client, event: Arrived) -> None:
