@@ -22,9 +22,11 @@ import pytest
 from pantala import BUILD_VERSION
 from pantala.cli import dfget
 from pantala.cli._arguments import Options, parse
+from pantala.cli._outcome import advice
 from pantala.cli._text import one_line
 from pantala.client import personal
-from pantala.errors import InvalidRequest
+from pantala.client.arrival import Arrival
+from pantala.errors import DragonflyError, InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.notation import parse_digest
 from pantala.testing.handoff_daemon import Conversation, HandoffDaemon, Segment, serve, started
@@ -498,7 +500,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
 
     def script(talk: Conversation) -> None:
         begun.set()
-        _hang(talk)
+        talk.wait_closed()
 
     with HandoffDaemon(tmp_path, script) as daemon:
         out = str(tmp_path / "out")
@@ -514,6 +516,24 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) 
     assert error == f"dfget: stopped by {number.name}\n"
     assert (tmp_path / "out").read_text() == "former"
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_how_to_stop_what_goes_on() -> None:
+    """A task by its id, once it has one; of the kind that it has become; nothing that is over."""
+    options = parse([URL, "-O", "out", "--cache", "-e", "/a b.sock"], {})
+    one, two, three, four = (Arrival("x", "y") for _ in range(4))
+    assert advice(options, [one]) == ""
+    start = {"event": "started", "content_length": 9, "piece_length": 9, "start": 0, "length": 9}
+    two.on({"event": "warning", "message": "no room; it is kept as a STANDARD task instead"})
+    for arrival, name in ((one, "1"), (two, "2"), (three, "3"), (four, "4")):
+        arrival.on({**start, "task_id": name * 64})
+    with contextlib.suppress(DragonflyError):
+        four.on({"event": "error", "code": "INTERNAL", "message": "x"})
+    assert advice(options, [one, two, three, four]) == (
+        "; the daemon goes on with the download: "
+        f"dfctl cache-task rm -e '/a b.sock' {'1' * 64} {'3' * 64} and "
+        f"dfctl task rm -e '/a b.sock' {'2' * 64} stops that"
+    )
 
 
 def test_nobody_waits_forever(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,12 +118,41 @@ def test_ctrl_c_in_the_midst(cluster: Cluster, node: Node, origin: Origin, out: 
     process.send_signal(signal.SIGINT)
     got = cluster.finish(process, out)
     assert got.code == 128 + signal.SIGINT
-    assert got.stderr.startswith("dfget: stopped by SIGINT")
+    told = re.fullmatch(
+        f"dfget: stopped by SIGINT; the daemon goes on with the download: dfctl cache-task rm "
+        f"-e {node.socket} (\\w{{64}}) (\\w{{64}}) stops that\n",
+        got.stderr,
+    )
+    assert told, got.stderr
     assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
     *done, stopped = lines(got)
     assert sorted(str(line["url"]) for line in done) == urls[:2]
     assert stopped.keys() == {"error"}
     assert origin.count("/never") == 0
+    assert cluster.command("dfctl", node, "cache-task", "rm", *told.groups()).code == 0
+    origin.release()
+    assert cluster.command("dfctl", node, "cache-task", "ls").result["used_bytes"] < 2 * MIB
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_ctrl_c_of_one(
+    cluster: Cluster, node: Node, origin: Origin, out: Path, *, cache: bool
+) -> None:
+    """It says how to stop the daemon, and that does."""
+    origin.put("/slow", os.urandom(9 * MIB))
+    origin.fault("/slow", Fault(stall_after=MIB))
+    words = [origin.url("/slow"), "-O", str(out), *["--cache"] * cache]
+    process, _ = cluster.begin_command("dfget", node, *words)
+    until(lambda: origin.sent("/slow") >= MIB, "under way")
+    process.send_signal(signal.SIGINT)
+    got = cluster.finish(process, out)
+    assert got.code == 128 + signal.SIGINT
+    kind = "cache-task" if cache else "task"
+    told = re.search(f": dfctl ({kind}) (rm) -e {node.socket} (\\w{{64}}) stops that\n", got.stderr)
+    assert told, got.stderr
+    assert cluster.command("dfctl", node, *told.groups()).code == 0
+    origin.release()
+    assert cluster.command("dfctl", node, kind, "ls").result["tasks"] == []
 
 
 def test_a_list_that_comes_through_a_pipe(

@@ -18,7 +18,8 @@ from pantala.model.urls import public_url
 
 from ._arguments import GRACE, Options, request_of
 from ._board import Board, Line
-from ._outcome import failure, outcome, print_json, result_of
+from ._outcome import advice, failure, outcome, print_json, result_of
+from ._signals import Stopped
 from ._targets import Target, make_directory
 
 #: Seconds for those who are told to stop: they may have to write what they have.
@@ -94,6 +95,10 @@ class _Crew:
             for worker in self._workers:
                 worker.start()
             self._hear()
+        except Stopped as stop:
+            savings = [worker.saving for worker in self._workers]
+            stop.advice = advice(self.options, [each.arrival for each in savings if each])
+            raise
         finally:
             self._stop()
             self.board.clear()
@@ -166,6 +171,8 @@ class _Worker(threading.Thread):
         self._crew = crew
         self._number = number
         self._connection = connection
+        #: What is under way.
+        self.saving: Saving | None = None
 
     def run(self) -> None:
         crew = self._crew
@@ -199,7 +206,7 @@ class _Worker(threading.Thread):
             while True:
                 kept = self._connection is not None
                 connection = self._connected()
-                saving = Saving(connection, output, line, in_files=not options.cache)
+                self.saving = saving = Saving(connection, output, line, in_files=not options.cache)
                 try:
                     self._run(saving, target.url, begun + options.timeout + GRACE)
                 except Unavailable as error:

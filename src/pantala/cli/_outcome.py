@@ -18,7 +18,7 @@ from ._text import one_line
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from pantala.client.arrival import Arrival
@@ -46,7 +46,7 @@ def outcome(
     except (DragonflyError, OSError) as error:
         _fail(name, failure(error), as_json=as_json and not isinstance(error, OutputLost))
     except Stopped as stop:
-        why = f"stopped by {signal.Signals(stop.number).name}"
+        why = f"stopped by {signal.Signals(stop.number).name}{stop.advice}"
         _fail(name, {"code": "CANCELLED", "message": why, "status_code": None}, as_json=as_json)
         return 128 + stop.number
     else:
@@ -67,6 +67,22 @@ def _fail(name: str, told: Mapping[str, Any], *, as_json: bool) -> None:
     sys.stderr.write(f"{name}: {told['message']}\n")
     if as_json:
         print_json({"error": told})
+
+
+def advice(options: Options, arrivals: Iterable[Arrival]) -> str:
+    """How to stop what a daemon goes on with, for :class:`.Stopped`."""
+    left = [each for each in arrivals if each.task_id is not None and not each.over]
+    if not left:
+        return ""
+    from shlex import quote  # noqa: PLC0415  who is not interrupted has no use for it
+
+    socket = "" if options.endpoint is None else f" -e {quote(options.endpoint)}"
+    ids: dict[str, list[str]] = {}
+    for each in left:
+        kind = "cache-task" if options.cache and not each.overflowed else "task"
+        ids.setdefault(kind, []).append(each.task_id or "")
+    commands = " and ".join(f"dfctl {kind} rm{socket} {' '.join(n)}" for kind, n in ids.items())
+    return f"; the daemon goes on with the download: {commands} stops that"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -17,11 +17,17 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A signal asks to end; what is unfinished is to be cleaned up on the way out."""
+    """A signal asks to end; what is unfinished is to be cleaned up on the way out.
+
+    Attributes:
+        number: Of the signal.
+        advice: What the user should know of what goes on all the same.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.advice = ""
 
 
 @contextmanager

@@ -24,9 +24,10 @@ from pantala.errors import TimedOut, Unavailable
 from pantala.paths import DEFAULT_SOCKET
 
 from ._arguments import GRACE, Options, parse, request_of
-from ._outcome import outcome, result_of
+from ._outcome import advice, outcome, result_of
 from ._process import program
 from ._progress import Progress
+from ._signals import Stopped
 
 gc.enable()
 
@@ -87,6 +88,9 @@ def _download(options: Options, output: Output, progress: Progress, begun: float
             saving = Saving(connection, output, progress, in_files=not options.cache)
             try:
                 saving.run(request, deadline=begun + options.timeout + GRACE)
+            except Stopped as stop:
+                stop.advice = advice(options, [saving.arrival])
+                raise
             except Unavailable as error:
                 personal = options.endpoint is None and connection.endpoint != DEFAULT_SOCKET
                 lost = not connection.answered and not isinstance(error, TimedOut)

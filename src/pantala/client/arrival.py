@@ -62,6 +62,7 @@ class Arrival:
         received: Bytes of the part that came, by where they came from: ``peers``, ``origin``, or
             ``cache``, which is what was here before.
         done: All of the part is here.
+        overflowed: It goes on as a STANDARD task, since there was no room for a CACHE one.
         over: That, or it has failed, and the daemon has said so: nothing more is told of it.
     """
 
@@ -82,7 +83,7 @@ class Arrival:
             "done": self._on_done,
             "error": self._on_error,
         }
-        self.over = False
+        self.over = self.overflowed = False
         self._forget()
 
     def _forget(self) -> None:
@@ -124,6 +125,7 @@ class Arrival:
 
     def _on_warning(self, event: dict[str, Any], step: Step) -> None:
         step.message = text_of(event, "message")
+        self.overflowed = True  # docs/handoff.md: it is what there is to warn of
 
     def _on_again(self, _event: dict[str, Any], _step: Step) -> None:
         """What came belongs to no version that there is."""
