@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import socket
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +27,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pantala import BUILD_VERSION
 from pantala.cli import _daemon, _tasks_handoff, dfctl
+from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
+from pantala.model.ids import task_id
 from pantala.model.pieces import pieces_for
+from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2, node_pb2
 from pantala.testing.handoff_daemon import Conversation, HandoffDaemon
 
@@ -152,7 +161,15 @@ def test_ls(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     head, line, summary = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "ID"
     assert line.split() == [
-        *(ONE, "https://orig…ather-long-name.safetensors", "4.0", "MiB", "10.0", "MiB", "2/3"),
+        *(
+            ONE,
+            "https://origin.example/models/a-rather-long-name.safetensors",
+            "4.0",
+            "MiB",
+            "10.0",
+            "MiB",
+            "2/3",
+        ),
         *("2023-11-14", "22:13:20", "-", "-", "2023-11-14", "22:14:20", "7"),
     ]
     assert summary == "1 task, 12.0 MiB of 1.0 GiB used"
@@ -276,6 +293,153 @@ def test_ids_are_checked_first(endpoint: Path, capsys: pytest.CaptureFixture[str
     for command in (["stat", "abc"], ["rm", ONE, "ABC"]):
         assert _run("cache-task", *command, "-e", str(endpoint)) == 2
         assert "64 lower-case hexadecimal digits" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment says what content is."""
+    for name in [name for name in os.environ if name.startswith("DFCTL_")]:
+        if "ENDPOINT" not in name:
+            monkeypatch.delenv(name)
+
+
+def test_the_beginning_of_an_id(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is enough where it is that of one task; four digits at least."""
+    other = ONE[:10] + "2" * 54
+    with _served(endpoint) as daemon:
+        daemon.tasks.append(node_pb2.NodeTask(id=other, type=common_pb2.CACHE))
+        assert _run("cache-task", "stat", ONE[:11]) == 0
+        assert _run("cache-task", "rm", "1111…", f"{other[:12]}…", "2222", TWO) == 1
+        assert daemon.asked == [ONE, other, TWO]
+        out, err = capsys.readouterr()
+        assert out.endswith(f"\nremoved {other}\nremoved {TWO}\n")
+        first, second = err.splitlines()
+        assert first == f"dfctl: the ids of 2 tasks begin with 1111: {ONE}, {other}"
+        assert second.startswith("dfctl: this daemon has no task whose id begins with 2222; one")
+        assert _run("cache-task", "rm", "1111", ONE[:11], "--json") == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["removed"], list(result["failed"])) == ([ONE], ["1111"])
+    for text in ("111", "11111x", "ABCD", ONE + "1", "…"):
+        assert _run("cache-task", "stat", text, "-e", str(endpoint)) == 2
+        assert "lower-case hexadecimal digits, the first 4 or more" in capsys.readouterr().err
+
+
+def test_many_that_begin_alike(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some are named."""
+    with _served(endpoint) as daemon:
+        ids = [f"abcd{n:060d}" for n in range(12)]
+        daemon.tasks[:] = [node_pb2.NodeTask(id=each, type=common_pb2.CACHE) for each in ids]
+        assert _run("cache-task", "stat", "abcd") == 1
+    line = f"dfctl: the ids of 12 tasks begin with abcd: {', '.join(ids[:10])} and 2 more\n"
+    assert capsys.readouterr().err == line
+
+
+SIGNED = "https://me:s3cret@h/a?X-Amz-Signature=s3cret&v=2"
+FLAGS = ("--tag", "t", "--application", "a", "--piece-length", "8MiB", "-H", "Accept: x")
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_a_url_by_handoff(
+    endpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is told what dfget would tell it; nothing secret is printed."""
+
+    def answer(talk: Conversation) -> None:
+        task = {"id": ONE, "url": "https://h/a"}
+        talk.send(event="done", task=task, host_ids=[], failed={})
+
+    names = {"url": SIGNED, "filtered_query_params": list(DEFAULT_FILTERED_QUERY_PARAMS)}
+    with HandoffDaemon(endpoint.parent, answer) as daemon:
+        assert _run("task", "stat", SIGNED) == 0
+        monkeypatch.setenv("DFCTL_TAG", "env")
+        assert _run("cache-task", "rm", SIGNED, ONE, *FLAGS[2:], "--filtered-query-param", "v") == 0
+    stat, rm, other = daemon.requests
+    assert stat == {"op": "stat", "kind": "STANDARD", **names}
+    assert other == {"op": "delete", "kind": "CACHE", "task_id": ONE, "swarm": False}
+    assert rm == {
+        "op": "delete",
+        "kind": "CACHE",
+        "swarm": False,
+        "url": SIGNED,
+        "tag": "env",
+        "application": "a",
+        "piece_length": 8 << 20,
+        "request_header": {"Accept": "x"},
+        "filtered_query_params": ["v"],
+    }
+    out, err = capsys.readouterr()
+    assert out.endswith(f"removed https://h/a\nremoved {ONE}\n")
+    assert "s3cret" not in out + err
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_a_url_by_grpc(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its id is made here, as the daemon makes it."""
+    with _served(endpoint) as daemon:
+        assert _run("cache-task", "stat", SIGNED) == 0
+        assert _run("cache-task", "rm", SIGNED, *FLAGS) == 0
+        assert _run("cache-task", "rm", SIGNED, "--content-for-calculating-task-id", "c") == 0
+    filtered = DEFAULT_FILTERED_QUERY_PARAMS
+    plain = task_id(Kind.CACHE, SIGNED, filtered_query_params=filtered)
+    flagged = task_id(
+        Kind.CACHE,
+        SIGNED,
+        filtered_query_params=filtered,
+        tag="t",
+        application="a",
+        piece_length=8 << 20,
+        request_header={"Accept": "x"},
+    )
+    assert daemon.asked == [plain, flagged, task_id(Kind.CACHE, SIGNED, content="c")]
+    assert "s3cret" not in "".join(capsys.readouterr())
+
+
+def test_urls_that_name_no_task(endpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage."""
+    for arguments, words in (
+        (["persistent-cache-task", "rm", "http://h/a"], "have no URL: name them by their ids"),
+        (["task", "stat", "http://:s3cret@/a"], "it names no host"),
+        (["task", "stat", "http://h/a", "-H", "s3cret"], "header 1 has no colon"),
+    ):
+        assert _run(*arguments, "-e", str(endpoint)) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert "s3cret" not in err
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 120, 160, 250])
+def test_a_list_fits_the_terminal(endpoint: Path, columns: int) -> None:
+    """Ids are cut first, then URLs; then it does without some columns."""
+    with _served(endpoint):
+        drawn = {flags: _on_terminal(columns, *flags) for flags in ((), ("--no-trunc",))}
+    whole = drawn["--no-trunc",]
+    head, line, summary = drawn[()]
+    assert max(map(len, (head, line))) <= columns
+    assert summary == whole[2] == "1 task, 12.0 MiB of 1.0 GiB used"
+    assert ONE in whole[1]
+    assert (line == whole[1]) == (columns >= len(whole[1]))
+    if columns >= 60:
+        assert line.startswith("111111111111")
+        assert "  https://o" in line
+        assert "10.0 MiB" in line
+    if 120 <= columns < 250:
+        assert line.startswith("111111111111…  https")
+
+
+def _on_terminal(columns: int, *flags: str) -> list[str]:
+    """The lines of ``dfctl cache-task ls`` on a terminal that is so wide."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "pantala.cli.dfctl", "cache-task", "ls", *flags]
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        client = subprocess.Popen(command, stdout=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO, when the client has gone
+            while data := terminal.read(4096):
+                shown += data
+        assert client.wait(30) == 0
+    return shown.decode().splitlines()
 
 
 @pytest.mark.parametrize("empty", ["", "unix:", "unix://"])

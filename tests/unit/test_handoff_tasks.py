@@ -152,11 +152,11 @@ def _held(kind: dfctl._Kind, tasks: Tasks) -> Any:
 
 
 def _stat(kind: dfctl._Kind, task_id: str, tasks: Tasks) -> Any:
-    return tasks.stat(kind, task_id)
+    return tasks.stat(kind, {"task_id": task_id})
 
 
 def _delete(kind: dfctl._Kind, task_id: str, swarm: bool, tasks: Tasks) -> Any:  # noqa: FBT001  for partial
-    return tasks.delete(kind, task_id, swarm=swarm)
+    return tasks.delete(kind, {"task_id": task_id}, swarm=swarm)
 
 
 @pytest.mark.parametrize("ask", [by_handoff, by_grpc])

@@ -182,3 +182,24 @@ def test_no_daemon(cluster: Cluster, node: Node, origin: Origin, out: Path) -> N
     assert got.stderr.count("no daemon at") == 1
     (line,) = lines(got)
     assert line.keys() == {"error"}
+
+
+@pytest.mark.parametrize("kind", ["cache-task", "task"])
+def test_what_dfget_got_by_a_url_dfctl_knows_by_it(
+    cluster: Cluster, origin: Origin, out: Path, kind: str
+) -> None:
+    """With the same flags; and by the beginning of its id."""
+    cluster.scheduler()
+    other = cluster.daemon("b")
+    origin.put("/a", b"a" * 1000)
+    url, flags = origin.url("/a?X-Amz-Signature=1"), ("--tag", "t", "-H", "Accept: text/plain")
+    words = [url, "-O", str(out), *flags, *["--cache"] * (kind == "cache-task")]
+    got = cluster.command("dfget", other, *words).result
+    again = origin.url("/a?X-Amz-Signature=2")
+    assert cluster.command("dfctl", other, kind, "stat", again).code == 1
+    for name in ((again, *flags), (got["task_id"][:8],)):
+        found = cluster.command("dfctl", other, kind, "stat", *name).result
+        assert found["id"] == got["task_id"]
+    removed = cluster.command("dfctl", other, kind, "rm", again, *flags).result
+    assert removed["removed"] == [origin.url("/a")]
+    assert cluster.command("dfctl", other, kind, "ls").result["tasks"] == []

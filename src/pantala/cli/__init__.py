@@ -11,6 +11,8 @@ What all of them share:
 - :mod:`._daemon`: a daemon's gRPC socket, for those who ask and wait
 - :mod:`._export`: an imported task becomes an output
 - :mod:`._flags`: command lines: types of flags, and the environment behind them
+- :mod:`._identity`: URLs, and the flags that are part of their content's identity
+- :mod:`._names`: what a user calls a task
 - :mod:`._options`: flags that ``dfdaemon`` and ``dfscheduler`` share
 - :mod:`._outcome`: the result of the one thing that was to be done, or the line that says why not
 - :mod:`._process`: standard streams that are there, and take any text

@@ -8,11 +8,10 @@ import sys
 
 from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
-from pantala.model.headers import NOT_THE_CALLERS
-from pantala.model.urls import fault_of
 from pantala.paths import DEFAULT_SOCKET
 
 from . import _flags as flags
+from . import _identity as identity
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     flags.read_variables(parser, options)
     _take_others(parser, options, others)
     try:
-        options.request_header = _headers(options.headers or [])
+        options.request_header = identity.headers_of(options.headers or [])
     except ValueError as error:
         parser.error(str(error))
     ranges = options.range is not None or any(
@@ -128,7 +127,7 @@ def _take_others(parser: argparse.ArgumentParser, options: Options, others: Sequ
     if any(text.startswith("-") for text in others):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
-        options.urls = [*options.urls, *map(_url, others)]
+        options.urls = [*options.urls, *map(identity.url, others)]
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument URL: {error}")
     if not options.urls and options.input_file is None:
@@ -150,7 +149,7 @@ def _find_targets(parser: argparse.ArgumentParser, options: Options) -> None:
 
     try:
         if options.input_file is not None:
-            options.urls = [*options.urls, *_targets.read_urls(options.input_file, _url)]
+            options.urls = [*options.urls, *_targets.read_urls(options.input_file, identity.url)]
         _targets.check_directory(options.output)
         targets = _targets.targets_of(options.urls, options.output)
     except ValueError as error:
@@ -218,7 +217,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     usage = "dfget URL [URL...] -O FILE|DIR [options]"
     about = "Fetch files through the cluster's peers."
     parser = flags.program_parser("dfget", about, usage=usage, epilog=_EPILOG)
-    parser.add_argument("urls", metavar="URL", type=_url, nargs="*", help="what to fetch")
+    parser.add_argument("urls", metavar="URL", type=identity.url, nargs="*", help="what to fetch")
     _add_several(parser, environ)
     _add_content(parser, environ)
     _add_conduct(parser, environ)
@@ -251,37 +250,14 @@ def _add_content(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value(
         "--digest", type=_digest, meta="ALG:VALUE", help="sha256:HEX, sha512:HEX or crc32:DECIMAL"
     )
-    add.value("--range", type=_range, meta="A-B", help="bytes A to B; A-: from A; -N: the last N")
+    add.value(
+        "--range",
+        type=identity.byte_range,
+        meta="A-B",
+        help="bytes A to B; A-: from A; -N: the last N",
+    )
     add.switch("--prefetch", "with --range: let the daemon fetch the rest afterwards", env=False)
-    add.value("--tag", env="TAG", type=flags.text, help="part of the content's identity")
-    add.value(
-        "--application", env="APPLICATION", type=flags.text, help="part of the content's identity"
-    )
-    add.value("--piece-length", env="PIECE_LENGTH", type=flags.piece_length, help="4MiB to 64MiB")
-    parser.add_argument(
-        "--filtered-query-param",
-        dest="filtered_query_params",
-        type=flags.text,
-        action="append",
-        metavar="NAME",
-        help="query parameter that is no part of the identity, repeatable; by default those "
-        "that sign URLs of the common object stores",
-    )
-    add.value(
-        "--content-for-calculating-task-id",
-        env="CONTENT_FOR_CALCULATING_TASK_ID",
-        type=flags.text,
-        meta="TEXT",
-        help="identity of the content, in place of URL, tag and the like",
-    )
-    parser.add_argument(
-        "-H",
-        "--header",
-        dest="headers",
-        action="append",
-        metavar="K: V",
-        help="for the origin, repeatable",
-    )
+    identity.add(parser, environ, "DFGET_")
 
 
 def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -319,18 +295,6 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.switch("--console", "accepted; the daemon has the log")
 
 
-def _url(text: str) -> str:
-    # What is wrong is not shown: it may hold a password.
-    scheme, separator, rest = text.partition("://")
-    if not separator or not rest or not scheme[:1].isalpha() or not scheme.isascii():
-        raise argparse.ArgumentTypeError("no URL with a scheme, such as https://host/file")
-    if not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError("a space or control character in it: write %20 or so")
-    if fault := fault_of(text):
-        raise argparse.ArgumentTypeError(f"{fault}: want a URL such as https://host/file")
-    return text
-
-
 def _digest(text: str) -> str:
     from pantala.model.notation import parse_digest  # noqa: PLC0415  few give it, all would pay
 
@@ -338,16 +302,6 @@ def _digest(text: str) -> str:
         parse_digest(text)
     except InvalidRequest as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("digest ")) from error
-    return text
-
-
-def _range(text: str) -> str:
-    from pantala.model.notation import parse_bounds  # noqa: PLC0415  few give it, all would pay
-
-    try:
-        parse_bounds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text[:150]!r}: {error}") from error
     return text
 
 
@@ -361,38 +315,3 @@ def _priority(text: str) -> int:
     if text not in set("0123456"):
         raise argparse.ArgumentTypeError(f"{text!r}: want 0 to 6")
     return int(text)
-
-
-def _headers(entries: Sequence[str]) -> dict[str, str]:
-    """Headers by name. Messages name them, and never show a value."""
-    headers: dict[str, str] = {}
-    for position, entry in enumerate(entries, start=1):
-        name, colon, value = entry.partition(":")
-        if not colon:
-            word = entry.split(" ", 1)[0] if " " in entry else ""
-            shown = f" ({word} …)" if word else ""
-            raise ValueError(f"header {position}{shown} has no colon: want 'Name: value'")
-        name, value = name.strip(), value.strip()
-        if not name.isprintable() or not name or " " in name:
-            raise ValueError(f"header {position} has no proper name before its colon")
-        if any(mark in value for mark in "\r\n\0"):
-            raise ValueError(f"header {name} has a line break in its value")
-        if not flags.is_utf8(value):
-            raise ValueError(f"header {name} has a value that is not UTF-8")
-        if name.lower() in NOT_THE_CALLERS - {"range"}:
-            raise ValueError(f"header {name} is not sent on to origins: leave it out")
-        if name.lower() == "range":
-            _check_range_header(name, value)
-        headers[name] = value
-    return headers
-
-
-def _check_range_header(name: str, value: str) -> None:
-    """Refuse what ``--range`` would: of several ranges there would come only one."""
-    unit, equals, wanted = value.rpartition("=")
-    try:
-        _range(wanted if unit.strip().lower() == "bytes" or not equals else value)
-    except argparse.ArgumentTypeError as error:
-        raise ValueError(
-            f"header {name}: {value[:150]!r}: want one range: bytes=A-B, bytes=A- or bytes=-N"
-        ) from error

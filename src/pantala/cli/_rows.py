@@ -8,22 +8,23 @@ from typing import Any, Final
 
 from pantala.model.units import format_size
 
-from ._text import one_line, width
+from ._text import one_line, shortened, width
 
 #: A task, as ``--json`` prints it: numbers are bytes, times are RFC 3339 or null.
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
-_URL_SHOWN: Final = 40
+#: Columns of a terminal that an id and a URL need at least: twelve digits tell tasks apart.
+_ID: Final = 13
+_URL: Final = 20
+
+#: Columns of a table that a narrow terminal does without, the first one first.
+_SPARE: Final = ("UPDATED", "FAILED", "PIECE LENGTH", "FINISHED", "LEASES", "CREATED", "PIECES")
 
 
 def _time(text: str | None) -> str:
     """In the time of this place."""
     return "-" if text is None else f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def _url(url: str) -> str:
-    return url if len(url) <= _URL_SHOWN else f"{url[:12]}…{url[13 - _URL_SHOWN :]}"
 
 
 def _plainly(value: object) -> str:
@@ -49,7 +50,7 @@ def _duration(seconds: float | None) -> str:
 #: Of a list; those of which no row says anything are left out.
 LS_COLUMNS: Final[Sequence[Column]] = (
     ("ID", lambda row: str(row["id"])),
-    ("URL", lambda row: _url(_plainly(row.get("url")))),
+    ("URL", lambda row: _plainly(row.get("url"))),
     ("PIECE LENGTH", lambda row: _size(row["piece_length"])),
     ("CONTENT LENGTH", lambda row: _size(row["content_length"])),
     (
@@ -92,11 +93,37 @@ def stat_lines(row: Row) -> str:
     return table([[_FACTS[name][0], _FACTS[name][1](value)] for name, value in row.items()])
 
 
-def ls_lines(rows: Sequence[Row]) -> str:
-    """A line for each of *rows*, under a head."""
-    return table(
-        [[name for name, _ in LS_COLUMNS], *([show(row) for _, show in LS_COLUMNS] for row in rows)]
-    )
+def ls_lines(rows: Sequence[Row], columns: int | None = None) -> str:
+    """A line for each of *rows*, under a head.
+
+    Args:
+        rows: What there is.
+        columns: That the terminal has, which no line is longer than; None: all is shown whole.
+    """
+    cells = {name: [name, *(show(row) for row in rows)] for name, show in LS_COLUMNS}
+    if columns is not None:
+        _fit(cells, columns)
+    text = table(list(zip(*cells.values(), strict=True)))
+    if columns is None:
+        return text
+    return "".join(f"{shortened(line, columns)}\n" for line in text.splitlines())
+
+
+def _fit(cells: dict[str, list[str]], columns: int) -> None:
+    """Shorten ids, then URLs, and leave out columns, until *cells* fit, if they ever do."""
+
+    def lacking() -> int:
+        wide = sum(max(map(width, column)) for column in cells.values())
+        return wide + 2 * (len(cells) - 1) - columns
+
+    if lacking() > 0:
+        cells["ID"] = [f"{i[: _ID - 1]}…" if len(i) > _ID else i for i in cells["ID"]]
+    url = max(map(width, cells["URL"]))
+    for name in _SPARE:
+        if lacking() > max(url - _URL, 0):
+            del cells[name]
+    left = max(url - max(lacking(), 0), min(url, _URL))
+    cells["URL"] = [shortened(each, left) for each in cells["URL"]]
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
+from pantala.model import ids, task
 from pantala.rpc.rows import Row, local_row, node_row, stat_row
 
 from ._daemon import Daemon
@@ -50,14 +51,17 @@ class GrpcTasks:
         figures = {"capacity_bytes": answer.capacity_bytes, "used_bytes": answer.used_bytes}
         return [node_row(task, kind.type) for task in answer.tasks], figures
 
-    def stat(self, kind: Kind, task_id: str) -> Row:
-        """What is known of a task."""
+    def stat(self, kind: Kind, keys: Mapping[str, Any]) -> Row:
+        """What is known of the task that *keys* of a hand-off request name."""
         self._spare(kind)
-        return stat_row(self._daemon.ask(f"Stat{kind.word}Task", task_id=task_id))
+        return stat_row(self._daemon.ask(f"Stat{kind.word}Task", task_id=_id_of(kind, keys)))
 
-    def delete(self, kind: Kind, task_id: str, *, swarm: bool) -> tuple[list[str], dict[str, str]]:
+    def delete(
+        self, kind: Kind, keys: Mapping[str, Any], *, swarm: bool
+    ) -> tuple[list[str], dict[str, str]]:
         """Delete a task; the hosts where it was, as far as they are told, and why it still is."""
         self._spare(kind)
+        task_id = _id_of(kind, keys)
         method = f"Delete{kind.word}Task"
         if not swarm and self._daemon.has(method):
             self._daemon.ask(method, task_id=task_id)
@@ -72,3 +76,12 @@ class GrpcTasks:
         """Raises FeatureOff where a question would end the daemon."""
         if kind.ours:
             self._daemon.need_ours("a cache RPC would kill it")
+
+
+def _id_of(kind: Kind, keys: Mapping[str, Any]) -> str:
+    """The id of the task that is named so: gRPC has no other name. Raises InvalidRequest."""
+    if "task_id" in keys:
+        return str(keys["task_id"])
+    content = keys.get("content_for_calculating_task_id")
+    fields = {k: v for k, v in keys.items() if k not in ("url", "content_for_calculating_task_id")}
+    return ids.task_id(task.Kind[kind.type], keys["url"], content=content, **fields)

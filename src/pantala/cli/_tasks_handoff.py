@@ -66,14 +66,16 @@ class HandoffTasks:
             rows += self._field(event, "tasks", list)
         return rows, {n: self._field(done, n, int) for n in ("capacity_bytes", "used_bytes")}
 
-    def stat(self, kind: Kind, task_id: str) -> Row:
-        """What is known of a task."""
-        *_, done = self._ask("stat", kind, task_id=task_id)
+    def stat(self, kind: Kind, keys: Mapping[str, Any]) -> Row:
+        """What is known of the task that *keys* of a request name."""
+        *_, done = self._ask("stat", kind, **keys)
         return self._field(done, "task", dict)
 
-    def delete(self, kind: Kind, task_id: str, *, swarm: bool) -> tuple[list[str], dict[str, str]]:
+    def delete(
+        self, kind: Kind, keys: Mapping[str, Any], *, swarm: bool
+    ) -> tuple[list[str], dict[str, str]]:
         """Delete a task; the hosts where it was, as far as they are told, and why it still is."""
-        *_, done = self._ask("delete", kind, task_id=task_id, swarm=swarm)
+        *_, done = self._ask("delete", kind, **keys, swarm=swarm)
         return self._field(done, "host_ids", list), self._field(done, "failed", dict)
 
     def _ask(self, op: str, kind: Kind, **keys: Any) -> list[dict[str, Any]]:

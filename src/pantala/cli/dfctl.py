@@ -13,9 +13,12 @@ import sys
 from contextlib import suppress
 
 from pantala.errors import DragonflyError, Unavailable
+from pantala.model.urls import public_url
 from pantala.paths import DEFAULT_SOCKET
 
-from ._flags import endpoint, formatter, program_parser, task_id
+from . import _identity as identity
+from ._flags import endpoint, formatter, program_parser, read_variables
+from ._names import Names, task_name, wishes_of, with_defaults
 from ._process import program
 from ._tasks_handoff import HandoffTasks, NotServed
 from ._text import one_line
@@ -25,17 +28,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final
 
+    from ._names import Wanted
     from ._tasks_grpc import GrpcTasks
 
     Tasks = HandoffTasks | GrpcTasks
 
 _VARIABLES: Final = ("DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT")
 
+_NAME: Final = "its id, or enough of its beginning; or its URL"
+
 _EPILOG: Final = """\
 examples:
   dfctl cache-task ls            what this machine's daemon holds in memory
   dfctl cache-task stat ID       what the cluster knows of a task
   dfctl cache-task rm ID ID      give the memory back
+  dfctl cache-task rm URL        likewise; with --tag and the like, if dfget had them
+  dfctl task stat 3fa8           an id may be cut short, as long as no other begins so
   dfctl cache-task rm --swarm ID on every host: the next download reads the origin anew
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
@@ -75,8 +83,9 @@ class _Options(argparse.Namespace):
 
     kind: str
     command: str
-    id: str
-    ids: list[str]
+    names: list[str]
+    wishes: dict[str, Any]
+    no_trunc: bool
     swarm: bool
     endpoint: str | None
     json: bool
@@ -90,7 +99,7 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
-    parser = _parser()
+    parser = _parser(environ)
     options = parser.parse_args(argv, namespace=_Options())
     if options.endpoint is None:
         named = next((environ[name] for name in _VARIABLES if environ.get(name)), None)
@@ -99,6 +108,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         except argparse.ArgumentTypeError as error:
             parser.error(f"{' or '.join(_VARIABLES)}: {error}")
     kind = _KINDS[options.kind]
+    if options.command != "ls":
+        _read_identity(parser, kind, options)
     try:
         return _carry_out(kind, options)
     except DragonflyError as error:
@@ -106,6 +117,21 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if options.json:
             _print_json({"error": {"code": error.code.name, "message": message}})
         return 1
+
+
+def _read_identity(parser: argparse.ArgumentParser, kind: _Kind, options: _Options) -> None:
+    """Find out what names a URL's content; wrong usage ends the program."""
+    with_url = any("://" in name for name in options.names)
+    if with_url and kind.word == "PersistentCache":
+        parser.error("tasks that were imported have no URL: name them by their ids")
+    if not with_url:
+        options.wishes = {}
+        return
+    read_variables(parser, options)
+    try:
+        options.wishes = with_defaults(wishes_of(options))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _carry_out(kind: _Kind, options: _Options) -> int:
@@ -121,7 +147,7 @@ def _carry_out(kind: _Kind, options: _Options) -> int:
         return command(others, kind, options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = program_parser(
         "dfctl", "Look at the tasks of this machine's daemon, and remove them.", epilog=_EPILOG
     )
@@ -134,16 +160,21 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=formatter,
         )
         commands = below.add_subparsers(dest="command", required=True, metavar="COMMAND")
-        _command(commands, "ls", "list the tasks that the daemon holds")
+        ls = _command(commands, "ls", "list the tasks that the daemon holds")
+        ls.add_argument(
+            "--no-trunc", action="store_true", help="shorten nothing to fit the terminal"
+        )
         stat = _command(commands, "stat", "show what is known of a task")
-        stat.add_argument("id", metavar="ID", type=task_id)
+        stat.add_argument("names", metavar="ID|URL", type=task_name, nargs=1, help=_NAME)
         rm = _command(commands, "rm", "remove tasks; one that fails does not keep the others")
-        rm.add_argument("ids", metavar="ID", type=task_id, nargs="+")
+        rm.add_argument("names", metavar="ID|URL", type=task_name, nargs="+", help=_NAME)
         rm.add_argument(
             "--swarm",
             action="store_true",
             help="on all hosts that the task's scheduler knows of, not on this one alone",
         )
+        for command in (stat, rm):
+            identity.add(command, environ, "DFCTL_")
     return parser
 
 
@@ -176,7 +207,7 @@ def _ls(tasks: Tasks, kind: _Kind, options: _Options) -> int:
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
     if rows:
-        sys.stdout.write(_rows.ls_lines(rows))
+        sys.stdout.write(_rows.ls_lines(rows, None if options.no_trunc else _columns()))
     used = [format_size(figures[name]) for name in ("used_bytes", "capacity_bytes") if figures]
     counted = "1 task" if len(rows) == 1 else f"{len(rows)} tasks"
     sys.stdout.write(f"{counted}, {' of '.join(used)} used\n" if used else f"{counted}\n")
@@ -184,7 +215,7 @@ def _ls(tasks: Tasks, kind: _Kind, options: _Options) -> int:
 
 
 def _stat(tasks: Tasks, kind: _Kind, options: _Options) -> int:
-    row = tasks.stat(kind, options.id)
+    row = tasks.stat(kind, Names(tasks, kind, options.wishes).find(options.names[0]).keys)
     if options.json:
         _print_json(row)
         return 0
@@ -198,9 +229,13 @@ def _rm(tasks: Tasks, kind: _Kind, options: _Options) -> int:
     removed: list[str] = []
     failed: dict[str, str] = {}
     hosts: dict[str, list[str]] = {}
-    for one in options.ids:
+    names = Names(tasks, kind, options.wishes)
+    for name in options.names:
+        one = public_url(name) if "://" in name else name
         try:
-            hosts[one] = _remove(tasks, kind, one, swarm=options.swarm)
+            found = names.find(name)
+            one = found.shown
+            hosts[one] = _remove(tasks, kind, found, swarm=options.swarm)
         except DragonflyError as error:
             failed[one] = _report(error)
         else:
@@ -216,17 +251,17 @@ def _rm(tasks: Tasks, kind: _Kind, options: _Options) -> int:
     return 1 if failed else 0
 
 
-def _remove(tasks: Tasks, kind: _Kind, task: str, *, swarm: bool) -> list[str]:
+def _remove(tasks: Tasks, kind: _Kind, task: Wanted, *, swarm: bool) -> list[str]:
     """Have a task deleted; the hosts where it was, as far as they are told.
 
     Raises:
         Unavailable: Some of them may hold it still.
     """
-    hosts, failed = tasks.delete(kind, task, swarm=swarm)
+    hosts, failed = tasks.delete(kind, task.keys, swarm=swarm)
     if failed:
         why = "; ".join(f"{host}: {text}" for host, text in sorted(failed.items()))
         raise Unavailable(
-            f"task {task}: removed from {len(hosts)} hosts, not from {len(failed)} ({why})"
+            f"task {task.shown}: removed from {len(hosts)} hosts, not from {len(failed)} ({why})"
         )
     return hosts
 
@@ -236,6 +271,16 @@ _COMMANDS: Final[Mapping[str, Callable[[Tasks, _Kind, _Options], int]]] = {
     "stat": _stat,
     "rm": _rm,
 }
+
+
+def _columns() -> int | None:
+    """Those of the terminal that is written to; None: it is none."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except OSError:
+        return None
 
 
 def _report(error: DragonflyError) -> str:
