@@ -1241,3 +1241,21 @@ def test_the_next_piece_of_the_origin_is_not_looked_for_among_all(*, in_order: b
         commands = transfer.handle(stored(fetch.number), 1.0)
         todo += [c for c in commands if isinstance(c, Fetch)]
     assert Watched.seen < 2000
+
+
+@pytest.mark.parametrize(("rate", "more"), [(0.05, 4), (0.125, 3), (0.4, 0)])
+def test_slow_parents_keep_a_part_of_a_place(rate: float, more: int) -> None:
+    """What they leave of the link is for those who can bring more; those who fill it leave none."""
+    transfer = Transfer(random.Random(1), max_in_flight=32)
+    transfer.handle(Wanted(dict.fromkeys(range(40), True)), 1.0)
+    transfer.handle(Scheduled({"slow": 1.0, "quick": 1.0}), 1.0)
+    transfer.handle(Offered("quick", 0), 1.0)
+    transfer.handle(stored(0), 2.0)  # the link carries one in a second: a place is a sixth of that
+    for number in range(1, 7):
+        transfer.handle(Offered("slow", number), 3.0)
+    assert (len(transfer.in_flight), transfer.room) == (6, 0)
+    transfer.handle(Look({}, {"slow": rate, "quick": 1.0}, frozenset()), 3.1)
+    for number in range(10, 40):
+        transfer.handle(Offered("quick", number), 3.2)
+    assert sum(name == "quick" for name in transfer.in_flight.values()) == more
+    assert transfer.room == 0

@@ -6,10 +6,11 @@ other. Of the parents that have it, one that has more free bandwidth for each fe
 likelier.
 
 There are as many places for pieces that are fetched at once as fill the link, *max_in_flight* at
-most (:mod:`pantala.core.window`); parents and the origin have places of their own. A fetch that is
-stuck, by :func:`~pantala.core.pace.is_stuck`, keeps no place from those that get on: up to as many
-more may be begun, but of parents that are not doubtful, lest all places should go to the one that
-hangs.
+most (:mod:`pantala.core.window`); parents and the origin have places of their own. A parent that is
+slow for this link keeps only a part of a place: six pieces that come from hosts with a tenth of the
+bandwidth leave nearly all of it to others. A fetch that is stuck, by
+:func:`~pantala.core.pace.is_stuck`, keeps no place from those that get on: up to as many more may
+be begun, but of parents that are not doubtful, lest all places should go to the one that hangs.
 
 A second fetch of a piece runs beside the first, at another parent; the one that is here first
 counts. What arrives twice is traffic for nothing, so there are three limits: few pieces at once,
@@ -21,9 +22,11 @@ what another would bring in half the time.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from pantala.core.pace import Look, is_slow, is_stuck
@@ -42,6 +45,10 @@ LEAST_OF_PARENTS: Final = 6
 
 #: Likewise of the origin: one that arrives, and one that is asked for meanwhile.
 LEAST_OF_ORIGIN: Final = 2
+
+#: A fetch keeps a whole place if its parent brings so many times what a place is of the link; else
+#: the less the less it brings. (Simulated, see ADR 32: with 2 equal links lose.)
+_WHOLE_PLACE: Final = 1.5
 
 #: Draws for one that is rare.
 _DRAWS: Final = 8
@@ -92,6 +99,8 @@ class Picker(Sparing):
     #: Bytes a second of each parent's last piece, and bytes in a piece.
     rates: Mapping[str, float] = field(init=False, default_factory=dict)
     piece_length: int = field(init=False, default=1)
+    #: Of each parent that is slow for this link, how much of a place a fetch keeps.
+    shares: dict[str, float] = field(init=False, default_factory=dict)
     #: Second fetches begun.
     doubled: int = field(init=False, default=0)
     #: When a fetch was last begun.
@@ -121,7 +130,20 @@ class Picker(Sparing):
         busy, limit = len(self.of_parents), self.of_parents.limit
         if self.left:
             busy -= min(sum(1 for n in self.left if self._is_held_up(n)), limit)
+        if self.shares:
+            busy = min(busy, self._places_kept())
         return max(0, limit - busy)
+
+    def _places_kept(self) -> int:
+        """Of the link to parents, by those that are fetched of."""
+        names = chain(self.in_flight.values(), self.second.values())
+        return math.ceil(sum(self.shares.get(name, 1.0) for name in names if name is not None))
+
+    def _share_places(self) -> None:
+        """Work out which parents are slow for this link."""
+        alone = self.of_parents.seconds(self.of_parents.limit)  # 0: it is not known what it carries
+        whole = _WHOLE_PLACE / alone if alone else 0.0
+        self.shares = {name: rate / whole for name, rate in self.rates.items() if rate < whole}
 
     @property
     def has_backlog(self) -> bool:
@@ -161,6 +183,7 @@ class Picker(Sparing):
     def _look(self, look: Look) -> None:
         """Take note of how fetches get on, and of who says nothing."""
         self.left, self.rates = dict(look.left), look.rates
+        self._share_places()
         for number in look.left:
             name = self.in_flight.get(number)
             if name is not None and self._is_stuck_at(number, name):
