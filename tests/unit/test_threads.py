@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pantala.daemon.host.threads import OriginWorkers
+from pantala.daemon.host.threads import OriginWorkers, Workers
 
 
 class Waiting:
@@ -60,6 +63,133 @@ async def test_hosts_are_forgotten(threads: OriginWorkers) -> None:
         async with threads.turn(url):
             assert len(threads._turns) == 1
     assert not threads._turns
+
+
+class Quick:
+    """A job that does something at once."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.run = work
+
+    def abort(self) -> None:
+        """It is over soon."""
+
+
+@pytest.fixture
+def one() -> Iterator[Workers]:
+    """A single thread."""
+    workers = Workers("one", 1)
+    yield workers
+    workers.shutdown()
+
+
+async def test_what_waits_for_a_thread_can_be_given_up(one: Workers) -> None:
+    """It is never done."""
+    first, done = Waiting(), list[int]()
+    running = asyncio.ensure_future(one.run(first))
+    await begun(first)
+    second = asyncio.ensure_future(one.run(Quick(lambda: done.append(2))))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    first.abort()
+    assert await running
+    await one.call(done.append, 3)
+    assert done == [3]
+
+
+async def test_what_was_given_up_is_left_by_its_thread_first(one: Workers) -> None:
+    """However often whoever waits is cancelled meanwhile."""
+    begun_, let_go, end = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Waiting):
+        def run(self) -> bool:
+            begun_.set()
+            end.wait(60)
+            let_go.set()
+            return True
+
+    running = asyncio.ensure_future(one.run(Slow()))
+    await one_of(begun_.is_set)
+    for _ in range(3):
+        running.cancel()
+        await asyncio.sleep(0.01)  # in which it would end, if it did
+        assert not running.done()
+    end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert let_go.is_set()
+
+
+async def test_the_loop_is_woken_once_for_all_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While it looks elsewhere."""
+    workers, loop, woken = Workers("many", 4), asyncio.get_running_loop(), list[object]()
+    wake = loop.call_soon_threadsafe
+
+    def counted(call: Callable[[], object]) -> object:
+        woken.append(call)
+        return wake(call)
+
+    done: list[int] = []
+    running = [asyncio.ensure_future(workers.run(Quick(lambda: done.append(1)))) for _ in range(9)]
+    await asyncio.sleep(0)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    deadline = time.monotonic() + 20
+    while len(done) < 9 and time.monotonic() < deadline:
+        time.sleep(0.001)  # noqa: ASYNC251  the loop is to be busy
+    time.sleep(0.05)  # noqa: ASYNC251  in which the threads tell it
+    await asyncio.gather(*running)
+    workers.shutdown()
+    assert len(woken) <= 1
+
+
+async def test_an_error_keeps_nothing(one: Workers) -> None:
+    """What a job that failed has used is free as soon as nobody has the error any more."""
+
+    class Memory:
+        pass
+
+    kept: list[weakref.ref[Memory]] = []
+
+    def fail() -> None:
+        memory = Memory()
+        kept.append(weakref.ref(memory))
+        raise ValueError("no")
+
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="no"):
+            await one.run(Quick(fail))
+        await one.call(lambda: None)
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_who_waits_for_a_thread_hears_of_the_end() -> None:
+    """What has begun goes on."""
+    workers, first = Workers("one", 1), Waiting()
+    running = asyncio.ensure_future(workers.run(first))
+    await begun(first)
+    second = asyncio.ensure_future(workers.run(Waiting()))
+    await asyncio.sleep(0)
+    workers.shutdown()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    with pytest.raises(RuntimeError, match="ended"):
+        await workers.run(Waiting())
+    first.abort()
+    assert await running
+
+
+async def one_of(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  threads make it so
+            await asyncio.sleep(0.005)
 
 
 async def begun(*jobs: Waiting) -> None:
