@@ -1,7 +1,7 @@
 """Hosts that want at once what nobody has, of an origin with a limit: how close to one reader.
 
     python bench/cold.py [--size 128MiB] [--rate 64MiB] [--hosts 1,4,8] [--rounds 3]
-                         [--json results.json]
+                         [--json results.json] [--svg FILE]
 
 A scheduler and daemons are real processes; the origin sends so many bytes a second at most, to all
 of its callers together. At the same moment a program asks each daemon for a file that none of them
@@ -27,6 +27,7 @@ from typing import NamedTuple
 from pantala.model.units import format_size, parse_size
 from pantala.testing.cluster import Cluster, Node
 from pantala.testing.content import Pattern
+from pantala.testing.drawing import bars
 from pantala.testing.kept_client import KeptClient
 from pantala.testing.measure import (
     cpu_of_children,
@@ -116,6 +117,16 @@ def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
         return take_turns(ways, options.rounds)
 
 
+def draw(runs: dict[str, list[Run]]) -> str:
+    """Seconds of the slowest as multiples of the best that can be; medians."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, found in runs.items():
+        hosts, who = name.split("/")
+        groups.setdefault(f"{hosts} at once", {})[who] = middle(found).slowest
+    title = "Nobody has it: the slowest host, as a multiple of size / rate of the origin"
+    return bars(title, "×", groups, others={"curls"})
+
+
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -124,6 +135,7 @@ def main() -> None:
     parser.add_argument("--hosts", default=[1, 4, 8], type=numbers)
     parser.add_argument("--rounds", default=3, type=int)
     parser.add_argument("--json", type=Path, help="write the runs here, too")
+    parser.add_argument("--svg", type=Path, help="draw them here, too")
     options = parser.parse_args()
     runs = measure(options)
     best = options.size / options.rate
@@ -138,6 +150,8 @@ def main() -> None:
         print(line)
     if options.json:
         write_json(options.json, runs, size=options.size, rate=options.rate)
+    if options.svg:
+        options.svg.write_text(draw(runs))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One warm holder to several hosts at once: the slowest, the first, bytes a second, and CPU.
 
     python bench/fanout.py [--size 512MiB] [--hosts 1,2,4] [--rounds 3] [--outputs none,tmpfs,disk]
-                           [--json results.json]
+                           [--json results.json] [--svg FILE]
 
 A scheduler and daemons are started as real processes. One daemon has two files; then as many
 ``dfget`` as there are hosts ask their own daemons for one of them at the same moment: as a
@@ -43,6 +43,7 @@ from pantala.model.units import parse_size
 from pantala.pb import dfdaemon_pb2, node_pb2
 from pantala.testing.cluster import Cluster, Node, until
 from pantala.testing.content import Pattern
+from pantala.testing.drawing import bars
 from pantala.testing.measure import (
     TMPFS,
     Nginx,
@@ -238,6 +239,17 @@ def names(text: str) -> list[str]:
     return found
 
 
+def draw(runs: dict[str, list[Run]], size: int) -> str:
+    """Rates of all hosts together; medians."""
+    groups: dict[str, dict[str, float]] = {}
+    for name, found in runs.items():
+        output, hosts, who = name.split("/")
+        rate = int(hosts) * size / statistics.median(run.slowest for run in found) / 1e9
+        groups.setdefault(f"{hosts} at once, output: {output}", {})[who] = rate
+    title = f"Hosts get {size >> 20} MiB from one that has it"
+    return bars(title, "GB/s", groups, others={"nginx, curl", "other"})
+
+
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -246,6 +258,7 @@ def main() -> None:
     parser.add_argument("--rounds", default=3, type=int)
     parser.add_argument("--outputs", default=[*OUTPUTS], type=names)
     parser.add_argument("--json", type=Path, help="write the runs here, too")
+    parser.add_argument("--svg", type=Path, help="draw them here, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pd-") as directory:
         runs = measure(options, Path(directory))
@@ -268,6 +281,8 @@ def main() -> None:
         )
     if options.json:
         write_json(options.json, runs, size=options.size)
+    if options.svg:
+        options.svg.write_text(draw(runs, options.size))
 
 
 if __name__ == "__main__":

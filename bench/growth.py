@@ -1,7 +1,7 @@
 """What one operation costs when there is more of something: pieces, tasks, children.
 
     python bench/growth.py [--pieces 16,256,4096] [--tasks 10,1000,100000] [--children 1,16,64]
-                           [--rounds 3] [--json results.json]
+                           [--rounds 3] [--json results.json] [--svg FILE]
 
 - *pieces*: one piece of 4 MiB, by its range, of a file of so many that a daemon gets from its
   origin;
@@ -42,6 +42,7 @@ from pantala.ports import MemorySink, fill
 from pantala.testing import inside
 from pantala.testing.cluster import Cluster, Node
 from pantala.testing.content import Pattern
+from pantala.testing.drawing import bars
 from pantala.testing.kept_client import KeptClient
 from pantala.testing.measure import middle, numbers, ratio, take_turns, write_json
 from pantala.testing.origin import Origin
@@ -242,6 +243,15 @@ def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
     return runs
 
 
+def draw(runs: dict[str, list[Run]]) -> str:
+    """CPU time of one operation; medians."""
+    groups: dict[str, dict[str, float]] = {}
+    for name in sorted(runs, key=lambda name: int(name.split("/")[1])):
+        what, count = name.split("/")
+        groups.setdefault(what, {})[f"{int(count):,}"] = middle(runs[name]).cpu
+    return bars("CPU time of one operation, when there is more", "ms", groups)
+
+
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -250,6 +260,7 @@ def main() -> None:
     parser.add_argument("--children", default=[1, 16, 64], type=numbers)
     parser.add_argument("--rounds", default=3, type=int)
     parser.add_argument("--json", type=Path, help="write the runs here, too")
+    parser.add_argument("--svg", type=Path, help="draw them here, too")
     options = parser.parse_args()
     if min(options.pieces) <= Pieces.EACH:
         parser.error(f"--pieces: at least {Pieces.EACH + 1}")
@@ -265,6 +276,8 @@ def main() -> None:
             print(f"{name:20}{count:9}{run.cpu:9.3f}{run.wall:9.3f}   {times:.2f}")
     if options.json:
         write_json(options.json, runs, piece=PIECE, small=SMALL)
+    if options.svg:
+        options.svg.write_text(draw(runs))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Bytes a second from a warm daemon to another, and their CPU, against a bare socket loop.
 
-    python bench/pair.py [--size 2GiB] [--rounds 5] [--json results.json]
+    python bench/pair.py [--size 2GiB] [--rounds 5] [--json results.json] [--svg FILE]
 
 Two daemons, a scheduler and an origin are started as real processes. The first daemon gets two
 files from the origin; then the second gets them from the first, verified, again and again:
@@ -35,7 +35,8 @@ from pantala.model.units import format_size, parse_size
 from pantala.pb import dfdaemon_pb2
 from pantala.testing.cluster import Cluster, Node, Program
 from pantala.testing.content import Pattern
-from pantala.testing.measure import write_json
+from pantala.testing.drawing import bars
+from pantala.testing.measure import middle, write_json
 from pantala.testing.origin import Origin
 from pantala.testing.program import cpu_seconds
 from pantala.testing.threads import in_threads
@@ -224,6 +225,16 @@ def measure(size: int, rounds: int, connections: int) -> dict[str, list[Run]]:
     return runs
 
 
+def draw(runs: dict[str, list[Run]]) -> str:
+    """Rates, and CPU of whoever receives; medians."""
+    middles = {NAMES[name][0]: middle(found) for name, found in runs.items()}
+    others = {words for words, against in NAMES.values() if not against}
+    rates = {words: (1 << 30) / run.wall / 1e9 for words, run in middles.items()}
+    cpu = {words: run.receiver for words, run in middles.items()}
+    groups = {"GB/s": rates, "CPU seconds of the receiver for a GiB": cpu}
+    return bars("One daemon gets a file from another", "", groups, others=others)
+
+
 def main() -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -231,14 +242,15 @@ def main() -> None:
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--connections", default=4, type=int, help="of the bare loop")
     parser.add_argument("--json", type=Path, help="write the runs here, too")
+    parser.add_argument("--svg", type=Path, help="draw them here, too")
     options = parser.parse_args()
     size = options.size // (options.connections * CHUNK) * options.connections * CHUNK
     runs = measure(size, options.rounds, options.connections)
     print(f"{'':44} {'rate':>12}   CPU s/GiB: receiver, sender")
     for name, (words, against) in NAMES.items():
-        middle = Run(*map(statistics.median, zip(*runs[name], strict=True)))
-        line = f"{words:44} {format_size((1 << 30) / middle.wall):>10}/s"
-        line += f"   {middle.receiver:9.2f} {middle.sender:9.2f}"
+        run = middle(runs[name])
+        line = f"{words:44} {format_size((1 << 30) / run.wall):>10}/s"
+        line += f"   {run.receiver:9.2f} {run.sender:9.2f}"
         if against:
             pairs = list(zip(runs[name], runs[against], strict=True))
             rate = statistics.median(bare.wall / ours.wall for ours, bare in pairs)
@@ -248,6 +260,8 @@ def main() -> None:
         print(line)
     if options.json:
         write_json(options.json, runs, size=size)
+    if options.svg:
+        options.svg.write_text(draw(runs))
 
 
 if __name__ == "__main__":

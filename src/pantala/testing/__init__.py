@@ -5,6 +5,7 @@ bad_parent        a peer that a scheduler believes in, and that misbehaves
 bad_talks         what such a peer says that exchanges
 cluster           a scheduler and daemons as real processes
 content           bytes, files, and patterns of any size that cost no memory
+drawing           drawings of what benches have measured
 faulty            one of our programs, whose background work is failed at random
 forks             starts of programs that are already imported
 handoff_daemon    the hand-off socket of a daemon, played from a script
