@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pantala.client.default import open as open  # noqa: A004  as other libraries name what opens
     from pantala.client.default import open_file as open_file
     from pantala.client.default import prefetch as prefetch
+    from pantala.client.default import refresh as refresh
     from pantala.client.default import stat as stat
     from pantala.client.default import stream as stream
     from pantala.client.progress import Progress as Progress
@@ -66,7 +67,7 @@ _PUBLIC = {
     "client.content": ("Content", "Sources"),
     "client.default": (
         *("array", "download", "evict", "get", "get_into", "get_ranges"),
-        *("open", "open_file", "prefetch", "stat", "stream"),
+        *("open", "open_file", "prefetch", "refresh", "stat", "stream"),
     ),
     "client.progress": ("Progress",),
     "client.reading": ("ContentFile",),

@@ -312,6 +312,28 @@ def test_tasks(client: pantala.Client, origin: Origin, url: str) -> None:
     assert client.list("standard") == []
 
 
+async def test_what_the_origin_has_now(
+    node: Node, client: pantala.Client, origin: Origin, url: str
+) -> None:
+    """Whoever asks for it gets it; whoever looks at what was there keeps that."""
+    view = client.open(url).view
+    unchanged = client.refresh(url)
+    assert unchanged.details["bytes_from_cache"] == len(CONTENT)
+    origin.put("/model", CONTENT[::-1])
+    assert client.get(url) == CONTENT
+    async with pantala.AsyncClient(str(node.socket)) as other:
+        assert (await other.refresh(url)).details["bytes_from_origin"] == len(CONTENT)
+    assert client.get(url, refresh=True) == client.get(url) == CONTENT[::-1]
+    assert bytes(view) == CONTENT
+    origin.pause()
+    with pytest.raises(SourceFailed, match="cannot be compared with what is here") as silent:
+        client.refresh(url)
+    assert silent.value.transient
+    assert client.get(url) == CONTENT[::-1]
+    with pytest.raises(pantala.InvalidRequest, match="disable_back_to_source"):
+        client.refresh(url, disable_back_to_source=True)
+
+
 def test_a_daemon_that_is_started_anew(
     cluster: Cluster, client: pantala.Client, node: Node, url: str, origin: Origin
 ) -> None:

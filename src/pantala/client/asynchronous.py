@@ -189,6 +189,11 @@ class AsyncClient:
 
         return [*await self._each(fetch, [urls] if isinstance(urls, str) else [*urls])]
 
+    async def refresh(self, url: str, **wishes: Unpack[Wishes]) -> Task:
+        """As :meth:`.Client.refresh`."""
+        wishes["refresh"] = True
+        return (await self.prefetch(url, **wishes))[0]
+
     # -- tasks -----------------------------------------------------------------------------------
 
     async def stat(self, url: str, **identity: Unpack[Identity]) -> Task:

@@ -230,6 +230,18 @@ class Client:
 
         return [*self._each(fetch, [urls] if isinstance(urls, str) else [*urls])]
 
+    def refresh(self, url: str, **wishes: Unpack[Wishes]) -> Task:
+        """Have the daemon get what the origin has now, if that is not what is here.
+
+        Whoever looks at what was here keeps it. Other hosts keep what they have until they are
+        asked so, too. Raises as :meth:`open` does; if the origin is silent, what is here stays.
+
+        Returns:
+            The task. ``details["bytes_from_cache"]`` is all of it if nothing has changed.
+        """
+        wishes["refresh"] = True
+        return self.prefetch(url, **wishes)[0]
+
     # -- tasks -----------------------------------------------------------------------------------
 
     def stat(self, url: str, **identity: Unpack[Identity]) -> Task:

@@ -18,5 +18,6 @@ get_ranges = _CLIENT.get_ranges
 open = _CLIENT.open
 open_file = _CLIENT.open_file
 prefetch = _CLIENT.prefetch
+refresh = _CLIENT.refresh
 stat = _CLIENT.stat
 stream = _CLIENT.stream

@@ -81,7 +81,7 @@ class Dialling:
     def identity(self, url: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that name the content of a URL. Raises InvalidRequest."""
         merged = self._merged(wishes)
-        conduct = ("timeout", "priority", "disable_back_to_source", "digest")
+        conduct = ("timeout", "priority", "disable_back_to_source", "refresh", "digest")
         return identity_of(url, {k: v for k, v in merged.items() if k not in conduct})
 
     def _merged(self, wishes: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,11 +47,14 @@ class Conduct(Identity, total=False):
         timeout: Seconds for all of it; two hours by default.
         priority: 0 to 6; 6 by default.
         disable_back_to_source: Never ask the origin, only peers.
+        refresh: Ask the origin first, and fetch anew what has changed there. Otherwise what is here
+            is what there is, however old.
     """
 
     timeout: float
     priority: int
     disable_back_to_source: bool
+    refresh: bool
 
 
 class Wishes(Conduct, total=False):
