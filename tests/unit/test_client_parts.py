@@ -10,13 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pantala.client.arrival import Arrival
+from pantala.client.content import Content
 from pantala.client.coverage import Coverage
+from pantala.client.landing import Landing
 from pantala.client.meter import Meter
 from pantala.client.parts import Cut
 from pantala.client.wishes import bounds_of, download_of, identity_of
-from pantala.errors import InvalidRequest, OutOfSpace, RemoteProtocolError, SourceUnreachable
+from pantala.errors import (
+    InvalidRequest,
+    OutOfSpace,
+    RemoteProtocolError,
+    SourceChanged,
+    SourceUnreachable,
+)
 
 spans = st.tuples(st.integers(0, 60), st.integers(1, 9)).map(lambda p: (p[0], p[0] + p[1]))
+
+
+def content_of(data: bytes, **header: str) -> Content:
+    """What a daemon has sent."""
+    arrival = Arrival("x", "/d.sock")
+    arrival.on({"event": "whole", "task_id": "t", "inline": len(data)})
+    arrival.header, arrival.content_length = header, 10_000_000
+    landing = Landing(arrival)
+    landing.have_all(data)
+    return Content("http://o/x", landing)
 
 
 @given(st.lists(spans))
@@ -42,8 +60,7 @@ def test_ranges_are_merged_and_cut_again(wanted: list[tuple[int, int]]) -> None:
     ranges = [(first, first + size) for first, size in wanted]
     cut = Cut(ranges)
     for begin, end in cut.spans:
-        part = content[begin:end]
-        cut.take((begin, end), lambda a, b, part=part: part[a:b])  # type: ignore[misc]  # of a loop
+        cut.take((begin, end), content_of(content[begin:end]))
     assert cut.copies == [content[first:end] for first, end in ranges]
     ends = [end or 0 for _, end in cut.spans]
     assert all(one < begin for one, (begin, _) in zip(ends, cut.spans[1:], strict=False))
@@ -53,9 +70,18 @@ def test_open_ends() -> None:
     """They are asked for as they are."""
     cut = Cut([(5, None), (-3, None), (5, None)])
     assert cut.spans == [(5, None), (-3, None)]
-    cut.take((5, None), lambda a, b: b"fgh"[a:b])
-    cut.take((-3, None), lambda a, b: b"fgh"[a:b])
+    cut.take((5, None), content_of(b"fgh"))
+    cut.take((-3, None), content_of(b"fgh"))
     assert cut.copies == [b"fgh"] * 3
+
+
+def test_ranges_of_two_versions() -> None:
+    """They are not given as those of one."""
+    cut = Cut([(0, 3), (9_000_000, 9_000_003)])
+    cut.take((0, 3), content_of(b"abc", etag="one"))
+    cut.take((0, 3), content_of(b"abc"))
+    with pytest.raises(SourceChanged, match="http://o/x changed while it was read: ask again"):
+        cut.take((9_000_000, 9_000_003), content_of(b"abc", ETag="two"))
 
 
 @pytest.mark.parametrize("part", [(3, 3), (4, 2), (-2, 5), (0, "x"), 7, (1, 2, 3), (True, 4)])

@@ -238,6 +238,22 @@ class Arrival:
             raise RemoteProtocolError(f"the daemon sent {name!r} {when}")
 
 
+def same(one: tuple[int, Mapping[str, str]], other: tuple[int, Mapping[str, str]]) -> bool:
+    """Whether two answers may be of the same content.
+
+    Args:
+        one: The length of the content, and what the origin has said of it.
+        other: Likewise. Versions are compared where both name one.
+    """
+    versions = {_version(one[1]), _version(other[1])} - {None}
+    return one[0] == other[0] and len(versions) < 2
+
+
+def _version(header: Mapping[str, str]) -> str | None:
+    told = {name.lower(): value for name, value in header.items()}
+    return told.get("etag") or told.get("last-modified")
+
+
 def failure_of(event: Mapping[str, Any], name: str) -> DragonflyError:
     """The error that an event tells of; *name* is what could not be had.
 

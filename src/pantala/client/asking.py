@@ -42,6 +42,7 @@ class Asking:
     def __init__(self, client: Client, wishes: Mapping[str, Any]) -> None:
         self._dialling = client._dialling  # noqa: SLF001  what asks for the parts of a call is a part of the client
         self._wishes = dict(wishes)
+        self._asked = set[str]()
         self._deadline: float | None = None
         self._under_way: set[Fetch] = set()
         self._ended = False
@@ -58,7 +59,10 @@ class Asking:
             InvalidRequest: It is no URL, or there is no such wish.
             TimedOut: The time is over.
         """
-        request = self._dialling.download(url, self._wishes, part, again=again)
+        # Once is enough: again, it might say that what came of the first is not there any more.
+        wishes = {**self._wishes, "refresh": None} if url in self._asked else self._wishes
+        self._asked.add(url)
+        request = self._dialling.download(url, wishes, part, again=again)
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + request["timeout"]

@@ -113,9 +113,14 @@ class AsyncClient:
 
         async def take(span: Range) -> None:
             with await self.open(url, range=span, **wishes) as content:
-                wanted.take(span, content.copy)
+                wanted.take(span, content)
 
-        await self._each(take, wanted.spans)
+        # Once is enough: asked again, an origin might say that what came of the first has changed.
+        first = wanted.spans[:1] if wishes.get("refresh") else []
+        await self._each(take, first)
+        if first:
+            wishes["refresh"] = False
+        await self._each(take, wanted.spans[len(first) :])
         return wanted.copies
 
     async def array(

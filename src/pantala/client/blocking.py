@@ -122,9 +122,14 @@ class Client:
 
         def take(span: Range) -> None:
             with self.open(url, range=span, **wishes) as content:
-                wanted.take(span, content.copy)
+                wanted.take(span, content)
 
-        self._each(take, wanted.spans)
+        # Once is enough: asked again, an origin might say that what came of the first has changed.
+        first = wanted.spans[:1] if wishes.get("refresh") else []
+        self._each(take, first)
+        if first:
+            wishes["refresh"] = False
+        self._each(take, wanted.spans[len(first) :])
         return wanted.copies
 
     def array(

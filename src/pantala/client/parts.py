@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pantala.errors import InvalidRequest
+from pantala.errors import InvalidRequest, SourceChanged
 
-from .arrival import Arrival, Step
+from .arrival import Arrival, Step, same
+from .content import Content
 from .landing import Landing
 from .wishes import Range, bounds_of
 
@@ -39,6 +40,8 @@ class Cut:
     def __init__(self, ranges: Iterable[Range]) -> None:
         wanted = list(ranges)
         self.copies = [b""] * len(wanted)
+        #: How long the content is, and what the origin says of it.
+        self._told: tuple[int, Mapping[str, str]] | None = None
         self._inside: dict[Range, list[tuple[int, Range]]] = {}
         bounded: list[tuple[int, int, int]] = []
         for at, part in enumerate(wanted):
@@ -67,16 +70,22 @@ class Cut:
         if span is not None:
             self._inside[span] = inside
 
-    def take(self, span: Range, copy: Callable[[int, int | None], bytes]) -> None:
-        """Copy the ranges that lie in a span, which is here.
+    def take(self, span: Range, content: Content) -> None:
+        """Copy the ranges that lie in one of :attr:`spans`, which is here.
 
-        Args:
-            span: One of :attr:`spans`.
-            copy: Gives the bytes of it from one place to before another; None: to its end.
+        Raises:
+            SourceChanged: It is of another version than one before.
         """
+        told = (content.whole_size, content.header)
+        self._told = self._told or told
+        if not same(self._told, told):
+            raise SourceChanged(
+                f"{content.url} changed while it was read: ask again", transient=True
+            )
         begin = span[0]
         for at, (first, end) in self._inside[span]:
-            self.copies[at] = copy(first - begin, None if end is None else end - begin)
+            last = None if end is None else end - begin
+            self.copies[at] = content.copy(first - begin, last)
 
 
 class Reader:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Final
 
 from pantala.errors import SourceChanged
 from pantala.model.urls import public_url
 
-from .arrival import Arrival, Step
+from .arrival import Arrival, Step, same
 from .asking import Asking
 from .fetch import Fetch
 from .landing import Landing
@@ -183,8 +183,8 @@ class TensorFile:
         """What has come is of the content whose header is here. Raises SourceChanged."""
         assert self._first is not None  # noqa: S101  nothing else is asked for before
         known = self._first.arrival
-        tags = _version(known.header), _version(arrival.header)
-        if arrival.content_length != known.content_length or (all(tags) and tags[0] != tags[1]):
+        told = (arrival.content_length, arrival.header)
+        if not same((known.content_length, known.header), told):
             raise self._changed()
 
     def _changed(self) -> SourceChanged:
@@ -202,9 +202,3 @@ def _brought(step: Step) -> list[tuple[int, int]]:
     """The bytes that can be read with an event, and could not before."""
     sent = [(step.offset, step.offset + step.inline)] if step.inline else []
     return [*step.parts, *sent]
-
-
-def _version(header: Mapping[str, str]) -> str | None:
-    """What an origin calls this version of its content, if it says."""
-    told = {name.lower(): value for name, value in header.items()}
-    return told.get("etag") or told.get("last-modified")
