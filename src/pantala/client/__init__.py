@@ -34,4 +34,6 @@ What programs use:
 - :mod:`.reading`: content as a file that is read while it comes
 - :mod:`.safetensors`: tensors by name, of one file or several
 - :mod:`.progress`: how far a download is
+- :mod:`.filesystem`: fsspec's way to all that
+- :mod:`.targets`: other file systems of fsspec's, and what to ask for in place of their paths
 """

@@ -8,6 +8,7 @@ content           bytes, files, and patterns of any size that cost no memory
 drawing           drawings of what benches have measured
 faulty            one of our programs, whose background work is failed at random
 forks             starts of programs that are already imported
+formats           libraries that read through a daemon's files
 handoff_daemon    the hand-off socket of a daemon, played from a script
 imports           what the modules of this package import
 inside            a scheduler and daemons inside this process
