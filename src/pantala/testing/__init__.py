@@ -24,6 +24,8 @@ namespaces        hosts on links that have a limit, in network namespaces
 origin            a real HTTP origin that counts, and misbehaves when told to
 origin_server     the server under it
 own_disk          runs a program on a small disk of its own
+playground        a daemon for the tests of a session, and what each has of it
+plugin            the pytest plugin with that as a fixture
 ports             ports that stay one's own while nobody listens
 program           our programs, running
 raw_http2         HTTP/2 frames made by hand
