@@ -51,8 +51,16 @@ if TYPE_CHECKING:
     from pantala.client.reading import ContentFile as ContentFile
     from pantala.client.tasks import Task as Task
     from pantala.client.wishes import Range as Range
+    from pantala.errors import Corrupt as Corrupt
     from pantala.errors import DragonflyError as DragonflyError
+    from pantala.errors import Forbidden as Forbidden
     from pantala.errors import InvalidRequest as InvalidRequest
+    from pantala.errors import NoRoom as NoRoom
+    from pantala.errors import NotFound as NotFound
+    from pantala.errors import OriginError as OriginError
+    from pantala.errors import OutputExists as OutputExists
+    from pantala.errors import TimedOut as TimedOut
+    from pantala.errors import Unavailable as Unavailable
 
 __version__ = "0.1.0"
 
@@ -73,7 +81,10 @@ _PUBLIC = {
     "client.reading": ("ContentFile",),
     "client.tasks": ("Task",),
     "client.wishes": ("Range",),
-    "errors": ("DragonflyError", "InvalidRequest"),
+    "errors": (
+        *("Corrupt", "DragonflyError", "Forbidden", "InvalidRequest", "NoRoom", "NotFound"),
+        *("OriginError", "OutputExists", "TimedOut", "Unavailable"),
+    ),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 

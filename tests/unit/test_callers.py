@@ -10,7 +10,7 @@ import pytest
 from pantala.core.transfer import Wanted
 from pantala.daemon.downloading.callers import Callers, credentials
 from pantala.daemon.downloading.download import Download
-from pantala.errors import DragonflyError, NoProvider, SourceFailed
+from pantala.errors import DragonflyError, NoProvider, OriginError
 from pantala.model.ids import Identity
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Delivery, DownloadRequest, Kind, TaskRecord
@@ -139,7 +139,7 @@ async def test_an_origin_that_refused_one_callers_credentials(holding: Holding) 
     callers = Callers(mine)
     for each in (same, other, forbidden):
         callers.add(each)
-    callers.fail_sponsored(credentials(mine.request), SourceFailed("403 Forbidden"))
+    callers.fail_sponsored(credentials(mine.request), OriginError("403 Forbidden"))
 
     assert str(await failure(mine)) == str(await failure(same)) == "403 Forbidden"
     assert callers.active() == [other, forbidden]

@@ -23,7 +23,7 @@ from pantala.core.sched.choose import (
 from pantala.core.sched.entities import Peer, Trigger
 from pantala.core.sched.rules import RULES, Limits
 from pantala.core.sched.states import PeerState
-from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
+from pantala.errors import Forbidden, NoProvider, NotFound, OriginError
 from pantala.model.pieces import ByteRange
 from pantala.testing.stage import MIB, Stage
 
@@ -139,7 +139,7 @@ def test_failures_at_the_origin_come_to_an_end() -> None:
         assert isinstance(stage.decide(peer), ToSource)
         stage.world.start_back_to_source(peer, stage.now)
         stage.world.fail(peer, stage.now, origin="503 Service Unavailable")
-    with pytest.raises(SourceFailed, match=r"failed for 2 hosts.*503 Service"):
+    with pytest.raises(OriginError, match=r"failed for 2 hosts.*503 Service"):
         stage.decide(last)
     stage.now += 61
     assert isinstance(stage.decide(last), ToSource)
@@ -172,7 +172,7 @@ def test_whose_failures_count(failures: list[tuple[Any, ...]], barred: bool) -> 
         fails(stage, *failure)
     last = stage.register("z")
     if barred:
-        with pytest.raises(SourceFailed, match="failed for 2 hosts"):
+        with pytest.raises(OriginError, match="failed for 2 hosts"):
             stage.decide(last)
     else:
         assert isinstance(stage.decide(last), ToSource)

@@ -18,7 +18,7 @@ from pantala.client.parts import Cut
 from pantala.client.wishes import bounds_of, download_of, identity_of
 from pantala.errors import (
     InvalidRequest,
-    OutOfSpace,
+    NoRoom,
     RemoteProtocolError,
     SourceChanged,
     SourceUnreachable,
@@ -152,10 +152,10 @@ def test_whole_content_is_all_there_is() -> None:
 def test_what_an_error_says() -> None:
     """All that a program can act upon."""
     told = {"event": "error", "code": "RESOURCE_EXHAUSTED", "message": "no room"}
-    with pytest.raises(OutOfSpace, match="cannot get x: no room") as full:
+    with pytest.raises(NoRoom, match="cannot get x: no room") as full:
         Arrival("x", "").on({**told, "needed": 7, "capacity": 5})
-    assert (full.value.need, full.value.capacity) == (7, 5)
+    assert (full.value.needed, full.value.capacity) == (7, 5)
     told = {"event": "error", "code": "UNAVAILABLE", "message": "refused"}
     with pytest.raises(SourceUnreachable, match="cannot get x: refused") as gone:
         Arrival("x", "").on({**told, "status_code": None, "header": {}, "transient": True})
-    assert (gone.value.status_code, gone.value.transient) == (None, True)
+    assert (gone.value.status, gone.value.transient) == (None, True)

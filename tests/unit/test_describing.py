@@ -14,7 +14,7 @@ import pytest
 from pantala.core.sched.rules import Limits
 from pantala.daemon.app import Daemon
 from pantala.daemon.downloading.describing import told_piece_length
-from pantala.errors import RangeNotSatisfiable, SourceFailed
+from pantala.errors import OriginError, RangeNotSatisfiable
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2, describing_pb2, describing_pb2_grpc
 from pantala.ports import KnownTask
@@ -175,9 +175,9 @@ async def test_all_have_failed(origin: Origin, tmp_path: Path, stack: AsyncExitS
         daemon = await stack.enter_async_context(
             inside.daemon(tmp_path, name, port=scheduler.port, **SHARED)
         )
-        with pytest.raises(SourceFailed, match="404") as failed:
+        with pytest.raises(OriginError, match="404") as failed:
             await get(daemon, origin.url("/f"))
-        assert failed.value.status_code == 404
+        assert failed.value.status == 404
         assert origin.count() == min(number + 1, 2)
 
 

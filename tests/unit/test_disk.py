@@ -21,7 +21,7 @@ from hypothesis import settings
 from hypothesis.stateful import precondition, rule
 
 from pantala.core.reclaim import Space, Watermarks
-from pantala.errors import ConfigError, Damaged, OutOfSpace, PieceNotFound, StoreFailed, TaskDeleted
+from pantala.errors import ConfigError, Damaged, NoRoom, PieceNotFound, StoreFailed, TaskDeleted
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import GROWTH_STEP, ByteRange
 from pantala.model.task import Kind, PieceRecord, TaskRecord, Traffic
@@ -401,14 +401,14 @@ async def test_room_counts_what_is_reserved(here: Disk) -> None:
     await here.fill("a", 30 * MIB)
     big = here.store.open(record("big", 30 * MIB))
     big.reserve(range(30))
-    with pytest.raises(OutOfSpace, match=r"no room on disk: 68157440 bytes needed.*; make room on"):
+    with pytest.raises(NoRoom, match=r"no room on disk: 68157440 bytes needed.*; make room on"):
         here.store.open(record("huge", 65 * MIB)).reserve(range(65))
     assert here.removed == []
     lease = big.lease()
     await here.fill("c", 10 * MIB)
     assert here.removed == [("a", Reason.LRU)]
     assert here.files() == ["tasks/big/big", "tasks/c/c"]
-    with pytest.raises(OutOfSpace, match=r"41943040 bytes needed, capacity 67108864, 31457280 in"):
+    with pytest.raises(NoRoom, match=r"41943040 bytes needed, capacity 67108864, 31457280 in"):
         here.store.open(record("d", 40 * MIB)).reserve(range(40))
     lease.end()
     big.settle()
@@ -459,7 +459,7 @@ async def test_pinned_tasks_stay(here: Disk) -> None:
         for number in range(20):
             await publish(holding, number)
     store = here.restart()
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         store.open(record("huge", 60 * MIB)).reserve(range(60))
     assert store.free(64 * MIB) == 0
     again = store.get(KIND, "pinned")

@@ -24,10 +24,10 @@ from pantala.errors import (
     FeatureOff,
     InvalidRequest,
     NoProvider,
-    OutOfSpace,
+    NoRoom,
+    OriginError,
     RangeNotSatisfiable,
     SourceChanged,
-    SourceFailed,
     TaskDeleted,
     TimedOut,
     Unavailable,
@@ -249,7 +249,7 @@ async def test_one_line_tells_why_a_download_failed(lone: Daemon, origin: Origin
     origin.fault("/f", Fault(status=404), times=1)
     origin.fault("/f", Fault(stall_after=1))
     with capture_logs() as logs:
-        with pytest.raises(SourceFailed):
+        with pytest.raises(OriginError):
             await get(lone, url)
         with pytest.raises(TimedOut):
             await get(lone, url, timeout=0.3)
@@ -330,7 +330,7 @@ async def test_an_origin_that_refuses(
 ) -> None:
     """All are told; the next one may have more luck."""
     origin.fault("/f", fault, times=1)
-    with pytest.raises(SourceFailed, match=expected):
+    with pytest.raises(OriginError, match=expected):
         await get(lone, url)
     await idle(lone)
     assert await get(lone, url) == WHOLE
@@ -344,8 +344,8 @@ async def test_credentials_are_each_callers_own(lone: Daemon, origin: Origin, ur
         get(lone, url, request_header={"Authorization": "good"}),
         return_exceptions=True,
     )
-    assert isinstance(found[0], SourceFailed)
-    assert found[0].status_code == 401
+    assert isinstance(found[0], OriginError)
+    assert found[0].status == 401
     assert found[1] == WHOLE
 
 
@@ -353,7 +353,7 @@ async def test_a_piece_that_the_origin_refuses(lone: Daemon, origin: Origin, url
     """After a good beginning; what has come stays, and nothing is leased or reserved."""
     origin.fault("/f", Fault(), times=2)
     origin.fault("/f", Fault(status=404))
-    with pytest.raises(SourceFailed, match="404"):
+    with pytest.raises(OriginError, match="404"):
         await get(lone, url)
     await idle(lone)
     figures = lone.stores[Kind.CACHE].figures()
@@ -407,7 +407,7 @@ async def test_a_file_that_changed_since_a_part_of_it_came(
 async def test_what_does_not_fit(lone: Daemon, origin: Origin, url: str) -> None:
     """The message says why; a part of it may fit, and others do."""
     origin.put("/large", Pattern(65 * MIB))
-    with pytest.raises(OutOfSpace, match=r"68157440 bytes needed, capacity 67108864"):
+    with pytest.raises(NoRoom, match=r"68157440 bytes needed, capacity 67108864"):
         await get(lone, origin.url("/large"))
     await idle(lone)
     assert lone.stores[Kind.CACHE].figures().used == 0
@@ -421,7 +421,7 @@ async def test_a_file_of_unknown_length_that_does_not_fit(lone: Daemon, origin: 
     """It shows in the middle."""
     origin.put("/large", Pattern(65 * MIB))
     origin.fault("/large", Fault(chunked=True, no_range=True))
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         await get(lone, origin.url("/large"))
     await idle(lone)
     assert (lone.stores[Kind.CACHE].figures().used, len(lone.stores[Kind.CACHE])) == (0, 0)
@@ -686,7 +686,7 @@ async def test_nobody_is_misled_about_what_did_not_fit(swarm: list[Daemon], orig
     a, b = swarm
     origin.put("/large", Pattern(65 * MIB))
     request = DownloadRequest(kind=Kind.CACHE, url=origin.url("/large"))
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         await get(a, request.url)
     await idle(a)
     assert await b.schedulers.stat(Kind.CACHE, b.engine.identify(request).task_id) is None
@@ -777,7 +777,7 @@ async def test_only_its_own_faults_are_held_against_an_origin(
     daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
     origin.fault("/f", Fault(), times=1)  # what tells the length
     origin.fault("/f", Fault(status=status))
-    with pytest.raises(SourceFailed):
+    with pytest.raises(OriginError):
         await get(daemon, url)
     [task] = scheduler._world.tasks.values()
     await until(lambda: all(peer.state is PeerState.FAILED for peer in task.peers.values()))

@@ -13,11 +13,11 @@ from pantala.errors import (
     DigestMismatch,
     DragonflyError,
     InvalidTransition,
-    OutOfSpace,
+    NoRoom,
+    OriginError,
     PieceNotFound,
     ProtocolError,
     SourceChanged,
-    SourceFailed,
     TaskDeleted,
     TaskNotFound,
     VortexCode,
@@ -81,7 +81,7 @@ UsageError           INVALID_ARGUMENT     INVALID_ARGUMENT
 CannotListen         INVALID_ARGUMENT     INVALID_ARGUMENT
 Unavailable          UNAVAILABLE          INTERNAL
 Busy                 RESOURCE_EXHAUSTED   INTERNAL
-OutOfSpace           RESOURCE_EXHAUSTED   INTERNAL
+NoRoom           RESOURCE_EXHAUSTED   INTERNAL
 OutOfDescriptors     RESOURCE_EXHAUSTED   INTERNAL
 StoreFailed          UNAVAILABLE          INTERNAL
 ParentLost           UNAVAILABLE          INTERNAL
@@ -95,7 +95,7 @@ RemoteProtocolError  INTERNAL             INVALID_ARGUMENT
 Corrupt              DATA_LOSS            INTERNAL
 DigestMismatch       DATA_LOSS            INTERNAL
 Damaged              NOT_FOUND            NOT_FOUND
-SourceFailed         INTERNAL             INTERNAL
+OriginError         INTERNAL             INTERNAL
 SourceUnreachable    UNAVAILABLE          INTERNAL
 SourceChanged        ABORTED              INTERNAL
 InvalidTransition    INTERNAL             INTERNAL
@@ -125,7 +125,7 @@ def test_the_numbers_are_those_on_the_wire() -> None:
         (TaskNotFound("t"), "task t not found"),
         (PieceNotFound("t", 3), "piece 3 of task t not found"),
         (
-            OutOfSpace(10, capacity=20, leased=15),
+            NoRoom(10, capacity=20, leased=15),
             (
                 "no room in memory: 10 bytes needed, capacity 20, 15 in use; "
                 "raise storage.cacheCapacity, or wait"
@@ -135,7 +135,7 @@ def test_the_numbers_are_those_on_the_wire() -> None:
             DigestMismatch("piece 3", want="crc32:1", got="crc32:2"),
             "digest mismatch of piece 3: expected crc32:1, actual crc32:2",
         ),
-        (SourceFailed("404 Not Found", status_code=404), "404 Not Found"),
+        (OriginError("404 Not Found", status=404), "404 Not Found"),
         (
             InvalidTransition("peer p", "running", "register", ("a", "-b->", "c")),
             "peer p: no 'register' from 'running'; story: a -b-> c",
@@ -149,8 +149,8 @@ def test_errors_speak_for_themselves(error: DragonflyError, text: str) -> None:
 
 def test_fields() -> None:
     """For those who do more than read."""
-    space = OutOfSpace(10, capacity=20, leased=15)
-    assert (space.need, space.capacity, space.leased) == (10, 20, 15)
+    space = NoRoom(10, capacity=20, leased=15)
+    assert (space.needed, space.capacity, space.leased) == (10, 20, 15)
     piece = PieceNotFound("t", 3)
     assert (piece.task_id, piece.number, TaskNotFound("u").task_id) == ("t", 3, "u")
     digest = DigestMismatch("x", want="a", got="b")
@@ -162,13 +162,13 @@ def test_fields() -> None:
 def test_an_origins_answer_is_kept() -> None:
     """As a copy: what the caller does to his headers is his affair."""
     header = {"Retry-After": "5"}
-    error = SourceChanged("changed", status_code=200, header=header, transient=True)
+    error = SourceChanged("changed", status=200, header=header, transient=True)
     header.clear()
 
     assert error.header == {"Retry-After": "5"}
-    assert (error.message, error.status_code, error.transient) == ("changed", 200, True)
-    plain = SourceFailed("gone")
-    assert (plain.status_code, plain.header, plain.transient) == (None, {}, False)
+    assert (error.message, error.status, error.transient) == ("changed", 200, True)
+    plain = OriginError("gone")
+    assert (plain.status, plain.header, plain.transient) == (None, {}, False)
 
 
 def test_whose_fault_it_was() -> None:

@@ -20,7 +20,7 @@ from pantala.daemon.downloading.digests import PieceDigests
 from pantala.daemon.downloading.fetching import Fetcher
 from pantala.daemon.downloading.following import Following
 from pantala.daemon.downloading.origin import Origin
-from pantala.errors import Busy, NoProvider, PieceNotFound, SourceFailed, StoreFailed, TaskNotFound
+from pantala.errors import Busy, NoProvider, OriginError, PieceNotFound, StoreFailed, TaskNotFound
 from pantala.model.announce import Candidate, HostFacts
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.task import Kind, PieceRecord, TaskRecord
@@ -101,7 +101,7 @@ class Owner:
         assert Stored(piece) not in self.events
         self.pieces.append(piece)
 
-    def on_source_failed(self, origin: Origin, error: SourceFailed) -> None:
+    def on_source_failed(self, origin: Origin, error: OriginError) -> None:
         """There is no origin here."""
         raise AssertionError((origin, error))
 

@@ -11,9 +11,9 @@ import pytest
 from pantala.errors import (
     Forbidden,
     InvalidRequest,
+    OriginError,
     RangeNotSatisfiable,
     SourceChanged,
-    SourceFailed,
 )
 from pantala.ports import SourceBody, SourceRequest
 from pantala.sources import file as module
@@ -173,7 +173,7 @@ class TestRefusing:
 
     def test_a_missing_file(self, source: FileSource, root: Path) -> None:
         """Is the source's failure, not transient, naming the file."""
-        with pytest.raises(SourceFailed, match="gone: No such file") as caught:
+        with pytest.raises(OriginError, match="gone: No such file") as caught:
             fetch(source, f"file://{root}/gone")
         assert not caught.value.transient
 
@@ -181,7 +181,7 @@ class TestRefusing:
         """No descriptor leaks."""
         before = open_descriptors()
         for path in ("sub", "gone", "sub/x/y"):
-            with pytest.raises((Forbidden, SourceFailed)):
+            with pytest.raises((Forbidden, OriginError)):
                 fetch(source, f"file://{root}/{path}")
         with pytest.raises(RangeNotSatisfiable):
             fetch(source, f"file://{root}/sub/x", start=99999)
@@ -224,7 +224,7 @@ class TestTrouble:
         assert body._fd is not None
         os.dup2(directory, body._fd)
         os.close(directory)
-        with pytest.raises(SourceFailed, match="x: Is a directory at byte 7"):
+        with pytest.raises(OriginError, match="x: Is a directory at byte 7"):
             read_all(body)
 
     @pytest.mark.parametrize("end", ["abort", "close"])
@@ -235,5 +235,5 @@ class TestTrouble:
             thread = threading.Thread(target=getattr(body, end))
             thread.start()
             thread.join()
-        with pytest.raises(SourceFailed, match="closed here"):
+        with pytest.raises(OriginError, match="closed here"):
             body.readinto(memoryview(bytearray(1)))

@@ -26,8 +26,8 @@ from pantala.errors import (
     Busy,
     DragonflyError,
     FeatureOff,
+    OriginError,
     RemoteProtocolError,
-    SourceFailed,
     TimedOut,
     Unavailable,
 )
@@ -174,10 +174,10 @@ def test_an_origins_refusal_is_named(tmp_path: Path) -> None:
     def script(talk: Conversation) -> None:
         talk.send(event="error", code="INTERNAL", message="404 Not Found", status_code=404)
 
-    with pytest.raises(SourceFailed) as caught:
+    with pytest.raises(OriginError) as caught:
         _get(tmp_path, script)
     assert str(caught.value) == "origin answered 404 Not Found for http://origin/file"
-    assert caught.value.status_code == 404
+    assert caught.value.status == 404
 
 
 def test_other_errors_keep_their_code(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_codes_without_a_class_of_their_own(tmp_path: Path) -> None:
     def teapot(talk: Conversation) -> None:
         talk.send(event="error", code="ABORTED", message="it changed", status_code=418)
 
-    with pytest.raises(SourceFailed, match=r"origin answered 418 \(it changed\) for"):
+    with pytest.raises(OriginError, match=r"origin answered 418 \(it changed\) for"):
         _get(tmp_path, teapot)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from urllib3 import HTTPHeaderDict
 
-from pantala.errors import RangeNotSatisfiable, SourceFailed
+from pantala.errors import OriginError, RangeNotSatisfiable
 from pantala.ports import SourceRequest
 from pantala.sources.http_answer import Answer, Head, describe, version
 
@@ -57,14 +57,14 @@ class TestWhole:
     @pytest.mark.parametrize("length", ["-5", "+5", "5_0", "0x5", "five", "5, 6", "5,"])
     def test_malformed_lengths(self, length: str) -> None:
         """Fail."""
-        with pytest.raises(SourceFailed, match="Content-Length that is no number") as caught:
+        with pytest.raises(OriginError, match="Content-Length that is no number") as caught:
             head(200, ("Content-Length", length)).accept(WHOLE)
         assert not caught.value.transient
 
     @pytest.mark.parametrize("length", [str(2**62), "9" * 5000])
     def test_lengths_that_nothing_can_have(self, length: str) -> None:
         """Are numbers all the same, and the message is no longer than a line."""
-        with pytest.raises(SourceFailed, match=r"that nothing can have, [0-9]{19,40}$"):
+        with pytest.raises(OriginError, match=r"that nothing can have, [0-9]{19,40}$"):
             head(200, ("Content-Length", length)).accept(WHOLE)
 
     def test_a_length_said_twice(self) -> None:
@@ -74,7 +74,7 @@ class TestWhole:
 
     def test_other_transfer_encodings(self) -> None:
         """Nobody asked for them."""
-        with pytest.raises(SourceFailed, match="Transfer-Encoding"):
+        with pytest.raises(OriginError, match="Transfer-Encoding"):
             head(200, ("Transfer-Encoding", "gzip, chunked")).accept(WHOLE)
 
 
@@ -113,18 +113,18 @@ class TestPart:
     )
     def test_anything_else(self, content_range: str, start: int, length: int | None) -> None:
         """Fails, saying what was asked and what came."""
-        with pytest.raises(SourceFailed, match=r"answered with bytes \d+-\d+ to a request for 5-"):
+        with pytest.raises(OriginError, match=r"answered with bytes \d+-\d+ to a request for 5-"):
             part(content_range).accept(asked(start, length))
 
     @pytest.mark.parametrize("content_range", ["", "bytes", "items 5-9/100", "bytes 9-5/100"])
     def test_malformed(self, content_range: str) -> None:
         """Fails."""
-        with pytest.raises(SourceFailed, match="answered with a part, but: Content-Range"):
+        with pytest.raises(OriginError, match="answered with a part, but: Content-Range"):
             part(content_range).accept(asked(5, 5))
 
     def test_a_body_of_another_length(self) -> None:
         """Two statements that disagree."""
-        with pytest.raises(SourceFailed, match="another length than its Content-Range, 5"):
+        with pytest.raises(OriginError, match="another length than its Content-Range, 5"):
             part("bytes 5-9/100", ("Content-Length", "6")).accept(asked(5, 5))
 
     def test_chunked(self) -> None:
@@ -133,12 +133,12 @@ class TestPart:
 
     def test_several_parts(self) -> None:
         """Nobody asked for them."""
-        with pytest.raises(SourceFailed, match="several parts"):
+        with pytest.raises(OriginError, match="several parts"):
             head(206, ("Content-Type", "multipart/byteranges; boundary=x")).accept(asked(5, 5))
 
     def test_unasked(self) -> None:
         """A part of what was to come whole."""
-        with pytest.raises(SourceFailed, match="request for the whole"):
+        with pytest.raises(OriginError, match="request for the whole"):
             part("bytes 0-9/10").accept(WHOLE)
 
 
@@ -188,7 +188,7 @@ class TestEncoding:
             if start is None
             else part("bytes 5-9/100", ("Content-Encoding", encoding))
         )
-        with pytest.raises(SourceFailed, match=r"not asked for.*'Accept-Encoding: ") as caught:
+        with pytest.raises(OriginError, match=r"not asked for.*'Accept-Encoding: ") as caught:
             answer.accept(request)
         assert not caught.value.transient
 
@@ -216,10 +216,10 @@ class TestRefusal:
     )
     def test_status(self, status: int, words: str, *, transient: bool) -> None:
         """Carried with its headers, and whether it may pass."""
-        with pytest.raises(SourceFailed) as caught:
+        with pytest.raises(OriginError) as caught:
             head(status, ("X-Why", "z")).accept(WHOLE)
         error = caught.value
-        assert (error.message, error.status_code, error.transient) == (words, status, transient)
+        assert (error.message, error.status, error.transient) == (words, status, transient)
         assert error.header == {"X-Why": "z"}
 
     def test_no_such_range(self) -> None:

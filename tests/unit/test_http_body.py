@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pantala.errors import SourceFailed
+from pantala.errors import OriginError
 from pantala.ports import SourceBody, SourceRequest
 from pantala.sources.http import HttpSettings, HttpSource
 from pantala.sources.http_body import HttpBody
@@ -117,7 +117,7 @@ class TestFailing:
         came, of = fault.cut_after or len(DATA), len(DATA) + fault.length_lie
         words = f"the origin closed the connection after {came} of {of} bytes"
         for _ in range(2):
-            with pytest.raises(SourceFailed, match=words) as caught:
+            with pytest.raises(OriginError, match=words) as caught:
                 read(body, 20000)
         assert caught.value.transient
         assert repr(body) == f"<HttpBody 127.0.0.1:{origin.port} failed {came} of {of} bytes>"
@@ -129,7 +129,7 @@ class TestFailing:
         origin.fault("/x", Fault(chunked=True, cut_after=cut))
         body = opened(source, origin)
         for _ in range(2):
-            with pytest.raises(SourceFailed, match=rf"closed .* after {cut} of \? bytes"):
+            with pytest.raises(OriginError, match=rf"closed .* after {cut} of \? bytes"):
                 read(body, 20000)
         body.close()
 
@@ -138,7 +138,7 @@ class TestFailing:
         origin.fault("/x", Fault(stall_after=1000))
         with contextlib.closing(opened(source, origin, timeout=0.2)) as body:
             with pytest.raises(
-                SourceFailed, match=r"silent for 0\.2 s after at least 0 of"
+                OriginError, match=r"silent for 0\.2 s after at least 0 of"
             ) as caught:
                 read(body, 10240)
             assert caught.value.transient
@@ -147,7 +147,7 @@ class TestFailing:
         """Is not the end either."""
         body = opened(source, origin)
         body.close()
-        with pytest.raises(SourceFailed, match="closed here after 0 of 10240 bytes"):
+        with pytest.raises(OriginError, match="closed here after 0 of 10240 bytes"):
             read(body, 10)
 
 
@@ -165,7 +165,7 @@ class TestAborting:
             reading = pool.submit(read, body, 1000)
             body.abort()
             error = reading.exception(timeout=20)
-        assert isinstance(error, SourceFailed)
+        assert isinstance(error, OriginError)
         assert ("aborted here" in error.message, error.transient) == (True, False)
         body.close()
 
@@ -173,7 +173,7 @@ class TestAborting:
         """Bytes that are here already do not count."""
         body = opened(source, origin)
         body.abort()
-        with pytest.raises(SourceFailed, match="aborted here"):
+        with pytest.raises(OriginError, match="aborted here"):
             read(body, 10)
         body.close()
 
@@ -195,7 +195,7 @@ class TestAborting:
         with ThreadPoolExecutor() as pool:
             reading = pool.submit(read, body, 10)
             body.close()
-            assert isinstance(reading.exception(timeout=20), SourceFailed)
+            assert isinstance(reading.exception(timeout=20), OriginError)
 
 
 class TestConnections:
@@ -237,7 +237,7 @@ class TestConnections:
         """Their text is read and dropped."""
         origin.fault("/x", Fault(status=404), times=2)
         for _ in range(2):
-            with pytest.raises(SourceFailed, match="404"):
+            with pytest.raises(OriginError, match="404"):
                 fetch(source, origin.url("/x"))
         assert fetch(source, origin.url("/x")).data == DATA
         assert len({seen.connection for seen in origin.requests}) == 1

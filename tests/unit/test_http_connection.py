@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pantala.errors import SourceFailed
+from pantala.errors import OriginError
 from pantala.ports import Abort, SourceBody, SourceRequest
 from pantala.sources import http_connection
 from pantala.sources.http import HttpSettings, HttpSource
@@ -113,7 +113,7 @@ class Asking:
         """Give it up; it says so, soon."""
         self._abort.ask()
         error = self._running.exception(timeout=SOON)
-        assert isinstance(error, SourceFailed)
+        assert isinstance(error, OriginError)
         assert ("given up here" in error.message, error.transient) == (True, False)
 
 
@@ -207,7 +207,7 @@ class TestCutting:
         """Nobody is asked at all."""
         abort = Abort()
         abort.ask()
-        with pytest.raises(SourceFailed, match="given up here"):
+        with pytest.raises(OriginError, match="given up here"):
             source.open(SourceRequest(origin.url("/x")), timeout=HOUR, abort=abort)
         assert not origin.count()
 
@@ -239,7 +239,7 @@ class TestAnswers:
         """However long the headers might have taken."""
         origin.put("/x", DATA)
         origin.fault("/x", Fault(stall_after=100))
-        with pytest.raises(SourceFailed, match=r"silent for 0\.2 s") as caught:
+        with pytest.raises(OriginError, match=r"silent for 0\.2 s") as caught:
             fetch(source, origin.url("/x"), timeout=0.2, answer=HOUR)
         assert caught.value.transient
 
@@ -249,7 +249,7 @@ class TestAnswers:
         origin.fault("/x", Fault(delay=HOUR))
         with (
             contextlib.closing(HttpSource(HttpSettings(max_retries=1000))) as source,
-            pytest.raises(SourceFailed, match=r"silent for 0\.5 s") as caught,
+            pytest.raises(OriginError, match=r"silent for 0\.5 s") as caught,
         ):
             fetch(source, origin.url("/x"), timeout=HOUR, answer=0.5)
         assert not caught.value.transient
@@ -259,7 +259,7 @@ class TestAnswers:
     @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nX: "])
     def test_headers_that_trickle(self, source: HttpSource, first: bytes) -> None:
         """Are as late as those that do not come."""
-        with serving(trickling(first)) as server, pytest.raises(SourceFailed):
+        with serving(trickling(first)) as server, pytest.raises(OriginError):
             fetch(source, f"http://127.0.0.1:{server.port}/", timeout=HOUR, answer=0.5)
 
 
@@ -272,7 +272,7 @@ class TestTrickling:
         """Though no single wait is too long."""
         with (
             serving(trickling(self.HEADERS)) as server,
-            pytest.raises(SourceFailed, match=r"too slow: \d+ bytes in 0\.5 s") as caught,
+            pytest.raises(OriginError, match=r"too slow: \d+ bytes in 0\.5 s") as caught,
         ):
             fetch(source, f"http://127.0.0.1:{server.port}/", timeout=0.5)
         assert caught.value.transient

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from pantala import BUILD_VERSION
-from pantala.errors import Blame, ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
+from pantala.errors import Blame, ConfigError, InvalidRequest, OriginError, RangeNotSatisfiable
 from pantala.ports import SourceRequest
 from pantala.sources.http import HttpSettings, HttpSource, RedirectCache
 from pantala.sources.http_target import first_target
@@ -196,7 +196,7 @@ class TestAnswer:
         """Is not taken for the right one."""
         wrong = {"Content-Range": "bytes 6-10/10240"}
         origin.fault("/x", Fault(headers=wrong))
-        with pytest.raises(SourceFailed, match="bytes 6-10 to a request for 5-9"):
+        with pytest.raises(OriginError, match="bytes 6-10 to a request for 5-9"):
             fetch(source, origin.url("/x"), start=5, length=5)
 
     def test_past_the_end(self, origin: Origin, source: HttpSource) -> None:
@@ -231,16 +231,16 @@ class TestAnswer:
     def test_refusals(self, origin: Origin, source: HttpSource, status: int) -> None:
         """Are not repeated; status and headers are carried."""
         origin.fault("/x", Fault(status=status, headers={"X-Why": "because"}))
-        with pytest.raises(SourceFailed, match=f"^{status} ") as caught:
+        with pytest.raises(OriginError, match=f"^{status} ") as caught:
             fetch(source, origin.url("/x"))
-        assert (caught.value.status_code, caught.value.transient) == (status, False)
+        assert (caught.value.status, caught.value.transient) == (status, False)
         assert caught.value.header["X-Why"] == "because"
         assert origin.count() == 1
 
     def test_lengths_that_are_none(self, origin: Origin, source: HttpSource) -> None:
         """Fail."""
         origin.fault("/x", Fault(headers={"Content-Length": "-5"}))
-        with pytest.raises(SourceFailed, match="Content-Length that is no number"):
+        with pytest.raises(OriginError, match="Content-Length that is no number"):
             fetch(source, origin.url("/x"))
 
     def test_what_is_not_http(self) -> None:
@@ -248,7 +248,7 @@ class TestAnswer:
         with (
             asking(NO_RETRY) as source,
             answering(b"SSH-2.0-OpenSSH_9.6\r\n") as url,
-            pytest.raises(SourceFailed, match="no HTTP"),
+            pytest.raises(OriginError, match="no HTTP"),
         ):
             fetch(source, url)
 
@@ -260,9 +260,9 @@ class TestRetries:
     def test_once_by_default(self, origin: Origin, source: HttpSource, status: int) -> None:
         """Then it is the caller's turn."""
         origin.fault("/x", Fault(status=status, headers=SOON), times=3)
-        with pytest.raises(SourceFailed) as caught:
+        with pytest.raises(OriginError) as caught:
             fetch(source, origin.url("/x"))
-        assert (caught.value.transient, caught.value.status_code) == (True, status)
+        assert (caught.value.transient, caught.value.status) == (True, status)
         assert origin.count() == 2
         assert fetch(source, origin.url("/x")).data == DATA
         assert origin.count() == 4
@@ -278,7 +278,7 @@ class TestRetries:
     def test_a_long_retry_after(self, origin: Origin, source: HttpSource) -> None:
         """Is left to the caller."""
         origin.fault("/x", Fault(status=503, headers={"Retry-After": "11"}), times=1)
-        with pytest.raises(SourceFailed) as caught:
+        with pytest.raises(OriginError) as caught:
             fetch(source, origin.url("/x"))
         assert caught.value.transient
         assert origin.count() == 1
@@ -288,11 +288,11 @@ class TestRetries:
         with (
             asking(NO_RETRY) as once,
             answering(b"") as url,
-            pytest.raises(SourceFailed, match="closed without an answer") as caught,
+            pytest.raises(OriginError, match="closed without an answer") as caught,
         ):
             fetch(once, url)
         assert caught.value.transient
-        with pytest.raises(SourceFailed, match="connection refused") as caught:
+        with pytest.raises(OriginError, match="connection refused") as caught:
             fetch(source, url)
         assert caught.value.transient
 
@@ -311,14 +311,14 @@ class TestWords:
         """Nobody listens."""
         origin.pause()
         url = origin.url("/x?token=secret", host="user:secret@127.0.0.1")
-        with pytest.raises(SourceFailed) as caught:
+        with pytest.raises(OriginError) as caught:
             fetch(source, url)
         assert caught.value.message == f"127.0.0.1:{origin.port}: connection refused"
-        assert (caught.value.transient, caught.value.status_code) == (True, None)
+        assert (caught.value.transient, caught.value.status) == (True, None)
 
     def test_no_such_name(self, source: HttpSource) -> None:
         """The top-level domain is reserved never to exist (RFC 2606)."""
-        with pytest.raises(SourceFailed, match=r"^nowhere\.invalid: its name does not resolve"):
+        with pytest.raises(OriginError, match=r"^nowhere\.invalid: its name does not resolve"):
             fetch(source, "http://nowhere.invalid/")
 
     def test_whose_fault(self, origin: Origin, source: HttpSource) -> None:
@@ -330,7 +330,7 @@ class TestWords:
             (origin.url("/s"), Blame.ORIGIN),
             ("http://nowhere.invalid/", Blame.LOCAL),
         ):
-            with pytest.raises(SourceFailed) as caught:
+            with pytest.raises(OriginError) as caught:
                 fetch(source, url)
             assert caught.value.blame is blame, url
 
@@ -338,14 +338,14 @@ class TestWords:
         """Seen with a limit that leaves none: it is no failure of the origin."""
         program = (
             "import resource, sys\n"
-            "from pantala.errors import SourceFailed\n"
+            "from pantala.errors import OriginError\n"
             "from pantala.sources.http import HttpSettings, HttpSource\n"
             "from pantala.testing.sources import fetch\n"
             "source = HttpSource(HttpSettings(max_retries=0))\n"
             "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
             "try:\n"
             "    fetch(source, sys.argv[1])\n"
-            "except SourceFailed as error:\n"
+            "except OriginError as error:\n"
             "    print(error.blame, error.message)\n"
         )
         done = subprocess.run(
@@ -361,7 +361,7 @@ class TestWords:
     def test_no_answer(self, origin: Origin) -> None:
         """The wait for headers has an end."""
         origin.fault("/x", Fault(delay=3600))
-        with asking(NO_RETRY) as source, pytest.raises(SourceFailed, match=r"silent for 0\.2 s"):
+        with asking(NO_RETRY) as source, pytest.raises(OriginError, match=r"silent for 0\.2 s"):
             fetch(source, origin.url("/x"), timeout=0.2)
 
     def test_no_connection(self) -> None:
@@ -376,7 +376,7 @@ class TestWords:
                 client.settimeout(0)
                 client.connect_ex(full.getsockname())
             port = full.getsockname()[1]
-            with pytest.raises(SourceFailed, match=r"silent for 0\.2 s") as caught:
+            with pytest.raises(OriginError, match=r"silent for 0\.2 s") as caught:
                 fetch(source, f"http://127.0.0.1:{port}/", timeout=0.2, answer=60)
         assert caught.value.transient
 
@@ -384,7 +384,7 @@ class TestWords:
         """The libraries below us print URLs, even at WARNING; they may not."""
         caplog.set_level(logging.DEBUG)
         bad = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nno colon\r\nX: y\r\n\r\n"
-        with answering(bad + b"ok") as url, contextlib.suppress(SourceFailed):
+        with answering(bad + b"ok") as url, contextlib.suppress(OriginError):
             fetch(source, f"{url}?token=secret")
         assert "secret" not in caplog.text
 
@@ -409,9 +409,9 @@ class TestRedirects:
         origin.fault("/r", Fault(redirect="/x", status=status), times=1)
         origin.fault("/r", Fault(status=302), times=1)
         for want in (status, 302):
-            with pytest.raises(SourceFailed) as caught:
+            with pytest.raises(OriginError) as caught:
                 fetch(source, origin.url("/r"))
-            assert caught.value.status_code == want
+            assert caught.value.status == want
         assert origin.count("/x") == 0
 
     def test_credentials_stay_with_the_origin(self, origin: Origin, source: HttpSource) -> None:
@@ -437,7 +437,7 @@ class TestRedirects:
         origin.fault("/r", Fault(redirect="/r"))
         with (
             asking(HttpSettings(max_redirects=3)) as source,
-            pytest.raises(SourceFailed, match="/r: more than 3 redirects"),
+            pytest.raises(OriginError, match="/r: more than 3 redirects"),
         ):
             fetch(source, origin.url("/r"))
         assert origin.count() == 4
@@ -536,14 +536,14 @@ class TestTls:
 
     def test_untrusted(self, secure: Origin, source: HttpSource) -> None:
         """Fails for good, and names the key that would help."""
-        with pytest.raises(SourceFailed, match=r"not trusted \(.*\); .* backend\.caCert") as caught:
+        with pytest.raises(OriginError, match=r"not trusted \(.*\); .* backend\.caCert") as caught:
             fetch(source, secure.url("/x"))
         assert not caught.value.transient
         assert secure.count() == 0
 
     def test_another_name(self, secure: Origin, trusting: HttpSource) -> None:
         """Is not covered by the certificate."""
-        with pytest.raises(SourceFailed, match="not trusted"):
+        with pytest.raises(OriginError, match="not trusted"):
             fetch(trusting, secure.url("/x", host="localhost"))
 
     def test_verification_can_be_switched_off(self, secure: Origin) -> None:
@@ -560,9 +560,9 @@ class TestTls:
 
     def test_plain_http_on_a_tls_port(self, secure: Origin, source: HttpSource) -> None:
         """And TLS on a plain one."""
-        with pytest.raises(SourceFailed):
+        with pytest.raises(OriginError):
             fetch(source, secure.url("/x").replace("https", "http"))
-        with Origin() as plain, pytest.raises(SourceFailed, match="TLS failed") as caught:
+        with Origin() as plain, pytest.raises(OriginError, match="TLS failed") as caught:
             fetch(source, plain.url("/x").replace("http", "https"))
         assert not caught.value.transient
 
@@ -572,7 +572,7 @@ class TestTls:
         assert fetch(trusting, secure.url("/x")).data == DATA
         secure.fault("/x", Fault(until_close=True, cut_after=1000))
         with pytest.raises(
-            SourceFailed, match=r"middle of TLS after at least 0 of \? bytes"
+            OriginError, match=r"middle of TLS after at least 0 of \? bytes"
         ) as caught:
             fetch(trusting, secure.url("/x"))
         assert caught.value.transient
@@ -587,7 +587,7 @@ class TestTls:
             reading = pool.submit(body.readinto, memoryview(buffer)[1000:])
             body.abort()
             error = reading.exception(timeout=20)
-        assert isinstance(error, SourceFailed)
+        assert isinstance(error, OriginError)
         assert "aborted here" in error.message
         body.close()
 
@@ -654,26 +654,26 @@ class TestProxies:
         refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
         with answering(refusal) as proxy, asking(HttpSettings(max_retries=3)) as source:
             monkeypatch.setenv(f"{scheme}_proxy", proxy)
-            with pytest.raises(SourceFailed) as caught:
+            with pytest.raises(OriginError) as caught:
                 fetch(source, f"{scheme}://h/x")
         assert str(caught.value).startswith("the proxy to h: it wants authentication (407); ")
-        assert caught.value.status_code is None
+        assert caught.value.status is None
 
     def test_an_origin_that_takes_itself_for_a_proxy(
         self, origin: Origin, source: HttpSource
     ) -> None:
         """Without a proxy it is the origin's answer."""
         origin.fault("/x", Fault(status=407))
-        with pytest.raises(SourceFailed) as caught:
+        with pytest.raises(OriginError) as caught:
             fetch(source, origin.url("/x"))
-        assert caught.value.status_code == 407
+        assert caught.value.status == 407
 
     def test_a_proxy_that_refuses(
         self, origin: Origin, source: HttpSource, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Is named as what failed."""
         monkeypatch.setenv("https_proxy", origin.url())
-        with pytest.raises(SourceFailed, match=r"the proxy to h: the connection failed .*501"):
+        with pytest.raises(OriginError, match=r"the proxy to h: the connection failed .*501"):
             fetch(source, "https://h/x")
 
     def test_an_unknown_kind_of_proxy(
@@ -710,7 +710,7 @@ class TestThreads:
         origin.put("/cut", DATA)
         with asking(NO_RETRY) as source:
             for path in ("/x", "/cut", "/missing", "/x"):
-                with contextlib.suppress(SourceFailed):
+                with contextlib.suppress(OriginError):
                     fetch(source, origin.url(path))
             body = source.open(SourceRequest(origin.url("/x")), timeout=10)
             body.abort()

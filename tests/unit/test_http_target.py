@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from pantala.errors import InvalidRequest, SourceFailed
+from pantala.errors import InvalidRequest, OriginError
 from pantala.sources.http_target import Target, first_target
 
 BASIC = "Basic " + base64.b64encode(b"us er:p:w").decode()
@@ -167,6 +167,6 @@ class TestRedirects:
     @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://h/", "http://", "/a\r\nb"])
     def test_to_nowhere(self, location: str) -> None:
         """Is the origin's failure, and names who redirected."""
-        with pytest.raises(SourceFailed) as caught:
+        with pytest.raises(OriginError) as caught:
             target().redirected(location)
         assert str(caught.value) == "https://h/a/b redirects to what is no http or https URL"

@@ -21,7 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from pantala.daemon.app import Daemon
 from pantala.daemon.importing.importer import TTL
 from pantala.daemon.importing.reading import Copying, Identifying, ImportFile
-from pantala.errors import Forbidden, OutOfSpace, SourceChanged
+from pantala.errors import Forbidden, NoRoom, SourceChanged
 from pantala.model.ids import persistent_cache_task_id
 from pantala.model.pieces import Piece, pieces_for
 from pantala.model.task import Kind
@@ -374,7 +374,7 @@ async def test_no_room_beside_replicas(tmp_path: Path, file: Path) -> None:
         task = await import_it(a, file)
         await import_it(b, file, tag="b")
         words = f"{len(CONTENT)} kept as replicas of imported tasks; make room on the disk"
-        with pytest.raises(OutOfSpace, match=words):
+        with pytest.raises(NoRoom, match=words):
             await export(b, task.id)
         code, details = await refused(import_it(b, file, tag="c"))
         assert (code, words in details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pantala.core.ledger import Account, Ledger
-from pantala.errors import OutOfSpace, TaskDeleted
+from pantala.errors import NoRoom, TaskDeleted
 
 
 def _filled(ledger: Ledger, **sizes: int) -> list[Account]:
@@ -84,7 +84,7 @@ def test_an_account_does_not_evict_itself() -> None:
     ledger = Ledger(100)
     (a,) = _filled(ledger, a=60)
 
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         ledger.reserve(a, 41)
     assert (a.size, ledger.used) == (60, 60)
 
@@ -95,9 +95,9 @@ def test_a_refusal_names_what_is_needed_and_changes_nothing() -> None:
     _, b = _filled(ledger, a=50, b=40)
     ledger.lease(b)
 
-    with pytest.raises(OutOfSpace, match="70 bytes needed, capacity 100, 40 in use") as caught:
+    with pytest.raises(NoRoom, match="70 bytes needed, capacity 100, 40 in use") as caught:
         ledger.reserve(ledger.open("c"), 70)
-    assert (caught.value.need, caught.value.capacity, caught.value.leased) == (70, 100, 40)
+    assert (caught.value.needed, caught.value.capacity, caught.value.leased) == (70, 100, 40)
     assert (ledger.used, ledger.leased, len(ledger)) == (90, 40, 3)
 
 
@@ -111,7 +111,7 @@ def test_a_doomed_account_counts_until_its_last_lease_ends() -> None:
     assert not ledger.doom(a)
     assert not ledger.doom(a), "a second time says nothing new"
     assert (ledger.used, ledger.leased, len(ledger)) == (100, 100, 0)
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         ledger.reserve(ledger.open("b"), 1)
     assert not ledger.release(a)
     assert ledger.release(a)
@@ -243,7 +243,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 victims.append(other)
                 short -= other.size
         if short > 0:
-            with pytest.raises(OutOfSpace):
+            with pytest.raises(NoRoom):
                 self.ledger.reserve(entry.account, amount)
             return
 
@@ -352,12 +352,12 @@ def test_replicas_are_not_waited_for() -> None:
     ledger.reserve(kept, 80)
     kept.pinned = True
     words = "70 bytes needed, capacity 100, 0 in use, 80 kept as replicas of imported tasks; raise"
-    with pytest.raises(OutOfSpace, match=words) as caught:
+    with pytest.raises(NoRoom, match=words) as caught:
         ledger.reserve(other, 70)
     assert caught.value.hopeless
     assert "or wait" not in str(caught.value)
     ledger.reserve(other, 20)
     ledger.lease(other)
-    with pytest.raises(OutOfSpace, match="or wait") as caught:
+    with pytest.raises(NoRoom, match="or wait") as caught:
         ledger.reserve(ledger.open("third"), 20)
     assert not caught.value.hopeless

@@ -14,7 +14,7 @@ import pytest
 
 from pantala.daemon.app import Daemon
 from pantala.daemon.downloading.download import Overflowed
-from pantala.errors import FeatureOff, OutOfSpace
+from pantala.errors import FeatureOff, NoRoom
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc
 from pantala.rpc.transport import channel_options
@@ -131,7 +131,7 @@ async def test_without_it(tmp_path: Path, stack: AsyncExitStack, origin: Origin)
     """It is refused, and nothing is held of it."""
     origin.put("/large", LARGE)
     daemon = await stack.enter_async_context(start(tmp_path))
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         await get(daemon, origin.url("/large"))
     assert Kind.STANDARD not in held(daemon)
 

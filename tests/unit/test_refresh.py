@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pantala.daemon.app import Daemon
-from pantala.errors import InvalidRequest, SourceFailed, SourceUnreachable
+from pantala.errors import InvalidRequest, OriginError, SourceUnreachable
 from pantala.model.task import PRIORITY_ONLY_PEERS, Kind, Traffic
 from pantala.testing import inside
 from pantala.testing.content import Pattern
@@ -161,7 +161,7 @@ async def test_an_origin_that_cannot_answer(
     with pytest.raises(SourceUnreachable, match="cannot be compared with what is here") as caught:
         await refreshed(daemon, url, kind)
     assert caught.value.transient
-    assert caught.value.status_code == status
+    assert caught.value.status == status
     assert await get(daemon, url, kind=kind) == (OLD, 0)
 
 
@@ -180,9 +180,9 @@ async def test_an_origin_that_refuses(
 ) -> None:
     """Whoever asks is told; what is here stays for those who do not ask."""
     origin.fault("/f", Fault(status=status))
-    with pytest.raises(SourceFailed) as caught:
+    with pytest.raises(OriginError) as caught:
         await refreshed(daemon, url, kind)
-    assert caught.value.status_code == status
+    assert caught.value.status == status
     origin.heal("/f")
     assert await get(daemon, url, kind=kind) == (OLD, 0)
 

@@ -10,7 +10,7 @@ import pytest
 
 from pantala.daemon.app import Daemon
 from pantala.daemon.downloading import origins
-from pantala.errors import SourceFailed
+from pantala.errors import OriginError
 from pantala.model.task import Kind, Traffic
 from pantala.testing import inside
 from pantala.testing.content import Pattern
@@ -122,9 +122,9 @@ async def test_an_origin_that_refuses(
 ) -> None:
     """Whoever asks is told; what is here stays for those whom it does not refuse."""
     origin.fault("/f", Fault(status=status))
-    with pytest.raises(SourceFailed) as caught:
+    with pytest.raises(OriginError) as caught:
         await get(daemon, url)
-    assert caught.value.status_code == status
+    assert caught.value.status == status
     origin.heal("/f")
     assert await get(daemon, url) == (OLD, 0)
 

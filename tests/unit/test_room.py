@@ -13,7 +13,7 @@ import pytest
 from pantala.daemon.app import Daemon
 from pantala.daemon.downloading import room
 from pantala.daemon.downloading.download import Event, Started, Waiting
-from pantala.errors import OutOfSpace, TimedOut, Unavailable
+from pantala.errors import NoRoom, TimedOut, Unavailable
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
 from pantala.testing import inside
@@ -184,15 +184,15 @@ async def test_who_leaves_is_out_of_the_way(daemon: Daemon, origin: Origin) -> N
 
 async def test_what_never_fits_is_refused_at_once(daemon: Daemon, origin: Origin) -> None:
     """Alone, or with what the same content has already; with a length or without."""
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         await get(daemon, put(origin, "huge", 65))
     url = put(origin, "parts", 90)
     first = await Reader(daemon, url, range=ByteRange(0, 40 * MIB)).until_here()
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         await get(daemon, url, range=ByteRange(50 * MIB, 40 * MIB))
     await first.done()
     origin.fault("/huge", Fault(chunked=True, no_range=True))
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         await get(daemon, origin.url("/huge"))
 
 
@@ -225,7 +225,7 @@ async def test_growing_files_do_not_block_each_other(
     )
     sizes = [len(f) if isinstance(f, bytes) else type(f) for f in found]
     assert any(isinstance(size, int) for size in sizes)
-    assert all(isinstance(size, int) or size is OutOfSpace for size in sizes), found
+    assert all(isinstance(size, int) or size is NoRoom for size in sizes), found
 
 
 async def test_a_growing_file_waits_for_a_reader(daemon: Daemon, origin: Origin) -> None:

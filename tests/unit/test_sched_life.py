@@ -15,7 +15,7 @@ from pantala.errors import (
     DragonflyError,
     InvalidTransition,
     NoProvider,
-    SourceFailed,
+    OriginError,
 )
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Kind
@@ -81,7 +81,7 @@ class Life(RuleBasedStateMachine):
                 range=part,
                 need_back_to_source=need,
             )
-        except (NoProvider, SourceFailed):
+        except (NoProvider, OriginError):
             return
         self.peers.append(peer)
 

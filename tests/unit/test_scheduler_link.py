@@ -21,9 +21,9 @@ from pantala.errors import (
     Busy,
     DragonflyError,
     NotFound,
+    OriginError,
     ParentLost,
     SchedulerLost,
-    SourceFailed,
     TimedOut,
     Unavailable,
 )
@@ -44,7 +44,7 @@ from pantala.model.announce import (
     Started,
 )
 from pantala.model.announce import (
-    SourceFailed as OriginFailed,
+    OriginError as OriginFailed,
 )
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
@@ -521,8 +521,8 @@ async def test_asking_again(schedulers: Schedulers, script: Script) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (SourceFailed("404 Not Found", status_code=404), ("backend", "404 Not Found", 404)),
-        (SourceFailed("no route"), ("backend", "no route", 0)),
+        (OriginError("404 Not Found", status=404), ("backend", "404 Not Found", 404)),
+        (OriginError("no route"), ("backend", "no route", 0)),
         (ParentLost("x" * 5000), ("unknown", "x" * 1024, None)),
     ],
 )

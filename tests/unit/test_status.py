@@ -14,11 +14,11 @@ from pantala.errors import (
     Busy,
     DragonflyError,
     FeatureOff,
+    NoRoom,
     NotFound,
-    OutOfSpace,
+    OriginError,
     PieceNotFound,
     SourceChanged,
-    SourceFailed,
     SourceUnreachable,
     TaskDeleted,
     TimedOut,
@@ -44,7 +44,7 @@ def test_errors_answer_for_themselves() -> None:
         "piece 3 of task t not found",
         None,
     )
-    assert status_of(OutOfSpace(1, capacity=2, leased=2))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert status_of(NoRoom(1, capacity=2, leased=2))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_bug_is_a_number(caplog: pytest.LogCaptureFixture) -> None:
@@ -61,7 +61,7 @@ def test_a_bug_is_a_number(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_an_origins_answer_travels_as_json() -> None:
     """Recorded from a stock daemon whose origin answered 404: plain JSON, status INTERNAL."""
-    error = SourceFailed("404 Not Found", status_code=404, header={"server": "x"})
+    error = OriginError("404 Not Found", status=404, header={"server": "x"})
     status, message, details = status_of(error)
     assert status is grpc.StatusCode.INTERNAL
     assert message == "404 Not Found"
@@ -71,27 +71,27 @@ def test_an_origins_answer_travels_as_json() -> None:
 @pytest.mark.parametrize(
     ("error", "blame"),
     [
-        (SourceFailed("503 Service Unavailable", status_code=503), Blame.ORIGIN),
-        (SourceFailed("no answer"), Blame.ORIGIN),
+        (OriginError("503 Service Unavailable", status=503), Blame.ORIGIN),
+        (OriginError("no answer"), Blame.ORIGIN),
         (SourceUnreachable("connection refused"), Blame.ORIGIN),
-        (SourceFailed("403 Forbidden", status_code=403), Blame.CALLER),
-        (SourceFailed("no descriptors", blame=Blame.LOCAL), Blame.LOCAL),
+        (OriginError("403 Forbidden", status=403), Blame.CALLER),
+        (OriginError("no descriptors", blame=Blame.LOCAL), Blame.LOCAL),
     ],
 )
-def test_whose_fault_it_is_travels_too(error: SourceFailed, blame: Blame) -> None:
+def test_whose_fault_it_is_travels_too(error: OriginError, blame: Blame) -> None:
     """A seed's trouble is no reason to leave the origin alone."""
     back = from_rpc_error(_failed(*status_of(error)), "seed s")
-    assert isinstance(back, SourceFailed)
+    assert isinstance(back, OriginError)
     assert (error.blame, back.blame) == (blame, blame)
 
 
 def test_an_origins_answer_comes_back() -> None:
     """What was sent is what arrives."""
-    sent = SourceFailed("404 Not Found", status_code=404, header={"server": "x"})
+    sent = OriginError("404 Not Found", status=404, header={"server": "x"})
     status, message, details = status_of(sent)
     back = from_rpc_error(_failed(status, message, details), "daemon d")
-    assert isinstance(back, SourceFailed)
-    assert (back.message, back.status_code, back.header) == ("404 Not Found", 404, {"server": "x"})
+    assert isinstance(back, OriginError)
+    assert (back.message, back.status, back.header) == ("404 Not Found", 404, {"server": "x"})
 
 
 def test_a_changed_origin_comes_back_as_such() -> None:
@@ -104,7 +104,7 @@ def test_a_changed_origin_comes_back_as_such() -> None:
 def test_huge_headers_do_not_lose_the_answer() -> None:
     """Headers that no trailer could carry are left out, the rest stays."""
     _, message, details = status_of(
-        SourceFailed("x" * 5000, status_code=502, header={"h": "v" * 100_000})
+        OriginError("x" * 5000, status=502, header={"h": "v" * 100_000})
     )
     assert details is not None
     assert len(details) <= 4096
@@ -160,5 +160,5 @@ def test_every_error_of_ours_has_a_status() -> None:
     while todo:
         kind = todo.pop()
         todo += kind.__subclasses__()
-        if not issubclass(kind, SourceFailed):  # it has more to say, see above
+        if not issubclass(kind, OriginError):  # it has more to say, see above
             assert status_of(kind.__new__(kind))[0].value[0] == kind.code

@@ -18,8 +18,8 @@ from hypothesis.stateful import invariant
 
 from pantala.core.ledger import Ledger
 from pantala.errors import (
+    NoRoom,
     OutOfDescriptors,
-    OutOfSpace,
     PieceNotFound,
 )
 from pantala.model.pieces import ByteRange
@@ -294,12 +294,12 @@ def test_what_is_kept_counts(store: Watched, way: str) -> None:
         40 * MIB,
         0,
     )
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         store.add("u", 30 * MIB).reserve(range(30))
     store.time += 100
     assert store.expire({Kind.CACHE: 60.0}) == 1  # the empty one
     store.remove(holding, Reason.DELETED)
-    with pytest.raises(OutOfSpace):
+    with pytest.raises(NoRoom):
         store.add("u", 30 * MIB).reserve(range(30))
 
     if kept is not None:

@@ -17,7 +17,7 @@ from pantala.daemon.downloading.callers import Callers
 from pantala.daemon.downloading.download import Download, Growing
 from pantala.daemon.downloading.trailing import Trail
 from pantala.daemon.serving import exchange_service
-from pantala.errors import OutOfSpace, ParentLost, SchedulerLost, TaskDeleted
+from pantala.errors import NoRoom, ParentLost, SchedulerLost, TaskDeleted
 from pantala.model.digest import crc32
 from pantala.model.growth import Growth, Leader
 from pantala.model.ids import Identity
@@ -364,7 +364,7 @@ async def test_there_is_no_room_without_it_either(
     other = behind.daemon.node.stores.open(record)
     with other.lease():
         other.reserve(range(5))
-        with pytest.raises(OutOfSpace):
+        with pytest.raises(NoRoom):
             await inside.get(behind.daemon, origin.url("/large"), patient=False)
         other.settle()
     await behind.is_over()

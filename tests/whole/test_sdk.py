@@ -23,10 +23,10 @@ import pytest
 
 import pantala
 from pantala.errors import (
+    NoRoom,
     NotFound,
-    OutOfSpace,
+    OriginError,
     OutputExists,
-    SourceFailed,
     TimedOut,
     Unavailable,
 )
@@ -268,16 +268,16 @@ def test_a_download_appears_whole(
 
 def test_what_fails_says_why(client: pantala.Client, origin: Origin, node: Node) -> None:
     """In classes of one tree, with what a program can act upon."""
-    with pytest.raises(SourceFailed, match="404 Not Found") as refused:
+    with pytest.raises(OriginError, match="404 Not Found") as refused:
         client.get(origin.url("/nowhere"))
-    assert (refused.value.status_code, refused.value.transient) == (404, False)
-    with pytest.raises(SourceFailed, match="connection refused") as gone:
+    assert (refused.value.status, refused.value.transient) == (404, False)
+    with pytest.raises(OriginError, match="connection refused") as gone:
         client.get("http://127.0.0.1:1/x")
-    assert (gone.value.status_code, gone.value.transient) == (None, True)
+    assert (gone.value.status, gone.value.transient) == (None, True)
     origin.put("/large", Pattern(65 * MIB))
-    with pytest.raises(OutOfSpace, match="no room in memory") as full:
+    with pytest.raises(NoRoom, match="no room in memory") as full:
         client.get(origin.url("/large"))
-    assert (full.value.need, full.value.capacity) == (65 * MIB, 64 * MIB)
+    assert (full.value.needed, full.value.capacity) == (65 * MIB, 64 * MIB)
     with pytest.raises(pantala.DragonflyError, match="digest mismatch"):
         client.get(origin.url("/small"), digest="crc32:1")
     with pytest.raises(Unavailable, match="no daemon at "):
@@ -326,7 +326,7 @@ async def test_what_the_origin_has_now(
     assert client.get(url, refresh=True) == client.get(url) == CONTENT[::-1]
     assert bytes(view) == CONTENT
     origin.pause()
-    with pytest.raises(SourceFailed, match="cannot be compared with what is here") as silent:
+    with pytest.raises(OriginError, match="cannot be compared with what is here") as silent:
         client.refresh(url)
     assert silent.value.transient
     assert client.get(url) == CONTENT[::-1]
@@ -462,7 +462,7 @@ async def test_on_an_event_loop(node: Node, origin: Origin, url: str, tmp_path: 
         await client.evict(url)
         with pytest.raises(NotFound):
             await client.stat(url)
-        with pytest.raises(SourceFailed, match="404"):
+        with pytest.raises(OriginError, match="404"):
             await client.get_many([small, origin.url("/nowhere")])
 
 

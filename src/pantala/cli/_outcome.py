@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 
-from pantala.errors import DragonflyError, SourceFailed
+from pantala.errors import DragonflyError, OriginError
 from pantala.model.urls import public_url
 
 from ._process import OutputLost
@@ -59,7 +59,7 @@ def failure(error: DragonflyError | OSError) -> dict[str, Any]:
     return {
         "code": error.code.name if isinstance(error, DragonflyError) else "INTERNAL",
         "message": one_line(str(error)),
-        "status_code": error.status_code if isinstance(error, SourceFailed) else None,
+        "status_code": error.status if isinstance(error, OriginError) else None,
     }
 
 

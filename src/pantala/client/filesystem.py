@@ -19,7 +19,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
-from pantala.errors import CREDENTIALS_REFUSED, FeatureOff, InvalidRequest, SourceFailed
+from pantala.errors import CREDENTIALS_REFUSED, FeatureOff, InvalidRequest, OriginError
 from pantala.model.urls import public_url
 
 from .blocking import CONCURRENCY, Client
@@ -341,8 +341,8 @@ class DragonflyFileSystem(ChainedFileSystem):  # type: ignore[misc]  # fsspec ha
         asked = self._target.ask(path, wishes)
         try:
             yield asked
-        except SourceFailed as error:
-            status, name = error.status_code, public_url(asked.url)
+        except OriginError as error:
+            status, name = error.status, public_url(asked.url)
             missing = status is None and self._target.is_local and not self.fs.exists(path)
             if missing or status in _ABSENT:
                 raise FileNotFoundError(ENOENT, str(error), name) from error

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from pantala.errors import OutOfDescriptors, OutOfSpace, TaskDeleted
+from pantala.errors import NoRoom, OutOfDescriptors, TaskDeleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +138,9 @@ class Ledger:
         self.used += size
         return account
 
-    def no_room(self, amount: int) -> OutOfSpace:
+    def no_room(self, amount: int) -> NoRoom:
         """The error for *amount* bytes that do not fit."""
-        return OutOfSpace(
+        return NoRoom(
             amount,
             capacity=self.capacity,
             leased=self.leased,
@@ -183,7 +183,7 @@ class Ledger:
             the new bytes are filled.
 
         Raises:
-            OutOfSpace: Not even without every unleased task. Nothing has changed.
+            NoRoom: Not even without every unleased task. Nothing has changed.
             TaskDeleted: *account* is doomed.
         """
         if account.doomed:
@@ -203,7 +203,7 @@ class Ledger:
         """Whether :meth:`reserve` would do; *account* None is one that is not open yet."""
         try:
             self._victims(account, amount, besides)
-        except OutOfSpace:
+        except NoRoom:
             return False
         return True
 

@@ -18,7 +18,7 @@
     │       └── CannotListen
     ├── Unavailable                 not now; perhaps later, perhaps elsewhere
     │   ├── Busy
-    │   ├── OutOfSpace
+    │   ├── NoRoom
     │   │   └── OutOfDescriptors
     │   ├── StoreFailed
     │   ├── ParentLost
@@ -32,7 +32,7 @@
     ├── Corrupt                     bytes are not what they should be
     │   ├── DigestMismatch
     │   └── Damaged
-    ├── SourceFailed
+    ├── OriginError
     │   ├── SourceUnreachable
     │   └── SourceChanged
     └── InvalidTransition           a state machine got an event it has no row for
@@ -201,11 +201,11 @@ class Busy(Unavailable):
     code = Code.RESOURCE_EXHAUSTED
 
 
-class OutOfSpace(Unavailable):
+class NoRoom(Unavailable):
     """The store cannot hold this much.
 
     Args:
-        need: Bytes asked for on top of what the task already has.
+        needed: Bytes asked for on top of what the task already has.
         capacity: Bytes the store may hold in all.
         leased: Bytes of tasks in use, which eviction must not touch.
         kept: Bytes of replicas, which stay until their time is over.
@@ -220,7 +220,7 @@ class OutOfSpace(Unavailable):
 
     def __init__(
         self,
-        need: int,
+        needed: int,
         *,
         capacity: int,
         leased: int,
@@ -228,24 +228,24 @@ class OutOfSpace(Unavailable):
         where: str = "in memory",
         advice: str = "raise storage.cacheCapacity",
     ) -> None:
-        self.hopeless = kept + need > capacity
+        self.hopeless = kept + needed > capacity
         advice += "" if self.hopeless else ", or wait"
-        room = f"{need} bytes needed, capacity {capacity}, {leased} in use"
+        room = f"{needed} bytes needed, capacity {capacity}, {leased} in use"
         room += f", {kept} kept as replicas of imported tasks" if kept else ""
         super().__init__(f"no room {where}: {room}; {advice}")
-        self.need = need
+        self.needed = needed
         self.capacity = capacity
         self.leased = leased
 
     @classmethod
-    def told(cls, message: str, need: int, capacity: int) -> OutOfSpace:
+    def told(cls, message: str, needed: int, capacity: int) -> NoRoom:
         """That of another process, in its words."""
         error = cls.__new__(cls, message)
-        error.need, error.capacity, error.leased = need, capacity, 0
+        error.needed, error.capacity, error.leased = needed, capacity, 0
         return error
 
 
-class OutOfDescriptors(OutOfSpace):
+class OutOfDescriptors(NoRoom):
     """Tasks in use have as many descriptors, or mappings (*what*), as tasks may have (*limit*)."""
 
     def __init__(self, what: str, limit: int | None) -> None:
@@ -342,12 +342,12 @@ class Damaged(Corrupt):
 CREDENTIALS_REFUSED: Final = frozenset({401, 403})
 
 
-class SourceFailed(DragonflyError):
+class OriginError(DragonflyError):
     """The origin refused, or could not be reached.
 
     Args:
         message: What happened, in words; for HTTP ``"404 Not Found"``.
-        status_code: The origin's HTTP status, when there was an answer.
+        status: The origin's HTTP status, when there was an answer.
         header: The origin's response headers, likewise.
         transient: Whether the same request may succeed a little later.
         blame: Whose fault. None: the caller's if it refused credentials (401, 403), else its own.
@@ -357,27 +357,27 @@ class SourceFailed(DragonflyError):
         self,
         message: str,
         *,
-        status_code: int | None = None,
+        status: int | None = None,
         header: Mapping[str, str] | None = None,
         transient: bool = False,
         blame: Blame | None = None,
     ) -> None:
         super().__init__(message)
-        refused = status_code in CREDENTIALS_REFUSED
+        refused = status in CREDENTIALS_REFUSED
         self.blame = blame or (Blame.CALLER if refused else Blame.ORIGIN)
         self.message = message
-        self.status_code = status_code
+        self.status = status
         self.header = dict(header or {})
         self.transient = transient
 
 
-class SourceUnreachable(SourceFailed):
+class SourceUnreachable(OriginError):
     """No answer came of the origin, and one may come a little later: asking again may help."""
 
     code = Code.UNAVAILABLE
 
 
-class SourceChanged(SourceFailed):
+class SourceChanged(OriginError):
     """What comes is not, or cannot be shown to be, of the content that is here in part.
 
     Args:

@@ -9,10 +9,10 @@ from . import (
     FeatureOff,
     Forbidden,
     InvalidRequest,
+    NoRoom,
     NotFound,
-    OutOfSpace,
+    OriginError,
     OutputExists,
-    SourceFailed,
     SourceUnreachable,
     TaskDeleted,
     TimedOut,
@@ -68,14 +68,14 @@ def error_of(told: Mapping[str, Any], code: str, message: str, name: str) -> Dra
         return _origin_failed(told, code, message, name)
     needed, capacity = _number(told, "needed"), _number(told, "capacity")
     if needed is not None and capacity is not None:
-        return OutOfSpace.told(f"cannot get {name}: {message}", needed, capacity)
+        return NoRoom.told(f"cannot get {name}: {message}", needed, capacity)
     return error_named(code)(f"cannot get {name}: {message}")
 
 
-def _origin_failed(told: Mapping[str, Any], code: str, message: str, name: str) -> SourceFailed:
+def _origin_failed(told: Mapping[str, Any], code: str, message: str, name: str) -> OriginError:
     """What the origin said, or that nothing came of it."""
     status = _number(told, "status_code")
-    kind = SourceUnreachable if code == SourceUnreachable.code.name else SourceFailed
+    kind = SourceUnreachable if code == SourceUnreachable.code.name else OriginError
     if status is None:
         text = f"cannot get {name}: {message}"
     else:
@@ -84,7 +84,7 @@ def _origin_failed(told: Mapping[str, Any], code: str, message: str, name: str) 
     header = told.get("header")
     return kind(
         text,
-        status_code=status,
+        status=status,
         header=header if isinstance(header, dict) else None,
         transient=bool(told.get("transient")),
     )

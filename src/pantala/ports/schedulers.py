@@ -142,7 +142,7 @@ class SchedulerLink(Protocol):
             whom to send; when that time is over.
 
         Raises:
-            SourceFailed: The origin has failed several others.
+            OriginError: The origin has failed several others.
         """
 
     async def imported(self, kind: Kind, task_id: str) -> ImportedTask:

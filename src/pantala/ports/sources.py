@@ -83,7 +83,7 @@ class SourceBody(Protocol):
         """Fill *view* from the body; fewer bytes only at the body's end.
 
         Raises:
-            SourceFailed: The connection broke, stalled, or ended before *length* bytes.
+            OriginError: The connection broke, stalled, or ended before *length* bytes.
         """
 
     def abort(self) -> None:
@@ -110,10 +110,10 @@ class Source(Protocol):
             request: What to ask for.
             timeout: Seconds for connecting, and for each wait for bytes of the body.
             answer: Seconds until the headers are here, further tries included. None: *timeout*.
-            abort: Ends this early, with SourceFailed. For the body there is its own ``abort``.
+            abort: Ends this early, with OriginError. For the body there is its own ``abort``.
 
         Raises:
-            SourceFailed: Refused, unreachable, or not the range that was asked for.
+            OriginError: Refused, unreachable, or not the range that was asked for.
             RangeNotSatisfiable: The range starts past the end.
         """
 

@@ -14,8 +14,8 @@ from pantala.errors import (
     Blame,
     DragonflyError,
     FeatureOff,
+    OriginError,
     SchedulerLost,
-    SourceFailed,
     TimedOut,
 )
 from pantala.model.addresses import host_port
@@ -123,8 +123,8 @@ class GrpcTurn:
         failed = describing_pb2.Failure(
             description=str(error or "no answer in time")[:_MAX_TEXT], by_origin=not mine
         )
-        if isinstance(error, SourceFailed) and error.status_code is not None:
-            failed.status_code = error.status_code
+        if isinstance(error, OriginError) and error.status is not None:
+            failed.status_code = error.status
         self._say(describing_pb2.DescribeRequest(failed=failed))
 
     def end(self) -> None:
@@ -225,7 +225,7 @@ class Questions:
             questions are not understood.
 
         Raises:
-            DragonflyError: The scheduler refused, or is not there; SourceFailed: the origin has
+            DragonflyError: The scheduler refused, or is not there; OriginError: the origin has
                 failed several others.
         """
         call = self._stub.Describe(metadata=self._scheduler.metadata)

@@ -18,8 +18,8 @@ from pantala.errors import (
     Busy,
     DragonflyError,
     NotFound,
+    OriginError,
     SchedulerLost,
-    SourceFailed,
     TaskNotFound,
 )
 from pantala.model.announce import Registration
@@ -212,7 +212,7 @@ class Schedulers:
             )
             try:
                 return await while_busy(attempt, limit=patience)
-            except SourceFailed:
+            except OriginError:
                 raise
             except DragonflyError as error:
                 logger.warning("cannot ask the swarm", task=task_id, error=str(error))

@@ -16,8 +16,8 @@ from pantala.errors import (
     Busy,
     DragonflyError,
     HostUnknown,
+    OriginError,
     SourceChanged,
-    SourceFailed,
     SourceUnreachable,
     Unavailable,
 )
@@ -49,7 +49,7 @@ _REFUSED_EARLY: Final = "Internal error from Core"
 _STATUS: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 
 #: Of an origin's failures, those that have a status of their own.
-_SOURCE_ERRORS: Final[Mapping[grpc.StatusCode, type[SourceFailed]]] = {
+_SOURCE_ERRORS: Final[Mapping[grpc.StatusCode, type[OriginError]]] = {
     grpc.StatusCode.ABORTED: SourceChanged,
     grpc.StatusCode.UNAVAILABLE: SourceUnreachable,
 }
@@ -70,7 +70,7 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str, bytes | None]
         text = f"internal error {reference}; the log of the answering process has the details"
         return grpc.StatusCode.INTERNAL, text, None
     status = _STATUS[error.code]
-    if isinstance(error, SourceFailed):
+    if isinstance(error, OriginError):
         return status, _clip(error.message), _details(error)
     return status, _clip(str(error)), None
 
@@ -95,9 +95,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, who: str) -> DragonflyError:
     status = error.code()
     details = _read_details(error)
     if details is not None:
-        return _SOURCE_ERRORS.get(status, SourceFailed)(
+        return _SOURCE_ERRORS.get(status, OriginError)(
             details.message,
-            status_code=details.status_code,
+            status=details.status,
             header=details.header,
             blame=details.blame,
         )
@@ -119,11 +119,11 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
 
 
-def _details(error: SourceFailed) -> bytes:
+def _details(error: OriginError) -> bytes:
     whole: dict[str, Any] = {
         "message": _clip(error.message),
         "header": error.header,
-        "status_code": error.status_code,
+        "status_code": error.status,
     }
     if error.blame is Blame.LOCAL:  # a key of ours; the status tells the others apart
         whole["blame"] = error.blame
@@ -133,7 +133,7 @@ def _details(error: SourceFailed) -> bytes:
     return data
 
 
-def _read_details(error: grpc.aio.AioRpcError) -> SourceFailed | None:
+def _read_details(error: grpc.aio.AioRpcError) -> OriginError | None:
     """The origin's failure that the peer tells of; None when it tells of none."""
     for key, value in error.trailing_metadata() or ():
         if key != DETAILS_KEY:
@@ -141,9 +141,9 @@ def _read_details(error: grpc.aio.AioRpcError) -> SourceFailed | None:
         try:
             told = json.loads(value)
             status_code = told.get("status_code")
-            return SourceFailed(
+            return OriginError(
                 str(told["message"]),
-                status_code=None if status_code is None else int(status_code),
+                status=None if status_code is None else int(status_code),
                 header={str(k): str(v) for k, v in (told.get("header") or {}).items()},
                 blame=Blame(told["blame"]) if told.get("blame") in set(Blame) else None,
             )

@@ -25,7 +25,7 @@ from pantala.core.sched.questions import Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.world import World
-from pantala.errors import InvalidRequest, NoProvider, SourceFailed
+from pantala.errors import InvalidRequest, NoProvider, OriginError
 from pantala.pb import describing_pb2
 from pantala.rpc.convert import download_request, kind_of
 from pantala.rpc.describing import description, description_message
@@ -97,7 +97,7 @@ class DescriptionService:
             NotYours: The host is another's.
             TimedOut: There is none.
             InvalidRequest: The question makes no sense.
-            SourceFailed: The origin has failed several others.
+            OriginError: The origin has failed several others.
             Busy: Too many questions are open.
         """
         asker = await self._open(requests, context)
@@ -156,7 +156,7 @@ class DescriptionService:
             said = self.known.answer(asker, time.monotonic())
         return said
 
-    def _seed_refused(self, key: TaskKey, error: SourceFailed) -> None:
+    def _seed_refused(self, key: TaskKey, error: OriginError) -> None:
         self.known.seed_failed(key, error, time.monotonic())
 
     async def _hear(self, asker: Asker, requests: AsyncIterator[Any]) -> None:

@@ -11,7 +11,7 @@ import structlog
 from pantala.background import Tasks
 from pantala.core.sched.entities import Host, Task, Trigger
 from pantala.core.sched.world import World
-from pantala.errors import Blame, DragonflyError, SourceFailed, Unavailable
+from pantala.errors import Blame, DragonflyError, OriginError, Unavailable
 from pantala.model.task import DownloadRequest
 
 from .dialects import SchedulerDialect
@@ -43,7 +43,7 @@ class SeedCaller:
         task: Task,
         seeds: Sequence[Host],
         request: DownloadRequest,
-        refused: Callable[[SourceFailed], object] = lambda _error: None,
+        refused: Callable[[OriginError], object] = lambda _error: None,
     ) -> None:
         """Ask one of *seeds* for *task*, in this order, until one carries it out.
 
@@ -63,7 +63,7 @@ class SeedCaller:
         task: Task,
         seeds: Sequence[Host],
         request: DownloadRequest,
-        refused: Callable[[SourceFailed], object],
+        refused: Callable[[OriginError], object],
     ) -> None:
         limits = self._world.limits
         no_seed_for = limits.seed_pause
@@ -73,7 +73,7 @@ class SeedCaller:
                 try:
                     await self._download(dialect, seed, request)
                 except DragonflyError as error:
-                    if isinstance(error, SourceFailed) and error.blame is not Blame.LOCAL:
+                    if isinstance(error, OriginError) and error.blame is not Blame.LOCAL:
                         # Another seed would hear the same from the origin. But what one caller's
                         # credentials spoil is not spoiled for long.
                         logger.info("origin failed a seed", task=task.id, error=str(error))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pantala.core import transfer as t
 from pantala.core.pace import Pace
-from pantala.errors import DragonflyError, SourceFailed, Unavailable
+from pantala.errors import DragonflyError, OriginError, Unavailable
 from pantala.model import announce
 from pantala.model.announce import Answer, Registration
 from pantala.model.task import DownloadRequest, Kind
@@ -252,7 +252,7 @@ class Flight:
         if self.over:
             return
         self.swarm.log(self.host.name, "has lost its scheduler")
-        if isinstance(error, SourceFailed):
+        if isinstance(error, OriginError):
             self.on(t.Wanted(dict.fromkeys(self.transfer.wanted, False)))
         elif isinstance(error, Unavailable):
             self.swarm.reappear(self)

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import ada_url
 
-from pantala.errors import Blame, Forbidden, InvalidRequest, SourceChanged, SourceFailed
+from pantala.errors import Blame, Forbidden, InvalidRequest, OriginError, SourceChanged
 from pantala.model.pieces import ByteRange, resolve_range
 from pantala.ports import Abort, SourceBody, SourceRequest
 
@@ -53,7 +53,7 @@ class FileSource:
         Raises:
             InvalidRequest: The URL names another host, or no absolute path.
             Forbidden: The file is not below ``backend.fileRoots``, or is no regular file.
-            SourceFailed: There is no such file, or it cannot be read.
+            OriginError: There is no such file, or it cannot be read.
             RangeNotSatisfiable: The range is empty, or starts past the end.
         """
         path = _path_of(request.url)
@@ -121,12 +121,12 @@ class _FileBody:
         with self._lock:
             if self._fd is None:
                 words = f"{self._path} was closed here at byte {self._at}"
-                raise SourceFailed(words, blame=Blame.LOCAL)
+                raise OriginError(words, blame=Blame.LOCAL)
             try:
                 n = os.preadv(self._fd, [view], self._at)
             except OSError as exc:
                 words = f"{self._path}: {exc.strerror} at byte {self._at}"
-                raise SourceFailed(words, blame=Blame.LOCAL) from exc
+                raise OriginError(words, blame=Blame.LOCAL) from exc
             if n == 0 or _version(os.fstat(self._fd)) != self.version:
                 raise SourceChanged(f"{self._path} changed while it was read")
             return n
@@ -163,7 +163,7 @@ def _open_below(root: Path, real: Path) -> int:
         if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
             raise Forbidden(f"{real}: a symbolic link or file where a directory was") from exc
         # Other machines have files of their own: this says nothing of theirs.
-        raise SourceFailed(f"{real}: {exc.strerror}", blame=Blame.LOCAL) from exc
+        raise OriginError(f"{real}: {exc.strerror}", blame=Blame.LOCAL) from exc
     finally:
         if at >= 0:
             os.close(at)

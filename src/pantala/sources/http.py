@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 
 from pantala import BUILD_VERSION
-from pantala.errors import Blame, ConfigError, InvalidRequest, RangeNotSatisfiable, SourceFailed
+from pantala.errors import Blame, ConfigError, InvalidRequest, OriginError, RangeNotSatisfiable
 from pantala.model.pieces import parse_unsatisfied
 from pantala.ports import Abort, SourceBody, SourceRequest
 
@@ -111,7 +111,7 @@ class HttpSource:
 
         Raises:
             InvalidRequest: The URL, a header or the range makes no sense.
-            SourceFailed: Refused, unreachable, or not the range that was asked for.
+            OriginError: Refused, unreachable, or not the range that was asked for.
             RangeNotSatisfiable: The range starts past the end.
             ConfigError: The environment names a proxy of a kind we do not know.
         """
@@ -122,7 +122,7 @@ class HttpSource:
             for attempt in range(self._settings.max_retries):
                 try:
                     return self._open(target, request, opening)
-                except SourceFailed as exc:
+                except OriginError as exc:
                     pause = _pause(attempt, exc)
                     if pause is None or pause >= opening.left:
                         raise
@@ -140,7 +140,7 @@ class HttpSource:
         shortcuts: list[Target] = []
         try:
             return self._follow(target, request, opening, shortcuts)
-        except SourceFailed:
+        except OriginError:
             if not shortcuts:
                 raise
             # What we remember may have ceased to be so: signed URLs expire.
@@ -167,7 +167,7 @@ class HttpSource:
             if response.status == 307:
                 self._redirects.put(target, following)
             target = following
-        raise SourceFailed(f"{first.name}: more than {self._settings.max_redirects} redirects")
+        raise OriginError(f"{first.name}: more than {self._settings.max_redirects} redirects")
 
     def _accept(
         self,
@@ -187,7 +187,7 @@ class HttpSource:
                 raise
             whole = replace(request, start=None, length=None)
             return self._follow(target, whole, opening, [])
-        except SourceFailed:
+        except OriginError:
             settle(response)
             raise
         return HttpBody(response, answer, host=target.host, timeout=opening.stall)
@@ -196,7 +196,7 @@ class HttpSource:
         self, target: Target, request: SourceRequest, opening: Opening
     ) -> urllib3.BaseHTTPResponse:
         if opening.abort.asked:
-            raise SourceFailed(f"{target.host}: given up here", blame=Blame.LOCAL)
+            raise OriginError(f"{target.host}: given up here", blame=Blame.LOCAL)
         headers = dict(target.headers)
         if request.start is not None:
             last = "" if request.length is None else request.start + request.length - 1
@@ -216,7 +216,7 @@ class HttpSource:
             raise InvalidRequest(f"{target.name}: the host makes no sense") from exc
         except (urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as exc:
             if opening.abort.asked:
-                raise SourceFailed(f"{target.host}: given up here", blame=Blame.LOCAL) from exc
+                raise OriginError(f"{target.host}: given up here", blame=Blame.LOCAL) from exc
             failed = failure(exc, host=target.host, timeout=opening.patience)
             # Whoever has not answered in all that time is not asked again.
             failed.transient = failed.transient and opening.left > 0
@@ -374,7 +374,7 @@ def _check_range(request: SourceRequest) -> None:
         raise RangeNotSatisfiable(f"no range: {request.length} from {request.start}, in bytes")
 
 
-def _pause(attempt: int, exc: SourceFailed) -> float | None:
+def _pause(attempt: int, exc: OriginError) -> float | None:
     """Seconds to wait before the next try; None if it should not be made."""
     if not exc.transient:
         return None

@@ -10,7 +10,7 @@ from typing import Final
 
 from urllib3 import HTTPHeaderDict
 
-from pantala.errors import RangeNotSatisfiable, RemoteProtocolError, SourceFailed
+from pantala.errors import OriginError, RangeNotSatisfiable, RemoteProtocolError
 from pantala.model.pieces import parse_content_range
 from pantala.ports import SourceRequest
 
@@ -81,7 +81,7 @@ class Head:
         """What this answers to *request*.
 
         Raises:
-            SourceFailed: It refuses, or is not an answer to that request.
+            OriginError: It refuses, or is not an answer to that request.
             RangeNotSatisfiable: The range starts past the end.
         """
         if self.status in {200, 206}:
@@ -95,11 +95,11 @@ class Head:
             raise RangeNotSatisfiable(f"{self.name} has no bytes at {request.start}")
         raise self.refusal()
 
-    def refusal(self) -> SourceFailed:
+    def refusal(self) -> OriginError:
         """The error for a status that means no."""
-        return SourceFailed(
+        return OriginError(
             describe(self.status),
-            status_code=self.status,
+            status=self.status,
             header=_kept(self.headers),
             transient=self.status in TRANSIENT,
         )
@@ -155,10 +155,8 @@ class Head:
             raise self._broken(f"announces a Content-Length that nothing can have, {length[:40]}")
         return int(length)
 
-    def _broken(self, what: str) -> SourceFailed:
-        return SourceFailed(
-            f"{self.name} {what}", status_code=self.status, header=_kept(self.headers)
-        )
+    def _broken(self, what: str) -> OriginError:
+        return OriginError(f"{self.name} {what}", status=self.status, header=_kept(self.headers))
 
 
 def version(headers: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 import urllib3
 
-from pantala.errors import Blame, SourceFailed
+from pantala.errors import Blame, OriginError
 
 from .http_answer import Answer
 from .http_failure import failure
@@ -51,7 +51,7 @@ class HttpBody:
         self._timeout = timeout
         self._done = 0
         # A failed body must not look as if it had ended.
-        self._failed: SourceFailed | None = None
+        self._failed: OriginError | None = None
         # Held to abort and to close: a connection that was given back is someone else's.
         self._lock = threading.Lock()
         # Held while the response is in use: http.client does not expect two threads.
@@ -127,9 +127,9 @@ class HttpBody:
             words = f"{self._host}: {what} here after"
             raise self._fail(words, transient=False, blame=Blame.LOCAL)
 
-    def _fail(self, what: str, *, transient: bool, blame: Blame = Blame.ORIGIN) -> SourceFailed:
+    def _fail(self, what: str, *, transient: bool, blame: Blame = Blame.ORIGIN) -> OriginError:
         words = f"{what} {self._progress()}"
-        self._failed = SourceFailed(words, transient=transient, blame=blame)
+        self._failed = OriginError(words, transient=transient, blame=blame)
         return self._failed
 
     def _progress(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from urllib3.exceptions import ProxyError
 
-from pantala.errors import Blame, SourceFailed, SourceUnreachable
+from pantala.errors import Blame, OriginError, SourceUnreachable
 from pantala.model.units import byte_count
 
 
@@ -71,7 +71,7 @@ _MEANINGS: Final[list[tuple[type[BaseException], Callable[[Any, float], str], bo
 _NO_TUNNEL: Final = "Tunnel connection failed: 407 "
 
 
-def failure(exc: Exception, *, host: str, timeout: float) -> SourceFailed:
+def failure(exc: Exception, *, host: str, timeout: float) -> OriginError:
     """The error to raise for *exc*, which asking *host* for something ended in.
 
     Args:
@@ -93,13 +93,13 @@ def failure(exc: Exception, *, host: str, timeout: float) -> SourceFailed:
         passes = cause.errno == socket.EAI_AGAIN
     # The proxy is this node's choice, like the name server.
     blame = Blame.LOCAL if through or _is_local(cause) else Blame.ORIGIN
-    kind = SourceUnreachable if passes else SourceFailed
+    kind = SourceUnreachable if passes else OriginError
     return kind(f"{through}{host}: {words}", transient=passes, blame=blame)
 
 
-def proxy_refusal(host: str) -> SourceFailed:
+def proxy_refusal(host: str) -> OriginError:
     """The error for a proxy on the way to *host* that does not serve just anybody."""
-    return SourceFailed(
+    return OriginError(
         f"the proxy to {host}: it wants authentication (407); name user and password in its URL, "
         "http://user:password@host:port, in the daemon's environment",
         blame=Blame.LOCAL,

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import ada_url
 
-from pantala.errors import InvalidRequest, SourceFailed
+from pantala.errors import InvalidRequest, OriginError
 from pantala.model.headers import NOT_THE_CALLERS, negotiates
 
 #: Redirects that we follow; a GET stays a GET with all of them.
@@ -50,12 +50,12 @@ class Target:
         When scheme, host or port differ, all headers stay behind that may hold a credential.
 
         Raises:
-            SourceFailed: It leads nowhere, or away from HTTP.
+            OriginError: It leads nowhere, or away from HTTP.
         """
         try:
             url, authorization = _parse(_utf8(location), base=self.url)
         except InvalidRequest as exc:
-            raise SourceFailed(f"{self.name} redirects to what is no http or https URL") from exc
+            raise OriginError(f"{self.name} redirects to what is no http or https URL") from exc
         headers = dict(self.headers)
         if url.origin != self.origin:
             headers = {k: v for k, v in headers.items() if _may_follow(k)}

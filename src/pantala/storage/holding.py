@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from pantala.core.content_state import ContentState
 from pantala.core.ledger import Account, Needs
-from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted
+from pantala.errors import NoRoom, PieceNotFound, TaskDeleted
 from pantala.model.pieces import ByteRange, piece_count
 from pantala.model.task import PieceRecord, Traffic
 from pantala.ports import Extent, MemoryExtent, Sink
@@ -215,12 +215,12 @@ class Holding(Known):
     # -- bytes ---------------------------------------------------------------------------------
 
     def check_fits(self, amount: int) -> None:
-        """Raise OutOfSpace when even an empty store could not hold *amount* bytes."""
+        """Raise NoRoom when even an empty store could not hold *amount* bytes."""
         self._home.look_at_room()
         if amount > self._home.ledger.capacity:
             raise self.no_room(amount)
 
-    def no_room(self, need: int) -> OutOfSpace:
+    def no_room(self, need: int) -> NoRoom:
         """The error for *need* bytes that do not fit beside what this task has already."""
         ledger = self._home.ledger
         error = ledger.no_room(need)
@@ -245,7 +245,7 @@ class Holding(Known):
             early: Somebody wants a :meth:`hand_off` before all is here.
 
         Raises:
-            OutOfSpace: They do not fit. Nothing has changed.
+            NoRoom: They do not fit. Nothing has changed.
             TaskDeleted: The task was deleted.
             Unavailable: The system has no memory for it.
         """
@@ -323,7 +323,7 @@ class Holding(Known):
         Without *evict* only where it is free: nobody has to go for it.
 
         Raises:
-            OutOfSpace, TaskDeleted, Unavailable: As for :meth:`reserve`.
+            NoRoom, TaskDeleted, Unavailable: As for :meth:`reserve`.
         """
         home = self._home
         if not evict and home.ledger.capacity - home.ledger.used < home.medium.step:

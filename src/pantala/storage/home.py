@@ -47,7 +47,7 @@ class Home(Protocol):
             What the evicted held, to be used again or discarded.
 
         Raises:
-            OutOfSpace: They do not fit. Nothing has changed.
+            NoRoom: They do not fit. Nothing has changed.
             TaskDeleted: The account takes no more.
         """
 

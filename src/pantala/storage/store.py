@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from pantala.core.content_state import ContentState
 from pantala.core.ledger import Account, Ledger, Needs
 from pantala.core.reclaim import expired
-from pantala.errors import OutOfSpace, StoreFailed, Unavailable
+from pantala.errors import NoRoom, StoreFailed, Unavailable
 from pantala.model.pieces import piece_at
 from pantala.model.task import Kind, PieceRecord, TaskRecord
 
@@ -206,11 +206,11 @@ class Store:
         self.look_at_room()
         try:
             victims = self.ledger.reserve(account, amount, besides)
-        except OutOfSpace:
+        except NoRoom:
             self.recall()
             try:
                 victims = self.ledger.reserve(account, amount, besides)
-            except OutOfSpace as error:
+            except NoRoom as error:
                 # A task is no victim of its own.
                 error.hopeless |= account.size + amount > self.ledger.capacity
                 raise

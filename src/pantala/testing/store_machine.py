@@ -8,7 +8,7 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pantala.errors import OutOfSpace
+from pantala.errors import NoRoom
 from pantala.model.pieces import ByteRange
 from pantala.ports import fill
 from pantala.storage.holding import Holding
@@ -57,7 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
         before = self.store.ledger.used, list(self.store)
         try:
             holding.reserve(numbers, early=early)
-        except OutOfSpace:
+        except NoRoom:
             assert (self.store.ledger.used, list(self.store)) == before
         else:
             self.reserved.setdefault(holding, set()).update(numbers)

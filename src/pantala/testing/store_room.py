@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from pantala.errors import OutOfSpace, PieceNotFound, TaskDeleted
+from pantala.errors import NoRoom, PieceNotFound, TaskDeleted
 from pantala.model.digest import crc32
 from pantala.model.pieces import ByteRange
 from pantala.model.task import Traffic
@@ -49,7 +49,7 @@ class RoomContract:
         other = store.fill("other", 20 * MIB)
         with other.lease():
             holding = store.add("t", 60 * MIB)
-            with pytest.raises(OutOfSpace, match=r"62914560 bytes needed, capacity \d+, 20971520"):
+            with pytest.raises(NoRoom, match=r"62914560 bytes needed, capacity \d+, 20971520"):
                 holding.reserve(range(60))
             assert store.ledger.used == 20 * MIB
             assert not store.removed
@@ -325,7 +325,7 @@ class RoomContract:
         lease = holding.lease()
         for _ in range(CAPACITY // STEP):
             holding.extend().close()
-        with pytest.raises(OutOfSpace):
+        with pytest.raises(NoRoom):
             holding.extend()
         assert not store.removed
         holding.settle()

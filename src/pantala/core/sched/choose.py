@@ -29,7 +29,7 @@ from itertools import islice
 from typing import Final
 
 from pantala.core.sample import Chance, SampleSet
-from pantala.errors import Forbidden, NoProvider, NotFound, SourceFailed
+from pantala.errors import Forbidden, NoProvider, NotFound, OriginError
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
 
@@ -118,7 +118,7 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
 
     Raises:
         NoProvider: Step 6.
-        SourceFailed: The origin has failed too many others.
+        OriginError: The origin has failed too many others.
         NotFound: Its priority allows only peers, and there are none.
     """
     asks_again = peer.state is PeerState.RUNNING
@@ -352,7 +352,7 @@ def _obstacle(peer: Peer, limits: Limits, now: float) -> str | None:
     """Why *peer* may not go to the origin now; None: it may.
 
     Raises:
-        SourceFailed: Others have been there, and asking again would not help.
+        OriginError: Others have been there, and asking again would not help.
     """
     task = peer.task
     if not task.rules.from_source:
@@ -366,7 +366,7 @@ def _obstacle(peer: Peer, limits: Limits, now: float) -> str | None:
     failures = len(task.origin_failures)
     if failures >= limits.origin_failures:
         said = task.origin_failures[-1].description or "no reason given"
-        raise SourceFailed(f"the origin failed for {failures} hosts, the last time by: {said}")
+        raise OriginError(f"the origin failed for {failures} hosts, the last time by: {said}")
     return None
 
 

@@ -3,7 +3,7 @@
     1  somebody has the task                      → Told how it is cut, as anybody is who asks
     2  the origin's word is here, and fresh       → Told
     3  somebody asks the origin, or reads it      → Wait, for as long as that one may take
-    4  the origin has failed several              → SourceFailed
+    4  the origin has failed several              → OriginError
     5  who asks may ask the origin                → YourTurn: now others wait for *him*
     6  he may not, but a seed may                 → AskSeed, then Wait
     7  nobody                                     → Wait a little, then NoProvider
@@ -34,7 +34,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from pantala.errors import Busy, NoProvider, SourceFailed
+from pantala.errors import Busy, NoProvider, OriginError
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_ONLY_PEERS, Description, DownloadRequest
 
@@ -154,7 +154,7 @@ class Descriptions:
         """What to tell *asker*, whose turn it is not.
 
         Raises:
-            SourceFailed: The origin has failed several others.
+            OriginError: The origin has failed several others.
             NoProvider: Nobody can be asked.
         """
         subject = asker.subject
@@ -313,7 +313,7 @@ class Descriptions:
             self._ends(asker)
             self._on_change(asker.key)
 
-    def seed_failed(self, key: TaskKey, error: SourceFailed, now: float) -> None:
+    def seed_failed(self, key: TaskKey, error: OriginError, now: float) -> None:
         """The origin has failed a seed that was asked for that task."""
         subject = self._subjects.get((key, False, ""))
         if subject is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pantala.errors import SourceFailed
+from pantala.errors import OriginError
 from pantala.model.task import Description, DownloadRequest
 
 from .entities import Host, Task, TaskKey
@@ -125,4 +125,4 @@ class Subject:
     told: set[str] = field(default_factory=set)
     refusals: Refusals = field(default_factory=Refusals)
     #: How a seed failed that was asked for it, and when.
-    seed_failure: tuple[float, SourceFailed] | None = None
+    seed_failure: tuple[float, OriginError] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pantala.errors import CREDENTIALS_REFUSED, SourceFailed
+from pantala.errors import CREDENTIALS_REFUSED, OriginError
 
 from .rules import Limits
 
@@ -74,7 +74,7 @@ class Refusals:
         """Whether it makes sense to ask the origin with *credentials* now.
 
         Raises:
-            SourceFailed: It has failed several others, the last of them just now.
+            OriginError: It has failed several others, the last of them just now.
         """
         counted = [
             each
@@ -87,7 +87,7 @@ class Refusals:
             for each in counted
         }
         if len(names) >= limits.origin_failures and now - counted[-1].at <= REST:
-            raise SourceFailed(
+            raise OriginError(
                 f"the origin failed for {len(names)} hosts, the last time by: {counted[-1].said}",
-                status_code=counted[-1].status,
+                status=counted[-1].status,
             )

@@ -33,9 +33,9 @@ from pantala.errors import (
     Busy,
     DragonflyError,
     HostUnknown,
+    OriginError,
     SchedulerLost,
     SourceChanged,
-    SourceFailed,
     Unavailable,
 )
 from pantala.model import announce
@@ -104,10 +104,8 @@ def introduction(
 
 def source_piece_failed(error: DragonflyError) -> announce.SourcePieceFailed:
     """What the scheduler is told of *error*."""
-    if isinstance(error, SourceFailed):
-        return announce.SourcePieceFailed(
-            error.message, by_origin=True, status_code=error.status_code
-        )
+    if isinstance(error, OriginError):
+        return announce.SourcePieceFailed(error.message, by_origin=True, status_code=error.status)
     return announce.SourcePieceFailed(str(error))
 
 
@@ -172,10 +170,10 @@ class Announcing:
         if self._stream is not None:
             # After a few failures of an origin nobody is sent there: this node's own trouble, and
             # credentials that it refused, must not count as such.
-            blamed = isinstance(error, SourceFailed) and error.blame is Blame.ORIGIN
+            blamed = isinstance(error, OriginError) and error.blame is Blame.ORIGIN
             blamed = blamed and not isinstance(error, SourceChanged)
             why = str(error) if isinstance(error, DragonflyError) else ""
-            failed = announce.SourceFailed if at_source and blamed else announce.Failed
+            failed = announce.OriginError if at_source and blamed else announce.Failed
             self._stream.tell(failed(why))
 
     async def ask(self) -> None:
@@ -200,7 +198,7 @@ class Announcing:
                 if listener.over:
                     raise
                 await self._run_patiently(registration)
-        except SourceFailed as error:
+        except OriginError as error:
             self.trouble = error
             listener.on_source_closed()
         except DragonflyError as error:

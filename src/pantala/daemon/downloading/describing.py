@@ -11,7 +11,7 @@ import structlog
 
 from pantala.core.policy import policy_of
 from pantala.daemon.node import Node
-from pantala.errors import DragonflyError, SourceFailed, SourceUnreachable
+from pantala.errors import DragonflyError, OriginError, SourceUnreachable
 from pantala.model.pieces import piece_count, piece_length_for
 from pantala.model.task import READING, Description, DownloadRequest, TaskRecord
 from pantala.model.urls import public_url
@@ -166,10 +166,10 @@ class Describing:
         """
         self._refreshes, self.asked_at = False, None
         what = "is not known" if self._known() is None else "cannot be compared with what is here"
-        answer = why if isinstance(why, SourceFailed) else None
+        answer = why if isinstance(why, OriginError) else None
         error = SourceUnreachable(
             f"what {self._url} has now {what}: {why or 'its origin does not answer'}",
-            status_code=None if answer is None else answer.status_code,
+            status=None if answer is None else answer.status,
             header=None if answer is None else answer.header,
             transient=True,
         )
@@ -218,7 +218,7 @@ class Describing:
         if not request.need_back_to_source and origins.sponsor is not None:
             try:
                 said = await self._ask_swarm(request, origins, patience=_PATIENCE)
-            except SourceFailed as error:
+            except OriginError as error:
                 if is_refusal(error):
                     raise
                 origins.silence = error
@@ -277,7 +277,7 @@ class Describing:
                 None: as long as they take.
 
         Raises:
-            SourceFailed: The origin has failed several others, who could ask it like us.
+            OriginError: The origin has failed several others, who could ask it like us.
         """
         self.give_up()
         sponsor = origins.sponsor
@@ -296,7 +296,7 @@ class Describing:
         )
         try:
             said = await (question if trail is None else trail.beside(question))
-        except SourceFailed as error:
+        except OriginError as error:
             if sponsor is None or (fresh and not is_refusal(error)):
                 raise
             origins.refused(sponsor, error)
@@ -357,7 +357,7 @@ class Describing:
         """Have those who wait for this task follow us, who were sent to its origin for them."""
         if not request.need_back_to_source or origins.sponsor is None:
             return
-        with contextlib.suppress(TimeoutError, SourceFailed):  # then we read for ourselves alone
+        with contextlib.suppress(TimeoutError, OriginError):  # then we read for ourselves alone
             async with asyncio.timeout(_PATIENCE):
                 turn = await self._schedulers.description(
                     _without_range(origins.sponsor),

@@ -185,7 +185,7 @@ class Download:
 
         Raises:
             RangeNotSatisfiable: The content has no such part.
-            OutOfSpace: There is no room now. It holds nothing, and has told nothing.
+            NoRoom: There is no room now. It holds nothing, and has told nothing.
             TaskDeleted: It was deleted just now.
         """
         record = holding.record

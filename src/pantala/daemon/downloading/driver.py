@@ -17,8 +17,8 @@ from pantala.daemon.node import Node
 from pantala.errors import (
     DragonflyError,
     NoProvider,
+    OriginError,
     SourceChanged,
-    SourceFailed,
     TaskDeleted,
 )
 from pantala.model import announce
@@ -252,7 +252,7 @@ class Driver:
 
     def _refusal(self) -> DragonflyError:
         trouble = self._announcing.trouble
-        if isinstance(trouble, SourceFailed):
+        if isinstance(trouble, OriginError):
             return trouble
         why = f" ({trouble})" if trouble else ""
         if not policy_of(self.holding.kind).from_source:

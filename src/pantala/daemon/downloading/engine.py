@@ -18,7 +18,7 @@ from pantala.errors import (
     FeatureOff,
     Forbidden,
     InvalidRequest,
-    OutOfSpace,
+    NoRoom,
     TaskDeleted,
     Unavailable,
 )
@@ -115,7 +115,7 @@ class Engine:
         )
 
     async def ask_origin(self, url: str, headers: Mapping[str, str]) -> Origin:
-        """What is at *url*, without a download of it. Raises SourceFailed, InvalidRequest."""
+        """What is at *url*, without a download of it. Raises OriginError, InvalidRequest."""
         check_url(url)
         return await probe(self._node, self.means.sources, url, headers)
 
@@ -262,7 +262,7 @@ class Engine:
         row = POLICIES.get(request.kind)
         return row.overflow if wanted and row and delivery.attended and delivery.patient else None
 
-    def _overflow(self, download: Download, kind: Kind, error: OutOfSpace) -> None:
+    def _overflow(self, download: Download, kind: Kind, error: NoRoom) -> None:
         """Carry it out as a task of another kind.
 
         Raises:
@@ -298,7 +298,7 @@ class Engine:
                 try:
                     async for event in download.until_here():
                         yield event
-                except OutOfSpace as error:
+                except NoRoom as error:
                     if overflow is None or download.request.kind is overflow:
                         raise
                     self._overflow(download, overflow, error)

@@ -15,8 +15,8 @@ from pantala.errors import (
     InvalidRequest,
     NoProvider,
     NotFound,
+    OriginError,
     SourceChanged,
-    SourceFailed,
     StoreFailed,
     TaskDeleted,
 )
@@ -208,7 +208,7 @@ class Fetcher:
             await self._digests.check_origin(what.number, digest)
         except OutOfTurn:
             return lost
-        except (SourceFailed, InvalidRequest) as error:
+        except (OriginError, InvalidRequest) as error:
             logger.warning("origin failed", task=self._task_id, why=str(error))
             self._owner.on_source_failed(origin, error)
             return lost

@@ -19,7 +19,7 @@ import structlog
 from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     DragonflyError,
-    OutOfSpace,
+    NoRoom,
     SourceChanged,
     TimedOut,
     Unavailable,
@@ -273,14 +273,14 @@ class Flight:
         room = self._means.rooms[self._kind]
         try:
             download.begin(holding, others_wait=room.is_wanted)
-        except OutOfSpace as error:
+        except NoRoom as error:
             patient = download.patient and not download.closed
             if error.hopeless or not (patient or room.give_way):
                 download.fail(error)
             else:
                 self._callers.remove(download)
                 last = None if patient else error
-                room.wait(download, holding, error.need, after=self.ended, error=last)
+                room.wait(download, holding, error.needed, after=self.ended, error=last)
         except DragonflyError as error:
             download.fail(error)
 

@@ -42,8 +42,8 @@ async def grow(
         tell: Called with the bytes that are here, each time when more are.
 
     Raises:
-        SourceFailed: The answer broke off.
-        OutOfSpace: There is no room, and nobody waits for some.
+        OriginError: The answer broke off.
+        NoRoom: There is no room, and nobody waits for some.
     """
     holding.learn_version(origin.version)
     received, crcs = await _stream(node, means, holding, callers, origin, tell=tell)

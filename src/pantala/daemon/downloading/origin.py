@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Final
 
-from pantala.errors import RangeNotSatisfiable, SourceChanged, SourceFailed
+from pantala.errors import OriginError, RangeNotSatisfiable, SourceChanged
 from pantala.model.digest import crc32, piece_digest
 from pantala.model.pieces import Piece
 from pantala.model.units import byte_count
@@ -96,7 +96,7 @@ class Origin:
         What an origin that ignores ranges sends meanwhile is the download's beginning.
 
         Raises:
-            SourceFailed: It refused, or cannot be reached.
+            OriginError: It refused, or cannot be reached.
         """
         body = self._open(0, 1, abort)
         if not body.ranged and body.total != 0:
@@ -285,7 +285,7 @@ class SourceFetch:
         """Fetch it, going on where a broken transfer stopped; its digest.
 
         Raises:
-            SourceFailed: The origin refused, broke off too often, or changed its content.
+            OriginError: The origin refused, broke off too often, or changed its content.
             StoreFailed: The bytes cannot be kept here.
         """
         failures = 0
@@ -293,7 +293,7 @@ class SourceFetch:
             before = self._at
             try:
                 self._read()
-            except SourceFailed as error:
+            except OriginError as error:
                 if self._abort.asked or not error.transient:
                     raise
                 # An origin that brings something each time is slow, not broken.
@@ -324,7 +324,7 @@ class SourceFetch:
                         if self._origin.reading is not None:
                             self._origin.reading.note(fresh)
                 if not n:
-                    raise SourceFailed(
+                    raise OriginError(
                         f"the origin's answer ended after {self._at} of {piece.length} bytes",
                         transient=True,
                     )
@@ -361,7 +361,7 @@ class StreamFetch:
         """How many bytes came; fewer than there is room for only at the end.
 
         Raises:
-            SourceFailed: The origin broke off.
+            OriginError: The origin broke off.
             StoreFailed: The bytes cannot be kept here.
         """
         at = 0

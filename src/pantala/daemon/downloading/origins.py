@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from pantala.daemon.node import Node
-from pantala.errors import DragonflyError, InvalidRequest, NoProvider, SourceFailed, TimedOut
+from pantala.errors import DragonflyError, InvalidRequest, NoProvider, OriginError, TimedOut
 from pantala.model.task import DownloadRequest
 from pantala.model.urls import public_url
 from pantala.sources.registry import Registry
@@ -30,9 +30,9 @@ _NOT_NOW: Final = frozenset({408, 425, 429})
 
 def is_refusal(error: DragonflyError) -> bool:
     """Whether an origin says that it has nothing for who asks; not that it cannot answer now."""
-    if not isinstance(error, SourceFailed):
+    if not isinstance(error, OriginError):
         return True
-    status = error.status_code
+    status = error.status
     return status is not None and 400 <= status < 500 and status not in _NOT_NOW
 
 
@@ -100,11 +100,11 @@ class Origins:
         """The request on whose behalf it may be asked now; None: nobody's."""
         return self._callers.sponsor()
 
-    def refused(self, request: DownloadRequest, error: SourceFailed) -> None:
+    def refused(self, request: DownloadRequest, error: OriginError) -> None:
         """It has failed others who asked as for *request*: whoever would ask so again has failed.
 
         Raises:
-            SourceFailed: Nobody else is there.
+            OriginError: Nobody else is there.
         """
         self._callers.fail_sponsored(credentials(request), error)
         if not self._callers.active():
@@ -120,7 +120,7 @@ class Origins:
         """Ask on behalf of one caller after the other until one is answered.
 
         Raises:
-            SourceFailed: The last one was refused, too.
+            OriginError: The last one was refused, too.
             NoProvider: Nobody may ask.
         """
         origin = await self._ask(silence=False)
@@ -134,7 +134,7 @@ class Origins:
             patient: Nobody else would do: it may take its time.
 
         Raises:
-            SourceFailed: It refused all on whose behalf it was asked, and nobody else is there.
+            OriginError: It refused all on whose behalf it was asked, and nobody else is there.
         """
         request = self._callers.sponsor()
         if request is None:
@@ -153,7 +153,7 @@ class Origins:
             origin = self.current()
             try:
                 await self._node.threads.probers.run(origin.url, Probe(origin))
-            except (SourceFailed, InvalidRequest) as error:
+            except (OriginError, InvalidRequest) as error:
                 if silence and not is_refusal(error):
                     logger.warning(
                         "the origin does not answer", url=public_url(origin.url), why=str(error)
@@ -186,7 +186,7 @@ async def probe(node: Node, sources: Registry, url: str, headers: Mapping[str, s
     """What is at *url*, asked once, and for no download.
 
     Raises:
-        SourceFailed: It refuses, or cannot be reached.
+        OriginError: It refuses, or cannot be reached.
         InvalidRequest: Nobody is asked by such a URL.
     """
     config = node.config.download

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-from pantala.errors import DragonflyError, SourceChanged, SourceFailed
+from pantala.errors import DragonflyError, OriginError, SourceChanged
 from pantala.model.digest import crc32
 from pantala.model.task import READING
 from pantala.ports import SourceBody
@@ -61,7 +61,7 @@ class Reading:
 
         Raises:
             SourceChanged: It is another version.
-            SourceFailed: The answer ended, or broke off.
+            OriginError: The answer ended, or broke off.
         """
         if self._end is None:
             return body.start
@@ -80,7 +80,7 @@ class Reading:
 
         Raises:
             SourceChanged: It is past that.
-            SourceFailed: The answer ended, or broke off.
+            OriginError: The answer ended, or broke off.
         """
         if self._end is None:
             self._begin = self._end = at
@@ -96,7 +96,7 @@ def skip(body: SourceBody, count: int) -> None:
     """Read *count* bytes and forget them.
 
     Raises:
-        SourceFailed: The answer ended, or broke off.
+        OriginError: The answer ended, or broke off.
     """
     while count > 0:
         count -= len(_some(body, count))
@@ -107,5 +107,5 @@ def _some(body: SourceBody, most: int) -> memoryview:
     scratch = memoryview(bytearray(min(most, CHUNK)))
     n = body.readinto(scratch)
     if not n:
-        raise SourceFailed("the origin's answer ended too soon", transient=True)
+        raise OriginError("the origin's answer ended too soon", transient=True)
     return scratch[:n]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pantala.core.ledger import Needs
-from pantala.errors import DragonflyError, OutOfSpace, TimedOut, Unavailable
+from pantala.errors import DragonflyError, NoRoom, TimedOut, Unavailable
 from pantala.model.task import Kind, TaskRecord
 from pantala.ports import Sink
 from pantala.storage.holding import Holding
@@ -58,7 +58,7 @@ class _Waiter:
     missing: frozenset[int]
     ready: asyncio.Event
     until: float
-    error: OutOfSpace | None
+    error: NoRoom | None
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +118,7 @@ class Room:
         need: int,
         after: asyncio.Event,
         *,
-        error: OutOfSpace | None = None,
+        error: NoRoom | None = None,
     ) -> None:
         """Begin *download* anew when it is its turn; it holds nothing until then.
 
@@ -153,14 +153,14 @@ class Room:
         """:meth:`.Holding.extend`, as soon as there is room.
 
         Raises:
-            OutOfSpace: There will be none, or nobody waits for it any more.
+            NoRoom: There will be none, or nobody waits for it any more.
             TaskDeleted, Unavailable: As that does.
         """
         until = self._until(patient=True)
         while True:
             try:
                 return holding.extend()
-            except OutOfSpace as error:
+            except NoRoom as error:
                 patient = callers.is_patient
                 if error.hopeless or not (patient or self.give_way):
                     raise

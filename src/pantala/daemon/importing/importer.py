@@ -182,7 +182,7 @@ class Importer:
         self._node.tasks.start(self._say_failed(copy, say), "an import that failed")
 
     def _hold(self, request: ImportRequest, copy: CopyName, told: ImportedTask) -> Holding:
-        """Room for the copy. Raises OutOfSpace."""
+        """Room for the copy. Raises NoRoom."""
         store = self._node.stores[request.kind]
         store.drop(request.kind, copy.task_id, Reason.CHANGED)  # of a task that is no more
         record = TaskRecord(

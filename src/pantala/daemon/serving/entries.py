@@ -20,7 +20,7 @@ async def list_task_entries(engine: Engine, request: Any) -> Any:
     It has entries only where it is a directory, and origins of ours have none.
 
     Raises:
-        SourceFailed: The origin refuses, or cannot be reached.
+        OriginError: The origin refuses, or cannot be reached.
         TimedOut: The caller's time is over.
     """
     limit = seconds(request.timeout) if request.HasField("timeout") else None

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 from pantala.errors import (
     DragonflyError,
     InvalidRequest,
-    OutOfSpace,
+    NoRoom,
+    OriginError,
     RemoteProtocolError,
-    SourceFailed,
     TimedOut,
 )
 from pantala.wire.handoff import HandoffDecoder, encode, parse
@@ -135,11 +135,11 @@ def failure(error: DragonflyError) -> dict[str, Any]:
     """The event that tells of it; what is in it may come from the request, but not all of that."""
     said = str(error)[:_LONGEST]
     message: dict[str, Any] = {"event": "error", "code": error.code.name, "message": said}
-    if isinstance(error, SourceFailed):
-        message |= {"status_code": error.status_code, "header": error.header}
+    if isinstance(error, OriginError):
+        message |= {"status_code": error.status, "header": error.header}
         message["transient"] = error.transient
-    elif type(error) is OutOfSpace:
-        message |= {"needed": error.need, "capacity": error.capacity}
+    elif type(error) is NoRoom:
+        message |= {"needed": error.needed, "capacity": error.capacity}
     return message
 
 
