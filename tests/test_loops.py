@@ -55,6 +55,7 @@ TASKS = {
 
 #: Who starts threads that are of no executor.
 THREADS = {
+    "daemon.host.threads.Workers._start_thread": "works; nothing that a job raises ends it",
     "storage.sqlite_journal.SqliteJournal.load": "writes; no entry that fails ends it",
 }
 
