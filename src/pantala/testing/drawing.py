@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from html import escape
 from typing import Final
 
-_LABELS, _WIDTH, _FIGURES = 250, 360, 80
+_LABELS, _WIDTH, _FIGURES = 280, 340, 80
 _ROW, _GAP, _EDGE = 18, 12, 12
 
 #: Of bars: what is ours, and what it is compared with.
