@@ -24,8 +24,8 @@ from pantala.errors import (
     DragonflyError,
     InvalidRequest,
     NotFound,
+    OriginError,
     SourceChanged,
-    SourceFailed,
     TimedOut,
 )
 from pantala.model.pieces import piece_length_for
@@ -326,7 +326,7 @@ def test_the_first_failure_ends_all(client: pantala.Client, origin: Origin, url:
     stall(origin, "/model", after=3)
     for urls in ([url, origin.url("/nowhere")], [origin.url("/nowhere"), url]):
         begun = time.monotonic()
-        with pytest.raises(SourceFailed, match="404"):
+        with pytest.raises(OriginError, match="404"):
             load(urls, client=client)
         assert time.monotonic() - begun < 20
     with pytest.raises(TimedOut):
