@@ -369,6 +369,25 @@ def test_a_process_that_is_killed(client: pantala.Client, node: Node, url: str) 
     until(lambda: leases(client, url) == 0)
 
 
+_LEAVE = """
+import builtins, sys, types, pantala
+client = pantala.Client(sys.argv[1])
+content = client.open(sys.argv[2])
+file = client.open_file(sys.argv[2], tag="file")
+kept = types.SimpleNamespace(view=content.view, content=content, file=file, client=client)
+kept.itself = kept
+builtins.kept = kept
+"""
+
+
+def test_leaving_with_all_of_it_held(client: pantala.Client, node: Node, url: str) -> None:
+    """Nobody has to close anything before a program ends, nor hears of it."""
+    command = [sys.executable, "-X", "dev", "-c", _LEAVE, str(node.socket), url]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stderr == ""
+    until(lambda: leases(client, url) == 0)
+
+
 def test_both_sides_of_a_fork(client: pantala.Client, origin: Origin, url: str) -> None:
     """Views are there on both; neither uses the other's connections, nor ends its leases."""
     content = client.open(url)

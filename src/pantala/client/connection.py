@@ -49,6 +49,9 @@ class Connection(Channel):
         self.sock = sock
         self._process = os.getpid()
 
+    def __del__(self) -> None:
+        self.sock.close()  # when a program ends, nothing else can be called any more
+
     def __enter__(self) -> Self:
         return self
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from sys import is_finalizing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -80,8 +81,9 @@ class Content:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, ends: Callable[[], bool] = is_finalizing) -> None:
+        if not ends():  # then modules go, and the system closes all
+            self.close()
 
     def __buffer__(self, flags: int, /) -> memoryview:
         """The same as :attr:`view`, for whoever takes a buffer (Python 3.12)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from sys import is_finalizing
 from typing import Any, Final
 
 from pantala.errors import Unavailable
@@ -41,8 +42,9 @@ class Fetching:
         self.arrival = Arrival(name_of(request), "")
         self.landing = Landing(self.arrival)
 
-    def __del__(self) -> None:
-        self.withdraw()
+    def __del__(self, ends: Callable[[], bool] = is_finalizing) -> None:
+        if not ends():  # then modules go, and the system closes all
+            self.withdraw()
 
     def withdraw(self) -> None:
         """Nothing more is wanted; what is here stays."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 from collections import deque
+from collections.abc import Callable
+from sys import is_finalizing
 from typing import Final
 
 from pantala.errors import RemoteProtocolError
@@ -48,8 +50,9 @@ class Idle:
             connection.close()
         return None
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, ends: Callable[[], bool] = is_finalizing) -> None:
+        if not ends():  # then modules go, and the system closes all
+            self.close()
 
     def put(self, connection: Connection) -> None:
         """Keep one for the next who needs it. It has nothing under way."""
@@ -79,8 +82,9 @@ class Lease:
         self._idle = idle
         self._process = os.getpid()
 
-    def __del__(self) -> None:
-        self.end()
+    def __del__(self, ends: Callable[[], bool] = is_finalizing) -> None:
+        if not ends():  # then modules go, and the system closes all
+            self.end()
 
     def end(self) -> None:
         """Give it back. A second time does nothing."""
@@ -124,8 +128,9 @@ class Landing:
         self._lease: Lease | None = None
         self._sent: bytes | bytearray | None = None
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, ends: Callable[[], bool] = is_finalizing) -> None:
+        if not ends():  # then modules go, and the system closes all
+            self.close()
 
     def close(self) -> None:
         """Let go of the descriptor; what was mapped stays for those who look at it."""
