@@ -8,6 +8,7 @@
 
 What all of them share:
 
+- :mod:`._completion`: what shells need to complete command lines
 - :mod:`._daemon`: a daemon's gRPC socket, for those who ask and wait
 - :mod:`._export`: an imported task becomes an output
 - :mod:`._flags`: command lines: types of flags, and the environment behind them

@@ -92,7 +92,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         argv: Arguments after the program's name.
         environ: Environment variables. An empty one counts as unset.
     """
-    parser = _parser(environ)
+    parser = make_parser(environ)
     options, others = parser.parse_known_args(argv, namespace=Options())
     flags.read_variables(parser, options)
     _take_others(parser, options, others)
@@ -213,7 +213,8 @@ def request_of(options: Options) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line; *environ* has variables that stand in for flags."""
     usage = "dfget URL [URL...] -O FILE|DIR [options]"
     about = "Fetch files through the cluster's peers."
     parser = flags.program_parser("dfget", about, usage=usage, epilog=_EPILOG)

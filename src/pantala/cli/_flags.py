@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from pantala import BUILD_VERSION
 from pantala.client.connection import socket_path
@@ -106,14 +107,39 @@ def read_variables(parser: argparse.ArgumentParser, options: argparse.Namespace)
             setattr(options, name, value.read(parser))
 
 
+class _PrintCompletion(argparse.Action):
+    """Prints what a shell needs to complete the command line, and ends the program."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del namespace, option_string
+        from ._completion import script  # noqa: PLC0415  this is done once, and not when it matters
+
+        sys.stdout.write(script(parser, values))
+        parser.exit()
+
+
 def program_parser(prog: str, description: str, **more: Any) -> argparse.ArgumentParser:
-    """The command line of a program, with ``--version`` and nothing else."""
+    """The command line of a program, with ``--version``, ``--print-completion`` and no more."""
     parser = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=formatter, allow_abbrev=False, **more
     )
     text = f"{prog} {BUILD_VERSION}"
     about = "show the version and exit"
     parser.add_argument("-V", "--version", action="version", version=text, help=about)
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh"),
+        metavar="SHELL",
+        default=argparse.SUPPRESS,
+        help="print what bash or zsh needs to complete this command, and exit",
+    )
     return parser
 
 

@@ -160,7 +160,15 @@ def _duration(seconds: float) -> Any:
 # -- the command line --------------------------------------------------------------------------
 
 
-def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
+def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line; *environ* has variables that stand in for flags."""
+    return _parsers(environ)[0]
+
+
+def _parsers(
+    environ: Mapping[str, str],
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The command line, and those of the commands."""
     about = "Keep files in the cluster: import them, and export them again."
     parser = flags.program_parser("dfcache", about, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -176,6 +184,11 @@ def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     }
     for name, below in parsers.items():
         _add(name, below, flags.Flags(below, environ, f"DFCACHE_{name.upper()}_"))
+    return parser, parsers
+
+
+def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
+    parser, parsers = _parsers(environ)
     options = parser.parse_args(argv, namespace=Options())
     below = parsers[options.command]
     flags.read_variables(below, options)

@@ -99,7 +99,7 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
-    parser = _parser(environ)
+    parser = make_parser(environ)
     options = parser.parse_args(argv, namespace=_Options())
     if options.endpoint is None:
         named = next((environ[name] for name in _VARIABLES if environ.get(name)), None)
@@ -147,7 +147,8 @@ def _carry_out(kind: _Kind, options: _Options) -> int:
         return command(others, kind, options)
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line; *environ* has variables that stand in for flags."""
     parser = program_parser(
         "dfctl", "Look at the tasks of this machine's daemon, and remove them.", epilog=_EPILOG
     )

@@ -66,6 +66,19 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
+    parser = make_parser(environ)
+    options = parser.parse_args(argv, namespace=Options())
+    flags.read_variables(parser, options)
+    from . import _daemon_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
+
+    try:
+        return _daemon_run.run(options)
+    except DragonflyError as error:
+        return _options.tell_why("dfdaemon", error)
+
+
+def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line; *environ* has variables that stand in for flags."""
     parser = flags.program_parser(
         "dfdaemon",
         "Run a Dragonfly daemon: get content from peers, and give it to them.",
@@ -83,14 +96,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         "--idle-timeout", meta="TIME", help=f"when a personal one quits, default {_options.IDLE}"
     )
     _options.add_checks(add)
-    options = parser.parse_args(argv, namespace=Options())
-    flags.read_variables(parser, options)
-    from . import _daemon_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
-
-    try:
-        return _daemon_run.run(options)
-    except DragonflyError as error:
-        return _options.tell_why("dfdaemon", error)
+    return parser
 
 
 def _add_node(add: flags.Flags, parser: argparse.ArgumentParser) -> None:

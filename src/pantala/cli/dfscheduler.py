@@ -6,6 +6,7 @@ something to run: ``--help`` needs none of it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
@@ -49,6 +50,19 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
+    parser = make_parser(environ)
+    options = parser.parse_args(argv, namespace=Options())
+    flags.read_variables(parser, options)
+    from . import _scheduler_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
+
+    try:
+        return _scheduler_run.run(options)
+    except DragonflyError as error:
+        return _options.tell_why("dfscheduler", error)
+
+
+def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line; *environ* has variables that stand in for flags."""
     parser = flags.program_parser(
         "dfscheduler",
         "Run a Dragonfly scheduler: tell peers from which others to get content.",
@@ -63,14 +77,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     add.value("-l", "--log-level", meta="LEVEL", help="trace … error")
     add.switch("--json-logs", "log JSON lines on a terminal too", env=False)
     _options.add_checks(add)
-    options = parser.parse_args(argv, namespace=Options())
-    flags.read_variables(parser, options)
-    from . import _scheduler_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
-
-    try:
-        return _scheduler_run.run(options)
-    except DragonflyError as error:
-        return _options.tell_why("dfscheduler", error)
+    return parser
 
 
 if __name__ == "__main__":
