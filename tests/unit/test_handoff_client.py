@@ -239,7 +239,7 @@ def _then(*events: dict[str, Any]) -> Script:
         (_with(start=True), "start=True"),
         (_with(start=1), "bytes 1 to 23457 of a file of 23456"),
         (_with(task_id=None), "task_id=None"),
-        (_with(content_length=100_000), "cannot be mapped"),
+        (_with(content_length=100_000), "segment of 23456 bytes cannot be that of 100000"),
         (_with(event="dance"), "event 'dance'"),
         (_with(event=None), "event=None"),
         (_with(event="pieces", pieces=[]), "'pieces' before 'started'"),

@@ -13,7 +13,9 @@ import pytest
 
 from pantala import files
 from pantala.client.output import FileOutput, StreamOutput, output_for
-from pantala.errors import InvalidRequest, OutputExists, Unavailable
+from pantala.errors import InvalidRequest, OutputExists, RemoteProtocolError, Unavailable
+
+CONTENT = bytes(range(256))
 
 
 def _view(data: bytes) -> memoryview:
@@ -281,3 +283,23 @@ def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     gone = StreamOutput(str(tmp_path / "gone"))
     with pytest.raises(Unavailable, match="No such file"):
         gone.__enter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems send files to sockets alone")
+def test_the_kernel_copies_from_file_to_file(tmp_path: Path) -> None:
+    """In any order, and into a part; what it cannot copy, and what is not there, it says."""
+    source = tmp_path / "source"
+    source.write_bytes(CONTENT)
+    with source.open("rb") as file, output_for(str(tmp_path / "out"), overwrite=False) as output:
+        assert output.copy(file.fileno(), 100, 50, 50)
+        assert output.copy(file.fileno(), 50, 0, 50)
+        with pytest.raises(RemoteProtocolError, match="segment ends at"):
+            output.copy(file.fileno(), len(CONTENT), 100, 1)
+        output.commit()
+    assert (tmp_path / "out").read_bytes() == CONTENT[50:150]
+
+
+def test_a_stream_is_written(tmp_path: Path) -> None:
+    """Since it takes bytes in their order alone."""
+    os.mkfifo(tmp_path / "pipe")
+    assert not output_for(str(tmp_path / "pipe"), overwrite=False).copy(0, 0, 0, 1)

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from errno import EBADF
+from errno import EBADF, EINVAL, ENOSYS
 
-from pantala.errors import InvalidRequest, OutputExists, Unavailable
+from pantala.errors import InvalidRequest, OutputExists, RemoteProtocolError, Unavailable
 from pantala.files import link_open_file, open_nameless, reflink, why_no_link
 
 TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+# Other systems send files to sockets alone.
+_COPIES = sys.platform == "linux"
 
 # So much of the output's own name stays in the temporary one, which may have 255 bytes.
 _NAME_KEPT = 200
@@ -56,6 +60,22 @@ class Output(ABC):
         Raises:
             Unavailable: The disk is full, the reader of a pipe has gone, or the like.
         """
+
+    def copy(self, fd: int, offset: int, at: int, size: int) -> bool:
+        """Have the kernel copy *size* bytes of the file *fd*; False: they are to be written.
+
+        Args:
+            fd: The file.
+            offset: Where in it they begin.
+            at: Where they belong, as for :meth:`write`.
+            size: Bytes.
+
+        Raises:
+            Unavailable: As :meth:`write` does.
+            RemoteProtocolError: The file ends before that.
+        """
+        del fd, offset, at, size
+        return False
 
     @abstractmethod
     def share(self, fd: int, *, whole: bool) -> bool:
@@ -198,6 +218,23 @@ class FileOutput(Output):
                 offset += written
         except OSError as error:
             raise _cannot_write(self._name, error) from error
+
+    def copy(self, fd: int, offset: int, at: int, size: int) -> bool:
+        """Without mapping what is copied: on ext4 that takes two thirds of the CPU."""
+        if self._hard_link or not _COPIES:
+            return False
+        try:
+            os.lseek(self._fd, at, os.SEEK_SET)
+            while size:
+                copied = os.sendfile(self._fd, fd, offset, size)
+                if not copied:
+                    raise RemoteProtocolError(f"the daemon's segment ends at {offset}")
+                offset, size = offset + copied, size - copied
+        except OSError as error:
+            if error.errno in (EINVAL, ENOSYS):  # not between files of these kinds
+                return False
+            raise _cannot_write(self._name, error) from error
+        return True
 
     def share(self, fd: int, *, whole: bool) -> bool:
         if self._hard_link:

@@ -78,10 +78,12 @@ class Saving:
         self._output = output
         self._watcher = watcher
         self._deadline = 0.0
+        #: Of the segment, closed in the end; -1: there is none.
+        self._fd = -1
         self._segment: mmap.mmap | None = None
         self._had_segment = False
-        #: The descriptor of the file that is the output's content, too, and is not written.
-        self._shared: int | None = None
+        #: The segment is the output's file, too, and is not written.
+        self._shares = False
         self.arrival = Arrival("", connection.endpoint)
 
     def run(self, request: Mapping[str, Any], *, deadline: float) -> None:
@@ -107,7 +109,7 @@ class Saving:
                     self._watcher.tick()
                 else:
                     self._take(arrival.on(event))
-            if self._shared is not None and not self._output.share(self._shared, whole=True):
+            if self._shares and not self._output.share(self._fd, whole=True):
                 raise Unavailable("the output's file system does not share files any more")
         finally:
             self._let_go()
@@ -126,14 +128,12 @@ class Saving:
         arrival, watcher = self.arrival, self._watcher
         if step.name == "again":
             self._output.begin_again()
-            self._segment = None
             self._let_go()
         if step.segment:
-            self._segment = self._take_segment()
-        if self._segment is not None:
+            self._take_segment()
+        if not self._shares:
             for first, end in step.parts:
-                view = _view(self._segment, first, end)
-                self._output.write(first - arrival.start, view)
+                self._write(first, end)
                 watcher.tick()
         if step.inline:
             content = self._connection.receive_content(step.inline, deadline=self._deadline)
@@ -155,23 +155,33 @@ class Saving:
                 watcher.started(self.arrival.length)
             watcher.moved(self.arrival.received)
 
-    def _take_segment(self) -> mmap.mmap | None:
-        """Map what the daemon passes; None where the output has it without being written."""
+    def _take_segment(self) -> None:
+        """Take what the daemon passes."""
         arrival = self.arrival
-        descriptor = self._connection.take_descriptor()
+        self._fd = self._connection.take_descriptor()
         self._had_segment = True
-        self._shared = descriptor  # closed with this, whatever happens
+        has = os.fstat(self._fd).st_size
+        if has < arrival.content_length:
+            raise RemoteProtocolError(
+                f"the daemon's segment of {has} bytes cannot be that of {arrival.content_length}"
+            )
         whole = arrival.start == 0 and arrival.length == arrival.content_length
-        if self._in_files and whole and self._output.share(descriptor, whole=False):
-            return None
-        segment = map_segment(descriptor, arrival.content_length)
-        self._let_go()
-        return segment
+        self._shares = self._in_files and whole and self._output.share(self._fd, whole=False)
+
+    def _write(self, first: int, end: int) -> None:
+        """Have the output get bytes of the segment, which are here."""
+        at = first - self.arrival.start
+        if self._output.copy(self._fd, first, at, end - first):
+            return
+        if self._segment is None:
+            self._segment = map_segment(self._fd, self.arrival.content_length)
+        self._output.write(at, _view(self._segment, first, end))
 
     def _let_go(self) -> None:
-        descriptor, self._shared = self._shared, None
-        if descriptor is not None:
-            os.close(descriptor)
+        self._segment, self._shares = None, False
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def name_of(request: Mapping[str, Any]) -> str:
