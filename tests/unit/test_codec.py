@@ -155,7 +155,7 @@ def reports(codec: Codec) -> st.SearchStrategy[Report]:
         announce.SourcePieceFinished: st.builds(announce.SourcePieceFinished, pieces),
         announce.SourcePieceFailed: by_origin | otherwise,
         announce.SourceFinished: st.builds(announce.SourceFinished),
-        announce.OriginError: st.builds(announce.OriginError, texts),
+        announce.SourceFailed: st.builds(announce.SourceFailed, texts),
     }
     assert all_reports.keys() == set(get_args(Report))
     return st.one_of([all_reports[report] for report in codec.report_arms])

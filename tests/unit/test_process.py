@@ -97,11 +97,11 @@ def test_a_result_that_is_lost(tmp_path: Path, nowhere: str) -> None:
 
 def test_an_error_that_is_lost(tmp_path: Path) -> None:
     """The line on standard error says it all the same."""
-    arguments = ("--cache", URL, "-O", str(tmp_path), "--json")
+    arguments = ("--cache", URL, "-O", str(tmp_path / "no" / "file"), "--json")
     status, errors = _run_into("/dev/full", "dfget", *arguments)
     assert status == 1
     assert errors.splitlines() == [
-        f"dfget: {tmp_path} is a directory: name a file in it",
+        f"dfget: cannot write {tmp_path}/no/file: {tmp_path}/no is not a directory",
         "dfget: cannot write standard output: No space left on device",
     ]
 

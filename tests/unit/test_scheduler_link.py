@@ -40,11 +40,9 @@ from pantala.model.announce import (
     Registration,
     Report,
     Reschedule,
+    SourceFailed,
     SourceStarted,
     Started,
-)
-from pantala.model.announce import (
-    OriginError as OriginFailed,
 )
 from pantala.model.pieces import ByteRange
 from pantala.model.task import DownloadRequest, Kind, PieceRecord, Traffic
@@ -538,7 +536,7 @@ async def test_an_origin_that_failed(
     await run_stream(
         schedulers,
         lambda c: c.tell(source_piece_failed(error)),
-        lambda c: c.tell(OriginFailed(str(error))),
+        lambda c: c.tell(SourceFailed(str(error))),
         lambda c: c.tell(Finished()),
         lambda c: c.finish(),
     )

@@ -256,7 +256,7 @@ class SourceFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class OriginError:
+class SourceFailed:
     """It gives up, for the origin failed it."""
 
     description: str = ""
@@ -265,7 +265,7 @@ class OriginError:
 #: Of single pieces.
 PieceReport = PieceFinished | PieceFailed | SourcePieceFinished | SourcePieceFailed
 #: After these the scheduler ends the stream, and a daemon waits for that.
-LastReport = Finished | Failed | SourceFinished | OriginError
+LastReport = Finished | Failed | SourceFinished | SourceFailed
 #: Of the download.
 DownloadReport = Started | SourceStarted | LastReport
 Report = DownloadReport | PieceReport | Reschedule

@@ -68,7 +68,7 @@ def report_arms(peer: str, *, from_source: bool = True) -> Mapping[type[Report],
         arms |= {
             announce.SourceStarted: f"download_{peer}_back_to_source_started_request",
             announce.SourceFinished: f"download_{peer}_back_to_source_finished_request",
-            announce.OriginError: f"download_{peer}_back_to_source_failed_request",
+            announce.SourceFailed: f"download_{peer}_back_to_source_failed_request",
             announce.SourcePieceFinished: "download_piece_back_to_source_finished_request",
             announce.SourcePieceFailed: "download_piece_back_to_source_failed_request",
         }

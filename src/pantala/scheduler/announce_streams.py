@@ -340,7 +340,7 @@ class AnnounceStream:
                 _log_failure(peer, description)
                 self._world.fail(peer, now)
                 metrics.peer_event("download_peer_finished_failure", peer)
-            case announce.OriginError(description):  # pragma: no branch  there is no other
+            case announce.SourceFailed(description):  # pragma: no branch  there is no other
                 _log_failure(peer, description)
                 origin = description[:_MAX_DESCRIPTION]
                 self._world.fail(peer, now, origin=origin, status=self._origin_status)

@@ -195,7 +195,7 @@ class Stream:
             case announce.Finished() | announce.SourceFinished():
                 self.world.finish(peer, now)
                 self._end()
-            case announce.Failed() | announce.OriginError():  # pragma: no branch  no other
+            case announce.Failed() | announce.SourceFailed():  # pragma: no branch  no other
                 self.world.fail(peer, now)
                 self._end()
 

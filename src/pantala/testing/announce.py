@@ -136,7 +136,7 @@ class Peer:
 
     async def source_failed(self, why: str = "403 Forbidden") -> None:
         """The origin failed it; the scheduler ends the stream."""
-        await self.say(announce.OriginError(why))
+        await self.say(announce.SourceFailed(why))
         await self.ends(grpc.StatusCode.OK)
 
     async def failed(self) -> None:

@@ -173,7 +173,7 @@ class Announcing:
             blamed = isinstance(error, OriginError) and error.blame is Blame.ORIGIN
             blamed = blamed and not isinstance(error, SourceChanged)
             why = str(error) if isinstance(error, DragonflyError) else ""
-            failed = announce.OriginError if at_source and blamed else announce.Failed
+            failed = announce.SourceFailed if at_source and blamed else announce.Failed
             self._stream.tell(failed(why))
 
     async def ask(self) -> None:
