@@ -27,7 +27,7 @@ class Channel:
         numbered: It is to carry more than one request.
 
     Attributes:
-        answered: Whether anything has come from the daemon.
+        answered: Whether anything has come of what was asked last.
     """
 
     def __init__(self, endpoint: str, *, numbered: bool = False) -> None:
@@ -76,7 +76,6 @@ class Channel:
                 f"the daemon at {self.endpoint} closed the connection too early: "
                 "if it is still running, its log says why"
             )
-        self.answered = True
         self._decoder.feed(data)
 
     def next_event(self) -> dict[str, Any] | None:
@@ -94,7 +93,10 @@ class Channel:
                     f"no pantala daemon talks at {handoff_path_for(self.endpoint)} ({error}): "
                     "name the socket of one with --endpoint"
                 ) from error
-            if event is None or not self._numbered or event.get("id") == self._number:
+            if event is None:
+                return None
+            if not self._numbered or event.get("id") == self._number:
+                self.answered = True
                 return event
             self._check_earlier(event)
 
@@ -102,6 +104,7 @@ class Channel:
         """See that an event is the last word on an earlier request, which nobody waits for."""
         number = event.get("id")
         if number is None and event.get("event") == "error":
+            self.answered = True
             raise failure_of(event, f"anything from the daemon at {self.endpoint}")
         if event.get("event") != "released" or not isinstance(number, int):
             raise RemoteProtocolError(
