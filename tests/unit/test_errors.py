@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 
 import pytest
@@ -169,6 +170,25 @@ def test_an_origins_answer_is_kept() -> None:
     assert (error.message, error.status, error.transient) == ("changed", 200, True)
     plain = OriginError("gone")
     assert (plain.status, plain.header, plain.transient) == (None, {}, False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoRoom(10, capacity=20, leased=15),
+        NoRoom.told("no room", 10, 20),
+        OriginError("404 Not Found", status=404, header={"a": "b"}),
+        SourceChanged("changed", version="2", transient=True),
+        DigestMismatch("x", want="a", got="b"),
+        PieceNotFound("t", 3),
+        TaskDeleted("task t was deleted"),
+    ],
+)
+def test_errors_travel_between_processes(error: DragonflyError) -> None:
+    """A pool of workers ends, or hangs, over one that cannot."""
+    told = pickle.loads(pickle.dumps(error))  # noqa: S301  what it reads, it has written
+    assert type(told) is type(error)
+    assert (str(told), told.args, told.__dict__) == (str(error), error.args, error.__dict__)
 
 
 def test_whose_fault_it_was() -> None:

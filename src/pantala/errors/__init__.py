@@ -71,6 +71,14 @@ class DragonflyError(Exception):
     code: ClassVar[Code] = Code.INTERNAL
     vortex: ClassVar[VortexCode] = VortexCode.INTERNAL
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, whatever its class is made from: another process may have to be told of it."""
+        return _as_it_was, (type(self), self.args), self.__dict__
+
+
+def _as_it_was(cls: type[DragonflyError], args: tuple[Any, ...]) -> DragonflyError:
+    return cls.__new__(cls, *args)
+
 
 class Refused(DragonflyError):
     """The same request will never be served."""
