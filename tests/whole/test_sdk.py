@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import hashlib
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -112,6 +114,33 @@ def test_views_outlive_everything(client: pantala.Client, origin: Origin, url: s
     assert array.tobytes() == CONTENT[3:]
     del array
     until(lambda: leases(client, url) == 0)
+
+
+def test_there_is_one_of_it(client: pantala.Client, origin: Origin, url: str) -> None:
+    """A copy would close what the other still has; a client may be passed on."""
+    for content in (client.open(url), client.open(origin.url("/small"))):
+        for take in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="not copied or pickled"):
+                take(content)
+        assert Path(content.path).read_bytes() == bytes(content.view)
+    other = pickle.loads(pickle.dumps(client))  # noqa: S301  our own
+    assert other.get(url) == CONTENT
+
+
+def test_content_that_is_closed_meanwhile(client: pantala.Client, url: str) -> None:
+    """By another thread: nobody sees an end where there is none, or another file's bytes."""
+    content = client.open(url)
+    landing = content._landing
+    assert landing is not None
+    content.close()
+    for read in (
+        landing.map,
+        lambda: landing.view(0, 9),
+        lambda: landing.copy(0, 9),
+        lambda: landing.copy_into(memoryview(bytearray(9)), 0),
+    ):
+        with pytest.raises(ValueError, match="is closed"):
+            read()
 
 
 def test_hot_content_is_not_copied(client: pantala.Client, url: str) -> None:

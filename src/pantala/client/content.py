@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from sys import is_finalizing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 from pantala.model.urls import public_url
 
@@ -84,6 +84,10 @@ class Content:
     def __del__(self, ends: Callable[[], bool] = is_finalizing) -> None:
         if not ends():  # then modules go, and the system closes all
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """It is this process's, and there is one of it: nobody else could close it."""
+        raise TypeError("content is not copied or pickled: take bytes(content.view), or its url")
 
     def __buffer__(self, flags: int, /) -> memoryview:
         """The same as :attr:`view`, for whoever takes a buffer (Python 3.12)."""

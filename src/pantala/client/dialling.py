@@ -36,6 +36,10 @@ class Dialling:
         self._idle: dict[str | None, Idle] = {}
         self.download("http://host", {})  # wishes that make no sense are refused here and now
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process asks the same, over connections of its own."""
+        return type(self), (self._named, self._wishes)
+
     @property
     def endpoint(self) -> str | None:
         """The daemon that is asked now, if one is named. Raises InvalidRequest."""

@@ -26,6 +26,8 @@ MAX_IDLE: Final = 16
 #: Bytes that the kernel copies in a call: what Linux takes at once, in whole pages.
 _COPY: Final = 0x7FFF_F000
 
+_CLOSED: Final = "the content is closed"
+
 
 class Idle:
     """Connections on which nothing is asked for, of one process."""
@@ -173,50 +175,76 @@ class Landing:
             self.segment.lease = lease
 
     def map(self) -> Segment:
-        """The mapping of the segment. Raises RemoteProtocolError."""
+        """The mapping of the segment. Raises RemoteProtocolError, ValueError: this is closed."""
         if self.segment is None:
-            length = self.arrival.content_length
+            length, fd = self.arrival.content_length, self.fd
+            if fd < 0:
+                raise ValueError(_CLOSED)
             try:
-                self.segment = Segment(self.fd, length, prot=mmap.PROT_READ)
-            except (OSError, ValueError) as error:
+                segment = Segment(fd, length, prot=mmap.PROT_READ)
+            except (OSError, OverflowError, ValueError) as error:
+                self._check(fd)
                 raise RemoteProtocolError(
                     f"the daemon's segment cannot be mapped: {error}"
                 ) from error
-            self.segment.lease = self._lease
+            self._check(fd)
+            segment.lease = self._lease
+            self.segment = segment
         return self.segment
 
+    def _check(self, fd: int) -> None:
+        """See that nobody has closed *fd* meanwhile: its number may have been another file's.
+
+        Raises ValueError: another thread has.
+        """
+        if self.fd != fd:
+            raise ValueError(f"{_CLOSED}: another thread did so while it was read")
+
     def view(self, first: int, end: int) -> memoryview:
-        """The bytes of the content from *first* to before *end*, which are here; read-only."""
+        """The bytes of the content from *first* to before *end*, which are here; read-only.
+
+        Raises ValueError: this is closed, and what was not mapped before cannot be any more.
+        """
         if first >= end:
             return memoryview(b"")
         if self.fd >= 0 or self.segment is not None:
             return memoryview(self.map())[first:end]
+        if self._sent is None:
+            raise ValueError(_CLOSED)
         start = self.arrival.start
-        return memoryview(self._sent or b"").toreadonly()[first - start : end - start]
+        return memoryview(self._sent).toreadonly()[first - start : end - start]
 
     def copy_into(self, room: memoryview, first: int) -> None:
         """Fill *room* with the bytes of the content from *first* on, which are here.
 
         The kernel copies, so that nothing is mapped for it, and other threads run meanwhile.
         """
-        if self.fd < 0:
+        if (fd := self.fd) < 0:
             room[:] = self.view(first, first + len(room))
             return
         while room:
-            size = os.preadv(self.fd, [room[:_COPY]], first)
+            try:
+                size = os.preadv(fd, [room[:_COPY]], first)
+            except OSError as error:
+                self._check(fd)
+                raise RemoteProtocolError(
+                    f"the daemon's segment cannot be read: {error}"
+                ) from error
+            self._check(fd)
             if not size:
                 raise RemoteProtocolError("the daemon's segment is shorter than the content")
             room, first = room[size:], first + size
 
     def copy(self, first: int, end: int) -> bytes:
         """The bytes from *first* to before *end*, which are here, in memory of their own."""
-        if self.fd < 0:
+        if (fd := self.fd) < 0:
             view = self.view(first, end)
             # What was sent as a whole is in memory of its own already.
             whole = isinstance(view.obj, bytes) and len(view.obj) == end - first
             return view.obj if whole and isinstance(view.obj, bytes) else bytes(view)
         if end - first <= _COPY:
-            data = os.pread(self.fd, end - first, first)
+            data = os.pread(fd, end - first, first)
+            self._check(fd)
             if len(data) == end - first:
                 return data
         room = bytearray(end - first)
