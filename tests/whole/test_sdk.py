@@ -572,3 +572,40 @@ def test_what_importing_costs() -> None:
     )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout == b"[]\n"
+
+
+_WAIT = """
+import sys, pantala
+client = pantala.Client(sys.argv[1])
+first, second = sys.argv[2:4]
+calls = {
+    "get": lambda: client.get(first),
+    "prefetch": lambda: client.prefetch([first, second] * 20),
+    "get_ranges": lambda: client.get_ranges(first, [(n << 20, (n << 20) + 5) for n in range(9)]),
+}
+print("begins", flush=True)
+try:
+    calls[sys.argv[4]]()
+except KeyboardInterrupt:
+    print(len(client.get(sys.argv[5])), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["get", "prefetch", "get_ranges"])
+def test_whoever_interrupts_a_wait_ends_it(node: Node, origin: Origin, url: str, how: str) -> None:
+    """At once, and so ends the program: no thread of it goes on waiting."""
+    stall(origin)
+    origin.put("/other", CONTENT)
+    origin.fault("/other", Fault(stall_after=1000))
+    urls = [url, origin.url("/other"), how, origin.url("/small")]
+    command = [sys.executable, "-X", "dev", "-c", _WAIT, str(node.socket), *urls]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begins\n"
+            time.sleep(1)  # it waits by then; if it does not yet, the test is easier to pass
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (output, errors) == (b"%d\n" % len(SMALL), b"")

@@ -13,6 +13,7 @@ from pantala.model.urls import public_url
 from .content import Content
 from .dialling import Dialling
 from .fetch import GRACE, Fetch
+from .landing import Landing
 from .output import output_for
 from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 #: Requests of one call that are under way at once.
 CONCURRENCY: Final = 8
+
+#: Seconds after which whoever ends a wait of others looks whether they have ended.
+_LOOK: Final = 0.05
+
+#: Waits for a download.
+Run = Callable[[Fetch], Landing]
 
 #: Under names of their own, since a client has a method ``list``.
 Tasks = list[Task]
@@ -120,8 +127,8 @@ class Client:
         """
         wanted = Cut(ranges)
 
-        def take(span: Range) -> None:
-            with self.open(url, range=span, **wishes) as content:
+        def take(span: Range, run: Run) -> None:
+            with Content(url, run(self._fetch(url, wishes, span, again=True))) as content:
                 wanted.take(span, content)
 
         # Once is enough: asked again, an origin might say that what came of the first has changed.
@@ -228,9 +235,9 @@ class Client:
         of, after all have been tried.
         """
 
-        def fetch(url: str) -> Task:
+        def fetch(url: str, run: Run) -> Task:
             found = self._fetch(url, wishes, again=True)
-            found.run().close()
+            run(found).close()
             return task_of(found.arrival, public_url(url))
 
         return [*self._each(fetch, [urls] if isinstance(urls, str) else [*urls])]
@@ -302,12 +309,35 @@ class Client:
                 idle.put(connection)
                 return answer
 
-    def _each(self, work: Callable[[A], B], items: Sequence[A]) -> Sequence[B]:
-        """What *work* makes of each, several at once; the first failure, once all are through."""
+    def _each(self, work: Callable[[A, Run], B], items: Sequence[A]) -> Sequence[B]:
+        """What *work* makes of each, several at once; the first failure, once all are through.
+
+        Whatever cuts in, Ctrl-C say, ends the wait of all, so that no thread is left behind.
+        """
         if len(items) < 2:
-            return [work(item) for item in items]
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  who has one item need not
+            return [work(item, Fetch.run) for item in items]
+        # Who has one item need not import it.
+        from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415  see above
+
+        under_way = set[Fetch]()
+
+        def run(fetch: Fetch) -> Landing:
+            under_way.add(fetch)
+            try:
+                return fetch.run()
+            finally:
+                under_way.discard(fetch)
 
         with ThreadPoolExecutor(min(CONCURRENCY, len(items)), "pantala") as threads:
-            futures = [threads.submit(work, item) for item in items]
+            futures = [threads.submit(work, item, run) for item in items]
+            try:
+                wait(futures)
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                while wait(futures, timeout=0).not_done:
+                    for fetch in list(under_way):
+                        fetch.withdraw()
+                    wait(futures, timeout=_LOOK)
+                raise
         return [future.result() for future in futures]
