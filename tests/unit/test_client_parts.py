@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,7 +117,11 @@ def test_a_rate_is_of_the_last_seconds() -> None:
         ("http://a/", {"tagg": "x"}, "no option 'tagg': there are application, "),
         ("http://a/", {"timeout": 0}, "seconds above 0, not 0"),
         ("http://a/", {"timeout": True}, "seconds above 0, not True"),
+        ("http://a/", {"timeout": float("nan")}, "seconds above 0, not nan"),
         ("http://a/", {"filtered_query_params": "x"}, "want a list of names"),
+        ("http://a/", {"filtered_query_params": 5}, "want names, not 5"),
+        ("http://a/", {"headers": "secret"}, "headers: want values by names"),
+        ("http://a/", {"headers": 5}, "headers: want values by names"),
     ],
 )
 def test_wishes_that_make_no_sense(url: Any, wishes: dict[str, Any], words: str) -> None:
@@ -133,6 +138,16 @@ def test_a_request() -> None:
     assert request["request_header"] == {"A": "b"}
     assert "tag" not in request
     assert "timeout" not in identity_of("http://a/", {})
+    part: Any = np.array([3, 9])
+    assert download_of("http://a/", {}, part)["range"] == "3-8"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "want"), [(None, 7200), (5, 5), (1e300, 1e9), (float("inf"), 1e9)]
+)
+def test_a_long_wait(timeout: float | None, want: float) -> None:
+    """Has an end, which every system can wait for."""
+    assert download_of("http://a/", {"timeout": timeout})["timeout"] == want
 
 
 def test_whole_content_is_all_there_is() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,8 +73,11 @@ def test_what_is_named_counts_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_no_path_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is named at once; what the variable names when it is needed."""
-    with pytest.raises(InvalidRequest, match="want the path of a socket"):
-        Dialling("unix:", {})
+    odd: list[Any] = ["unix:", "a\0b", b"/x", 5]
+    for endpoint in odd:
+        with pytest.raises(InvalidRequest, match="want the path of a socket"):
+            Dialling(endpoint, {})
+    assert Dialling(Path("/x"), {}).endpoint == "/x"
     monkeypatch.setenv(ENDPOINT_VARIABLE, "unix:")
     dialling = Dialling(None, {})
     with pytest.raises(InvalidRequest, match="want the path of a socket"):

@@ -320,6 +320,7 @@ def test_a_wait_has_an_end(client: pantala.Client, origin: Origin, url: str) -> 
     begun = time.monotonic()
     with pytest.raises(TimedOut):
         client.get(url, timeout=1)
+    assert client.get(origin.url("/small"), timeout=float("inf")) == SMALL
     assert 0.9 < time.monotonic() - begun < 3.5
 
 
@@ -513,6 +514,8 @@ async def test_on_an_event_loop(node: Node, origin: Origin, url: str, tmp_path: 
         with await client.open(url) as content:
             assert bytes(content.view) == CONTENT
         assert await client.get_many([small, url, small], concurrency=2) == [SMALL, CONTENT, SMALL]
+        with pytest.raises(pantala.InvalidRequest, match="concurrency: want 1 or more"):
+            await client.get_many([small], concurrency=0)
         room = bytearray(len(CONTENT))
         assert await client.get_into(url, room) == len(CONTENT)
         assert room == CONTENT

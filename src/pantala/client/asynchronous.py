@@ -10,6 +10,7 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
+from pantala.errors import InvalidRequest
 from pantala.model.urls import public_url
 
 from .blocking import CONCURRENCY, Copies, Tasks
@@ -48,7 +49,9 @@ class AsyncClient:
         InvalidRequest: There is no such wish.
     """
 
-    def __init__(self, endpoint: str | None = None, **wishes: Unpack[Wishes]) -> None:
+    def __init__(
+        self, endpoint: str | PathLike[str] | None = None, **wishes: Unpack[Wishes]
+    ) -> None:
         self._dialling = Dialling(endpoint, wishes)
 
     async def __aenter__(self) -> Self:
@@ -88,6 +91,8 @@ class AsyncClient:
 
         The first that fails ends the others' wait, and is raised.
         """
+        if concurrency < 1:
+            raise InvalidRequest(f"concurrency: want 1 or more, not {concurrency}")
         return [*await self._each(lambda url: self.get(url, **wishes), [*urls], concurrency)]
 
     async def get_into(

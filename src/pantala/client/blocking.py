@@ -57,7 +57,9 @@ class Client:
         InvalidRequest: There is no such wish.
     """
 
-    def __init__(self, endpoint: str | None = None, **wishes: Unpack[Wishes]) -> None:
+    def __init__(
+        self, endpoint: str | PathLike[str] | None = None, **wishes: Unpack[Wishes]
+    ) -> None:
         self._dialling = Dialling(endpoint, wishes)
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any, Final
 
 from pantala.errors import InvalidRequest, TimedOut, Unavailable
@@ -11,7 +12,7 @@ from pantala.paths import DEFAULT_SOCKET
 
 from .connection import Connection, connect, connect_if_there, socket_path
 from .landing import Idle
-from .wishes import Range, download_of, identity_of
+from .wishes import Range, download_of, headers_of, identity_of
 
 #: The variable that names the daemon's socket, for programs that name none.
 ENDPOINT_VARIABLE: Final = "PANTALA_ENDPOINT"
@@ -30,7 +31,7 @@ class Dialling:
         InvalidRequest: There is no such wish, or that is no path.
     """
 
-    def __init__(self, endpoint: str | None, wishes: Mapping[str, Any]) -> None:
+    def __init__(self, endpoint: str | PathLike[str] | None, wishes: Mapping[str, Any]) -> None:
         self._named = _checked(endpoint) if endpoint else None
         self._wishes = dict(wishes)
         self._idle: dict[str | None, Idle] = {}
@@ -92,7 +93,8 @@ class Dialling:
         """With our defaults; headers are added to ours."""
         merged = {**self._wishes, **wishes}
         if wishes.get("headers") and self._wishes.get("headers"):
-            merged["headers"] = {**self._wishes["headers"], **wishes["headers"]}
+            merged["headers"] = headers_of(self._wishes["headers"])
+            merged["headers"] |= headers_of(wishes["headers"])
         return merged
 
     def dial(self) -> Connection:
@@ -112,8 +114,11 @@ class Dialling:
         return connection
 
 
-def _checked(endpoint: str) -> str:
+def _checked(endpoint: str | PathLike[str]) -> str:
+    path = fspath(endpoint) if isinstance(endpoint, PathLike) else endpoint
+    if not isinstance(path, str) or "\0" in path:
+        raise InvalidRequest(f"endpoint: want the path of a socket, not {endpoint!r:.100}")
     try:
-        return socket_path(endpoint)
+        return socket_path(path)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None

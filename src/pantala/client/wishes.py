@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any, Final, TypedDict
 
 from pantala.errors import InvalidRequest
@@ -11,6 +12,9 @@ from pantala.model.urls import fault_of
 
 #: Seconds that a download may take if nobody says otherwise, as with ``dfget``.
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
+
+#: The longest one: what systems can wait for at once, and more than anybody does.
+_MAX_TIMEOUT: Final = 1e9
 
 #: Bytes of the content: from the first to before the second. A second of None is the end; a
 #: negative first, with None, is so many bytes before it.
@@ -44,14 +48,14 @@ class Conduct(Identity, total=False):
     """The same, and how to go about a download.
 
     Attributes:
-        timeout: Seconds for all of it; two hours by default.
+        timeout: Seconds for all of it; two hours by default, and when it is None.
         priority: 0 to 6; 6 by default.
         disable_back_to_source: Never ask the origin, only peers.
         refresh: Ask the origin first, and fetch anew what has changed there. Otherwise what is here
             is what there is, however old.
     """
 
-    timeout: float
+    timeout: float | None
     priority: int
     disable_back_to_source: bool
     refresh: bool
@@ -88,13 +92,25 @@ def identity_of(url: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidRequest(f"no option {name!r}: there are {', '.join(sorted(_KNOWN))}")
         if value is not None:
             request[_RENAMED.get(name, name)] = value
-    if isinstance(request["filtered_query_params"], str):
-        raise InvalidRequest("filtered_query_params: want a list of names, not one text")
     request["kind"] = str(request["kind"]).upper()
-    request["filtered_query_params"] = list(request["filtered_query_params"])
+    params = request["filtered_query_params"]
+    if isinstance(params, str):
+        raise InvalidRequest("filtered_query_params: want a list of names, not one text")
+    try:
+        request["filtered_query_params"] = list(params)
+    except TypeError:
+        raise InvalidRequest(f"filtered_query_params: want names, not {params!r:.100}") from None
     if "request_header" in request:
-        request["request_header"] = dict(request["request_header"])
+        request["request_header"] = headers_of(request["request_header"])
     return request
+
+
+def headers_of(told: Any) -> dict[str, str]:
+    """Headers by name. Raises InvalidRequest: they are none."""
+    try:
+        return dict(told)
+    except (TypeError, ValueError):  # not what they are: they may have a password
+        raise InvalidRequest("headers: want values by names, such as {'Accept': '*/*'}") from None
 
 
 def download_of(
@@ -111,11 +127,11 @@ def download_of(
     Raises:
         InvalidRequest: It is no URL, there is no such wish, or the part cannot be.
     """
-    wishes = {"timeout": DEFAULT_TIMEOUT, **wishes}
-    request = {"op": "download", **identity_of(url, wishes), **more}
+    request = {"op": "download", "timeout": DEFAULT_TIMEOUT, **identity_of(url, wishes), **more}
     timeout = request["timeout"]
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         raise InvalidRequest(f"timeout: want seconds above 0, not {timeout!r}")
+    request["timeout"] = min(timeout, _MAX_TIMEOUT)
     if part is not None:
         request["range"] = bounds_of(part)
     return request
@@ -134,8 +150,12 @@ def bounds_of(part: Range) -> str:
         start, end = part
     except (TypeError, ValueError):
         raise InvalidRequest(f"range: want a beginning and an end, not {part!r}") from None
-    if not all(isinstance(n, int) and not isinstance(n, bool) for n in (start, end or 0)):
+    if isinstance(start, bool) or isinstance(end, bool):
         raise InvalidRequest(f"range: want whole numbers, not {part!r}")
+    try:  # numpy's are such, too
+        start, end = index(start), None if end is None else index(end)
+    except TypeError:
+        raise InvalidRequest(f"range: want whole numbers, not {part!r}") from None
     if end is None:
         return f"{start}-" if start >= 0 else str(start)
     if not 0 <= start < end:
