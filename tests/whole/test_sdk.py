@@ -577,6 +577,24 @@ def test_what_importing_costs() -> None:
     assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout == b"[]\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_opens_the_path(client: pantala.Client, url: str) -> None:
+    """Than the daemon's: the mode of its memory lets him who has it open it, to read alone."""
+    with client.open(url) as content:
+        for command, want in (["cat", content.path], CONTENT), (["tee", content.path], None):
+            ran = subprocess.run(
+                command,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+                user=65534,
+                pass_fds=[int(Path(content.path).name)],
+            )
+            assert (ran.returncode == 0) == (want is not None)
+            assert ran.stdout == (want or b"")
+
+
 _WAIT = """
 import sys, pantala
 client = pantala.Client(sys.argv[1])

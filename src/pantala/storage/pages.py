@@ -62,7 +62,7 @@ def keep_from_others(fd: int) -> None:
 
     It is born with mode 0777, and could be opened once more for writing, through /proc.
     """
-    os.fchmod(fd, 0o400)
+    os.fchmod(fd, 0o444)
 
 
 def seal(fd: int) -> None:
