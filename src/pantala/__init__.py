@@ -30,6 +30,7 @@ TYPE_CHECKING = False  # the programs that import this have no time to import ty
 if TYPE_CHECKING:
     from typing import Any
 
+    from pantala import errors as errors
     from pantala.client import safetensors as safetensors
     from pantala.client.asynchronous import AsyncClient as AsyncClient
     from pantala.client.blocking import Client as Client
@@ -88,8 +89,8 @@ _PUBLIC = {
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-#: Modules that programs use by a shorter name.
-_MODULES = {"safetensors": "client.safetensors"}
+#: Modules that programs use, some by a shorter name.
+_MODULES = {"errors": "errors", "safetensors": "client.safetensors"}
 
 
 def __getattr__(name: str) -> Any:

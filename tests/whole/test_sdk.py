@@ -16,7 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from io import BytesIO
+from io import BytesIO, UnsupportedOperation
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,7 @@ def test_into_my_memory(client: pantala.Client, url: str) -> None:
         (bytearray(5), "it has 5 bytes, the content "),
         (bytes(len(CONTENT)), "may not be written"),
         (np.zeros((9, 9))[:, 1], "contiguous"),
+        (np.zeros(len(CONTENT), "M8[s]"), "contiguous"),
         ("text", "contiguous"),
     ):
         with pytest.raises(pantala.InvalidRequest, match=words):
@@ -238,8 +239,13 @@ def test_a_file_waits_for_what_it_reads(client: pantala.Client, origin: Origin, 
         assert file.read(5) == b""
         file.seek(0)
         assert file.readall() == CONTENT
-        with pytest.raises(ValueError, match="negative place -1"):
-            file.seek(-1)
+        for bad in (lambda: file.seek(-1), lambda: file.pread(3, -1), lambda: file.view(-1, 3)):
+            with pytest.raises(ValueError, match="negative place -1"):
+                bad()
+        with pytest.raises(TypeError):
+            file.seek(1.5)  # type: ignore[arg-type]  as somebody may
+        with pytest.raises(UnsupportedOperation):
+            file.write(b"x")
         assert file.tell() == len(CONTENT)
     with pytest.raises(ValueError, match="closed"):
         file.read()
@@ -569,7 +575,7 @@ async def test_cancelling_ends_a_wait(
 def test_what_importing_costs() -> None:
     """Neither gRPC nor, until somebody needs it, an event loop."""
     program = (
-        "import sys, pantala; pantala.Client('/x'); pantala.open;"
+        "import sys, pantala; pantala.Client('/x'); pantala.open; pantala.errors.NoRoom;"
         "heavy = {'grpc', 'asyncio', 'pydantic', 'numpy', 'google.protobuf'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -593,6 +599,54 @@ def test_another_user_opens_the_path(client: pantala.Client, url: str) -> None:
             )
             assert (ran.returncode == 0) == (want is not None)
             assert ran.stdout == (want or b"")
+
+
+_SCARCE = """
+import os, resource, sys, pantala
+client = pantala.Client(sys.argv[1])
+client.get(sys.argv[2])
+limit = len(os.listdir("/proc/self/fd")) + int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+kept, failed = [], 0
+for _ in range(30):
+    try:
+        kept.append(client.open(sys.argv[2]).view)
+        client.stat(sys.argv[2])
+    except pantala.Unavailable:
+        failed += 1
+print(failed > 0)
+kept.clear()
+print(len(client.get(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("spare", range(5))
+def test_no_more_files(node: Node, url: str, spare: int) -> None:
+    """Whichever of them it is that this process cannot open: it is told so, and goes on."""
+    command = [sys.executable, "-X", "dev", "-c", _SCARCE, str(node.socket), url, str(spare)]
+    ran = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == (b"True\n%d\n" % len(CONTENT), b"")
+
+
+_STOPPED = """
+import signal, sys, pantala
+file = pantala.Client(sys.argv[1]).open_file(sys.argv[2])
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+for _ in range(2):
+    try:
+        file.read()
+    except BaseException as error:
+        print(type(error).__name__)
+"""
+
+
+def test_an_interrupted_file(node: Node, origin: Origin, url: str) -> None:
+    """Who reads on is told what has happened, and not interrupted again."""
+    stall(origin)
+    command = [sys.executable, "-X", "dev", "-c", _STOPPED, str(node.socket), url]
+    ran = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == (b"KeyboardInterrupt\nUnavailable\n", b"")
 
 
 _WAIT = """

@@ -101,13 +101,16 @@ class AsyncClient:
         """As :meth:`.Client.get_into`."""
         copier = Copier(buffer)
         fetch = self._fetch(url, wishes, range, again=True)
-        while not fetch.arrival.done:
-            step = await fetch.step()
-            if sum(end - first for first, end in step.parts) <= _AT_ONCE:
-                copier.take(step, fetch.landing)
-            else:
-                await _in_thread(partial(copier.take, step, fetch.landing))
-        fetch.landing.close()
+        try:
+            while not fetch.arrival.done:
+                step = await fetch.step()
+                if sum(end - first for first, end in step.parts) <= _AT_ONCE:
+                    copier.take(step, fetch.landing)
+                else:
+                    await _in_thread(partial(copier.take, step, fetch.landing))
+        finally:
+            fetch.withdraw()
+            fetch.landing.close()
         return fetch.arrival.length
 
     async def get_ranges(

@@ -23,6 +23,8 @@ from .tasks import LIMIT, Answer, Task, checked, task_of
 from .wishes import Identity, Range, Wishes
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from numpy.typing import DTypeLike, NDArray
 
 #: Requests of one call that are under way at once.
@@ -117,9 +119,12 @@ class Client:
         """
         copier = Copier(buffer)
         fetch = self._fetch(url, wishes, range, again=True)
-        while not fetch.arrival.done:
-            copier.take(fetch.step(), fetch.landing)
-        fetch.landing.close()
+        try:
+            while not fetch.arrival.done:
+                copier.take(fetch.step(), fetch.landing)
+        finally:
+            fetch.withdraw()
+            fetch.landing.close()
         return fetch.arrival.length
 
     def get_ranges(self, url: str, ranges: Iterable[Range], **wishes: Unpack[Wishes]) -> Copies:
@@ -331,8 +336,9 @@ class Client:
                 under_way.discard(fetch)
 
         with ThreadPoolExecutor(min(CONCURRENCY, len(items)), "pantala") as threads:
-            futures = [threads.submit(work, item, run) for item in items]
+            futures: list[Future[B]] = []
             try:
+                futures += (threads.submit(work, item, run) for item in items)
                 wait(futures)
             except BaseException:
                 for future in futures:

@@ -63,13 +63,17 @@ class Channel:
 
         Raises:
             RemoteProtocolError: More descriptors than events speak of.
-            Unavailable: The daemon has closed.
+            Unavailable: The daemon has closed, or this process may open no more files.
         """
         self._descriptors += descriptors
+        if cut and not self._descriptors:
+            self.answered = True
+            raise Unavailable(
+                f"this process may open no more files, and the daemon at {self.endpoint} passed one"
+            )
         if cut or len(self._descriptors) > 1:
             raise RemoteProtocolError(
-                f"the daemon at {self.endpoint} passed descriptors that nobody asked for, "
-                "or this process may open no more files"
+                f"the daemon at {self.endpoint} passed descriptors that nobody asked for"
             )
         if not data:
             raise Unavailable(

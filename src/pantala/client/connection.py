@@ -264,7 +264,10 @@ def dial(path: str) -> _socket.socket | None:
         Forbidden: This user may not open it.
         Unavailable: It cannot be connected to for another reason.
     """
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    except OSError as error:  # this process may open no more files
+        raise Unavailable(f"cannot connect to the daemon at {path}: {error.strerror}") from error
     try:
         # Python's own timeout would make connect fail at once where the queue is full.
         limit = struct.pack("ll", _CONNECT_TIMEOUT, 0)

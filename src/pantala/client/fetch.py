@@ -38,7 +38,7 @@ class Fetching:
         self._dialling = dialling
         self._idle = dialling.idle
         self._connection: Connection | None = None
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self.arrival = Arrival(name_of(request), "")
         self.landing = Landing(self.arrival)
 
@@ -59,6 +59,9 @@ class Fetching:
 
     def _failed(self, error: BaseException) -> None:
         """Nobody may go on in the midst of a frame, whatever has cut in."""
+        if not isinstance(error, Exception):
+            # A signal, or a cancellation, is for whoever waits now, and not for who asks next.
+            error = Unavailable(f"the wait for {name_of(self._request)} was interrupted: ask anew")
         self._failure = error
         self.withdraw()
 
@@ -87,7 +90,7 @@ class Fetch(Fetching):
 
         Raises:
             DragonflyError: What the daemon or the origin said, or that there is no daemon. A
-                second call raises the same.
+                second call raises the same, or that the first was interrupted.
         """
         if self._failure is not None:
             raise self._failure

@@ -11,10 +11,11 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Callable
+from errno import EMFILE, ENFILE, ENOMEM
 from sys import is_finalizing
 from typing import Final
 
-from pantala.errors import RemoteProtocolError
+from pantala.errors import RemoteProtocolError, Unavailable
 
 from .arrival import Arrival, Step
 from .connection import Connection
@@ -25,6 +26,9 @@ MAX_IDLE: Final = 16
 
 #: Bytes that the kernel copies in a call: what Linux takes at once, in whole pages.
 _COPY: Final = 0x7FFF_F000
+
+#: What the system says to a process that has as much as it may have.
+_NO_MORE: Final = frozenset({EMFILE, ENFILE, ENOMEM})
 
 _CLOSED: Final = "the content is closed"
 
@@ -175,7 +179,13 @@ class Landing:
             self.segment.lease = lease
 
     def map(self) -> Segment:
-        """The mapping of the segment. Raises RemoteProtocolError, ValueError: this is closed."""
+        """The mapping of the segment.
+
+        Raises:
+            Unavailable: This process may have no more memory, or files.
+            RemoteProtocolError: It is no segment.
+            ValueError: This is closed.
+        """
         if self.segment is None:
             length, fd = self.arrival.content_length, self.fd
             if fd < 0:
@@ -184,6 +194,8 @@ class Landing:
                 segment = Segment(fd, length, prot=mmap.PROT_READ)
             except (OSError, OverflowError, ValueError) as error:
                 self._check(fd)
+                if isinstance(error, OSError) and error.errno in _NO_MORE:
+                    raise Unavailable(f"this process cannot map it: {error.strerror}") from error
                 raise RemoteProtocolError(
                     f"the daemon's segment cannot be mapped: {error}"
                 ) from error

@@ -123,7 +123,7 @@ class Copier:
     def __init__(self, buffer: Any) -> None:
         try:
             self._room = memoryview(buffer).cast("B")
-        except TypeError as error:
+        except (TypeError, ValueError, BufferError) as error:
             raise InvalidRequest(f"buffer: want contiguous memory to write into: {error}") from None
         if self._room.readonly:
             raise InvalidRequest("buffer: it may not be written")

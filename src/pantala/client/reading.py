@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from typing import Any
+from operator import index
+from typing import Any, NoReturn
 
 from pantala.model.urls import public_url
 
@@ -56,8 +57,14 @@ class ContentFile(io.RawIOBase):
         self._check()
         return self._at
 
+    def write(self, data: Any, /) -> NoReturn:
+        """It is read-only. Raises io.UnsupportedOperation."""
+        del data
+        raise io.UnsupportedOperation("not writable")
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Go to another place. Raises ValueError: before the beginning."""
+        offset = index(offset)
         with self._lock:
             self._check()
             base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}.get(whence)
@@ -91,11 +98,19 @@ class ContentFile(io.RawIOBase):
         return self.read()
 
     def pread(self, size: int, offset: int) -> bytes:
-        """As many as *size* bytes from *offset*, whatever the file's place is."""
+        """As many as *size* bytes from *offset*, whatever the file's place is.
+
+        Raises ValueError: before the beginning.
+        """
         return bytes(self.view(offset, offset + size))
 
     def view(self, first: int, end: int) -> memoryview:
-        """The bytes from *first* to before *end*, as far as there are such; not a copy."""
+        """The bytes from *first* to before *end*, as far as there are such; not a copy.
+
+        Raises ValueError: they begin before the content.
+        """
+        if first < 0:
+            raise ValueError(f"negative place {first}")
         with self._lock:
             self._check()
             first, end = min(first, self.size), min(end, self.size)
