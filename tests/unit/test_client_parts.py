@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -16,6 +17,7 @@ from pantala.client.coverage import Coverage
 from pantala.client.landing import Landing
 from pantala.client.meter import Meter
 from pantala.client.parts import Cut
+from pantala.client.tasks import Answer, checked, the_one
 from pantala.client.wishes import bounds_of, download_of, identity_of
 from pantala.errors import (
     InvalidRequest,
@@ -174,3 +176,26 @@ def test_what_an_error_says() -> None:
     with pytest.raises(SourceUnreachable, match="cannot get x: refused") as gone:
         Arrival("x", "").on({**told, "status_code": None, "header": {}, "transient": True})
     assert (gone.value.status, gone.value.transient) == (None, True)
+
+
+def test_answers_that_make_no_sense() -> None:
+    """They are the daemon's fault, whatever has been asked."""
+    answer = Answer("it")
+    answer.on({"event": "done", "failed": ["a"]})
+    with pytest.raises(RemoteProtocolError, match="names no task"):
+        the_one(answer)
+    with pytest.raises(RemoteProtocolError, match="want an object"):
+        checked(answer, "http://a/")
+
+
+def test_a_segment_that_is_none() -> None:
+    """What cannot be read at a place is the daemon's fault as well."""
+    arrival = Arrival("it", "/nowhere")
+    arrival.content_length = arrival.length = 10
+    landing = Landing(arrival)
+    reading, writing = os.pipe()
+    os.close(writing)
+    landing.have_descriptor(reading)
+    for read in (lambda: landing.copy(0, 9), lambda: landing.view(0, 9)):
+        with pytest.raises(RemoteProtocolError, match="segment cannot be "):
+            read()

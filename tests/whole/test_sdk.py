@@ -242,8 +242,9 @@ def test_a_file_waits_for_what_it_reads(client: pantala.Client, origin: Origin, 
         for bad in (lambda: file.seek(-1), lambda: file.pread(3, -1), lambda: file.view(-1, 3)):
             with pytest.raises(ValueError, match="negative place -1"):
                 bad()
+        no_place: Any = 1.5
         with pytest.raises(TypeError):
-            file.seek(1.5)  # type: ignore[arg-type]  as somebody may
+            file.seek(no_place)
         with pytest.raises(UnsupportedOperation):
             file.write(b"x")
         assert file.tell() == len(CONTENT)

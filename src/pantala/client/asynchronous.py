@@ -23,7 +23,7 @@ from .output import output_for
 from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .saving import Saving
-from .tasks import LIMIT, Answer, Task, checked, task_of
+from .tasks import LIMIT, Answer, Task, checked, task_of, the_one
 from .wishes import Identity, Range, Wishes
 
 if TYPE_CHECKING:
@@ -211,8 +211,8 @@ class AsyncClient:
 
     async def stat(self, url: str, **identity: Unpack[Identity]) -> Task:
         """As :meth:`.Client.stat`."""
-        answer = await self._ask({"op": "stat", **self._dialling.identity(url, identity)}, url)
-        return answer.tasks[0]
+        request = {"op": "stat", **self._dialling.identity(url, identity)}
+        return the_one(await self._ask(request, url))
 
     async def list(self, kind: str = "CACHE") -> Tasks:
         """As :meth:`.Client.list`."""

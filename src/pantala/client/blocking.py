@@ -19,7 +19,7 @@ from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .reading import ContentFile
 from .saving import Saving
-from .tasks import LIMIT, Answer, Task, checked, task_of
+from .tasks import LIMIT, Answer, Task, checked, task_of, the_one
 from .wishes import Identity, Range, Wishes
 
 if TYPE_CHECKING:
@@ -265,8 +265,7 @@ class Client:
 
     def stat(self, url: str, **identity: Unpack[Identity]) -> Task:
         """What is known of the content of *url*. Raises NotFound: nothing."""
-        answer = self._ask({"op": "stat", **self._dialling.identity(url, identity)}, url)
-        return answer.tasks[0]
+        return the_one(self._ask({"op": "stat", **self._dialling.identity(url, identity)}, url))
 
     def list(self, kind: str = "CACHE") -> Tasks:
         """What the daemon holds of a kind."""

@@ -11,6 +11,7 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOMEM
 from sys import is_finalizing
 from typing import Final
@@ -255,10 +256,11 @@ class Landing:
             whole = isinstance(view.obj, bytes) and len(view.obj) == end - first
             return view.obj if whole and isinstance(view.obj, bytes) else bytes(view)
         if end - first <= _COPY:
-            data = os.pread(fd, end - first, first)
-            self._check(fd)
-            if len(data) == end - first:
-                return data
+            with suppress(OSError):  # below it is said whose fault it is
+                data = os.pread(fd, end - first, first)
+                self._check(fd)
+                if len(data) == end - first:
+                    return data
         room = bytearray(end - first)
         self.copy_into(memoryview(room), first)
         return bytes(room)

@@ -73,6 +73,13 @@ class Answer:
                 self.tasks.append(Task.of_row(event["task"]))
 
 
+def the_one(answer: Answer) -> Task:
+    """The task that was asked for. Raises RemoteProtocolError: the daemon named none."""
+    if not answer.tasks:
+        raise RemoteProtocolError(f"the daemon sent {answer.done!r:.100}, which names no task")
+    return answer.tasks[0]
+
+
 def task_of(arrival: Arrival, url: str) -> Task:
     """The task of a download that is through."""
     details = {"id": arrival.task_id, "url": url, "content_length": arrival.content_length}
@@ -81,7 +88,14 @@ def task_of(arrival: Arrival, url: str) -> Task:
 
 
 def checked(answer: Answer, url: str) -> None:
-    """See that a task is gone from all hosts. Raises Unavailable: from some it may not be."""
+    """See that a task is gone from all hosts.
+
+    Raises:
+        Unavailable: From some it may not be.
+        RemoteProtocolError: What the daemon says makes no sense.
+    """
     if failed := (answer.done or {}).get("failed"):
+        if not isinstance(failed, dict):
+            raise RemoteProtocolError(f"the daemon sent failed={failed!r:.100}, want an object")
         hosts = ", ".join(f"{host} ({why})" for host, why in failed.items())
         raise Unavailable(f"{public_url(url)} may still be on {hosts}")
