@@ -209,6 +209,14 @@ def test_impossible_places(tmp_path: Path) -> None:
         output_for(str(tmp_path / "file" / "out"), overwrite=False)
 
 
+@pytest.mark.parametrize("path", ["", "a\0b", "a\ud800"])
+def test_what_is_no_path(path: str) -> None:
+    """It is refused before anything is asked, and can be shown."""
+    with pytest.raises(InvalidRequest, match="cannot write") as refused:
+        output_for(path, overwrite=False)
+    str(refused.value).encode()
+
+
 def test_a_long_name_has_room_for_a_temporary_one(tmp_path: Path) -> None:
     """255 bytes are allowed, in characters of several bytes too."""
     path = tmp_path / ("ü" * 127)

@@ -120,15 +120,13 @@ def output_for(path: str, *, overwrite: bool, hard_link: bool = False) -> Output
         hard_link: It must be a hard link of the daemon's file.
 
     Raises:
-        InvalidRequest: It is a directory, or lies in no directory, or can be no hard link.
+        InvalidRequest: It is no path, is a directory, or lies in no directory, or can be no hard
+            link.
         OutputExists: It is an existing file, and *overwrite* is not set.
     """
     if path == "-":
         return StreamOutput("standard output", 1)
-    try:
-        real = os.path.realpath(path)
-    except FileNotFoundError as error:
-        raise InvalidRequest(f"cannot write {path}: the working directory is gone") from error
+    real = _real(path)
     try:
         # Not of the real path: where /dev/stdout is a pipe, that exists in name only.
         mode = os.stat(path).st_mode
@@ -148,6 +146,18 @@ def output_for(path: str, *, overwrite: bool, hard_link: bool = False) -> Output
     if not os.path.isdir(parent):
         raise InvalidRequest(f"cannot write {path}: {parent} is not a directory")
     return FileOutput(path, real, overwrite=overwrite, hard_link=hard_link)
+
+
+def _real(path: str) -> str:
+    """Where a path leads. Raises InvalidRequest: nowhere."""
+    if not path:
+        raise InvalidRequest("cannot write: the path is empty")
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"cannot write {path}: the working directory is gone") from error
+    except ValueError as error:  # a NUL, or what is no character
+        raise InvalidRequest(f"cannot write {path!a}: {error}") from error
 
 
 class FileOutput(Output):
