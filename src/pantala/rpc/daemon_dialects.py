@@ -19,6 +19,9 @@ from pantala.pb import dfdaemon_pb2
 DOWNLOAD_SERVICE: Final = dfdaemon_pb2.DESCRIPTOR.services_by_name["DfdaemonDownload"].full_name
 UPLOAD_SERVICE: Final = dfdaemon_pb2.DESCRIPTOR.services_by_name["DfdaemonUpload"].full_name
 
+#: Trailing metadata of a download that was carried out as a task of another kind: which.
+STORED_AS_KEY: Final = "pantala-stored-as"
+
 
 @dataclass(frozen=True, slots=True)
 class DaemonDialect:

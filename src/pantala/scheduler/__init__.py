@@ -15,6 +15,11 @@
 - :mod:`.under_way`: imports that are under way
 - :mod:`.copies`: what hosts are asked about their copies
 - :mod:`.hosts`: calling a host
+- :mod:`.jobs`: what all hosts are asked for at once: preheating, and what they hold
+- :mod:`.orders`: what is to be preheated, judged before it is begun
+- :mod:`.entries`: the files of a directory
+- :mod:`.guard`: addresses that jobs keep away from
+- :mod:`.preheating`: carrying jobs out
 - :mod:`.swarm`: what concerns all hosts of a task
 - :mod:`.descriptions`: one description of cold content for all
 - :mod:`.records`: what outlives a scheduler

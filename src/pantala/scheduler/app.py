@@ -31,13 +31,14 @@ from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
-from . import descriptions, reports, swarm
+from . import descriptions, jobs, reports, swarm
 from .announce_streams import AnnounceStreams
 from .config import SchedulerConfig
 from .copies import Copies
 from .imports import Imports
 from .metrics import CONTENT_TYPE, Metrics
 from .news import News
+from .preheating import Preheating
 from .records.sqlite import SqliteRecords
 from .records.store import RecordStore
 from .replication import Replication
@@ -113,6 +114,14 @@ class Scheduler:
             self._world, self._records, self._replication, self._copies, self._tasks
         )
         self._seeds = SeedCaller(self._world, self._tasks, timeout)
+        preheating = Preheating(
+            self._world,
+            self._tasks,
+            self._metrics,
+            limit=config.job.limit,
+            own_ip=config.server.advertise_ip,
+        )
+        self._jobs = jobs.Jobs(self._world, preheating, config.job)
         self._service = self._make_service()
         self._descriptions = descriptions.DescriptionService(
             self._world, self._waiters, self._seeds
@@ -198,7 +207,8 @@ class Scheduler:
             chance=chance,
             imports=self._imports,
         )
-        return Service(self._world, streams, self._imports, secrets.token_hex(8))
+        epoch = secrets.token_hex(8)
+        return Service(self._world, streams, self._imports, self._jobs, epoch)
 
     async def _begin(self) -> grpc.aio.Server:
         server = new_server(self._connections)
@@ -207,11 +217,12 @@ class Scheduler:
         swarming = swarm.Swarm(self._world, self._imports, self._descriptions.known)
         add_service(server, swarm.SERVICE, swarming, admit=self._admit)
         add_service(server, descriptions.SERVICE, self._descriptions, admit=self._admit)
+        add_service(server, jobs.SERVICE, self._jobs, admit=self._admit)
         # As messages of a stream that was admitted, these are not counted: they are fewer.
         add_service(server, reports.SERVICE, reports.ReportService(self._world, self._metrics))
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (swarm.SERVICE, descriptions.SERVICE, reports.SERVICE)
+        ours = (swarm.SERVICE, descriptions.SERVICE, jobs.SERVICE, reports.SERVICE)
         add_reflection(server, (SERVICE, *ours))
         self._bind(server)
         await server.start()

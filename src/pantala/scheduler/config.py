@@ -7,6 +7,7 @@ Durations are in seconds.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -160,6 +161,30 @@ class Manager(Settings):
     scheduler_cluster_id: Count = Field(default=1, alias="schedulerClusterID")
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8, or an address") from None
+
+
+class Job(Settings):
+    """Preheating, and questions to all hosts at once.
+
+    Attributes:
+        limit: Jobs at once; more are refused.
+        blocked_networks: Addresses that no URL of a job may lead to: those by which a machine, or
+            the cloud that it runs in, speaks to itself.
+    """
+
+    enable: Switch = True
+    limit: Count = 32
+    blocked_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = (
+        *("169.254.0.0/16", "fe80::/10"),
+        *("fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32"),
+    )
+
+
 class SchedulerConfig(Root):
     """All settings of a scheduler. Made by :func:`load`."""
 
@@ -169,6 +194,7 @@ class SchedulerConfig(Root):
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     database: Database = Field(default_factory=Database)
     manager: Manager = Field(default_factory=Manager)
+    job: Job = Field(default_factory=Job)
 
     def limits(self) -> Limits:
         """As the core wants them."""
@@ -205,7 +231,7 @@ _IGNORED: Final = {
     "manager": "addr",
     "manager.keepAlive": "interval",
     "manager.tls": "caCert cert key",
-    "job": "enable globalWorkerNum schedulerWorkerNum localWorkerNum redis",
+    "job": "globalWorkerNum schedulerWorkerNum localWorkerNum redis",
     "metrics": "enableHost",
     "network": "enableIPv6",
 }

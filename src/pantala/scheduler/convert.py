@@ -115,8 +115,8 @@ def check_registration(message: Any, said: Registration, *, imported: bool = Fal
         raise InvalidRequest(f"priority {request.priority}: want LEVEL0 to LEVEL6")
     if said.digest:
         parse_digest(said.digest)
-    _check_piece_length("piece_length", request.piece_length)
-    _check_piece_length("actual_piece_length", said.piece_length, LEAST_PIECE_LENGTH)
+    check_piece_length("piece_length", request.piece_length)
+    check_piece_length("actual_piece_length", said.piece_length, LEAST_PIECE_LENGTH)
     if (said.content_length or 0) > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
         raise InvalidRequest(
             f"a file of {said.content_length} bytes: more pieces than can be named"
@@ -166,7 +166,7 @@ def check_description(said: describing_pb2.Description) -> None:
         InvalidRequest: It makes no sense.
     """
     _check_size(said, "a description", _MAX_KEPT)
-    _check_piece_length("piece_length", said.piece_length, LEAST_PIECE_LENGTH)
+    check_piece_length("piece_length", said.piece_length, LEAST_PIECE_LENGTH)
     if said.content_length > _MAX_PIECES * (said.piece_length or MIN_PIECE_LENGTH):
         raise InvalidRequest(
             f"a file of {said.content_length} bytes: more pieces than can be named"
@@ -199,7 +199,7 @@ def import_rows(dialect: SchedulerDialect, request: Any, now: float) -> tuple[Ta
     """
     _check_size(request, "an import", _MAX_REGISTERED)
     length, piece_length = request.content_length, request.piece_length
-    _check_piece_length("piece_length", piece_length or -1)
+    check_piece_length("piece_length", piece_length or -1)
     if not 1 <= request.persistent_replica_count <= _MAX_REPLICAS:
         raise InvalidRequest(
             f"persistent_replica_count {request.persistent_replica_count}: want 1 to "
@@ -353,7 +353,8 @@ def _check_size(message: Any, what: str, limit: int) -> None:
         raise InvalidRequest(f"{what} of {byte_count(size)}: want at most {limit}")
 
 
-def _check_piece_length(name: str, length: int | None, least: int = MIN_PIECE_LENGTH) -> None:
+def check_piece_length(name: str, length: int | None, least: int = MIN_PIECE_LENGTH) -> None:
+    """Raise InvalidRequest unless a piece may be that long, or *length* is None or 0."""
     if length and not least <= length <= MAX_PIECE_LENGTH:
         raise InvalidRequest(f"{name} {length}: want {least} to {MAX_PIECE_LENGTH} bytes")
 

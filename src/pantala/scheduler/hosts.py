@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -30,8 +30,11 @@ async def ask(
     *,
     timeout: float,  # noqa: ASYNC109  grpc's
     stock_hello: float,
+    hello: float = _HELLO_LIMIT,
     what: str = "host",
     service: Callable[[Any], Any] = dfdaemon_pb2_grpc.DfdaemonUploadStub,
+    heard: Callable[[Any], object] = lambda _answer: None,
+    ended: Callable[[Mapping[str, str | bytes]], object] = lambda _trailing: None,
 ) -> Any:
     """What a host answers, of a stream the last message; it has carried out what was asked.
 
@@ -41,13 +44,17 @@ async def ask(
         request: What.
         timeout: Seconds for all of it.
         stock_hello: Seconds until the first word of a stock daemon, which does something first.
+        hello: Likewise of one of ours.
         what: It is to us, for messages.
         service: Makes the stub of the service from a channel.
+        heard: Told each message of a stream.
+        ended: Told what is said at the end of a stream that ended well.
 
     Raises:
-        DragonflyError: It refused, could not be reached, or was silent for too long.
+        DragonflyError: It refused, could not be reached, or was silent for too long; or *heard* or
+            *ended* raised it.
     """
-    hello = _HELLO_LIMIT if host.is_ours else stock_hello
+    hello = hello if host.is_ours else stock_hello
     options = channel_options(host.address, keepalive=_KEEPALIVE)
     async with grpc.aio.insecure_channel(host.address, options) as channel:
         stub = service(channel)
@@ -58,8 +65,9 @@ async def ask(
                 return await call
             async with asyncio.timeout(hello):
                 await call.initial_metadata()
-            async for answer in call:  # noqa: B007  the last one counts
-                pass
+            async for answer in call:
+                heard(answer)
+            ended(dict(await call.trailing_metadata() or ()))
         except TimeoutError:
             raise Unavailable(f"{what} {host.id}: silent for {hello:g} s") from None
         except grpc.aio.AioRpcError as error:

@@ -24,7 +24,7 @@ from prometheus_client import (
 from pantala import BUILD_VERSION
 from pantala.core.sched.entities import Host, Peer
 from pantala.errors import NotFound
-from pantala.model.task import PieceRecord, Traffic
+from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2
 
 from .dialects import SCHEDULER_DIALECTS, SchedulerDialect
@@ -69,6 +69,8 @@ _METHODS: Final = {
     "AnnounceHost": "announce_host",
     "ListHosts": "list_hosts",
     "DeleteHost": "leave_host",
+    "PreheatFile": "preheat_file",
+    "StatFile": "stat_file",
     **{dialect.shared.announce: "announce_peer" for dialect in _DOWNLOADED},
     **{dialect.stat_peer: "stat_peer" for dialect in _DOWNLOADED},
     **{dialect.delete_peer: "leave_peer" for dialect in _DOWNLOADED},
@@ -149,7 +151,19 @@ class Metrics:
         )
         self._replications = self._counter("replication")
         self._replication_failures = self._counter("replication_failure")
+        self._jobs = Gauge(f"{_PREFIX}jobs", "Jobs that are under way.", registry=self.registry)
+        self._preheated = self._counter("preheat_pair", ("task_type",))
+        self._not_preheated = self._counter("preheat_pair_failure", ("task_type",))
         self._version()
+
+    def jobs(self, number: int) -> None:
+        """So many jobs are under way."""
+        self._jobs.set(number)
+
+    def preheated(self, kind: Kind, *, done: int, failed: int) -> None:
+        """A job has ended: on so many hosts a file of it is there, or is not."""
+        self._preheated.labels(kind.name).inc(done + failed)
+        self._not_preheated.labels(kind.name).inc(failed)
 
     def replicas_missing(self, number: int) -> None:
         """So many replicas there are too few."""

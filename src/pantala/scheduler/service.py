@@ -27,6 +27,7 @@ from .announce_streams import AnnounceStreams
 from .callers import caller_of, version_of
 from .dialects import SCHEDULER_DIALECTS, ImportNames, SchedulerDialect
 from .imports import Imports
+from .jobs import Jobs
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -55,15 +56,17 @@ class Service:
         world: What is known.
         streams: Answer the announce streams.
         imports: Answers what is said of imported tasks.
+        jobs: Answers what all hosts are asked for at once.
         epoch: New at each start of a scheduler, see :data:`EPOCH_KEY`.
     """
 
     def __init__(
-        self, world: World, streams: AnnounceStreams, imports: Imports, epoch: str
+        self, world: World, streams: AnnounceStreams, imports: Imports, jobs: Jobs, epoch: str
     ) -> None:
         self._world = world
         self._streams = streams
         self._imports = imports
+        self._jobs = jobs
         self._epoch = epoch
         # Values here are monotonic; messages want unix time.
         self._clock_offset = time.time() - time.monotonic()
@@ -74,6 +77,7 @@ class Service:
             "AnnounceHost": self.announce_host,
             "ListHosts": self.list_hosts,
             "DeleteHost": self.delete_host,
+            **self._jobs.methods(),
         }
         for dialect in SCHEDULER_DIALECTS.values():
             methods[dialect.shared.announce] = self._announce(dialect)

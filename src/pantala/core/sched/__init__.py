@@ -16,6 +16,7 @@
 - :mod:`.edges`: who is whose parent, and what that costs a host
 - :mod:`.partners`: who exchanges pieces with whom, both ways
 - :mod:`.seeds`: which seed fetches a task from its origin
+- :mod:`.preheat`: which hosts are to have which content, and how far each is
 - :mod:`.world`: all of them, and everything that can happen to them
 - :mod:`.owners`: whose a host is
 - :mod:`.evaluate`: how good a parent is for a child

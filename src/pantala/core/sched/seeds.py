@@ -54,13 +54,16 @@ class Seeds:
 
     def order(self, task: Task, now: float) -> list[Host]:
         """Seeds that may be asked for *task*: the one it belongs to first, then the others."""
+        return self.order_of(task.id, now, ours_only=not _is_for_stock(task))
+
+    def order_of(self, task_id: str, now: float, *, ours_only: bool) -> list[Host]:
+        """Likewise of a task that need not be known; *ours_only*: stock seeds are left out."""
         able = {
             host.facts.address: host
             for host in self._hosts.values()
-            if (host.facts.is_ours or _is_for_stock(task))
-            and self._resting.get(host.id, now) <= now
+            if (host.facts.is_ours or not ours_only) and self._resting.get(host.id, now) <= now
         }
         if self._members != able.keys():
             self._members = frozenset(able)
             self._ring = SeedRing(able)
-        return [able[address] for address in self._ring.order(task.id)]
+        return [able[address] for address in self._ring.order(task_id)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
@@ -32,14 +32,11 @@ from pantala.rpc.convert import (
     task_message,
     with_fields,
 )
-from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, DaemonDialect
+from pantala.rpc.daemon_dialects import DAEMON_DIALECTS, STORED_AS_KEY, DaemonDialect
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 
 from .entries import list_task_entries
-
-#: Trailing metadata of a download that was carried out as a task of another kind: which.
-STORED_AS_KEY: Final = "pantala-stored-as"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 #: A method of the contract; *context* is what gRPC knows of the call.

@@ -1,0 +1,194 @@
+"""Jobs as they are asked for: the contract's methods, and ``pantala.v1.Jobs``, which tells more.
+
+Whatever makes no sense, or is not allowed, is answered before anything is begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import grpc.aio
+import structlog
+from google.protobuf.empty_pb2 import Empty
+
+from pantala.core.sched.preheat import Pair, PairState
+from pantala.core.sched.world import World
+from pantala.errors import DragonflyError, FeatureOff, NotFound
+from pantala.model.announce import HostFacts
+from pantala.pb import dfdaemon_pb2, jobs_pb2, scheduler_pb2
+
+from .config import Job as JobConfig
+from .entries import files_of, is_directory
+from .guard import Guard
+from .hosts import ask
+from .orders import Order, Planned, file_order, job_order, planned
+from .preheating import Job, Preheating, in_turns
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+SERVICE: Final = jobs_pb2.DESCRIPTOR.services_by_name["Jobs"].full_name
+
+#: Trailing metadata of StatFile and StatImage: how many hosts could not be asked.
+UNANSWERED_KEY: Final = "pantala-unanswered"
+
+#: Seconds between two words on the progress of a job, and pairs in one: some 200 bytes each.
+_BEAT: Final = 0.2
+_PAIRS: Final = 2000
+
+#: Seconds for a host to say what it holds.
+_STAT: Final = 10.0
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Jobs:
+    """Answers what is asked.
+
+    Args:
+        world: Knows the hosts.
+        preheating: Carries jobs out.
+        config: What is allowed.
+    """
+
+    def __init__(self, world: World, preheating: Preheating, config: JobConfig) -> None:
+        self._world = world
+        self._preheating = preheating
+        self._enabled = config.enable
+        self._guard = Guard(config.blocked_networks, "job.blockedNetworks")
+
+    def methods(self) -> dict[str, Any]:
+        """Those of the contract, by name."""
+        return {"PreheatFile": self._preheat_file, "StatFile": self._stat_file}
+
+    async def _preheat_file(self, request: scheduler_pb2.PreheatFileRequest, _: _Context) -> Empty:
+        """It goes on in the background; what comes of it is in the log, and counted."""
+        await self._begin(file_order(request))
+        return Empty()
+
+    async def _stat_file(
+        self, request: scheduler_pb2.StatFileRequest, context: _Context
+    ) -> scheduler_pb2.StatFileResponse:
+        """Which hosts hold a file, or files of a directory."""
+        order = file_order(request)
+        held = await self._who_has(order, await self._plan(order), context)
+        return scheduler_pb2.StatFileResponse(
+            peers=[
+                scheduler_pb2.PeerFile(
+                    ip=host.ip,
+                    hostname=host.hostname,
+                    cached_files=[
+                        scheduler_pb2.File(url=task.request.url, is_finished=finished)
+                        for task, finished in files
+                    ],
+                )
+                for host, files in held
+            ]
+        )
+
+    async def Preheat(  # noqa: N802  the service's name
+        self, request: jobs_pb2.PreheatRequest, _: _Context
+    ) -> AsyncGenerator[jobs_pb2.PreheatResponse, None]:
+        """A job, and how far it is until it is over. Without *detach* it ends with its caller."""
+        job = await self._begin(job_order(request))
+        try:
+            yield jobs_pb2.PreheatResponse(plan=_plan(job))
+            over = False
+            while not over:
+                await job.changed.wait()
+                await asyncio.sleep(0 if job.over else _BEAT)  # so that one word tells of many
+                job.changed.clear()
+                over = job.over  # before the changes are taken: after that there are none
+                while pairs := job.ledger.take(_PAIRS):
+                    news = jobs_pb2.PreheatNews(pairs=map(_pair, pairs))
+                    yield jobs_pb2.PreheatResponse(news=news)
+            said = job.ledger.summary
+            summary = jobs_pb2.PreheatSummary(
+                done=said.done, failed=said.failed, received=said.received
+            )
+            yield jobs_pb2.PreheatResponse(summary=summary)
+        finally:
+            if not request.detach:
+                job.cancel()
+
+    # -- parts of them
+
+    async def _begin(self, order: Order) -> Job:
+        self._preheating.check_room()
+        return self._preheating.begin(order, await self._plan(order))
+
+    async def _plan(self, order: Order) -> Sequence[Planned]:
+        """All tasks of a job.
+
+        Raises:
+            FeatureOff: Jobs are switched off.
+            Forbidden: A URL leads where jobs must not.
+            InvalidRequest: A URL makes no sense, or is a directory without files.
+        """
+        if not self._enabled:
+            raise FeatureOff("job is not enabled: see job.enable")
+        await self._guard.check(order.urls, order.wanted.access)
+        found = []
+        for url in order.urls:
+            request = replace(order.wanted, url=url)
+            if is_directory(url):
+                files = await files_of(self._world, request)
+                await self._guard.check([each.url for each in files])
+                found += files
+            else:
+                found.append(request)
+        return planned(order, found)
+
+    async def _who_has(
+        self, order: Order, tasks: Sequence[Planned], context: _Context
+    ) -> list[tuple[HostFacts, list[tuple[Planned, bool]]]]:
+        """Which hosts hold which of *tasks*, and whether all of it."""
+        hosts = sorted((host.facts for host in self._world.hosts.values()), key=lambda h: h.id)
+        held: dict[str, list[tuple[Planned, bool]]] = {host.id: [] for host in hosts}
+        silent: dict[str, DragonflyError] = {}
+
+        async def look(task: Planned, host: HostFacts) -> None:
+            request = dfdaemon_pb2.StatLocalTaskRequest(task_id=task.task_id)
+            try:
+                limit = min(_STAT, order.timeout)
+                answer = await ask(host, "StatLocalTask", request, timeout=limit, stock_hello=limit)
+            except NotFound:
+                return
+            except DragonflyError as error:
+                silent[host.id] = error
+                return
+            held[host.id].append((task, answer.HasField("finished_at")))
+
+        async def each(task: Planned) -> None:
+            await in_turns(hosts, order.peers_at_once, lambda host: look(task, host))
+
+        await in_turns(tasks, order.tasks_at_once, each)
+        for host_id, why in silent.items():
+            logger.info("not asked what it holds", host=host_id, why=str(why))
+        if silent:
+            context.set_trailing_metadata(((UNANSWERED_KEY, str(len(silent))),))
+        return [(host, held[host.id]) for host in hosts if held[host.id]]
+
+
+def _plan(job: Job) -> jobs_pb2.PreheatPlan:
+    return jobs_pb2.PreheatPlan(
+        job_id=job.id,
+        tasks=[jobs_pb2.PlannedTask(url=task.url, task_id=task.task_id) for task in job.tasks],
+        pairs=len(job.ledger.pairs),
+    )
+
+
+def _pair(pair: Pair) -> jobs_pb2.PreheatPair:
+    return jobs_pb2.PreheatPair(
+        number=pair.number,
+        task=pair.task,
+        target=jobs_pb2.PreheatTarget(
+            host_id=pair.host.id, hostname=pair.host.hostname, ip=pair.host.ip
+        ),
+        state=jobs_pb2.PairState.ValueType(PairState(pair.state)),
+        received=pair.received,
+        content_length=pair.content_length,
+        reason=pair.reason,
+    )

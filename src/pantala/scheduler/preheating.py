@@ -1,0 +1,312 @@
+"""Carrying out jobs: hosts are asked to download, and what they tell is written into a ledger.
+
+A job is its plan, and one background task of the scheduler's. Nothing of it outlives that. What is
+decided, which hosts and what counts as done, is in :mod:`pantala.core.sched.preheat`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from pantala.background import Tasks
+from pantala.core.sched.preheat import Ledger, Pair, PairState, Scope, select
+from pantala.core.sched.rules import RULES
+from pantala.core.sched.world import World
+from pantala.errors import (
+    Blame,
+    Busy,
+    DragonflyError,
+    InvalidRequest,
+    NoProvider,
+    NoRoom,
+    OriginError,
+    RemoteProtocolError,
+    Unavailable,
+)
+from pantala.model.announce import HostFacts
+from pantala.model.task import Kind
+from pantala.rpc.convert import duration, put
+from pantala.rpc.daemon_dialects import STORED_AS_KEY, daemon_dialect
+
+from .dialects import SCHEDULER_DIALECTS
+from .hosts import ask
+from .metrics import Metrics
+from .orders import Order, Planned
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+#: Pairs of one job: a megabyte or two of memory for each ten thousand.
+MAX_PAIRS: Final = 200_000
+
+#: Hosts that are asked at once, over all jobs.
+_AT_ONCE: Final = 2000
+
+#: Seconds until the first word of a daemon of ours. Nobody waits for it as children wait for a
+#: seed, and a machine that gets all its files at once is slow to answer.
+_HELLO: Final = 30.0
+
+#: Seconds that a host may take beyond the job's own time: the job itself ends it, in better words.
+_GRACE: Final = 5.0
+
+_T = TypeVar("_T")
+
+
+class Job:
+    """One job.
+
+    Args:
+        order: What is wanted.
+        tasks: All of them.
+        pairs: Each of them on each of its hosts.
+
+    Attributes:
+        id: For logs.
+        order, tasks: As given.
+        ledger: How far it is.
+        changed: Set when that changes, and when the job is over.
+        over: All has been said.
+    """
+
+    def __init__(self, order: Order, tasks: Sequence[Planned], pairs: Sequence[Pair]) -> None:
+        self.id = secrets.token_hex(8)
+        self.order = order
+        self.tasks = tasks
+        self.ledger = Ledger(pairs)
+        self.changed = asyncio.Event()
+        self.over = False
+        self._ends_at = time.monotonic() + order.timeout
+        self._work: asyncio.Task[None] | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+    def run(self, work: asyncio.Task[None]) -> None:
+        """*work* is what carries it out."""
+        self._work = work
+
+    def cancel(self) -> None:
+        """Begin nothing more. What hosts have begun, they may finish."""
+        if self._work is not None:
+            self._work.cancel()
+
+
+class Preheating:
+    """All jobs.
+
+    Args:
+        world: Knows the hosts.
+        tasks: Where jobs run.
+        metrics: Told what comes of them.
+        limit: How many at once.
+        own_ip: What hosts are told that asks them, for their logs; None: nothing.
+    """
+
+    def __init__(
+        self, world: World, tasks: Tasks, metrics: Metrics, *, limit: int, own_ip: str | None
+    ) -> None:
+        self._world = world
+        self._tasks = tasks
+        self._metrics = metrics
+        self._limit = limit
+        self._own_ip = own_ip
+        self._running = 0
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    def check_room(self) -> None:
+        """Raise Busy if one more job is too many."""
+        if self._running >= self._limit:
+            raise Busy(f"{self._running} jobs are under way; try again later, or raise job.limit")
+
+    def begin(self, order: Order, tasks: Sequence[Planned]) -> Job:
+        """Begin a job; it goes on by itself.
+
+        Raises:
+            Busy: There are too many.
+            NoProvider: There is no host of its scope.
+            InvalidRequest: None is at its addresses; or it is too large.
+        """
+        self.check_room()
+        job = Job(order, tasks, self._pairs(order, tasks))
+        self._running += 1
+        self._metrics.jobs(self._running)
+        logger.info(
+            "job",
+            job=job.id,
+            kind=order.wanted.kind.name,
+            scope=order.selection.scope.value,
+            tasks=len(tasks),
+            pairs=len(job.ledger.pairs),
+        )
+        job.run(self._tasks.start(self._run(job), f"job {job.id}"))
+        return job
+
+    def _pairs(self, order: Order, tasks: Sequence[Planned]) -> list[Pair]:
+        ours_only = RULES[order.wanted.kind].ours_only
+        facts = [host.facts for host in self._world.hosts.values()]
+        if order.selection.scope is Scope.SINGLE_SEED:
+            if order.selection.ips or order.selection.count or order.selection.percentage:
+                raise InvalidRequest(
+                    f"ips, count, percentage: {Scope.SINGLE_SEED} has one host for each URL"
+                )
+            return [self._on_a_seed(task, ours_only, n) for n, task in enumerate(tasks)]
+        hosts = select(facts, order.selection, ours_only=ours_only)
+        if len(hosts) * len(tasks) > MAX_PAIRS:
+            raise InvalidRequest(
+                f"{len(tasks)} files on {len(hosts)} hosts: want at most {MAX_PAIRS} pairs in a job"
+            )
+        return [
+            Pair(number * len(hosts) + at, number, host)
+            for number in range(len(tasks))
+            for at, host in enumerate(hosts)
+        ]
+
+    def _on_a_seed(self, task: Planned, ours_only: bool, number: int) -> Pair:  # noqa: FBT001  of this class
+        found = self._world.seeds.order_of(task.task_id, time.monotonic(), ours_only=ours_only)
+        if not found:
+            raise NoProvider(f"no seed{' of ours' if ours_only else ''} is known here")
+        first, *others = (seed.facts for seed in found)
+        return Pair(number, number, first, others)
+
+    # -- carrying out
+
+    async def _run(self, job: Job) -> None:
+        reason = "the scheduler has ended the job because of a bug; its log has the details"
+        by_task: list[list[Pair]] = [[] for _ in job.tasks]
+        for pair in job.ledger.pairs:
+            by_task[pair.task].append(pair)
+        try:
+            async with asyncio.timeout(job.order.timeout):
+                await in_turns(by_task, job.order.tasks_at_once, partial(self._task, job))
+        except TimeoutError:
+            reason = f"not done when the job's {job.order.timeout:g} s were over"
+        except asyncio.CancelledError:
+            reason = "the job was given up: its caller left, or the scheduler ends"
+            raise
+        finally:
+            self._end(job, reason)
+
+    def _end(self, job: Job, reason: str) -> None:
+        for pair in job.ledger.give_up(reason):
+            self._log_failure(job, pair)
+        job.over = True
+        job.changed.set()
+        self._running -= 1
+        self._metrics.jobs(self._running)
+        said = job.ledger.summary
+        self._metrics.preheated(job.order.wanted.kind, done=said.done, failed=said.failed)
+        logger.info(
+            "job ended", job=job.id, done=said.done, failed=said.failed, bytes=said.received
+        )
+
+    async def _task(self, job: Job, pairs: Sequence[Pair]) -> None:
+        await in_turns(pairs, job.order.peers_at_once, partial(self._pair, job))
+
+    async def _pair(self, job: Job, pair: Pair) -> None:
+        """One URL on one host, or on the first of several that can be reached."""
+        for host in (pair.host, *pair.others):
+            async with self._turns:
+                try:
+                    await self._download(job, pair, host)
+                except DragonflyError as error:
+                    last = host is (pair.others[-1] if pair.others else pair.host)
+                    if last or not _may_differ(error):
+                        job.ledger.fail(pair, str(error))
+                        self._log_failure(job, pair)
+                else:
+                    job.ledger.finish(pair)
+            job.changed.set()
+            if pair.state in (PairState.DONE, PairState.FAILED):
+                return
+
+    async def _download(self, job: Job, pair: Pair, chosen: HostFacts) -> None:
+        """Let a host download, and stay until it has finished. Raises DragonflyError."""
+        task = job.tasks[pair.task]
+        job.ledger.ask(pair, chosen)
+        job.changed.set()
+        host = self._present(chosen, task.request.kind)
+        kind = daemon_dialect(task.request.kind)
+        dialect = SCHEDULER_DIALECTS[task.request.kind]
+        message = dialect.shared.codec.encode_download(task.request)
+        part = dialect.shared.codec.layout.of(message)
+        part.timeout.CopyFrom(duration(job.left))
+        put(part, "output_path", job.order.output_path)
+        put(part, "remote_ip", self._own_ip)
+        words = 0
+
+        def heard(answer: Any) -> None:
+            nonlocal words
+            words += 1
+            if answer.HasField(kind.started):
+                job.ledger.begin(pair, getattr(answer, kind.started).content_length)
+            elif answer.HasField("download_piece_finished_response"):
+                job.ledger.receive(pair, answer.download_piece_finished_response.piece.length)
+            job.changed.set()
+
+        await ask(
+            host,
+            dialect.download,
+            message,
+            timeout=job.left + _GRACE,
+            stock_hello=self._world.limits.seed_start,
+            hello=_HELLO,
+            heard=heard,
+            ended=_check_place,
+        )
+        if not words:
+            raise RemoteProtocolError(f"host {host.id} says that it is done, and nothing of what")
+
+    def _present(self, chosen: HostFacts, kind: Kind) -> HostFacts:
+        """The host as it is now. Raises NoProvider."""
+        if not chosen.id:
+            raise NoProvider(f"no host of that scope is known at {chosen.ip}")
+        known = self._world.hosts.get(chosen.id)
+        if known is None:
+            raise NoProvider(f"host {chosen.id} is not here any more")
+        if RULES[kind].ours_only and not known.facts.is_ours:
+            raise NoProvider(f"host {chosen.id} is not pantala: a {kind.name} request would end it")
+        return known.facts
+
+    def _log_failure(self, job: Job, pair: Pair) -> None:
+        url = job.tasks[pair.task].url
+        host = pair.host.id or pair.host.ip
+        logger.info("not preheated", job=job.id, url=url, host=host, why=pair.reason)
+
+
+def _check_place(trailing: Mapping[str, str | bytes]) -> None:
+    """Whether the content is where it was wanted."""
+    stored_as = trailing.get(STORED_AS_KEY)
+    if stored_as is not None:
+        raise Unavailable(
+            f"no room in memory: it is there as a {stored_as!s}, on disk (storage.cacheOverflow)"
+        )
+
+
+def _may_differ(error: DragonflyError) -> bool:
+    """Whether another seed may do what one has failed to do."""
+    if isinstance(error, OriginError):
+        return error.blame is Blame.LOCAL
+    return isinstance(error, Unavailable | NoRoom)
+
+
+async def in_turns(
+    things: Sequence[_T], at_once: int, work: Callable[[_T], Awaitable[object]]
+) -> None:
+    """Do *work* with each of *things*, so many at once, in their order."""
+    rest = iter(things)
+
+    async def worker() -> None:
+        for thing in rest:
+            await work(thing)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(at_once, len(things))):
+            group.create_task(worker())
