@@ -2,7 +2,7 @@
 
 - :mod:`.dfget`: fetch a URL, or many; starts in the time of a bare interpreter or two
 - :mod:`.dfcache`: import a file into the cluster, export it again
-- :mod:`.dfctl`: look at a daemon's tasks and remove them
+- :mod:`.dfctl`: look at a daemon's tasks and remove them; have a scheduler preheat
 - :mod:`.dfdaemon`: run the daemon of a machine; :mod:`._daemon_run` is what it runs
 - :mod:`.dfscheduler`: run a scheduler; :mod:`._scheduler_run` is what it runs
 
@@ -14,6 +14,8 @@ What all of them share:
 - :mod:`._flags`: command lines: types of flags, and the environment behind them
 - :mod:`._identity`: URLs, and the flags that are part of their content's identity
 - :mod:`._names`: what a user calls a task
+- :mod:`._preheat`: the command line of ``dfctl … preheat``; :mod:`._preheat_job` asks a
+  scheduler, :mod:`._preheat_report` prints what comes of it
 - :mod:`._options`: flags that ``dfdaemon`` and ``dfscheduler`` share
 - :mod:`._outcome`: the result of the one thing that was to be done, or the line that says why not
 - :mod:`._process`: standard streams that are there, and take any text

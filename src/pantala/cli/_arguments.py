@@ -277,7 +277,7 @@ def _add_conduct(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     # Dragonfly's daemon writes the file unless it is given this; ours never does.
     add.switch("--transfer-from-dfdaemon", "accepted: dfget always writes the file itself")
     add.value(
-        "-p", "--priority", env="PRIORITY", type=_priority, default=6, help="0 to 6, default 6"
+        "-p", "--priority", env="PRIORITY", type=priority, default=6, help="0 to 6, default 6"
     )
     add.value(
         "--timeout",
@@ -312,7 +312,8 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def _priority(text: str) -> int:
+def priority(text: str) -> int:
+    """One of Dragonfly's."""
     if text not in set("0123456"):
         raise argparse.ArgumentTypeError(f"{text!r}: want 0 to 6")
     return int(text)

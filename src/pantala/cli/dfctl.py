@@ -1,4 +1,4 @@
-"""``dfctl``: look at the tasks of this machine's daemon, and remove them.
+"""``dfctl``: look at the tasks of this machine's daemon, and remove them; preheat.
 
 What a command does is written once; the kinds of task are a table. Whatever is slow to import is
 imported when there is something to ask.
@@ -45,6 +45,7 @@ examples:
   dfctl cache-task rm URL        likewise; with --tag and the like, if dfget had them
   dfctl task stat 3fa8           an id may be cut short, as long as no other begins so
   dfctl cache-task rm --swarm ID on every host: the next download reads the origin anew
+  dfctl cache-task preheat --help  have hosts fetch what others will want
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
@@ -58,18 +59,26 @@ class _Kind:
         word: What names of methods and messages have for it.
         type: Its name in the contract.
         ours: Only a daemon of ours survives being asked.
+        preheat: The scope of preheating, if none is given; None: it is not preheated.
     """
 
-    def __init__(self, about: str, word: str, type: str, *, ours: bool = False) -> None:
+    def __init__(
+        self, about: str, word: str, type: str, *, ours: bool = False, preheat: str | None = None
+    ) -> None:
         self.about = about
         self.word = word
         self.type = type
         self.ours = ours
+        self.preheat = preheat
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
-    "task": _Kind("tasks whose content lies on disk", "", "STANDARD"),
-    "cache-task": _Kind("tasks whose content lies in memory", "Cache", "CACHE", ours=True),
+    "task": _Kind("tasks whose content lies on disk", "", "STANDARD", preheat="all_seed_peers"),
+    "cache-task": _Kind(
+        *("tasks whose content lies in memory", "Cache", "CACHE"),
+        ours=True,
+        preheat="single_seed_peer",
+    ),
     "persistent-cache-task": _Kind(
         "tasks that were imported, and are kept in so many copies",
         "PersistentCache",
@@ -99,8 +108,12 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
-    parser = make_parser(environ)
+    parser, preheating = _parser(argv, environ)
     options = parser.parse_args(argv, namespace=_Options())
+    if options.command == "preheat":
+        from ._preheat import run as preheat  # noqa: PLC0415  it has been imported, for its flags
+
+        return preheat(preheating[options.kind], options, _KINDS[options.kind].type)
     if options.endpoint is None:
         named = next((environ[name] for name in _VARIABLES if environ.get(name)), None)
         try:
@@ -149,6 +162,17 @@ def _carry_out(kind: _Kind, options: _Options) -> int:
 
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The command line; *environ* has variables that stand in for flags."""
+    return _parser(None, environ)[0]
+
+
+def _parser(
+    argv: Sequence[str] | None, environ: Mapping[str, str]
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command line, and within it those of the commands that preheat, by kind.
+
+    It has all that *argv* may need; None: everything.
+    """
+    preheating: dict[str, argparse.ArgumentParser] = {}
     parser = program_parser(
         "dfctl", "Look at the tasks of this machine's daemon, and remove them.", epilog=_EPILOG
     )
@@ -176,13 +200,25 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         )
         for command in (stat, rm):
             identity.add(command, environ, "DFCTL_")
+        if kind.preheat is not None:
+            preheat = _bare(commands, "preheat", "have hosts fetch what others will want")
+            preheating[name] = preheat
+            if argv is None or "preheat" in argv:  # its many flags take time
+                from . import _preheat  # noqa: PLC0415  likewise
+
+                _preheat.add_flags(preheat, name, environ, scope=kind.preheat)
+    return parser, preheating
+
+
+def _bare(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=f"{about.capitalize()}.", formatter_class=formatter
+    )
     return parser
 
 
 def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=f"{about.capitalize()}.", formatter_class=formatter
-    )
+    parser = _bare(commands, name, about)
     parser.add_argument(
         "-e",
         "--endpoint",

@@ -225,6 +225,12 @@ class Cluster:
         path = Path(words[words.index("-O") + 1]) if "-O" in words else self.directory
         return self._begin(f"pantala.cli.{program}", words), path
 
+    def begin_preheat(self, *arguments: str) -> tuple[Process, Path]:
+        """Start a ``dfctl`` that preheats by the cluster's scheduler; likewise."""
+        word = "cache-task" if self.kind is Kind.CACHE else "task"
+        at = ("--scheduler-endpoint", f"127.0.0.1:{self.scheduler_port}", "--json")
+        return self._begin("pantala.cli.dfctl", (word, "preheat", *arguments, *at)), self.directory
+
     def get_on_all(self, nodes: Sequence[Node], url: str, *arguments: str) -> list[Got]:
         """Run ``dfget`` on several nodes at the same moment."""
         begun = [self.begin(node, url, *arguments) for node in nodes]
