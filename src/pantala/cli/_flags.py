@@ -20,7 +20,8 @@ _FALSE: Final = frozenset({"0", "false", "no", "off", "n", "f"})
 _TRUE: Final = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 
-def _truth(text: str) -> bool:
+def truth(text: str) -> bool:
+    """A word for true or false."""
     if text.lower() not in _FALSE | _TRUE:
         raise argparse.ArgumentTypeError(f"want true or false, not {text.lower()!r}")
     return text.lower() in _TRUE
@@ -81,7 +82,7 @@ class Flags:
         name = self._prefix + flag.removeprefix("--").replace("-", "_").upper()
         default: object = False
         if env and name in self._environ:
-            default = _Variable(name, self._environ[name], _truth)
+            default = _Variable(name, self._environ[name], truth)
         self._parser.add_argument(flag, action="store_true", default=default, help=help)
 
     def endpoint(self, default: str) -> None:

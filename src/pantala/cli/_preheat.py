@@ -34,6 +34,7 @@ _EPILOG: Final = """\
 examples:
   dfctl task preheat https://example.com/model.bin --scheduler-endpoint 10.0.0.7:8002
   dfctl cache-task preheat URL URL --scope all_peers --scheduler-endpoint 10.0.0.7:8002
+  dfctl task preheat oci://registry.example/team/image:1 --platform linux/arm64 …
   dfctl cache-task preheat -i urls.txt --scope all_peers --ip 10.0.0.8 --ip 10.0.0.9 …
 
 Most flags have a variable: --scope has {prefix}SCOPE. A flag beats it.
@@ -62,6 +63,11 @@ class Options(argparse.Namespace):
     headers: list[str] | None
     request_header: Mapping[str, str]
     priority: int
+    platform: str
+    username: str | None
+    password: str | None
+    insecure_skip_verify: bool
+    enable_task_id_based_blob_digest: bool
     timeout: float
     detach: bool
     no_progress: bool
@@ -94,6 +100,7 @@ def add_flags(
     _add_targets(parser, add, scope)
     identity.add(parser, environ, prefix(kind))
     _add_priority(add)
+    _add_image(add)
     add.value("--timeout", env="TIMEOUT", type=flags.duration, default=_TIMEOUT, help="default 2h")
     add.switch("--detach", "do not wait: the job goes on at the scheduler, whose log tells of it")
     add.switch("--no-progress", "draw no progress")
@@ -157,6 +164,31 @@ def _add_priority(add: flags.Flags) -> None:
         type=_arguments.priority,
         default=6,
         help="0 to 6, default 6",
+    )
+
+
+def _add_image(add: flags.Flags) -> None:
+    add.value(
+        "--platform",
+        env="PLATFORM",
+        type=flags.text,
+        default="",
+        meta="OS/ARCH",
+        help="of an image; default the scheduler's",
+    )
+    add.value("--username", env="USERNAME", type=flags.text, help="at the image's registry")
+    add.value(
+        "--password", env="PASSWORD", type=flags.text, help="likewise; better in its variable"
+    )
+    add.switch("--insecure-skip-verify", "do not check the registry's certificate")
+    add.value(
+        "--enable-task-id-based-blob-digest",
+        env="ENABLE_TASK_ID_BASED_BLOB_DIGEST",
+        type=flags.truth,
+        default=True,
+        meta="BOOL",
+        help="a blob of an image has its digest for its id, as containers are fetched; default "
+        "true, and false for cache tasks",
     )
 
 

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from pantala.errors import DragonflyError, FeatureOff
+from pantala.model.images import is_image, parse_image
 from pantala.model.urls import public_url
 from pantala.pb import common_pb2, jobs_pb2, jobs_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
 from pantala.rpc.convert import duration
@@ -100,6 +101,9 @@ class Preheat:
             priority=cast("common_pb2.Priority.ValueType", options.priority),
             request_header=options.request_header,
             content_for_calculating_task_id=options.content_for_calculating_task_id,
+            # Of files, dfget does not go by what their URL looks like.
+            enable_task_id_based_blob_digest=options.enable_task_id_based_blob_digest
+            and any(map(is_image, options.urls)),
             **self._same(),
         )
         return jobs_pb2.PreheatRequest(
@@ -110,6 +114,7 @@ class Preheat:
             concurrent_peer_count=options.concurrent_peer_count,
             timeout=duration(options.timeout),
             detach=options.detach,
+            image=jobs_pb2.ImageAccess(platform=options.platform, **self._access()),
         )
 
     def _same(self) -> dict[str, Any]:
@@ -122,12 +127,25 @@ class Preheat:
             "filtered_query_params": options.filtered_query_params,
         }
 
+    def _access(self) -> dict[str, Any]:
+        options = self._options
+        return {
+            "username": options.username,
+            "password": options.password,
+            "insecure_skip_verify": options.insecure_skip_verify,
+        }
+
     def _hand_over(self, stub: Any, limit: float) -> int:
         """Each URL to a scheduler that takes it and says no more."""
         options, failed = self._options, 0
         for url in options.urls:
-            request = scheduler_pb2.PreheatFileRequest(
-                url=url,
+            image = is_image(url)
+            message: Any = (
+                scheduler_pb2.PreheatImageRequest if image else scheduler_pb2.PreheatFileRequest
+            )
+            more = {"platform": options.platform or None, **self._access()} if image else {}
+            request = message(
+                url=parse_image(url).manifest_url if image else url,
                 header=options.request_header,
                 priority=cast("common_pb2.Priority.ValueType", options.priority),
                 scope=options.scope,
@@ -138,10 +156,12 @@ class Preheat:
                 concurrent_peer_count=options.concurrent_peer_count,
                 timeout=duration(options.timeout),
                 **self._same(),
+                **more,
             )
+            method = stub.PreheatImage if image else stub.PreheatFile
             why = ""
             try:
-                stub.PreheatFile(request, timeout=limit)
+                method(request, timeout=limit)
             except grpc.RpcError as error:
                 why = str(_error(error, self._who))
                 failed += 1

@@ -8,6 +8,7 @@
 - :mod:`.digest`: computing such digests
 - :mod:`.pieces`: piece length, which pieces cover a range
 - :mod:`.numbers`: sets of piece numbers
+- :mod:`.images`: images in registries, and their manifests
 - :mod:`.filtered`: query parameters that are no part of an identity
 - :mod:`.headers`: headers that no caller decides, and those that decide the content
 - :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece

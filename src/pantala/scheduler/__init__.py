@@ -18,6 +18,8 @@
 - :mod:`.jobs`: what all hosts are asked for at once: preheating, and what they hold
 - :mod:`.orders`: what is to be preheated, judged before it is begun
 - :mod:`.entries`: the files of a directory
+- :mod:`.registry`: the blobs of an image
+- :mod:`.web`: asking web servers that a job names
 - :mod:`.guard`: addresses that jobs keep away from
 - :mod:`.preheating`: carrying jobs out
 - :mod:`.swarm`: what concerns all hosts of a task

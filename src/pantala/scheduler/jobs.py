@@ -6,7 +6,8 @@ Whatever makes no sense, or is not allowed, is answered before anything is begun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,16 +17,19 @@ from google.protobuf.empty_pb2 import Empty
 
 from pantala.core.sched.preheat import Pair, PairState
 from pantala.core.sched.world import World
-from pantala.errors import DragonflyError, FeatureOff, NotFound
+from pantala.errors import DragonflyError, FeatureOff, NotFound, TimedOut
 from pantala.model.announce import HostFacts
+from pantala.model.images import is_image, parse_image
+from pantala.model.task import DownloadRequest
 from pantala.pb import dfdaemon_pb2, jobs_pb2, scheduler_pb2
 
 from .config import Job as JobConfig
 from .entries import files_of, is_directory
 from .guard import Guard
 from .hosts import ask
-from .orders import Order, Planned, file_order, job_order, planned
+from .orders import Order, Planned, file_order, image_order, job_order, planned
 from .preheating import Job, Preheating, in_turns
+from .registry import resolve
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -57,11 +61,18 @@ class Jobs:
         self._world = world
         self._preheating = preheating
         self._enabled = config.enable
+        #: Calls that are about to begin a job, or need none.
+        self._busy = 0
         self._guard = Guard(config.blocked_networks, "job.blockedNetworks")
 
     def methods(self) -> dict[str, Any]:
         """Those of the contract, by name."""
-        return {"PreheatFile": self._preheat_file, "StatFile": self._stat_file}
+        return {
+            "PreheatFile": self._preheat_file,
+            "StatFile": self._stat_file,
+            "PreheatImage": self._preheat_image,
+            "StatImage": self._stat_image,
+        }
 
     async def _preheat_file(self, request: scheduler_pb2.PreheatFileRequest, _: _Context) -> Empty:
         """It goes on in the background; what comes of it is in the log, and counted."""
@@ -72,8 +83,7 @@ class Jobs:
         self, request: scheduler_pb2.StatFileRequest, context: _Context
     ) -> scheduler_pb2.StatFileResponse:
         """Which hosts hold a file, or files of a directory."""
-        order = file_order(request)
-        held = await self._who_has(order, await self._plan(order), context)
+        _, held = await self._who_has(file_order(request), context)
         return scheduler_pb2.StatFileResponse(
             peers=[
                 scheduler_pb2.PeerFile(
@@ -86,6 +96,34 @@ class Jobs:
                 )
                 for host, files in held
             ]
+        )
+
+    async def _preheat_image(
+        self, request: scheduler_pb2.PreheatImageRequest, _: _Context
+    ) -> Empty:
+        """Likewise of all that belongs to an image."""
+        await self._begin(image_order(request))
+        return Empty()
+
+    async def _stat_image(
+        self, request: scheduler_pb2.StatImageRequest, context: _Context
+    ) -> scheduler_pb2.StatImageResponse:
+        """Of what an image consists, and which hosts hold what of it."""
+        tasks, held = await self._who_has(image_order(request), context)
+        layers = [scheduler_pb2.Layer(url=task.request.url) for task in tasks]
+        return scheduler_pb2.StatImageResponse(
+            image=scheduler_pb2.Image(layers=layers),
+            peers=[
+                scheduler_pb2.PeerImage(
+                    ip=host.ip,
+                    hostname=host.hostname,
+                    cached_layers=[
+                        scheduler_pb2.Layer(url=task.request.url, is_finished=finished)
+                        for task, finished in layers
+                    ],
+                )
+                for host, layers in held
+            ],
         )
 
     async def Preheat(  # noqa: N802  the service's name
@@ -116,8 +154,18 @@ class Jobs:
     # -- parts of them
 
     async def _begin(self, order: Order) -> Job:
-        self._preheating.check_room()
-        return self._preheating.begin(order, await self._plan(order))
+        with self._place():
+            return self._preheating.begin(order, await self._plan(order))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place among the jobs, for one that is not begun, or will not be. Raises Busy."""
+        self._preheating.check_room(self._busy)
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
 
     async def _plan(self, order: Order) -> Sequence[Planned]:
         """All tasks of a job.
@@ -125,26 +173,46 @@ class Jobs:
         Raises:
             FeatureOff: Jobs are switched off.
             Forbidden: A URL leads where jobs must not.
-            InvalidRequest: A URL makes no sense, or is a directory without files.
+            InvalidRequest: A URL makes no sense, is a directory without files, or no image.
+            TimedOut: Registries and hosts have taken all the time of the job.
         """
         if not self._enabled:
             raise FeatureOff("job is not enabled: see job.enable")
-        await self._guard.check(order.urls, order.wanted.access)
-        found = []
-        for url in order.urls:
-            request = replace(order.wanted, url=url)
-            if is_directory(url):
-                files = await files_of(self._world, request)
-                await self._guard.check([each.url for each in files])
-                found += files
-            else:
-                found.append(request)
+        found: list[DownloadRequest] = []
+        try:
+            async with asyncio.timeout(order.timeout):
+                await self._guard.check(order.urls, order.wanted.access)
+                for url in order.urls:
+                    found += await self._expand(order, replace(order.wanted, url=url))
+        except TimeoutError:
+            raise TimedOut(f"not all is known within the job's {order.timeout:g} s") from None
         return planned(order, found)
 
+    async def _expand(self, order: Order, request: DownloadRequest) -> list[DownloadRequest]:
+        """All files that a URL stands for."""
+        if order.reference is not None or is_image(request.url):
+            reference = order.reference or parse_image(request.url)
+            chain, headers = request.certificate_chain, request.request_header
+            image = await resolve(self._guard, reference, order.image, headers, chain)
+            headers = {**headers, **image.headers}
+            return [replace(request, url=url, request_header=headers) for url in image.urls]
+        if is_directory(request.url):
+            files = await files_of(self._world, request)
+            await self._guard.check([each.url for each in files])
+            return files
+        return [request]
+
     async def _who_has(
+        self, order: Order, context: _Context
+    ) -> tuple[Sequence[Planned], list[tuple[HostFacts, list[tuple[Planned, bool]]]]]:
+        """All tasks; which hosts hold which of them, and whether all of it."""
+        with self._place():
+            tasks = await self._plan(order)
+            return tasks, await self._ask_all(order, tasks, context)
+
+    async def _ask_all(
         self, order: Order, tasks: Sequence[Planned], context: _Context
     ) -> list[tuple[HostFacts, list[tuple[Planned, bool]]]]:
-        """Which hosts hold which of *tasks*, and whether all of it."""
         hosts = sorted((host.facts for host in self._world.hosts.values()), key=lambda h: h.id)
         held: dict[str, list[tuple[Planned, bool]]] = {host.id: [] for host in hosts}
         silent: dict[str, DragonflyError] = {}

@@ -71,6 +71,8 @@ _METHODS: Final = {
     "DeleteHost": "leave_host",
     "PreheatFile": "preheat_file",
     "StatFile": "stat_file",
+    "PreheatImage": "preheat_image",
+    "StatImage": "stat_image",
     **{dialect.shared.announce: "announce_peer" for dialect in _DOWNLOADED},
     **{dialect.stat_peer: "stat_peer" for dialect in _DOWNLOADED},
     **{dialect.delete_peer: "leave_peer" for dialect in _DOWNLOADED},

@@ -12,6 +12,7 @@ from pantala.core.sched.rules import RULES
 from pantala.errors import FeatureOff, Forbidden, InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from pantala.model.ids import check_url, identify
+from pantala.model.images import Reference, parse_manifest_url
 from pantala.model.task import PRIORITIES, PRIORITY_FORBIDDEN, DownloadRequest, Kind
 from pantala.model.urls import public_url
 from pantala.pb import jobs_pb2, scheduler_pb2
@@ -55,6 +56,7 @@ class Order:
         timeout: Seconds for all of it.
         output_path: Where stock daemons are to write it besides.
         image: For those URLs that are images.
+        reference: Of the only URL, if that is a manifest's, as in the contract.
     """
 
     wanted: DownloadRequest
@@ -65,6 +67,7 @@ class Order:
     timeout: float = _TIMEOUT[0]
     output_path: str | None = None
     image: ImageAccess = field(default_factory=ImageAccess)
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,28 @@ def file_order(message: scheduler_pb2.PreheatFileRequest | scheduler_pb2.StatFil
     """
     order = Order(_contracts(message), (message.url,))
     return _told(order, message)
+
+
+def image_order(
+    message: scheduler_pb2.PreheatImageRequest | scheduler_pb2.StatImageRequest,
+) -> Order:
+    """What the contract's PreheatImage and StatImage ask for.
+
+    Raises:
+        InvalidRequest: It makes no sense; one line says what.
+    """
+    reference = parse_manifest_url(message.url)
+    order = Order(_contracts(message), (message.url,), reference=reference)
+    return _told(replace(order, image=_image_access(message)), message)
+
+
+def _image_access(message: Any) -> ImageAccess:
+    return ImageAccess(
+        message.platform,
+        optional(message, "username"),
+        optional(message, "password"),
+        message.insecure_skip_verify,
+    )
 
 
 def _contracts(message: Any) -> DownloadRequest:
@@ -142,7 +167,6 @@ def job_order(message: jobs_pb2.PreheatRequest) -> Order:
             raise InvalidRequest(f"download.{name}: not for a job")
     wanted = download_request(kind, message.download)
     targets: Any = message.targets
-    image: Any = message.image
     order = Order(
         wanted=replace(
             wanted,
@@ -161,12 +185,7 @@ def job_order(message: jobs_pb2.PreheatRequest) -> Order:
         tasks_at_once=_number(message, "concurrent_task_count", _TASKS_AT_ONCE),
         peers_at_once=_number(message, "concurrent_peer_count", _PEERS_AT_ONCE),
         timeout=_timeout(message),
-        image=ImageAccess(
-            image.platform,
-            optional(image, "username"),
-            optional(image, "password"),
-            image.insecure_skip_verify,
-        ),
+        image=_image_access(message.image),
     )
     _check(order)
     return order
@@ -175,6 +194,9 @@ def job_order(message: jobs_pb2.PreheatRequest) -> Order:
 def planned(order: Order, urls: Iterable[DownloadRequest]) -> list[Planned]:
     """The tasks that *urls* are, each once. Raises InvalidRequest."""
     found: dict[str, Planned] = {}
+    urls = list(urls)
+    if len(urls) > 1 and order.wanted.content_for_calculating_task_id is not None:
+        raise InvalidRequest("content_for_calculating_task_id: is of one file, and here are more")
     for request in urls:
         identity = identify(
             request.kind,
@@ -221,8 +243,6 @@ def _check(order: Order) -> None:
         if len(url.encode()) > _MAX_URL:
             raise InvalidRequest(f"a URL of {len(url.encode())} bytes: want at most {_MAX_URL}")
         check_url(url)
-    if wanted.content_for_calculating_task_id is not None and len(order.urls) > 1:
-        raise InvalidRequest("content_for_calculating_task_id: is of one URL, and here are more")
     if wanted.priority not in PRIORITIES:
         raise InvalidRequest(f"priority {wanted.priority}: want LEVEL0 to LEVEL6")
     if wanted.priority == PRIORITY_FORBIDDEN:

@@ -121,20 +121,19 @@ class Preheating:
         self._running = 0
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    def check_room(self) -> None:
-        """Raise Busy if one more job is too many."""
-        if self._running >= self._limit:
-            raise Busy(f"{self._running} jobs are under way; try again later, or raise job.limit")
+    def check_room(self, others: int) -> None:
+        """Raise Busy if one more job is too many, beside those and *others* that are not begun."""
+        here = self._running + others
+        if here >= self._limit:
+            raise Busy(f"{here} jobs are under way; try again later, or raise job.limit")
 
     def begin(self, order: Order, tasks: Sequence[Planned]) -> Job:
         """Begin a job; it goes on by itself.
 
         Raises:
-            Busy: There are too many.
             NoProvider: There is no host of its scope.
             InvalidRequest: None is at its addresses; or it is too large.
         """
-        self.check_room()
         job = Job(order, tasks, self._pairs(order, tasks))
         self._running += 1
         self._metrics.jobs(self._running)

@@ -32,6 +32,7 @@ raw_http2         HTTP/2 frames made by hand
 seed              a seed played by hand, which a scheduler asks to fetch
 sinks             a place for a piece that is not memory, to hold receivers to the rules
 redis_server      a real Redis of a test's own
+registry_server   a real container registry of a test's own
 soak              churn under such faults, and what must hold in the end
 soak_files        what its nodes are asked for
 soak_nodes        what the soak asks of the nodes that it runs
