@@ -48,7 +48,7 @@ TASKS = {
     "daemon.serving.kept_connection.KeptConnection.send": "itself, or its connection's end",
     "net.piece_server.PieceServer._accept": "one connection; the server, in stop",
     "rpc.announce_stream.GrpcAnnounceStream.run": "itself",
-    "scheduler.preheating.in_turns": "a TaskGroup",
+    "scheduler.turns.in_turns": "a TaskGroup",
     "rpc.parent_link._told": "itself",
     "rpc.server._Steadfast._make_request_call_future": "grpcio's loop",
     "rpc.server.Supervised._end_of": "itself",

@@ -11,8 +11,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from structlog.testing import capture_logs
 
 from pantala.daemon.app import Daemon
+from pantala.errors import Unavailable
 from pantala.model.ids import task_id
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2, jobs_pb2, jobs_pb2_grpc, scheduler_pb2
@@ -22,6 +24,8 @@ from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.transport import bind, channel_options
 from pantala.scheduler.app import Scheduler
+from pantala.scheduler.orders import file_order
+from pantala.scheduler.preheating import Job
 from pantala.testing import inside
 from pantala.testing.announce import Swarm, swarm, until
 from pantala.testing.content import Pattern
@@ -244,6 +248,34 @@ async def test_a_host_that_says_nothing_is_not_done(cluster: Swarm, stack: Async
     assert found[URL, "quiet"] == ("FAILED", "host quiet says that it is done, and nothing of what")
     assert found[URL, "gone"][0] == "FAILED"
     assert found[URL, "127.0.0.9"] == ("FAILED", "no host of that scope is known at 127.0.0.9")
+
+
+async def test_a_host_without_power_is_asked_once(cluster: Swarm) -> None:
+    """The others of its files fail at once, until it is heard of again."""
+    async with host(cluster, "gone") as gone:
+        pass
+    terms: dict[str, Any] = {"scope": "all_peers", "concurrent_task_count": 1}
+    urls = [f"{URL}{number}" for number in range(3)]
+    with capture_logs() as logs:
+        found, _ = await outcome(preheat(cluster, *urls, **terms))
+    whys = {why for _, why in found.values()}
+    assert len(whys) == 1  # that of the first
+    assert {state for state, _ in found.values()} == {"FAILED"}
+    assert sum(log["event"] == "not preheated" for log in logs) == 3
+    assert not gone.asked
+
+    async with host(cluster, "gone") as back:
+        job = cluster.scheduler._jobs._preheating
+        known = cluster.scheduler._world.hosts["gone"]
+        last = Job(file_order(scheduler_pb2.PreheatFileRequest(url=URL)), (), ())
+        last.lost["gone"] = known.heard_at + 1, "away"
+        with pytest.raises(Unavailable, match="away"):
+            job._present(last, known.facts, Kind.STANDARD)
+        last.lost["gone"] = known.heard_at - 1, "away"
+        assert job._present(last, known.facts, Kind.STANDARD).id == "gone"
+        found, _ = await outcome(preheat(cluster, *urls, **terms))
+        assert {state for state, _ in found.values()} == {"DONE"}
+        assert len(back.asked) == 3
 
 
 async def test_limits_on_what_goes_on_at_once(cluster: Swarm, stack: AsyncExitStack) -> None:

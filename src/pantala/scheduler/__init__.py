@@ -22,6 +22,7 @@
 - :mod:`.web`: asking web servers that a job names
 - :mod:`.guard`: addresses that jobs keep away from
 - :mod:`.preheating`: carrying jobs out
+- :mod:`.turns`: many things, a few at once
 - :mod:`.swarm`: what concerns all hosts of a task
 - :mod:`.descriptions`: one description of cold content for all
 - :mod:`.records`: what outlives a scheduler

@@ -12,6 +12,9 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from ada_url import URL
@@ -19,7 +22,10 @@ from ada_url import URL
 from pantala.errors import Forbidden
 from pantala.model.ids import check_url
 
-#: Seconds for a name server, and names that it is asked at once: it runs in asyncio's own threads.
+from .turns import in_turns
+
+#: Seconds for a name server, and names that are looked up at once. A look-up cannot be given up, so
+#: they have threads of their own, that none of them holds up what has nothing to do with jobs.
 _RESOLVE: Final = 5.0
 _AT_ONCE: Final = 8
 
@@ -41,7 +47,7 @@ class Guard:
     def __init__(self, networks: Iterable[str], setting: str) -> None:
         self._networks = tuple(map(ipaddress.ip_network, networks))
         self._setting = setting
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "look up")
 
     async def check(
         self, urls: Iterable[str], access: Mapping[str, Mapping[str, Any]] | None = None
@@ -62,21 +68,28 @@ class Guard:
             if each.get(key)
         ]
         hosts = {host for host in map(host_of, (*urls, *told)) if host}
-        await asyncio.gather(*map(self._check_host, sorted(hosts)))
+        await in_turns(sorted(hosts), _AT_ONCE, self._check_host)
 
     async def _check_host(self, host: str) -> None:
-        async with self._turns:
-            try:
-                async with asyncio.timeout(_RESOLVE):
-                    found = await asyncio.get_running_loop().getaddrinfo(
-                        host, None, type=socket.SOCK_STREAM
-                    )
-            except (OSError, UnicodeError):  # TimeoutError is one of the former
-                return
-        self.check_addresses(host, [str(each[4][0]) for each in found])
+        with suppress(OSError, UnicodeError):  # the former also if it took too long
+            await self.addresses(host)
 
-    def check_addresses(self, host: str, addresses: Sequence[str]) -> None:
-        """Raise Forbidden if *host* stands for one that is kept away from."""
+    async def addresses(self, host: str) -> list[str]:
+        """All that *host* stands for.
+
+        Raises:
+            Forbidden: One of them is kept away from.
+            OSError: It stands for none, or that could not be found out in time.
+        """
+        async with asyncio.timeout(_RESOLVE):
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._threads, partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+            )
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        self._check(host, addresses)
+        return addresses
+
+    def _check(self, host: str, addresses: Sequence[str]) -> None:
         for text in addresses:
             for address in _meant(text):
                 if any(address in network for network in self._networks):

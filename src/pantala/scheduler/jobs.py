@@ -28,8 +28,9 @@ from .entries import files_of, is_directory
 from .guard import Guard
 from .hosts import ask
 from .orders import Order, Planned, file_order, image_order, job_order, planned
-from .preheating import Job, Preheating, in_turns
+from .preheating import Job, Preheating
 from .registry import resolve
+from .turns import in_turns
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from pantala.core.sched.preheat import Selection, check_number, selection
+from pantala.core.sched.preheat import Scope, Selection, check_number, selection
 from pantala.core.sched.rules import RULES
 from pantala.errors import FeatureOff, Forbidden, InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
@@ -133,6 +133,8 @@ def _told(order: Order, message: Any) -> Order:
     if "scope" in known:
         count, percentage = optional(message, "count"), optional(message, "percentage")
         targets = selection(message.scope, message.ips, count, percentage)
+        if targets.scope is Scope.SINGLE_SEED:  # stock ones take no notice of the rest
+            targets = Selection()
     tasks = next(
         (name for name in ("concurrent_task_count", "concurrent_layer_count") if name in known),
         None,

@@ -7,11 +7,12 @@ decided, which hosts and what counts as done, is in :mod:`pantala.core.sched.pre
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
@@ -39,6 +40,7 @@ from .dialects import SCHEDULER_DIALECTS
 from .hosts import ask
 from .metrics import Metrics
 from .orders import Order, Planned
+from .turns import in_turns
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -55,8 +57,6 @@ _HELLO: Final = 30.0
 #: Seconds that a host may take beyond the job's own time: the job itself ends it, in better words.
 _GRACE: Final = 5.0
 
-_T = TypeVar("_T")
-
 
 class Job:
     """One job.
@@ -72,6 +72,8 @@ class Job:
         ledger: How far it is.
         changed: Set when that changes, and when the job is over.
         over: All has been said.
+        lost: Hosts that could not be reached: when that was, and why. To find out takes as long as
+            a machine without power takes not to answer, and holds up others each time.
     """
 
     def __init__(self, order: Order, tasks: Sequence[Planned], pairs: Sequence[Pair]) -> None:
@@ -81,6 +83,7 @@ class Job:
         self.ledger = Ledger(pairs)
         self.changed = asyncio.Event()
         self.over = False
+        self.lost: dict[str, tuple[float, str]] = {}
         self._ends_at = time.monotonic() + order.timeout
         self._work: asyncio.Task[None] | None = None
 
@@ -216,6 +219,8 @@ class Preheating:
                 try:
                     await self._download(job, pair, host)
                 except DragonflyError as error:
+                    if type(error) is Unavailable:  # not Busy, nor TimedOut
+                        job.lost[host.id] = time.monotonic(), str(error)
                     last = host is (pair.others[-1] if pair.others else pair.host)
                     if last or not _may_differ(error):
                         job.ledger.fail(pair, str(error))
@@ -231,7 +236,7 @@ class Preheating:
         task = job.tasks[pair.task]
         job.ledger.ask(pair, chosen)
         job.changed.set()
-        host = self._present(chosen, task.request.kind)
+        host = self._present(job, chosen, task.request.kind)
         kind = daemon_dialect(task.request.kind)
         dialect = SCHEDULER_DIALECTS[task.request.kind]
         message = dialect.shared.codec.encode_download(task.request)
@@ -263,8 +268,13 @@ class Preheating:
         if not words:
             raise RemoteProtocolError(f"host {host.id} says that it is done, and nothing of what")
 
-    def _present(self, chosen: HostFacts, kind: Kind) -> HostFacts:
-        """The host as it is now. Raises NoProvider."""
+    def _present(self, job: Job, chosen: HostFacts, kind: Kind) -> HostFacts:
+        """The host as it is now.
+
+        Raises:
+            NoProvider: It is not here, or must not be asked.
+            Unavailable: It could not be reached, and has not been heard of since.
+        """
         if not chosen.id:
             raise NoProvider(f"no host of that scope is known at {chosen.ip}")
         known = self._world.hosts.get(chosen.id)
@@ -272,6 +282,9 @@ class Preheating:
             raise NoProvider(f"host {chosen.id} is not here any more")
         if RULES[kind].ours_only and not known.facts.is_ours:
             raise NoProvider(f"host {chosen.id} is not pantala: a {kind.name} request would end it")
+        at, why = job.lost.get(chosen.id, (-math.inf, ""))
+        if known.heard_at <= at:
+            raise Unavailable(why)
         return known.facts
 
     def _log_failure(self, job: Job, pair: Pair) -> None:
@@ -284,7 +297,7 @@ def _check_place(trailing: Mapping[str, str | bytes]) -> None:
     """Whether the content is where it was wanted."""
     stored_as = trailing.get(STORED_AS_KEY)
     if stored_as is not None:
-        raise Unavailable(
+        raise NoProvider(
             f"no room in memory: it is there as a {stored_as!s}, on disk (storage.cacheOverflow)"
         )
 
@@ -294,18 +307,3 @@ def _may_differ(error: DragonflyError) -> bool:
     if isinstance(error, OriginError):
         return error.blame is Blame.LOCAL
     return isinstance(error, Unavailable | NoRoom)
-
-
-async def in_turns(
-    things: Sequence[_T], at_once: int, work: Callable[[_T], Awaitable[object]]
-) -> None:
-    """Do *work* with each of *things*, so many at once, in their order."""
-    rest = iter(things)
-
-    async def worker() -> None:
-        for thing in rest:
-            await work(thing)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(at_once, len(things))):
-            group.create_task(worker())

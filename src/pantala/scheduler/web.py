@@ -7,7 +7,6 @@ that says something else a moment later changes nothing. Each redirect is anothe
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,10 +119,7 @@ class Web:
     async def _connect(self, parsed: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host = host_of(parsed.href)
         port = int(parsed.port or _PORTS[parsed.protocol])
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
-        self._guard.check_addresses(host, addresses)
+        addresses = await self._guard.addresses(host)
         tls = parsed.protocol == "https:"
         for number, address in enumerate(addresses, 1):
             try:
