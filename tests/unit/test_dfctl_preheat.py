@@ -16,6 +16,7 @@ import grpc.aio
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
+from pantala import BUILD_VERSION
 from pantala.cli import dfctl
 from pantala.cli._preheat_report import Report
 from pantala.daemon.app import Daemon
@@ -270,3 +271,34 @@ def test_progress() -> None:
         "\r\x1b[K"
     )
     assert out.getvalue() == "done     h  u\n"
+
+
+async def hosts(port: int, *arguments: str) -> int:
+    """What ``dfctl hosts`` ends with."""
+    variables = {"DFCTL_HOSTS_SCHEDULER_ENDPOINT": f"127.0.0.1:{port}"}
+    return await asyncio.to_thread(dfctl.run, ["hosts", *arguments], variables)
+
+
+async def test_hosts(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who is there, for people and for programs."""
+    assert await hosts(cluster.port) == 0
+    (head, *lines, last), _ = printed(capsys)
+    assert head.split() == ["ID", "TYPE", "ADDRESS", "IDC", "LOCATION", "DISK", "FREE", "VERSION"]
+    kinds = {line.split()[0]: line.split()[1] for line in lines}
+    assert kinds == {cluster.seed.config.host_id: "seed", cluster.peer.config.host_id: "normal"}
+    assert last == "2 hosts"
+    assert await hosts(cluster.port, "--json") == 0
+    lines, _ = printed(capsys)
+    told = json.loads("\n".join(lines))
+    assert told["left_out"] == 0
+    by_id = {row["id"]: row for row in told["hosts"]}
+    peer = by_id[cluster.peer.config.host_id]
+    assert (peer["ip"], peer["version"], peer["shares"]) == ("127.0.0.1", BUILD_VERSION, True)
+    assert peer["disk_free"] > 0
+
+
+async def test_no_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line."""
+    assert await hosts(9) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dfctl: scheduler 127.0.0.1:9: ")

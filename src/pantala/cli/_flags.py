@@ -100,6 +100,17 @@ class Flags:
             help=f"the daemon's gRPC socket, default {default}",
         )
 
+    def scheduler(self) -> None:
+        """``--scheduler-endpoint``, and its variable."""
+        self.value(
+            "--scheduler-endpoint",
+            env="SCHEDULER_ENDPOINT",
+            type=_scheduler,
+            meta="ADDRESS",
+            required=True,
+            help="host:port of a scheduler; http:// before it is left out",
+        )
+
 
 def read_variables(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Put the values of variables into *options* where no flag was given."""
@@ -209,6 +220,17 @@ def endpoint(text: str) -> str:
         return socket_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _scheduler(text: str) -> str:
+    """The address of a scheduler, as gRPC wants it."""
+    address = text.removeprefix("http://").removesuffix("/")
+    host, colon, port = address.rpartition(":")
+    if text.startswith("https://"):
+        raise argparse.ArgumentTypeError(f"{text!r}: TLS is not available yet")
+    if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r}: want host:port, such as 10.0.0.7:8002")
+    return address
 
 
 def task_id(text: str) -> str:

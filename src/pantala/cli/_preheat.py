@@ -89,14 +89,7 @@ def add_flags(
     add.value(
         "-i", "--input", type=flags.output, meta="FILE", help="more URLs, a line each; - is stdin"
     )
-    add.value(
-        "--scheduler-endpoint",
-        env="SCHEDULER_ENDPOINT",
-        type=_scheduler,
-        meta="ADDRESS",
-        required=True,
-        help="host:port of a scheduler; http:// before it is left out",
-    )
+    add.scheduler()
     _add_targets(parser, add, scope)
     identity.add(parser, environ, prefix(kind))
     _add_priority(add)
@@ -256,17 +249,6 @@ def _listed(path: str) -> Iterator[str]:
                 yield identity.url(url)
             except argparse.ArgumentTypeError as error:
                 raise ValueError(f"line {number}: {error}") from None
-
-
-def _scheduler(text: str) -> str:
-    """The address of a scheduler, as gRPC wants it."""
-    address = text.removeprefix("http://").removesuffix("/")
-    host, colon, port = address.rpartition(":")
-    if text.startswith("https://"):
-        raise argparse.ArgumentTypeError(f"{text!r}: TLS is not available yet")
-    if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r}: want host:port, such as 10.0.0.7:8002")
-    return address
 
 
 def _scope(text: str) -> str:

@@ -46,6 +46,7 @@ examples:
   dfctl task stat 3fa8           an id may be cut short, as long as no other begins so
   dfctl cache-task rm --swarm ID on every host: the next download reads the origin anew
   dfctl cache-task preheat --help  have hosts fetch what others will want
+  dfctl hosts --scheduler-endpoint 10.0.0.7:8002   who is there
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
@@ -59,7 +60,7 @@ class _Kind:
         word: What names of methods and messages have for it.
         type: Its name in the contract.
         ours: Only a daemon of ours survives being asked.
-        preheat: The scope of preheating, if none is given; None: it is not preheated.
+        preheat: The scope of remote, if none is given; None: it is not preheated.
     """
 
     def __init__(
@@ -108,12 +109,16 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
-    parser, preheating = _parser(argv, environ)
+    parser, remote = _parser(argv, environ)
     options = parser.parse_args(argv, namespace=_Options())
+    if options.kind == "hosts":
+        from ._hosts import run as hosts  # noqa: PLC0415  it has been imported, for its flags
+
+        return hosts(remote["hosts"], options)
     if options.command == "preheat":
         from ._preheat import run as preheat  # noqa: PLC0415  it has been imported, for its flags
 
-        return preheat(preheating[options.kind], options, _KINDS[options.kind].type)
+        return preheat(remote[options.kind], options, _KINDS[options.kind].type)
     if options.endpoint is None:
         named = next((environ[name] for name in _VARIABLES if environ.get(name)), None)
         try:
@@ -168,11 +173,11 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 def _parser(
     argv: Sequence[str] | None, environ: Mapping[str, str]
 ) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The command line, and within it those of the commands that preheat, by kind.
+    """The command line, and within it those of the commands that ask a scheduler, by kind.
 
     It has all that *argv* may need; None: everything.
     """
-    preheating: dict[str, argparse.ArgumentParser] = {}
+    remote: dict[str, argparse.ArgumentParser] = {}
     parser = program_parser(
         "dfctl", "Look at the tasks of this machine's daemon, and remove them.", epilog=_EPILOG
     )
@@ -202,12 +207,17 @@ def _parser(
             identity.add(command, environ, "DFCTL_")
         if kind.preheat is not None:
             preheat = _bare(commands, "preheat", "have hosts fetch what others will want")
-            preheating[name] = preheat
+            remote[name] = preheat
             if argv is None or "preheat" in argv:  # its many flags take time
                 from . import _preheat  # noqa: PLC0415  likewise
 
                 _preheat.add_flags(preheat, name, environ, scope=kind.preheat)
-    return parser, preheating
+    remote["hosts"] = _bare(kinds, "hosts", "list the hosts that a scheduler knows")
+    if argv is None or "hosts" in argv:
+        from . import _hosts  # noqa: PLC0415  likewise
+
+        _hosts.add_flags(remote["hosts"], environ)
+    return parser, remote
 
 
 def _bare(commands: Any, name: str, about: str) -> argparse.ArgumentParser:

@@ -1,0 +1,112 @@
+"""``dfctl hosts``: who a scheduler knows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from pantala.errors import DragonflyError
+
+from . import _flags as flags
+from ._text import one_line
+
+TYPE_CHECKING = False  # as for dfget: --help needs no typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Final
+
+#: Seconds for the answer: a scheduler has it in memory.
+_LIMIT: Final = 15.0
+
+#: Trailing metadata: hosts that the answer has no room for.
+_LEFT_OUT: Final = "pantala-left-out"
+
+
+def add_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """All flags of the command, to its *parser*."""
+    add = flags.Flags(parser, environ, "DFCTL_HOSTS_")
+    add.scheduler()
+    add.switch("--json", "print JSON", env=False)
+
+
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Print them; the exit status."""
+    flags.read_variables(parser, options)
+    try:
+        rows, left_out = _ask(options.scheduler_endpoint)
+    except DragonflyError as error:
+        message = one_line(str(error))
+        sys.stderr.write(f"dfctl: {message}\n")
+        if options.json:
+            _print_json({"error": {"code": error.code.name, "message": message}})
+        return 1
+    if options.json:
+        _print_json({"hosts": rows, "left_out": left_out})
+        return 0
+    from . import _rows  # noqa: PLC0415  it compiles patterns
+
+    if rows:
+        sys.stdout.write(_rows.table([_HEAD, *map(_cells, rows)]))
+    counted = "1 host" if len(rows) == 1 else f"{len(rows)} hosts"
+    more = f", and {left_out} for which the answer has no room" if left_out else ""
+    sys.stdout.write(f"{counted}{more}\n")
+    return 0
+
+
+_HEAD: Final = ("ID", "TYPE", "ADDRESS", "IDC", "LOCATION", "DISK FREE", "VERSION")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    from pantala.model.addresses import host_port  # noqa: PLC0415  for those who read
+    from pantala.model.units import format_size  # noqa: PLC0415  it compiles patterns
+
+    free = row["disk_free"]
+    cells = (
+        row["id"],
+        row["type"],
+        host_port(row["ip"], row["port"]),
+        row["idc"],
+        row["location"],
+        "" if free is None else format_size(free),
+        row["version"],
+    )
+    return [one_line(cell) or "-" for cell in cells]
+
+
+def _ask(target: str) -> tuple[list[dict[str, Any]], int]:
+    """All hosts, and of how many more there was no word. Raises DragonflyError."""
+    import grpc  # noqa: PLC0415  it takes most of the time
+
+    from pantala.pb import scheduler_pb2, scheduler_pb2_grpc  # noqa: PLC0415  likewise
+    from pantala.rpc.status import from_rpc_error  # noqa: PLC0415  likewise
+    from pantala.rpc.transport import channel_options  # noqa: PLC0415  likewise
+
+    with grpc.insecure_channel(target, options=list(channel_options(target))) as channel:
+        call: Any = scheduler_pb2_grpc.SchedulerStub(channel).ListHosts
+        try:
+            answer, ended = call.with_call(scheduler_pb2.ListHostsRequest(), timeout=_LIMIT)
+        except grpc.RpcError as error:
+            told: Any = error  # it has the methods of those of grpc.aio
+            raise from_rpc_error(told, f"scheduler {target}") from error
+    left_out = dict(ended.trailing_metadata() or ()).get(_LEFT_OUT, "0")
+    return sorted(map(_row, answer.hosts), key=lambda row: str(row["id"])), int(left_out)
+
+
+def _row(host: Any) -> dict[str, Any]:
+    return {
+        "id": host.id,
+        "type": "seed" if host.type else "normal",
+        "hostname": host.hostname,
+        "ip": host.ip,
+        "port": host.port,
+        "idc": host.network.idc,
+        "location": host.network.location,
+        "disk_free": host.disk.free if host.HasField("disk") else None,
+        "shares": not host.disable_shared,
+        "version": host.build.git_version,
+    }
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
