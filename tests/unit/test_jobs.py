@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
+from pantala.core.sched.preheat import Summary
 from pantala.daemon.app import Daemon
 from pantala.errors import Unavailable
 from pantala.model.ids import task_id
@@ -24,7 +26,7 @@ from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.transport import bind, channel_options
 from pantala.scheduler.app import Scheduler
-from pantala.scheduler.orders import file_order
+from pantala.scheduler.orders import file_order, planned
 from pantala.scheduler.preheating import Job
 from pantala.testing import inside
 from pantala.testing.announce import Swarm, swarm, until
@@ -329,6 +331,23 @@ async def test_a_caller_that_leaves(cluster: Swarm, stack: AsyncExitStack, detac
     await until(lambda: _true(b"dragonfly_scheduler_jobs 0.0" in metrics.render()))
     told = b'preheat_pair_failure_total{task_type="STANDARD"} ' + (b"0.0" if detach else b"2.0")
     assert told in metrics.render()
+
+
+async def test_a_job_that_is_given_up_before_it_begins(
+    cluster: Swarm, stack: AsyncExitStack
+) -> None:
+    """It is over all the same, and leaves its place."""
+    await stack.enter_async_context(host(cluster, "a"))
+    request = scheduler_pb2.PreheatFileRequest(url=URL, scope="all_peers")
+    order = file_order(request)
+    preheating = cluster.scheduler._jobs._preheating
+    job = preheating.begin(order, planned(order, [replace(order.wanted, url=URL)]))
+    job.cancel()
+    await asyncio.wait_for(job.changed.wait(), 10)
+    assert job.over
+    assert job.ledger.summary == Summary(done=0, failed=1, received=0)
+    assert job.ledger.pairs[0].reason.startswith("the job was given up")
+    assert not preheating._running
 
 
 async def test_directories(cluster: Swarm, stack: AsyncExitStack) -> None:

@@ -148,7 +148,9 @@ class Preheating:
             tasks=len(tasks),
             pairs=len(job.ledger.pairs),
         )
-        job.run(self._tasks.start(self._run(job), f"job {job.id}"))
+        work = self._tasks.start(self._run(job), f"job {job.id}")
+        work.add_done_callback(partial(self._end, job))  # also if it is given up before it begins
+        job.run(work)
         return job
 
     def _pairs(self, order: Order, tasks: Sequence[Planned]) -> list[Pair]:
@@ -181,7 +183,6 @@ class Preheating:
     # -- carrying out
 
     async def _run(self, job: Job) -> None:
-        reason = "the scheduler has ended the job because of a bug; its log has the details"
         by_task: list[list[Pair]] = [[] for _ in job.tasks]
         for pair in job.ledger.pairs:
             by_task[pair.task].append(pair)
@@ -189,14 +190,16 @@ class Preheating:
             async with asyncio.timeout(job.order.timeout):
                 await in_turns(by_task, job.order.tasks_at_once, partial(self._task, job))
         except TimeoutError:
-            reason = f"not done when the job's {job.order.timeout:g} s were over"
-        except asyncio.CancelledError:
-            reason = "the job was given up: its caller left, or the scheduler ends"
-            raise
-        finally:
-            self._end(job, reason)
+            for pair in job.ledger.give_up(
+                f"not done when the job's {job.order.timeout:g} s were over"
+            ):
+                self._log_failure(job, pair)
 
-    def _end(self, job: Job, reason: str) -> None:
+    def _end(self, job: Job, work: asyncio.Task[None]) -> None:
+        """Nothing more comes of a job."""
+        reason = "the scheduler has ended the job because of a bug; its log has the details"
+        if work.cancelled():
+            reason = "the job was given up: its caller left, or the scheduler ends"
         for pair in job.ledger.give_up(reason):
             self._log_failure(job, pair)
         job.over = True
