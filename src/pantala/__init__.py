@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from pantala.errors import NotFound as NotFound
     from pantala.errors import OriginError as OriginError
     from pantala.errors import OutputExists as OutputExists
+    from pantala.errors import SourceChanged as SourceChanged
     from pantala.errors import TimedOut as TimedOut
     from pantala.errors import Unavailable as Unavailable
 
@@ -84,10 +85,12 @@ _PUBLIC = {
     "client.wishes": ("Range",),
     "errors": (
         *("Corrupt", "DragonflyError", "Forbidden", "InvalidRequest", "NoRoom", "NotFound"),
-        *("OriginError", "OutputExists", "TimedOut", "Unavailable"),
+        *("OriginError", "OutputExists", "SourceChanged", "TimedOut", "Unavailable"),
     ),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  all of them texts, from above
 
 #: Modules that programs use, some by a shorter name.
 _MODULES = {"errors": "errors", "safetensors": "client.safetensors"}

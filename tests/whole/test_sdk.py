@@ -331,6 +331,22 @@ def test_a_wait_has_an_end(client: pantala.Client, origin: Origin, url: str) -> 
     assert 0.9 < time.monotonic() - begun < 3.5
 
 
+def test_ranges_beyond_the_end(client: pantala.Client, url: str) -> None:
+    """They are the caller's mistake; what begins before the end, ends there."""
+    with pytest.raises(pantala.InvalidRequest, match="range"):
+        client.get(url, range=(len(CONTENT), None))
+    assert client.get(url, range=(len(CONTENT) - 2, len(CONTENT) + 5)) == CONTENT[-2:]
+
+
+def test_a_file_that_is_called_like_a_stream(
+    client: pantala.Client, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a file to a program."""
+    monkeypatch.chdir(tmp_path)
+    client.download(origin.url("/small"), "-")
+    assert (tmp_path / "-").read_bytes() == SMALL
+
+
 def test_tasks(client: pantala.Client, origin: Origin, url: str) -> None:
     """They are named by URLs, and by what else makes them."""
     with pytest.raises(NotFound):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
@@ -19,7 +19,7 @@ from .content import Content
 from .dialling import Dialling
 from .fetch import GRACE
 from .fetch_async import AsyncFetch, receive, send
-from .output import output_for
+from .output import file_path, output_for
 from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .saving import Saving
@@ -180,7 +180,7 @@ class AsyncClient:
                 loop.call_soon_threadsafe(progress, news)
 
         def write() -> Task:
-            with output_for(fspath(path), overwrite=overwrite) as output:
+            with output_for(file_path(path), overwrite=overwrite) as output:
                 in_files = request["kind"] != "CACHE"
                 saving = Saving(connection, output, Telling(tell), in_files=in_files)
                 saving.run(request, deadline=deadline)

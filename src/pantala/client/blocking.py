@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
@@ -14,7 +14,7 @@ from .content import Content
 from .dialling import Dialling
 from .fetch import GRACE, Fetch
 from .landing import Landing
-from .output import output_for
+from .output import file_path, output_for
 from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .reading import ContentFile
@@ -227,7 +227,7 @@ class Client:
         watcher = Telling(progress or (lambda _: None))
         in_files = request["kind"] != "CACHE"
         with (
-            output_for(fspath(path), overwrite=overwrite) as output,
+            output_for(file_path(path), overwrite=overwrite) as output,
             self._dialling.dial() as connection,
         ):
             saving = Saving(connection, output, watcher, in_files=in_files)

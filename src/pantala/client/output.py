@@ -109,6 +109,16 @@ class Output(ABC):
         """
 
 
+def file_path(path: str | os.PathLike[str]) -> str:
+    """The value that :func:`output_for` takes for this file, whatever it is called.
+
+    >>> file_path("-")
+    './-'
+    """
+    name = os.fspath(path)
+    return "./-" if name == "-" else name
+
+
 def output_for(path: str, *, overwrite: bool, hard_link: bool = False) -> Output:
     """The output for a ``-O`` value: ``-`` is stdout; a FIFO or device is written directly.
 

@@ -13,6 +13,8 @@ from . import (
     NotFound,
     OriginError,
     OutputExists,
+    RangeNotSatisfiable,
+    SourceChanged,
     SourceUnreachable,
     TaskDeleted,
     TimedOut,
@@ -36,7 +38,7 @@ _MEANT: Final[Mapping[str, type[DragonflyError]]] = {
     "RESOURCE_EXHAUSTED": Busy,
     "FAILED_PRECONDITION": FeatureOff,
     "ABORTED": TaskDeleted,
-    "OUT_OF_RANGE": InvalidRequest,
+    "OUT_OF_RANGE": RangeNotSatisfiable,
     "UNIMPLEMENTED": FeatureOff,
     "UNAVAILABLE": Unavailable,
     "DATA_LOSS": Corrupt,
@@ -75,7 +77,8 @@ def error_of(told: Mapping[str, Any], code: str, message: str, name: str) -> Dra
 def _origin_failed(told: Mapping[str, Any], code: str, message: str, name: str) -> OriginError:
     """What the origin said, or that nothing came of it."""
     status = _number(told, "status_code")
-    kind = SourceUnreachable if code == SourceUnreachable.code.name else OriginError
+    kinds = {kind.code.name: kind for kind in (SourceUnreachable, SourceChanged)}
+    kind = kinds.get(code, OriginError)
     if status is None:
         text = f"cannot get {name}: {message}"
     else:

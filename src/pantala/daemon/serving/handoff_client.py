@@ -15,6 +15,7 @@ from pantala.errors import (
     InvalidRequest,
     NoRoom,
     OriginError,
+    RangeNotSatisfiable,
     RemoteProtocolError,
     TimedOut,
 )
@@ -138,6 +139,8 @@ def failure(error: DragonflyError) -> dict[str, Any]:
     if isinstance(error, OriginError):
         message |= {"status_code": error.status, "header": error.header}
         message["transient"] = error.transient
+    elif isinstance(error, RangeNotSatisfiable):
+        message["code"] = "OUT_OF_RANGE"  # gRPC's own is that of Dragonfly, which says less
     elif type(error) is NoRoom:
         message |= {"needed": error.needed, "capacity": error.capacity}
     return message
