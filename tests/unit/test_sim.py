@@ -43,8 +43,9 @@ def transcript(scenario: Scenario) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_each_scenario_finishes(name: str, seed: int) -> None:
-    """All that live have all they wanted, and everything held after every event."""
-    scenario = read(name, {"size": "48MiB", "seed": seed, "check": 1})
+    """All that live have all they wanted, and everything held, mostly after every event."""
+    every = 5 if name == "many-idcs" else 1  # each look is at all its hundred hosts
+    scenario = read(name, {"size": "48MiB", "seed": seed, "check": every})
     outcome = run(scenario)
     found = report(outcome)
 
