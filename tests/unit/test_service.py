@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from pantala.core.places import owner_of
 from pantala.errors import Busy, TaskNotFound
 from pantala.pb import (
     common_pb2,
@@ -19,7 +20,7 @@ from pantala.pb import (
     scheduler_pb2_grpc,
 )
 from pantala.rpc.server import new_server
-from pantala.rpc.service import Admit, Observe, add_service
+from pantala.rpc.service import Admit, Observe, add_service, address_of
 from pantala.rpc.transport import bind, channel_options
 from pantala.testing import raw_http2
 
@@ -222,3 +223,34 @@ async def test_garbage_is_the_callers_fault(
     assert b"grpc-status\x013" in answer
     assert b"1000 bytes are no" in answer
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("listens", "calls", "address"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", "127.0.0.1"),
+        ("[::1]:0", "[::1]", "::1"),
+        ("[::]:0", "127.0.0.1", "127.0.0.1"),
+    ],
+)
+async def test_from_where_a_call_comes(listens: str, calls: str, address: str) -> None:
+    """An address as schedulers tell of it, and as it is one: without port and brackets."""
+    found: list[str] = []
+
+    class Upload:
+        async def StatCacheTask(self, _: Any, context: Context) -> common_pb2.CacheTask:  # noqa: N802  the contract's name
+            found.append(address_of(context))
+            return common_pb2.CacheTask()
+
+    server = new_server()
+    add_service(server, "dfdaemon.v2.DfdaemonUpload", Upload())
+    target = f"{calls}:{bind(server, listens)}"
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
+            stub: Any = dfdaemon_pb2_grpc.DfdaemonUploadStub(channel)
+            await stub.StatCacheTask(dfdaemon_pb2.StatCacheTaskRequest(task_id=TASK), timeout=20)
+    finally:
+        await server.stop(None)
+    assert found == [address]
+    assert owner_of(found[0])

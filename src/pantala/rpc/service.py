@@ -15,6 +15,7 @@ contract; what it lacks is answered UNIMPLEMENTED.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -185,8 +186,22 @@ async def _all_readable(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, Non
 
 def address_of(context: _Context) -> str:
     """The machine that calls, without its port; ``"unix"`` for this one by a socket."""
-    kind, _, rest = context.peer().partition(":")
-    return unquote(rest).rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind
+    return machine_of(context.peer()) or "unix"
+
+
+def machine_of(peer: str) -> str:
+    """The address in a peer's name, as gRPC gives it; ``""`` for a socket of this machine.
+
+    >>> [machine_of(p) for p in ("ipv4:10.0.0.1:9", "ipv6:%5B::ffff:10.0.0.1%5D:9", "unix:")]
+    ['10.0.0.1', '10.0.0.1', '']
+    """
+    family, _, where = unquote(peer).partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return ""
+    host = where.rpartition(":")[0].strip("[]").partition("%")[0]
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 async def first_word(requests: AsyncIterator[_T], who: str) -> _T:

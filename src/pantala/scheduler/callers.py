@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -12,6 +11,7 @@ import grpc.aio
 from pantala.core.sched.entities import Caller
 from pantala.rpc.parent_link import VERSION_KEY
 from pantala.rpc.scheduler import SECRET_KEY
+from pantala.rpc.service import machine_of
 
 #: Callers on a unix socket are on this machine.
 _HERE: Final = "local"
@@ -38,10 +38,4 @@ def address_of(peer: str) -> str:
     >>> [address_of(p) for p in ("ipv4:10.0.0.1:999", "ipv6:%5B::ffff:10.0.0.1%5D:999", "unix:")]
     ['10.0.0.1', '10.0.0.1', 'local']
     """
-    family, _, where = unquote(peer).partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return _HERE
-    host = where.rpartition(":")[0].strip("[]").partition("%")[0]
-    address = ipaddress.ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
+    return machine_of(peer) or _HERE
