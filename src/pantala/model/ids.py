@@ -29,7 +29,7 @@ from pantala.model.urls import fault_of
 from .filtered import DEFAULT_FILTERED_QUERY_PARAMS
 from .headers import representation
 from .notation import check_task_id, parse_digest
-from .task import Kind
+from .task import DownloadRequest, Kind
 
 __all__ = [
     "DEFAULT_FILTERED_QUERY_PARAMS",
@@ -39,6 +39,7 @@ __all__ = [
     "credentials_id",
     "host_id",
     "identify",
+    "identity_of",
     "normalise_url",
     "peer_id",
     "persistent_cache_task_id",
@@ -157,6 +158,22 @@ def identify(
         return _BY_URL.get(kind, _contract_by_url)(given)
     except UnicodeEncodeError:
         raise InvalidRequest("URL, tag, application and the like must be UTF-8") from None
+
+
+def identity_of(request: DownloadRequest) -> Identity:
+    """The identity of the task that *request* is for. Raises InvalidRequest, see above."""
+    return identify(
+        request.kind,
+        request.url,
+        tag=request.tag,
+        application=request.application,
+        piece_length=request.piece_length,
+        filtered_query_params=request.filtered_query_params,
+        revision=request.revision,
+        content=request.content_for_calculating_task_id,
+        blob_digest=request.enable_task_id_based_blob_digest,
+        request_header=request.request_header,
+    )
 
 
 def task_id(kind: Kind, url: str, **fields: Any) -> str:

@@ -11,7 +11,7 @@ from pantala.core.sched.preheat import Scope, Selection, check_number, selection
 from pantala.core.sched.rules import RULES
 from pantala.errors import FeatureOff, Forbidden, InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
-from pantala.model.ids import check_url, identify
+from pantala.model.ids import check_url, identity_of
 from pantala.model.images import Reference, parse_manifest_url
 from pantala.model.task import PRIORITIES, PRIORITY_FORBIDDEN, DownloadRequest, Kind
 from pantala.model.urls import public_url
@@ -200,19 +200,8 @@ def planned(order: Order, urls: Iterable[DownloadRequest]) -> list[Planned]:
     if len(urls) > 1 and order.wanted.content_for_calculating_task_id is not None:
         raise InvalidRequest("content_for_calculating_task_id: is of one file, and here are more")
     for request in urls:
-        identity = identify(
-            request.kind,
-            request.url,
-            tag=request.tag,
-            application=request.application,
-            piece_length=request.piece_length,
-            filtered_query_params=request.filtered_query_params,
-            revision=request.revision,
-            content=request.content_for_calculating_task_id,
-            blob_digest=request.enable_task_id_based_blob_digest,
-            request_header=request.request_header,
-        )
-        found.setdefault(identity.task_id, Planned(request, identity.task_id))
+        task_id = identity_of(request).task_id
+        found.setdefault(task_id, Planned(request, task_id))
     if len(found) > MAX_URLS:
         raise InvalidRequest(f"{len(found)} files in one job: want at most {MAX_URLS}")
     if len(found) > 1 and order.output_path is not None:

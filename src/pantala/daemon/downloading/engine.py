@@ -22,7 +22,7 @@ from pantala.errors import (
     TaskDeleted,
     Unavailable,
 )
-from pantala.model.ids import Identity, check_task_id, check_url, identify
+from pantala.model.ids import Identity, check_task_id, check_url, identity_of
 from pantala.model.pieces import MAX_PIECE_LENGTH, MIN_PIECE_LENGTH
 from pantala.model.task import (
     PRIORITIES,
@@ -101,18 +101,7 @@ class Engine:
             )
         self.means.sources.for_url(request.url)
         check_url(request.url)  # also where the caller's own words decide the id
-        return identify(
-            request.kind,
-            request.url,
-            tag=request.tag,
-            application=request.application,
-            piece_length=length,
-            filtered_query_params=request.filtered_query_params,
-            revision=request.revision,
-            content=request.content_for_calculating_task_id,
-            blob_digest=request.enable_task_id_based_blob_digest,
-            request_header=request.request_header,
-        )
+        return identity_of(request)
 
     async def ask_origin(self, url: str, headers: Mapping[str, str]) -> Origin:
         """What is at *url*, without a download of it. Raises OriginError, InvalidRequest."""
