@@ -40,7 +40,10 @@ def file_name(url: str) -> str:
 
 
 def _unquoted(text: bytes) -> bytes:
-    """*text* with the bytes that ``%41`` and the like stand for."""
+    """*text* with the bytes that ``%41`` and the like stand for.
+
+    :func:`urllib.parse.unquote_to_bytes` does the same; dfget has no time to import it.
+    """
     first, *others = text.split(b"%")
     parts = [first]
     for each in others:

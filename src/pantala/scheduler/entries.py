@@ -41,14 +41,15 @@ async def files_of(world: World, directory: DownloadRequest) -> list[DownloadReq
     message = dfdaemon_pb2.ListTaskEntriesRequest()
     fill_download(message, directory)
     message.task_id = task_id(directory.kind, directory.url)
-    shown, failure = public_url(directory.url), NoProvider("no host is known here that could list")
+    shown = public_url(directory.url)
+    failure: DragonflyError = NoProvider("no host is known here that could list")
     for host in _whom(world, directory.url):
         try:
             answer = await ask(host, "ListTaskEntries", message, timeout=_LIMIT, stock_hello=_LIMIT)
         except OriginError as error:
             raise InvalidRequest(f"{shown}: its origin says {error.message}") from error
         except DragonflyError as error:
-            failure = error  # type: ignore[assignment]  # whatever the last one was
+            failure = error
             continue
         found = _files(answer)
         if not found:

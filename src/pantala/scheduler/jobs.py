@@ -15,7 +15,7 @@ import grpc.aio
 import structlog
 from google.protobuf.empty_pb2 import Empty
 
-from pantala.core.sched.preheat import Pair, PairState
+from pantala.core.sched.preheat import Pair
 from pantala.core.sched.world import World
 from pantala.errors import DragonflyError, FeatureOff, NotFound, TimedOut
 from pantala.model.announce import HostFacts
@@ -256,7 +256,7 @@ def _pair(pair: Pair) -> jobs_pb2.PreheatPair:
         target=jobs_pb2.PreheatTarget(
             host_id=pair.host.id, hostname=pair.host.hostname, ip=pair.host.ip
         ),
-        state=jobs_pb2.PairState.ValueType(PairState(pair.state)),
+        state=jobs_pb2.PairState.ValueType(pair.state),
         received=pair.received,
         content_length=pair.content_length,
         reason=pair.reason,

@@ -161,7 +161,7 @@ class Preheating:
                 raise InvalidRequest(
                     f"ips, count, percentage: {Scope.SINGLE_SEED} has one host for each URL"
                 )
-            return [self._on_a_seed(task, ours_only, n) for n, task in enumerate(tasks)]
+            return [self._on_a_seed(n, task, ours_only=ours_only) for n, task in enumerate(tasks)]
         hosts = select(facts, order.selection, ours_only=ours_only)
         if len(hosts) * len(tasks) > MAX_PAIRS:
             raise InvalidRequest(
@@ -173,7 +173,7 @@ class Preheating:
             for at, host in enumerate(hosts)
         ]
 
-    def _on_a_seed(self, task: Planned, ours_only: bool, number: int) -> Pair:  # noqa: FBT001  of this class
+    def _on_a_seed(self, number: int, task: Planned, *, ours_only: bool) -> Pair:
         found = self._world.seeds.order_of(task.task_id, time.monotonic(), ours_only=ours_only)
         if not found:
             raise NoProvider(f"no seed{' of ours' if ours_only else ''} is known here")
@@ -217,15 +217,15 @@ class Preheating:
 
     async def _pair(self, job: Job, pair: Pair) -> None:
         """One URL on one host, or on the first of several that can be reached."""
-        for host in (pair.host, *pair.others):
+        hosts = (pair.host, *pair.others)
+        for host in hosts:
             async with self._turns:
                 try:
                     await self._download(job, pair, host)
                 except DragonflyError as error:
                     if type(error) is Unavailable:  # not Busy, nor TimedOut
                         job.lost[host.id] = time.monotonic(), str(error)
-                    last = host is (pair.others[-1] if pair.others else pair.host)
-                    if last or not _may_differ(error):
+                    if host is hosts[-1] or not _may_differ(error):
                         job.ledger.fail(pair, str(error))
                         self._log_failure(job, pair)
                 else:

@@ -28,6 +28,7 @@ from pantala.rpc.transport import channel_options
 from .callers import caller_of
 from .dialects import SCHEDULER_DIALECTS
 from .imports import Imports
+from .turns import in_turns
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -82,23 +83,21 @@ class Swarm:
         hosts = {peer.host.id: peer.host for peer in task.peers.values()}
         hosts.pop(asking.id, None)
         failed: dict[str, str] = dict.fromkeys(hosts, f"not told within {_LIMIT_OF_ALL:g} s")
-        turns = asyncio.Semaphore(_AT_ONCE)
 
         async def delete(host: Host) -> None:
-            async with turns:
-                try:
-                    await _delete(daemons, host, task.id)
-                except NotFound:
-                    pass  # it has gone from there by itself
-                except DragonflyError as error:
-                    failed[host.id] = str(error)
-                    return
+            try:
+                await _delete(daemons, host, task.id)
+            except NotFound:
+                pass  # it has gone from there by itself
+            except DragonflyError as error:
+                failed[host.id] = str(error)
+                return
             del failed[host.id]
             self._world.remove_from_host(host, key)
 
         try:
             async with asyncio.timeout(_LIMIT_OF_ALL):
-                await asyncio.gather(*(delete(host) for host in hosts.values()))
+                await in_turns(list(hosts.values()), _AT_ONCE, delete)
         except TimeoutError:
             pass  # those that are left are told as failed
         logger.info("deleted", task=task.id, hosts=len(hosts) - len(failed), failed=len(failed))
