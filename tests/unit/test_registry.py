@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -13,7 +16,7 @@ import pytest
 
 from pantala.errors import DragonflyError, Forbidden, InvalidRequest, OriginError
 from pantala.model.images import parse_image
-from pantala.scheduler import web
+from pantala.scheduler import guard, web
 from pantala.scheduler.guard import Guard
 from pantala.scheduler.orders import ImageAccess
 from pantala.scheduler.registry import Image, resolve
@@ -220,3 +223,28 @@ async def test_nobody_there(registry: Registry) -> None:
     """It is told in words."""
     registry.server_close()
     assert "Connect" in str(await fault(registry)) or "refused" in str(await fault(registry))
+
+
+async def test_small_chunks_hold_nobody_up() -> None:
+    """What each of them costs does not grow with what is here."""
+
+    async def seconds(here: int) -> float:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"%x\r\n%s\r\n" % (here, b"a" * here))
+        reader.feed_data(b"1\r\na\r\n" * 5000 + b"0\r\n\r\n")
+        began = time.perf_counter()
+        assert len(await web._body(reader, {"transfer-encoding": "chunked"})) == here + 5000
+        return time.perf_counter() - began
+
+    few = min([await seconds(1) for _ in range(3)])
+    assert min([await seconds(3 << 20) for _ in range(3)]) < 10 * few
+
+
+async def test_a_slow_name_server(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it was the name is said, and how long that took."""
+    answered = threading.Event()
+    monkeypatch.setattr(guard, "_RESOLVE", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20))
+    why = str(await fault(registry))
+    answered.set()
+    assert why.endswith("its name was not found out within 0.1 s")

@@ -71,7 +71,7 @@ class Guard:
         await in_turns(sorted(hosts), _AT_ONCE, self._check_host)
 
     async def _check_host(self, host: str) -> None:
-        with suppress(OSError, UnicodeError):  # the former also if it took too long
+        with suppress(OSError, UnicodeError):
             await self.addresses(host)
 
     async def addresses(self, host: str) -> list[str]:
@@ -81,10 +81,12 @@ class Guard:
             Forbidden: One of them is kept away from.
             OSError: It stands for none, or that could not be found out in time.
         """
-        async with asyncio.timeout(_RESOLVE):
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._threads, partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
-            )
+        look_up = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        try:
+            async with asyncio.timeout(_RESOLVE):
+                found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        except TimeoutError:  # callers have limits of their own, and would take it for theirs
+            raise OSError(f"its name was not found out within {_RESOLVE:g} s") from None
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
         self._check(host, addresses)
         return addresses

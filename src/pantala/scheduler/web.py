@@ -158,11 +158,11 @@ async def _read(url: str, reader: asyncio.StreamReader) -> Answer:
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        body = b""
+        parts = bytearray()  # which grows in place, however small the chunks are
         while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
-            _check_size(len(body) + size)
-            body += (await reader.readexactly(size + 2))[:size]
-        return body
+            _check_size(len(parts) + size)
+            parts += (await reader.readexactly(size + 2))[:size]
+        return bytes(parts)
     if "content-length" in headers:
         size = int(headers["content-length"])
         _check_size(size)
