@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 from pantala.core.sched.preheat import Summary
 from pantala.daemon.app import Daemon
 from pantala.errors import Unavailable
+from pantala.model.announce import HostFacts
 from pantala.model.ids import task_id
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, dfdaemon_pb2, jobs_pb2, jobs_pb2_grpc, scheduler_pb2
@@ -25,7 +27,9 @@ from pantala.rpc.daemon_dialects import STORED_AS_KEY
 from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.transport import bind, channel_options
+from pantala.scheduler import jobs
 from pantala.scheduler.app import Scheduler
+from pantala.scheduler.hosts import ask
 from pantala.scheduler.orders import file_order, planned
 from pantala.scheduler.preheating import Job
 from pantala.testing import inside
@@ -446,6 +450,27 @@ async def test_settings() -> None:
                 "FAILED_PRECONDITION",
                 "job is not enabled: see job.enable",
             )
+
+
+async def test_who_is_away_is_not_asked_of_each_file(
+    cluster: Swarm, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time would take as long as a machine without power takes not to answer."""
+    a = await stack.enter_async_context(host(cluster, "a"))
+    a.entries = [dfdaemon_pb2.Entry(url=f"{URL}{n}") for n in range(40)]
+    await cluster.host("gone", port=9)
+    asked: Counter[str] = Counter()
+
+    async def counted(host: HostFacts, *words: Any, **terms: Any) -> Any:
+        asked[host.id] += 1
+        return await ask(host, *words, **terms)
+
+    monkeypatch.setattr(jobs, "ask", counted)
+    call = cluster.stub.StatFile(scheduler_pb2.StatFileRequest(url=f"{URL}/"))
+    assert not (await call).peers
+    assert dict(await call.trailing_metadata())["pantala-unanswered"] == "2"
+    assert asked["a"] == 40
+    assert asked["gone"] < 20  # some at once, before the first is known to be in vain
 
 
 # -- with daemons of ours ----------------------------------------------------------------------

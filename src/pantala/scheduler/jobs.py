@@ -17,7 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from pantala.core.sched.preheat import Pair
 from pantala.core.sched.world import World
-from pantala.errors import DragonflyError, FeatureOff, NotFound, TimedOut
+from pantala.errors import DragonflyError, FeatureOff, NotFound, TimedOut, Unavailable
 from pantala.model.announce import HostFacts
 from pantala.model.images import is_image, parse_image
 from pantala.model.task import DownloadRequest
@@ -45,6 +45,9 @@ _PAIRS: Final = 2000
 
 #: Seconds for a host to say what it holds.
 _STAT: Final = 10.0
+
+#: Of a host that has answered so, and is not just busy, nothing more is asked.
+_AWAY: Final = frozenset({Unavailable, TimedOut})
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -219,6 +222,8 @@ class Jobs:
         silent: dict[str, DragonflyError] = {}
 
         async def look(task: Planned, host: HostFacts) -> None:
+            if type(silent.get(host.id)) in _AWAY:
+                return  # to find that out takes a while each time
             request = dfdaemon_pb2.StatLocalTaskRequest(task_id=task.task_id)
             try:
                 limit = min(_STAT, order.timeout)
