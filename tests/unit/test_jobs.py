@@ -116,7 +116,8 @@ def preheat(cluster: Swarm, *urls: str, kind: Kind = Kind.STANDARD, **fields: An
     targets = {
         key: fields.pop(key) for key in ("scope", "ips", "count", "percentage") if key in fields
     }
-    wanted = common_pb2.Download(type=kind.value, **fields.pop("download", {}))  # type: ignore[arg-type]
+    number = common_pb2.TaskType.ValueType(kind.value)
+    wanted = common_pb2.Download(type=number, **fields.pop("download", {}))
     request = jobs_pb2.PreheatRequest(
         download=wanted, urls=urls, targets=jobs_pb2.Targets(**targets), **fields
     )
@@ -443,10 +444,9 @@ async def test_settings() -> None:
         code, words = await refused(preheat(small, URL, scope="all_peers"))
         assert (code, words[:23]) == ("RESOURCE_EXHAUSTED", "1 jobs are under way; t")
     async with swarm(job__enable=False) as off:
-        for call in (off.stub.PreheatFile, off.stub.StatFile):
-            kind = {off.stub.PreheatFile: request}.get(call)
-            kind = kind or scheduler_pb2.StatFileRequest(url=URL)  # type: ignore[assignment]
-            assert await refused(call(kind)) == (
+        question = scheduler_pb2.StatFileRequest(url=URL)
+        for call in (off.stub.PreheatFile(request), off.stub.StatFile(question)):
+            assert await refused(call) == (
                 "FAILED_PRECONDITION",
                 "job is not enabled: see job.enable",
             )

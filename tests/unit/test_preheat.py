@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pantala.core.sched.preheat import Ledger, Pair, PairState, Scope, Summary, select, selection
@@ -23,9 +25,9 @@ HOSTS = [
 ]
 
 
-def names(ours_only: bool = False, **wanted: object) -> list[str]:  # noqa: FBT001, FBT002  a test's
+def names(*, ours_only: bool = False, **wanted: Any) -> list[str]:
     """Who is meant."""
-    chosen = selection(wanted.pop("scope", "all_peers"), **wanted)  # type: ignore[arg-type]
+    chosen = selection(wanted.pop("scope", "all_peers"), **wanted)
     return [each.id or each.ip for each in select(HOSTS, chosen, ours_only=ours_only)]
 
 
@@ -76,10 +78,10 @@ def test_an_address_without_a_host() -> None:
         ({"ips": [str(n) for n in range(101)]}, "101 ips: want at most 100"),
     ],
 )
-def test_what_makes_no_sense(wanted: dict[str, object], words: str) -> None:
+def test_what_makes_no_sense(wanted: dict[str, Any], words: str) -> None:
     """One line says what."""
     with pytest.raises(DragonflyError) as caught:
-        names(**wanted)  # type: ignore[arg-type]
+        names(**wanted)
     assert str(caught.value) == words
 
 

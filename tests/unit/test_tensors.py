@@ -45,7 +45,7 @@ NARROW = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"]
 
 def deserialize(file: bytes) -> list[tuple[str, dict[str, Any]]]:
     """What the library makes of a file."""
-    found: list[tuple[str, dict[str, Any]]] = deserialize_untyped(file)  # type: ignore[no-untyped-call]
+    found: list[tuple[str, dict[str, Any]]] = deserialize_untyped(file)  # type: ignore[no-untyped-call]  # it has no types
     return found
 
 

@@ -89,7 +89,7 @@ async def test_what_waits_for_a_thread_can_be_given_up(one: Workers) -> None:
     running = asyncio.ensure_future(one.run(first))
     await begun(first)
     second = asyncio.ensure_future(one.run(Quick(lambda: done.append(2))))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it runs until it waits
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
@@ -135,7 +135,7 @@ async def test_the_loop_is_woken_once_for_all_that_has_ended(
 
     done: list[int] = []
     running = [asyncio.ensure_future(workers.run(Quick(lambda: done.append(1)))) for _ in range(9)]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # each runs until it waits
     monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
     deadline = time.monotonic() + 20
     while len(done) < 9 and time.monotonic() < deadline:
@@ -175,7 +175,7 @@ async def test_who_waits_for_a_thread_hears_of_the_end() -> None:
     running = asyncio.ensure_future(workers.run(first))
     await begun(first)
     second = asyncio.ensure_future(workers.run(Waiting()))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it runs until it waits
     workers.shutdown()
     with pytest.raises(asyncio.CancelledError):
         await second
