@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ class Registry(ThreadingHTTPServer):
         #: What a path wants in Authorization, and the challenge of who lacks it.
         self.wants: dict[str, tuple[str, str]] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.headers: list[Message] = []
         #: Where this is, an answer is not sent to its end.
         self.hangs: threading.Event | None = None
 
@@ -59,6 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         sent = self.headers.get("Authorization")
         self.server.asked.append((self.path, sent))
+        self.server.headers.append(self.headers)
         status, headers, body = self.server.answers.get(path, (404, {}, b""))
         wanted = self.server.wants.get(path)
         if wanted is not None and sent != wanted[0]:
@@ -189,6 +192,11 @@ async def test_a_redirect(registry: Registry) -> None:
     registry.put("/there", MANIFEST)
     assert (await image(registry, username="me")).urls
     assert registry.asked[-1] == ("/there", None)
+    own = {"X-Token": "s3cret", "Range": "bytes=0-1", "Accept-Language": "de"}
+    assert (await image(registry, username="me", headers=own)).urls
+    there, here = registry.headers[-1], registry.headers[-2]
+    assert (here["X-Token"], here["Accept-Language"], here["Range"]) == ("s3cret", "de", None)
+    assert (there["X-Token"], there["Accept-Language"], there["Range"]) == (None, "de", None)
     registry.put("/there", b"", 302, Location="/there")
     assert "more than 5 redirects" in str(await fault(registry, username="me"))
 

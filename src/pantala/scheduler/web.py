@@ -1,7 +1,8 @@
 """Asking web servers that a job names: small answers, and never an address that is kept away from.
 
 The name is resolved, the addresses are looked at, and one of those is connected to: a name server
-that says something else a moment later changes nothing. Each redirect is another URL.
+that says something else a moment later changes nothing. Each redirect is another URL. What is sent
+where is what a source of ours would send there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urljoin
 
 from ada_url import URL
 
-from pantala.errors import InvalidRequest, OriginError, SourceUnreachable
+from pantala.errors import OriginError, SourceUnreachable
 from pantala.model.urls import public_url
+from pantala.sources.http_target import REDIRECTS, Target, first_target
 
 from .guard import Guard, host_of
 
@@ -27,20 +28,18 @@ _LIMIT: Final = 60.0
 _MAX_HEAD: Final = 64 << 10
 _MAX_BODY: Final = 4 << 20
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
 
 _PORTS: Final = {"http:": 80, "https:": 443}
 
-#: What a redirect to elsewhere does not get.
-_SECRET: Final = ("authorization", "cookie")
+#: Sent where the caller says nothing else.
+_DEFAULTS: Final = {"Accept-Encoding": "identity", "User-Agent": "pantala"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a server has answered. Names of headers are in lower case."""
 
-    url: str
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -62,6 +61,7 @@ class Web:
         """The answer to a GET, whatever its status.
 
         Raises:
+            InvalidRequest: The URL is none of HTTP, or a header cannot be sent.
             Forbidden: The URL, or where it redirects to, leads where no job must.
             SourceUnreachable: No answer came, or not in time.
             OriginError: What came is none, or too much, or redirects in a circle.
@@ -69,7 +69,7 @@ class Web:
         shown = public_url(url)
         try:
             async with asyncio.timeout(_LIMIT):
-                return await self._follow(url, dict(headers))
+                return await self._follow(first_target(url, headers, defaults=_DEFAULTS))
         except TimeoutError:
             raise SourceUnreachable(f"{shown}: no answer within {_LIMIT:g} s") from None
         except ssl.SSLError as error:
@@ -81,38 +81,25 @@ class Web:
         except (ValueError, asyncio.LimitOverrunError) as error:
             raise OriginError(f"{shown}: what it sent is no answer of HTTP") from error
 
-    async def _follow(self, url: str, headers: dict[str, str]) -> Answer:
+    async def _follow(self, target: Target) -> Answer:
         for _ in range(_MAX_REDIRECTS + 1):
-            answer = await self._ask(url, headers)
-            target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or not target:
+            answer = await self._ask(target)
+            location = answer.headers.get("location")
+            if answer.status not in REDIRECTS or not location:
                 return answer
-            new = urljoin(url, target)
-            if _origin(new) != _origin(url):
-                headers = {k: v for k, v in headers.items() if k.lower() not in _SECRET}
-            url = new
-        raise OriginError(f"{public_url(url)}: more than {_MAX_REDIRECTS} redirects")
+            target = target.redirected(location)
+        raise OriginError(f"{target.name}: more than {_MAX_REDIRECTS} redirects")
 
-    async def _ask(self, url: str, headers: Mapping[str, str]) -> Answer:
-        parsed = URL(url)
-        if parsed.protocol not in _PORTS:
-            raise InvalidRequest(f"{public_url(url)}: want http or https")
+    async def _ask(self, target: Target) -> Answer:
+        parsed = URL(target.url)
         reader, writer = await self._connect(parsed)
         try:
-            sent = {
-                "Host": parsed.host,
-                "Accept-Encoding": "identity",
-                "User-Agent": "pantala",
-                **headers,
-                "Connection": "close",
-            }
+            sent = {"Host": target.host, **target.headers, "Connection": "close"}
             lines = [f"GET {parsed.pathname}{parsed.search} HTTP/1.1"]
             lines += [f"{name}: {value}" for name, value in sent.items()]
-            if any("\r" in line or "\n" in line for line in lines):
-                raise InvalidRequest("a header has a line break in it")
-            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
             await writer.drain()
-            return await _read(url, reader)
+            return await _read(reader)
         finally:
             writer.close()
 
@@ -138,7 +125,7 @@ class Web:
         raise OSError("its name has no address")
 
 
-async def _read(url: str, reader: asyncio.StreamReader) -> Answer:
+async def _read(reader: asyncio.StreamReader) -> Answer:
     status = 100
     headers: dict[str, str] = {}
     while 100 <= status < 200:  # of those the last one counts
@@ -153,7 +140,7 @@ async def _read(url: str, reader: asyncio.StreamReader) -> Answer:
                 raise ValueError(line)
             key = name.strip().lower()
             headers[key] = ", ".join(filter(None, (headers.get(key), value.strip())))
-    return Answer(url, status, headers, await _body(reader, headers))
+    return Answer(status, headers, await _body(reader, headers))
 
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
@@ -177,8 +164,3 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
 def _check_size(size: int) -> None:
     if not 0 <= size <= _MAX_BODY:
         raise OriginError(f"an answer of {size} bytes: want at most {_MAX_BODY}")
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parsed = URL(url)
-    return parsed.protocol, parsed.host
