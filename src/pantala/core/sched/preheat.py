@@ -225,11 +225,6 @@ class Ledger:
         return [self.pairs[number] for number in numbers]
 
     @property
-    def over(self) -> bool:
-        """Whether every pair is."""
-        return self._done + self._failed == len(self.pairs)
-
-    @property
     def summary(self) -> Summary:
         """As it is now."""
         return Summary(self._done, self._failed, sum(pair.received for pair in self.pairs))
