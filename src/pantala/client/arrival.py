@@ -44,6 +44,12 @@ class Step:
         self.bytes = 0
         self.message = ""
 
+    @property
+    def brought(self) -> list[tuple[int, int]]:
+        """Bytes of the content that come with this: :attr:`parts`, and those that were sent."""
+        sent = [(self.offset, self.offset + self.inline)] if self.inline else []
+        return [*self.parts, *sent]
+
 
 class Arrival:
     """One download, from its first event to its last.

@@ -80,9 +80,7 @@ class AsyncClient:
     async def get(self, url: str, *, range: Range | None = None, **wishes: Unpack[Wishes]) -> bytes:
         """As :meth:`.Client.get`."""
         with await self.open(url, range=range, **wishes) as content:
-            if content.size <= _AT_ONCE:
-                return content.copy()
-            return await _in_thread(content.copy)
+            return await _copied(content.copy, content.size)
 
     async def get_many(
         self, urls: Iterable[str], *, concurrency: int = CONCURRENCY, **wishes: Unpack[Wishes]
@@ -104,10 +102,8 @@ class AsyncClient:
         try:
             while not fetch.arrival.done:
                 step = await fetch.step()
-                if sum(end - first for first, end in step.parts) <= _AT_ONCE:
-                    copier.take(step, fetch.landing)
-                else:
-                    await _in_thread(partial(copier.take, step, fetch.landing))
+                size = sum(end - first for first, end in step.brought)
+                await _copied(partial(copier.take, step, fetch.landing), size)
         finally:
             fetch.withdraw()
             fetch.landing.close()
@@ -121,7 +117,7 @@ class AsyncClient:
 
         async def take(span: Range) -> None:
             with await self.open(url, range=span, **wishes) as content:
-                wanted.take(span, content)
+                await _copied(partial(wanted.take, span, content), content.size)
 
         # Once is enough: asked again, an origin might say that what came of the first has changed.
         first = wanted.spans[:1] if wishes.get("refresh") else []
@@ -277,6 +273,11 @@ class AsyncClient:
         except BaseExceptionGroup as errors:  # one alone is what callers look for
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
+
+
+async def _copied(copy: Callable[[], A], size: int) -> A:
+    """What *copy* makes of so many bytes; on the loop only if it is done with them soon."""
+    return copy() if size <= _AT_ONCE else await _in_thread(copy)
 
 
 async def _in_thread(work: Callable[[], A], give_up: Callable[[], None] | None = None) -> A:

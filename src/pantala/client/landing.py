@@ -168,10 +168,8 @@ class Landing:
             self.coverage = Coverage()
             self.segment = self._sent = None
             self.close()
-        for first, end in step.parts:
+        for first, end in step.brought:
             self.coverage.add(first, end)
-        if step.inline:
-            self.coverage.add(step.offset, step.offset + step.inline)
 
     def keep(self, lease: Lease) -> None:
         """All is here, and stays as long as *lease*: until this is closed, and no view is left."""

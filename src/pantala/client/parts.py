@@ -133,10 +133,7 @@ class Copier:
         arrival = landing.arrival
         if step.name in ("started", "whole"):
             self._check(arrival)
-        parts = list(step.parts)
-        if step.inline:
-            parts.append((step.offset, step.offset + step.inline))
-        for first, end in parts:
+        for first, end in step.brought:
             landing.copy_into(self._room[first - arrival.start : end - arrival.start], first)
 
     def _check(self, arrival: Arrival) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pantala.errors import SourceChanged
 from pantala.model.urls import public_url
 
-from .arrival import Arrival, Step, same
+from .arrival import Arrival, same
 from .asking import Asking
 from .fetch import Fetch
 from .landing import Landing
@@ -148,14 +148,14 @@ class TensorFile:
         """The tensors of all of the file, which is here, or comes anyway, as they land."""
         fetch, parts = self._asking.fetch(self.url), list[tuple[int, int]]()
         due = Due(tensor for tensor in self.wanted if tensor.nbytes)
-        same = False
+        verified = False
         with closing(self._asking.steps(fetch)) as steps:
             for step in steps:
-                parts += _brought(step)
-                same = same or self._is_same(fetch)
-                if same and (landed := due.landed(parts, fetch.landing.coverage)):
+                parts += step.brought
+                verified = verified or self._is_same(fetch)
+                if verified and (landed := due.landed(parts, fetch.landing.coverage)):
                     yield self._made(landed, fetch.landing)
-                if same:
+                if verified:
                     parts.clear()
                 if not due and not fetch.arrival.done:
                     break
@@ -196,9 +196,3 @@ class TensorFile:
     def _make(self, tensor: TensorInfo, view: memoryview) -> Any:
         assert self._maker is not None  # noqa: S101  who has none wants no tensors
         return self._maker.make(tensor, view)
-
-
-def _brought(step: Step) -> list[tuple[int, int]]:
-    """The bytes that can be read with an event, and could not before."""
-    sent = [(step.offset, step.offset + step.inline)] if step.inline else []
-    return [*step.parts, *sent]
