@@ -11,7 +11,7 @@ from pantala.errors import TimedOut, Unavailable
 from pantala.model.urls import public_url
 
 from .arrival import Step
-from .fetch import Fetch
+from .fetch import CONCURRENCY, Fetch, end_all
 from .wishes import Range
 
 if TYPE_CHECKING:
@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 
     from .blocking import Client
 
-#: Requests that are under way at once.
-CONCURRENCY: Final = 8
-
 #: What has come and nobody has taken yet, at most: those who bring more wait.
 _QUEUE: Final = 8
 
-#: Seconds after which whoever waits looks whether it still should.
+#: Seconds after which whoever has something looks whether it is still wanted.
 _LOOK: Final = 0.05
 
 T = TypeVar("T")
@@ -89,16 +86,18 @@ class Asking:
 
         The first failure ends all of them, and is raised; so does leaving off.
         """
-        if len(works) == 1:
-            yield from works[0]()
+        if len(works) < 2:
+            for work in works:
+                yield from work()
             return
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  who has one work need not
 
         self._ended = False
         found: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(_QUEUE)
-        with ThreadPoolExecutor(min(CONCURRENCY, max(len(works), 1)), "pantala") as threads:
-            futures = [threads.submit(self._carry_out, work, found) for work in works]
+        with ThreadPoolExecutor(min(CONCURRENCY, len(works)), "pantala") as threads:
+            futures: list[Future[None]] = []
             try:
+                futures += (threads.submit(self._carry_out, work, found) for work in works)
                 left = len(works)
                 while left:
                     items, failure = found.get()  # each has its time, and says when it is through
@@ -107,7 +106,8 @@ class Asking:
                     left -= not items
                     yield from items
             finally:
-                self._end(futures)
+                self._ended = True
+                end_all(futures, self._under_way)
 
     def _carry_out(
         self,
@@ -133,15 +133,3 @@ class Asking:
             except queue.Full:
                 continue
             return
-
-    def _end(self, futures: Sequence[Future[None]]) -> None:
-        """Wake up who waits for something, until nobody does."""
-        from concurrent.futures import wait  # noqa: PLC0415  likewise
-
-        self._ended = True
-        for future in futures:
-            future.cancel()
-        while wait(futures, timeout=0).not_done:
-            for fetch in list(self._under_way):
-                fetch.withdraw()
-            wait(futures, timeout=_LOOK)

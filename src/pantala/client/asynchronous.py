@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 from pantala.errors import InvalidRequest
 from pantala.model.urls import public_url
 
-from .blocking import CONCURRENCY, Copies, Tasks
+from .blocking import Copies, Tasks
 from .connection import Connection
 from .content import Content
 from .dialling import Dialling
-from .fetch import GRACE
+from .fetch import CONCURRENCY, GRACE
 from .fetch_async import AsyncFetch, receive, send
 from .output import file_path, output_for
 from .parts import Copier, Cut, Reader

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from pantala.model.urls import public_url
 
 from .content import Content
 from .dialling import Dialling
-from .fetch import GRACE, Fetch
+from .fetch import CONCURRENCY, GRACE, Fetch, end_all
 from .landing import Landing
 from .output import file_path, output_for
 from .parts import Copier, Cut, Reader
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from numpy.typing import DTypeLike, NDArray
-
-#: Requests of one call that are under way at once.
-CONCURRENCY: Final = 8
-
-#: Seconds after which whoever ends a wait of others looks whether they have ended.
-_LOOK: Final = 0.05
 
 #: Waits for a download.
 Run = Callable[[Fetch], Landing]
@@ -340,11 +334,6 @@ class Client:
                 futures += (threads.submit(work, item, run) for item in items)
                 wait(futures)
             except BaseException:
-                for future in futures:
-                    future.cancel()
-                while wait(futures, timeout=0).not_done:
-                    for fetch in list(under_way):
-                        fetch.withdraw()
-                    wait(futures, timeout=_LOOK)
+                end_all(futures, under_way)
                 raise
         return [future.result() for future in futures]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from sys import is_finalizing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pantala.errors import Unavailable
 
@@ -14,6 +14,15 @@ from .connection import Connection
 from .dialling import Dialling
 from .landing import Landing, Lease
 from .saving import name_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+#: Downloads of one call that are under way at once.
+CONCURRENCY: Final = 8
+
+#: Seconds after which whoever ends a wait of others looks whether they have ended.
+_LOOK: Final = 0.05
 
 #: Seconds beyond a request's own limit in which the daemon's word about that is waited for: it says
 #: more than ours.
@@ -141,3 +150,20 @@ class Fetch(Fetching):
             landing.have_all(connection.receive_content(step.inline, deadline=self._deadline))
         elif step.inline:
             connection.receive_into(landing.room_for(step), deadline=self._deadline)
+
+
+def end_all(futures: Sequence[Future[Any]], under_way: Collection[Fetch]) -> None:
+    """Wait until no thread works on *futures* any more.
+
+    Args:
+        futures: Those that have not begun are cancelled.
+        under_way: Downloads that they wait for now, and begin meanwhile: these waits are ended.
+    """
+    from concurrent.futures import wait  # noqa: PLC0415  who has futures has imported it
+
+    for future in futures:
+        future.cancel()
+    while wait(futures, timeout=0).not_done:
+        for fetch in list(under_way):
+            fetch.withdraw()
+        wait(futures, timeout=_LOOK)

@@ -22,7 +22,8 @@ from fsspec.utils import isfilelike, stringify_path
 from pantala.errors import CREDENTIALS_REFUSED, FeatureOff, InvalidRequest, OriginError
 from pantala.model.urls import public_url
 
-from .blocking import CONCURRENCY, Client
+from .blocking import Client
+from .fetch import CONCURRENCY
 from .progress import Progress
 from .reading import ContentFile
 from .targets import Asked, Target
