@@ -387,6 +387,24 @@ async def test_what_the_origin_has_now(
         client.refresh(url, disable_back_to_source=True)
 
 
+async def test_the_origin_is_asked_once_for_several_ranges(
+    node: Node, client: pantala.Client, origin: Origin, url: str
+) -> None:
+    """Also where it is the client that always asks it."""
+    client.get(url)
+    wanted: list[pantala.Range] = [(0, 3), (4 * MIB, 4 * MIB + 3), (8 * MIB, None)]
+    want = [CONTENT[:3], CONTENT[4 * MIB :][:3], CONTENT[8 * MIB :]]
+    before = origin.count("/model")
+    with pantala.Client(str(node.socket), refresh=True) as always:
+        assert always.get_ranges(url, wanted) == want
+        once = origin.count("/model") - before
+        always.get(url)
+        assert origin.count("/model") - before == 2 * once > 0
+    async with pantala.AsyncClient(str(node.socket), refresh=True) as other:
+        assert await other.get_ranges(url, wanted) == want
+    assert origin.count("/model") - before == 3 * once
+
+
 def test_a_daemon_that_is_started_anew(
     cluster: Cluster, client: pantala.Client, node: Node, url: str, origin: Origin
 ) -> None:

@@ -120,7 +120,7 @@ class AsyncClient:
                 await _copied(partial(wanted.take, span, content), content.size)
 
         # Once is enough: asked again, an origin might say that what came of the first has changed.
-        first = wanted.spans[:1] if wishes.get("refresh") else []
+        first = wanted.spans[:1] if self._dialling.refreshes(wishes) else []
         await self._each(take, first)
         if first:
             wishes["refresh"] = False

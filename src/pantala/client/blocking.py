@@ -133,7 +133,7 @@ class Client:
                 wanted.take(span, content)
 
         # Once is enough: asked again, an origin might say that what came of the first has changed.
-        first = wanted.spans[:1] if wishes.get("refresh") else []
+        first = wanted.spans[:1] if self._dialling.refreshes(wishes) else []
         self._each(take, first)
         if first:
             wishes["refresh"] = False

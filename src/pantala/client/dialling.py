@@ -12,7 +12,7 @@ from pantala.paths import DEFAULT_SOCKET
 
 from .connection import Connection, connect, connect_if_there, socket_path
 from .landing import Idle
-from .wishes import Range, download_of, headers_of, identity_of
+from .wishes import CONDUCT, Range, download_of, headers_of, identity_of
 
 #: The variable that names the daemon's socket, for programs that name none.
 ENDPOINT_VARIABLE: Final = "PANTALA_ENDPOINT"
@@ -86,8 +86,11 @@ class Dialling:
     def identity(self, url: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that name the content of a URL. Raises InvalidRequest."""
         merged = self._merged(wishes)
-        conduct = ("timeout", "priority", "disable_back_to_source", "refresh", "digest")
-        return identity_of(url, {k: v for k, v in merged.items() if k not in conduct})
+        return identity_of(url, {k: v for k, v in merged.items() if k not in CONDUCT})
+
+    def refreshes(self, wishes: Mapping[str, Any]) -> bool:
+        """Whether the origin is asked first."""
+        return bool(self._merged(wishes).get("refresh"))
 
     def _merged(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
         """With our defaults; headers are added to ours."""

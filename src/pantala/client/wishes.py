@@ -74,6 +74,9 @@ class Wishes(Conduct, total=False):
 #: That there are, those of its bases among them.
 _KNOWN: Final = frozenset(Wishes.__annotations__)
 
+#: Those of them that do not say which content is meant.
+CONDUCT: Final = _KNOWN.difference(Identity.__annotations__)
+
 _RENAMED: Final = {"headers": "request_header"}
 
 
