@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from errno import ENOMEM
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -343,6 +345,19 @@ def test_too_many_descriptors(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  numbers, not paths
     assert "nobody asked for" in _error(tmp_path, script)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208  numbers, not paths
+
+
+def test_a_process_that_may_map_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not laid to the daemon."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(ENOMEM, os.strerror(ENOMEM))
+
+    monkeypatch.setattr("pantala.client.output._COPIES", False)
+    monkeypatch.setattr("pantala.client.saving.mmap", SimpleNamespace(mmap=refuse, PROT_READ=1))
+    with pytest.raises(Unavailable, match="this process cannot map it: Cannot allocate memory"):
+        _get(tmp_path, serve(CONTENT, 5000))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_daemon_that_dies(tmp_path: Path) -> None:

@@ -12,24 +12,21 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EMFILE, ENFILE, ENOMEM
 from sys import is_finalizing
 from typing import Final
 
-from pantala.errors import RemoteProtocolError, Unavailable
+from pantala.errors import RemoteProtocolError
 
 from .arrival import Arrival, Step
 from .connection import Connection
 from .coverage import Coverage
+from .saving import not_mapped
 
 #: Connections that wait for the next request; more of them are closed.
 MAX_IDLE: Final = 16
 
 #: Bytes that the kernel copies in a call: what Linux takes at once, in whole pages.
 _COPY: Final = 0x7FFF_F000
-
-#: What the system says to a process that has as much as it may have.
-_NO_MORE: Final = frozenset({EMFILE, ENFILE, ENOMEM})
 
 _CLOSED: Final = "the content is closed"
 
@@ -193,11 +190,7 @@ class Landing:
                 segment = Segment(fd, length, prot=mmap.PROT_READ)
             except (OSError, OverflowError, ValueError) as error:
                 self._check(fd)
-                if isinstance(error, OSError) and error.errno in _NO_MORE:
-                    raise Unavailable(f"this process cannot map it: {error.strerror}") from error
-                raise RemoteProtocolError(
-                    f"the daemon's segment cannot be mapped: {error}"
-                ) from error
+                raise not_mapped(error) from error
             self._check(fd)
             segment.lease = self._lease
             self.segment = segment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from contextlib import suppress
+from errno import EMFILE, ENFILE, ENOMEM
 
 from pantala.errors import RemoteProtocolError, Unavailable
 from pantala.model.urls import public_url
@@ -15,6 +16,8 @@ TYPE_CHECKING = False  # dfget has no time to import typing
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Final, Protocol
+
+    from pantala.errors import DragonflyError
 
     from .arrival import Step
     from .connection import Connection
@@ -55,6 +58,9 @@ if TYPE_CHECKING:
 # Linux's MADV_POPULATE_READ, which Python does not name. Pages that write() would fault in one
 # by one are mapped at once: twice as fast from a segment to a file on ext4.
 _POPULATE_READ: Final = 22
+
+# What the system says to a process that has as much as it may have.
+_NO_MORE: Final = frozenset({EMFILE, ENFILE, ENOMEM})
 
 
 class Saving:
@@ -174,8 +180,14 @@ class Saving:
         if self._output.copy(self._fd, first, at, end - first):
             return
         if self._segment is None:
-            self._segment = map_segment(self._fd, self.arrival.content_length)
+            self._segment = self._mapped()
         self._output.write(at, _view(self._segment, first, end))
+
+    def _mapped(self) -> mmap.mmap:
+        try:
+            return mmap.mmap(self._fd, self.arrival.content_length, prot=mmap.PROT_READ)
+        except (OSError, OverflowError, ValueError) as error:
+            raise not_mapped(error) from error
 
     def _let_go(self) -> None:
         self._segment, self._shares = None, False
@@ -190,12 +202,11 @@ def name_of(request: Mapping[str, Any]) -> str:
     return public_url(str(url)) if url else f"task {request['task_id']}"
 
 
-def map_segment(descriptor: int, length: int) -> mmap.mmap:
-    """The segment of content of *length* bytes, to be read. Raises RemoteProtocolError."""
-    try:
-        return mmap.mmap(descriptor, length, prot=mmap.PROT_READ)
-    except (OSError, ValueError) as error:
-        raise RemoteProtocolError(f"the daemon's segment cannot be mapped: {error}") from error
+def not_mapped(error: Exception) -> DragonflyError:
+    """What is to be raised when a segment could not be mapped: whose fault it is."""
+    if isinstance(error, OSError) and error.errno in _NO_MORE:
+        return Unavailable(f"this process cannot map it: {error.strerror}")
+    return RemoteProtocolError(f"the daemon's segment cannot be mapped: {error}")
 
 
 def _view(segment: mmap.mmap, first: int, end: int) -> memoryview:
