@@ -94,6 +94,13 @@ def test_ranges_that_cannot_be(part: Any) -> None:
         bounds_of(part)
 
 
+@pytest.mark.parametrize("part", [7, (1, 2, 3), (None, None), ("x", "x"), (0, 5.0)])
+def test_of_several_ranges_one_cannot_be(part: Any) -> None:
+    """In the same words, also where it would have no bytes."""
+    with pytest.raises(InvalidRequest, match="range: want "):
+        Cut([(0, 3), part])
+
+
 def test_a_rate_is_of_the_last_seconds() -> None:
     """What was long ago does not count, and a stall shows."""
     meter = Meter(0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pantala.model.headers import NOT_THE_CALLERS
-from pantala.model.urls import fault_of
+from pantala.model.urls import fault_of_given
 
 from . import _flags as flags
 
@@ -50,14 +50,8 @@ def add(parser: argparse.ArgumentParser, environ: Mapping[str, str], prefix: str
 
 def url(text: str) -> str:
     """A URL that can be fetched. Raises argparse.ArgumentTypeError: it is none."""
-    # What is wrong is not shown: it may hold a password.
-    scheme, separator, rest = text.partition("://")
-    if not separator or not rest or not scheme[:1].isalpha() or not scheme.isascii():
-        raise argparse.ArgumentTypeError("no URL with a scheme, such as https://host/file")
-    if not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError("a space or control character in it: write %20 or so")
-    if fault := fault_of(text):
-        raise argparse.ArgumentTypeError(f"{fault}: want a URL such as https://host/file")
+    if fault := fault_of_given(text):
+        raise argparse.ArgumentTypeError(fault)
     return text
 
 

@@ -10,7 +10,7 @@ from pantala.errors import InvalidRequest, SourceChanged
 from .arrival import Arrival, Step, same
 from .content import Content
 from .landing import Landing
-from .wishes import Range, bounds_of
+from .wishes import Range, bounds_of, numbers_of
 
 #: Ranges with no more bytes between them are asked for together. Those bytes travel anyway: a piece
 #: is longer, so there is none between that neither of the two needs.
@@ -40,17 +40,17 @@ class Cut:
     def __init__(self, ranges: Iterable[Range]) -> None:
         wanted = list(ranges)
         self.copies = [b""] * len(wanted)
-        #: How long the content is, and what the origin says of it.
-        self._told: tuple[int, Mapping[str, str]] | None = None
+        #: How long the content is, and what the origin says of it; one entry at most.
+        self._told: dict[None, tuple[int, Mapping[str, str]]] = {}
         self._inside: dict[Range, list[tuple[int, Range]]] = {}
         bounded: list[tuple[int, int, int]] = []
         for at, part in enumerate(wanted):
-            first, end = part
+            first, end = numbers_of(part)
             if first == end:
                 continue
             bounds_of(part)
             if end is None:
-                self._inside.setdefault(part, []).append((at, part))
+                self._inside.setdefault((first, end), []).append((at, (first, end)))
             else:
                 bounded.append((first, end, at))
         self._merge(sorted(bounded))
@@ -73,12 +73,14 @@ class Cut:
     def take(self, span: Range, content: Content) -> None:
         """Copy the ranges that lie in one of :attr:`spans`, which is here.
 
+        Several threads may do so at once, each for a span of its own.
+
         Raises:
             SourceChanged: It is of another version than one before.
         """
         told = (content.whole_size, content.header)
-        self._told = self._told or told
-        if not same(self._told, told):
+        # Atomic: of two that come at once, both are compared with the same one.
+        if not same(self._told.setdefault(None, told), told):
             raise SourceChanged(
                 f"{content.url} changed while it was read: ask again", transient=True
             )

@@ -8,7 +8,7 @@ from typing import Any, Final, TypedDict
 
 from pantala.errors import InvalidRequest
 from pantala.model.filtered import DEFAULT_FILTERED_QUERY_PARAMS
-from pantala.model.urls import fault_of
+from pantala.model.urls import fault_of_given
 
 #: Seconds that a download may take if nobody says otherwise, as with ``dfget``.
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
@@ -86,8 +86,10 @@ def identity_of(url: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidRequest: It is no URL, or there is no such wish.
     """
-    if fault := _fault(url):
-        raise InvalidRequest(f"{fault}: want a URL such as https://host/file")
+    if not isinstance(url, str):  # it is not shown: it may hold a password
+        raise InvalidRequest(f"a URL is a text, not {type(url).__name__}")
+    if fault := fault_of_given(url):
+        raise InvalidRequest(f"url: {fault}")
     request: dict[str, Any] = {"url": url, "kind": "CACHE"}
     request["filtered_query_params"] = DEFAULT_FILTERED_QUERY_PARAMS
     for name, value in wishes.items():
@@ -149,16 +151,7 @@ def bounds_of(part: Range) -> str:
     Raises:
         InvalidRequest: It has no bytes, or is none.
     """
-    try:
-        start, end = part
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"range: want a beginning and an end, not {part!r}") from None
-    if isinstance(start, bool) or isinstance(end, bool):
-        raise InvalidRequest(f"range: want whole numbers, not {part!r}")
-    try:  # numpy's are such, too
-        start, end = index(start), None if end is None else index(end)
-    except TypeError:
-        raise InvalidRequest(f"range: want whole numbers, not {part!r}") from None
+    start, end = numbers_of(part)
     if end is None:
         return f"{start}-" if start >= 0 else str(start)
     if not 0 <= start < end:
@@ -166,13 +159,19 @@ def bounds_of(part: Range) -> str:
     return f"{start}-{end - 1}"
 
 
-def _fault(url: object) -> str | None:
-    """What is wrong with it, not showing it: it may hold a password."""
-    if not isinstance(url, str):
-        return f"a URL is a text, not {type(url).__name__}"
-    scheme, separator, rest = url.partition("://")
-    if not separator or not rest or not scheme[:1].isalpha() or not scheme.isascii():
-        return "no URL with a scheme"
-    if not url.isprintable() or " " in url:
-        return "a space or control character in the URL"
-    return fault_of(url)
+def numbers_of(part: Range) -> Range:
+    """A part in numbers of Python's own, whether or not it has bytes.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    try:
+        start, end = part
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"range: want a beginning and an end, not {part!r}") from None
+    if isinstance(start, bool) or isinstance(end, bool):
+        raise InvalidRequest(f"range: want whole numbers, not {part!r}")
+    try:  # numpy's are such, too
+        return index(start), None if end is None else index(end)
+    except TypeError:
+        raise InvalidRequest(f"range: want whole numbers, not {part!r}") from None

@@ -58,6 +58,20 @@ def fault_of(url: str) -> str | None:
     return _fault_of_port(host.partition("]")[2] if bracket else host)
 
 
+def fault_of_given(text: str) -> str | None:
+    """What is wrong with a URL that a user or a program gives, in words that show none of it.
+
+    None: nothing, as far as :func:`fault_of` can tell. It must be written out, as well.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator or not rest or not scheme[:1].isalpha() or not scheme.isascii():
+        return "no URL with a scheme, such as https://host/file"
+    if not text.isprintable() or " " in text:
+        return "a space or control character in it: write %20 or so"
+    fault = fault_of(text)
+    return f"{fault}: want a URL such as https://host/file" if fault else None
+
+
 def path_of(url: str) -> str:
     """What follows the host in *url*, up to a query or fragment; as it is written.
 
