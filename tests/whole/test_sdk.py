@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 import pantala
+from pantala.client.parts import Cut
 from pantala.errors import (
     NoRoom,
     NotFound,
@@ -385,6 +386,23 @@ async def test_what_the_origin_has_now(
     assert client.get(url) == CONTENT[::-1]
     with pytest.raises(pantala.InvalidRequest, match="disable_back_to_source"):
         client.refresh(url, disable_back_to_source=True)
+
+
+async def test_large_ranges_are_copied_beside_the_loop(
+    node: Node, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which goes on meanwhile; small ones are not worth a thread."""
+    take, on_the_loop = Cut.take, {}
+
+    def spy(cut: Cut, span: pantala.Range, content: pantala.Content) -> None:
+        on_the_loop[content.size] = threading.current_thread() is threading.main_thread()
+        take(cut, span, content)
+
+    monkeypatch.setattr(Cut, "take", spy)
+    async with pantala.AsyncClient(str(node.socket)) as client:
+        found = await client.get_ranges(url, [(0, 5), (MIB, 6 * MIB)])
+    assert found == [CONTENT[:5], CONTENT[MIB : 6 * MIB]]
+    assert on_the_loop == {5: True, 5 * MIB: False}
 
 
 async def test_the_origin_is_asked_once_for_several_ranges(
