@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,10 +36,19 @@ def test_what_is_in_docs_is_true() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_it_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By each command, which needs nothing else for it."""
-    with pytest.raises(SystemExit) as caught:
-        dfget.run(["--print-completion", shell])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out == script(PARSERS["dfget"]({}), shell)
+    runs: dict[str, Callable[[list[str]], int]] = {
+        "dfget": dfget.run,
+        "dfctl": partial(dfctl.run, environ={}),
+        "dfcache": partial(dfcache.run, environ={}),
+        "dfdaemon": partial(dfdaemon.run, environ={}),
+        "dfscheduler": partial(dfscheduler.run, environ={}),
+    }
+    for name, run in runs.items():
+        for words in (["--print-completion", shell], [f"--print-completion={shell}"]):
+            with pytest.raises(SystemExit) as caught:
+                run(words)
+            assert caught.value.code == 0
+            assert capsys.readouterr().out == script(PARSERS[name]({}), shell)
     with pytest.raises(SystemExit) as caught:
         dfctl.run(["--print-completion", "fish"], {})
     assert caught.value.code == 2

@@ -109,7 +109,8 @@ def main() -> int:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do what the arguments *argv* say; the exit status. Wrong usage ends the program with 2."""
-    parser, remote = _parser(argv, environ)
+    everything = any(each.startswith("--print-completion") for each in argv)
+    parser, remote = _parser(None if everything else argv, environ)
     options = parser.parse_args(argv, namespace=_Options())
     if options.kind == "hosts":
         from ._hosts import run as hosts  # noqa: PLC0415  it has been imported, for its flags
