@@ -67,6 +67,16 @@ def _run(
     return status, daemon.requests
 
 
+def test_a_directory_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For one file as for many, where its name ends like one; not where there is a file."""
+    new = tmp_path / "some" / "new"
+    assert _run(tmp_path, serve(CONTENT), output=f"{new}/")[0] == 0
+    (file,) = new.iterdir()
+    assert (file.name, file.read_bytes()) == ("model.bin", CONTENT)
+    assert dfget.run([URL, "-O", f"{file}/below/", "-e", "/nowhere.sock"]) == 1
+    assert capsys.readouterr().err == f"dfget: cannot make {file}/below/: Not a directory\n"
+
+
 def test_a_file_arrives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a word where there is no terminal."""
     status, requests = _run(tmp_path, serve(CONTENT))

@@ -64,6 +64,10 @@ def _fetch(options: Options) -> dict[str, Any]:
     """Download what is wanted; return what ``--json`` prints of it."""
     begun = time.monotonic()
     progress = Progress(sys.stderr, shown=options.progress)
+    if options.directory is not None:
+        from ._targets import make_directory  # noqa: PLC0415  most name a file, or what is there
+
+        make_directory(options.directory)
     output = output_for(
         options.output, overwrite=options.overwrite, hard_link=options.force_hard_link
     )
