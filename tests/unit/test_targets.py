@@ -117,6 +117,7 @@ def test_several(tmp_path: Path) -> None:
         (["-i", "{long}", "-O", "{dir}"], "{long}, line 1: "),
         (["-i", "{raw}", "-O", "{dir}"], "{raw}, line 1: "),
         (["http://h/a", "-j", "0"], "-j/--jobs: '0': want 1 to 64"),
+        (["http://h/a", "-j", "00000000199"], "-j/--jobs: '00000000199': want 1 to 64"),
         (["http://h/a", "-j", "x"], "-j/--jobs: 'x': want 1 to 64"),
     ],
 )

@@ -237,7 +237,7 @@ def _add_several(parser: argparse.ArgumentParser, environ: Mapping[str, str]) ->
     add.value(
         *("-j", "--jobs"),
         env="JOBS",
-        type=_jobs,
+        type=flags.number(_MOST_JOBS),
         default=4,
         meta="N",
         help=f"of several files, how many at once: 1 to {_MOST_JOBS}, default 4",
@@ -304,12 +304,6 @@ def _digest(text: str) -> str:
     except InvalidRequest as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("digest ")) from error
     return text
-
-
-def _jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= _MOST_JOBS:
-        raise argparse.ArgumentTypeError(f"{text[:50]!r}: want 1 to {_MOST_JOBS}")
-    return int(text)
 
 
 def priority(text: str) -> int:

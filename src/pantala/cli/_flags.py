@@ -180,6 +180,18 @@ def output(text: str) -> str:
     return text
 
 
+def number(most: int) -> Callable[[str], int]:
+    """The type of flags that take 1 to *most*, which is below a billion."""
+
+    def number(text: str) -> int:
+        # More digits than this are no number that anybody means, however many of them are zeros.
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text[:50]!r}: want 1 to {most}")
+        return int(text)
+
+    return number
+
+
 def piece_length(text: str) -> int:
     """Bytes of a piece, as the contract allows them."""
     from pantala.model.pieces import (  # noqa: PLC0415  few give it, all would pay

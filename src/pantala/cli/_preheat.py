@@ -17,7 +17,7 @@ from ._text import one_line
 
 TYPE_CHECKING = False  # as for dfget: --help needs no typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Final
 
 _TIMEOUT: Final = 2 * 3600.0
@@ -123,19 +123,23 @@ def _add_targets(parser: argparse.ArgumentParser, add: flags.Flags, scope: str) 
         help="only hosts at these addresses, repeatable",
     )
     add.value(
-        "--count", env="COUNT", type=_number(200), meta="N", help="only so many hosts, 1 to 200"
+        "--count",
+        env="COUNT",
+        type=flags.number(200),
+        meta="N",
+        help="only so many hosts, 1 to 200",
     )
     add.value(
         "--percentage",
         env="PERCENTAGE",
-        type=_number(100),
+        type=flags.number(100),
         meta="N",
         help="only so many hosts of a hundred, 1 to 100",
     )
     add.value(
         "--concurrent-task-count",
         env="CONCURRENT_TASK_COUNT",
-        type=_number(100),
+        type=flags.number(100),
         default=4,
         meta="N",
         help="URLs at once, 1 to 100, default 4",
@@ -143,7 +147,7 @@ def _add_targets(parser: argparse.ArgumentParser, add: flags.Flags, scope: str) 
     add.value(
         "--concurrent-peer-count",
         env="CONCURRENT_PEER_COUNT",
-        type=_number(1000),
+        type=flags.number(1000),
         meta="N",
         help="hosts of one URL at once, 1 to 1000, default 500",
     )
@@ -255,12 +259,3 @@ def _scope(text: str) -> str:
     if text not in _SCOPES:
         raise argparse.ArgumentTypeError(f"{text!r}: want one of {', '.join(_SCOPES)}")
     return text
-
-
-def _number(most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r}: want 1 to {most}")
-        return int(text)
-
-    return number

@@ -215,7 +215,7 @@ def _add(command: str, parser: argparse.ArgumentParser, add: flags.Flags) -> Non
         add.value(
             "--persistent-replica-count",
             env="PERSISTENT_REPLICA_COUNT",
-            type=_replicas,
+            type=flags.number(_MAX_REPLICAS),
             default=2,
             meta="N",
             help="hosts that shall keep it as long as it lives, default 2",
@@ -285,12 +285,6 @@ def _check_export(parser: argparse.ArgumentParser, options: Options) -> None:
         options.transfer_from_dfdaemon = True  # a daemon writes files only
     if options.force_hard_link and options.transfer_from_dfdaemon:
         parser.error("--force-hard-link: content from the socket is no link of the daemon's file")
-
-
-def _replicas(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text[:9]) <= _MAX_REPLICAS:
-        raise argparse.ArgumentTypeError(f"{text[:50]!r}: want 1 to {_MAX_REPLICAS}")
-    return int(text)
 
 
 def _ttl(text: str) -> float:
