@@ -199,13 +199,16 @@ async def test_a_list_with_a_line_that_is_no_url(
 ) -> None:
     """It is named by its number, and nothing is begun."""
     listed = tmp_path / "urls"
-    listed.write_text("http://a/b\nb\n")
+    listed.write_text("\ufeffhttp://a/b\nb\n")
     assert await preheat(9, "-i", str(listed)) == 2
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
         .endswith(f"--input {listed}: line 2: no URL with a scheme, such as https://host/file")
     )
+    listed.write_bytes(b"http://h/\xff\n")
+    assert await preheat(9, "-i", str(listed)) == 2
+    assert f"--input {listed}: line 1: a space or control character" in capsys.readouterr().err
 
 
 class Stock:

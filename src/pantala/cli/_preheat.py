@@ -17,7 +17,7 @@ from ._text import one_line
 
 TYPE_CHECKING = False  # as for dfget: --help needs no typing
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Final
 
 _TIMEOUT: Final = 2 * 3600.0
@@ -26,9 +26,6 @@ _TIMEOUT: Final = 2 * 3600.0
 _GRACE: Final = 30.0
 
 _SCOPES: Final = ("single_seed_peer", "all_seed_peers", "all_peers")
-
-#: Of the URLs that a list may name.
-_MAX_LIST: Final = 16 << 20
 
 _EPILOG: Final = """\
 examples:
@@ -203,7 +200,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace, kind: str) -
     except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
     from ._preheat_job import Preheat  # noqa: PLC0415  gRPC: wrong usage need not wait for it
-    from ._preheat_report import Report  # noqa: PLC0415  likewise
+    from ._preheat_report import Report  # noqa: PLC0415  it imports typing, which --help does not need
 
     shown = not (options.no_progress or options.json) and sys.stderr.isatty()
     report = Report(sys.stdout, sys.stderr, as_json=options.json, shown=shown)
@@ -229,30 +226,16 @@ def _complete(parser: argparse.ArgumentParser, options: Options) -> None:
     if options.scope == _SCOPES[0] and (options.ips or options.count or options.percentage):
         raise ValueError(f"--ip, --count and --percentage: {_SCOPES[0]} has one host for each URL")
     if options.input is not None:
+        from ._targets import listed  # noqa: PLC0415  it imports typing, which --help does not need
+
         try:
-            options.urls += _listed(options.input)
+            options.urls += listed(options.input, identity.url)
         except OSError as error:
             raise ValueError(f"--input {options.input}: {error.strerror}") from error
         except ValueError as error:
             raise ValueError(f"--input {options.input}: {error}") from error
     if not options.urls:
         raise ValueError("no URL: name some, or a file of them with --input")
-
-
-def _listed(path: str) -> Iterator[str]:
-    """The URLs in a file, a line each; empty lines and comments are left out."""
-    number = 0 if path == "-" else path
-    with open(number, encoding="utf-8", closefd=path != "-") as file:
-        text = file.read(_MAX_LIST + 1)
-    if len(text) > _MAX_LIST:
-        raise ValueError("larger than 16 MiB")
-    for number, line in enumerate(text.splitlines(), 1):
-        url = line.strip()
-        if url and not url.startswith("#"):
-            try:
-                yield identity.url(url)
-            except argparse.ArgumentTypeError as error:
-                raise ValueError(f"line {number}: {error}") from None
 
 
 def _scope(text: str) -> str:

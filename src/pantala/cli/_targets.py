@@ -1,5 +1,5 @@
 """Which URL of many goes to which file: what ``dfget`` was given as lists and directories."""
-# ruff: noqa: PTH103, PTH110, PTH112, PTH118  paths are joined and looked at as dfget's others are
+# ruff: noqa: PTH103, PTH110, PTH112, PTH118  pathlib drops the / at an end, which says that it is a directory
 
 from __future__ import annotations
 
@@ -37,24 +37,37 @@ def read_urls(name: str, check: Callable[[str], str]) -> list[str]:
         ValueError: It cannot be read, or has what is no URL, or none at all, or too many.
     """
     shown = "standard input" if name == "-" else name
-    urls: list[str] = []
     try:
-        with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
-            for number, line in enumerate(_lines(file), start=1):
-                text = line.decode(errors="surrogateescape").removeprefix("\ufeff").strip()
-                if not text or text.startswith("#"):
-                    continue
-                try:
-                    urls.append(check(text))
-                except argparse.ArgumentTypeError as error:
-                    raise ValueError(f"{shown}, line {number}: {error}") from None
-                if len(line) > _LONGEST or len(urls) > _MOST:
-                    why = f"a line has at most {_LONGEST} bytes, and a list {_MOST} URLs"
-                    raise ValueError(f"{shown}, line {number}: {why}")
+        urls = listed(name, check)
     except OSError as error:
         raise ValueError(f"cannot read {shown}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{shown}, {error}") from None
     if not urls:
         raise ValueError(f"{shown} has no URL")
+    return urls
+
+
+def listed(name: str, check: Callable[[str], str]) -> list[str]:
+    """The same, for those who say what is wrong in their own words; there may be no URL.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: Which line makes no sense, and why.
+    """
+    urls: list[str] = []
+    with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+        for number, line in enumerate(_lines(file), start=1):
+            text = line.decode(errors="surrogateescape").removeprefix("\ufeff").strip()
+            if not text or text.startswith("#"):
+                continue
+            try:
+                urls.append(check(text))
+            except argparse.ArgumentTypeError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            if len(line) > _LONGEST or len(urls) > _MOST:
+                why = f"a line has at most {_LONGEST} bytes, and a list {_MOST} URLs"
+                raise ValueError(f"line {number}: {why}")
     return urls
 
 
