@@ -22,7 +22,7 @@ from ._outcome import advice, failure, outcome, print_json, result_of
 from ._signals import Stopped
 from ._targets import Target, make_directory
 
-#: Seconds for those who are told to stop: they may have to write what they have.
+#: Seconds for all who are told to stop: they may have to write what they have.
 _STOP: Final = 10.0
 
 #: Seconds that an alarm may be set to: 30 years.
@@ -157,9 +157,10 @@ class _Crew:
         self.stopping = True
         for worker in self._workers:
             worker.hang_up()
+        deadline = time.monotonic() + _STOP
         for worker in self._workers:
             if worker.ident is not None:
-                worker.join(_STOP)
+                worker.join(max(deadline - time.monotonic(), 0))
 
 
 class _Worker(threading.Thread):
