@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from pantala.model.units import format_size, parse_size
@@ -28,6 +28,11 @@ PATIENCE = 600.0
 def whole(node: Node) -> set[str]:
     """Ids of the tasks of which it has everything."""
     return {one for one, task in node.tasks().items() if task.HasField("finished_at")}
+
+
+def has(node: Node, count: int) -> bool:
+    """Whether it has all of so many files."""
+    return len(whole(node)) >= count
 
 
 def measure(options: argparse.Namespace, directory: Path) -> bool:
@@ -45,7 +50,7 @@ def measure(options: argparse.Namespace, directory: Path) -> bool:
         for turn in range(options.kill):
             victim = nodes.pop(names[turn])
             few = options.files * (turn + 1) // (options.kill + 2)
-            until(lambda v=victim, n=few: len(whole(v)) >= n, "some files", PATIENCE)  # type: ignore[misc]  # it takes none
+            until(partial(has, victim, few), "some files", PATIENCE)
             victim.kill()
         got = cluster.finish(*begun, patience=PATIENCE)
         took = time.monotonic() - began
@@ -77,11 +82,8 @@ def main() -> None:
     parser.add_argument("--rate", default="16MiB", type=parse_size, help="of the origin, a second")
     parser.add_argument("--kill", default=2, type=int, help="so many hosts")
     options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="pp-"))
-    try:
-        good = measure(options, directory)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="pp-") as directory:
+        good = measure(options, Path(directory))
     raise SystemExit(not good)
 
 

@@ -68,12 +68,19 @@ def connect(port: int) -> socket.socket:
     return sock
 
 
+def some(count: int) -> int:
+    """*count* bytes have come. Raises ConnectionError: none, for the other side is gone."""
+    if not count:
+        raise ConnectionError("the other side has hung up")
+    return count
+
+
 def receive(sock: socket.socket, place: memoryview) -> None:
     """Fill a place, blocking."""
     at = 0
     while at < len(place):
         with place[at : at + CHUNK] as window:
-            at += sock.recv_into(window, 0, socket.MSG_WAITALL)
+            at += some(sock.recv_into(window, 0, socket.MSG_WAITALL))
 
 
 class Receivers:
@@ -138,7 +145,7 @@ class Loop(Receivers):
                 at = 0
                 while at < self.piece:
                     with place[at : at + CHUNK] as window:
-                        at += await loop.sock_recv_into(sock, window)
+                        at += some(await loop.sock_recv_into(sock, window))
 
 
 class Processes(Receivers):
@@ -179,7 +186,7 @@ class Processes(Receivers):
         loop, end = asyncio.get_running_loop(), self.ends[who]
         for number in numbers:
             await loop.sock_sendall(end, number.to_bytes(8, "big"))
-            await loop.sock_recv(end, 1)
+            some(len(await loop.sock_recv(end, 1)))
 
 
 #: By name: who receives, and how many pieces are handed over at once.
@@ -291,9 +298,12 @@ def main() -> None:
             setattr(options, name, int(getattr(options, name)))
         run_here(options)
         return
-    # Not above: other builds of Python run this file, and have no packages.
-    from pantala.model.units import parse_size  # noqa: PLC0415
-    from pantala.testing.measure import middle, take_turns, write_json  # noqa: PLC0415
+    from pantala.model.units import parse_size  # noqa: PLC0415  other builds run this, and have no packages
+    from pantala.testing.measure import (  # noqa: PLC0415  other builds run this, and have no packages
+        middle,
+        take_turns,
+        write_json,
+    )
 
     size, piece = parse_size(options.size), parse_size(options.piece)
     listener = socket.create_server(("127.0.0.1", 0))
