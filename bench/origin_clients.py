@@ -56,7 +56,7 @@ def http_client(url: str, view: memoryview) -> None:
 def urllib3_under(url: str, view: memoryview) -> None:
     """urllib3's pool and headers, ``readinto`` of the ``http.client`` response under it."""
     response = _POOL.request("GET", url, preload_content=False)
-    _fill(response._original_response, view)  # type: ignore[attr-defined]  # noqa: SLF001  compared
+    _fill(response._original_response, view)  # type: ignore[attr-defined]  # noqa: SLF001  what is compared is what lies under it
     response.release_conn()
 
 

@@ -92,7 +92,7 @@ def told(process: subprocess.Popen[str]) -> str:
 def go_on(processes: Sequence[subprocess.Popen[str]]) -> None:
     """Let all of them take the next step."""
     for process in processes:
-        assert process.stdin is not None  # noqa: S101  likewise
+        assert process.stdin is not None  # noqa: S101  it was started so
         process.stdin.write("\n")
         process.stdin.flush()
 

@@ -66,13 +66,13 @@ def page(name: str, parser: argparse.ArgumentParser) -> str:
 
 def options(command: Command) -> Iterator[str]:
     """What a command takes, an entry each."""
-    shown = command.parser._get_formatter()  # noqa: SLF001  argparse expands %(default)s nowhere else
+    expand = command.parser._get_formatter()._expand_help  # noqa: SLF001  argparse expands %(default)s nowhere else
     for action in (*command.arguments, *command.flags):
         value = f" \\fI{roff(str(action.metavar or action.dest.upper()))}\\fR"
         names = ", ".join(f"\\fB{roff(option)}\\fR" for option in action.option_strings)
         yield ".TP"
         yield (names + value * (action.nargs != 0)).strip()
-        yield roff(shown._expand_help(action) if action.help else "")  # noqa: SLF001  as above
+        yield roff(expand(action) if action.help else "")
 
 
 def generate() -> dict[str, str]:

@@ -124,7 +124,7 @@ class Board:
 
     def begin(self, worker: int, name: str) -> Line:
         """A worker begins with a file. Called in its thread."""
-        self._lines[worker] = line = Line(os.path.basename(name), self._clock())  # noqa: PTH119  as all paths here
+        self._lines[worker] = line = Line(os.path.basename(name), self._clock())  # noqa: PTH119  a name is all that is wanted of it
         return line
 
     def end(self, worker: int) -> None:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+_Commands: Final = argparse._SubParsersAction  # noqa: SLF001  it has no public name
+
 #: What flags and arguments are called whose values are files.
 _FILES: Final = frozenset({"FILE", "FILE|DIR", "DIR", "PATH", "SOCKET"})
 
@@ -26,15 +28,15 @@ class Command(NamedTuple):
     @property
     def flags(self) -> list[argparse.Action]:
         """Those that it takes."""
-        return [a for a in self.parser._actions if a.option_strings]  # noqa: SLF001  argparse shows them nowhere else
+        return [a for a in _actions(self.parser) if a.option_strings]
 
     @property
     def arguments(self) -> list[argparse.Action]:
         """What stands in its place, but for commands."""
         return [
             action
-            for action in self.parser._actions  # noqa: SLF001  as above
-            if not action.option_strings and not isinstance(action, argparse._SubParsersAction)  # noqa: SLF001  it has no public name
+            for action in _actions(self.parser)
+            if not action.option_strings and not isinstance(action, _Commands)
         ]
 
     @property
@@ -49,9 +51,9 @@ def commands(
 ) -> Iterator[Command]:
     """A program, and all that is below it."""
     yield Command(path, parser, about or parser.description or "")
-    for action in parser._actions:  # noqa: SLF001  argparse shows them nowhere else
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  it has no public name
-            helps = {each.dest: each.help or "" for each in action._choices_actions}  # noqa: SLF001  as above
+    for action in _actions(parser):
+        if isinstance(action, _Commands):
+            helps = {each.dest: each.help or "" for each in action._choices_actions}  # noqa: SLF001  argparse shows them nowhere else
             for name, below in action.choices.items():
                 yield from commands(below, (*path, name), helps.get(name, ""))
 
@@ -59,6 +61,11 @@ def commands(
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """What *shell*, ``bash`` or ``zsh``, is to run."""
     return {"bash": _bash, "zsh": _zsh}[shell](parser)
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """All that it takes."""
+    return parser._actions  # noqa: SLF001  argparse shows them nowhere else
 
 
 def _takes_value(action: argparse.Action) -> bool:

@@ -76,11 +76,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _ask(target: str) -> tuple[list[dict[str, Any]], int]:
     """All hosts, and of how many more there was no word. Raises DragonflyError."""
-    import grpc  # noqa: PLC0415  it takes most of the time
+    import grpc  # noqa: PLC0415  it takes most of the time, which --help need not wait for
 
-    from pantala.pb import scheduler_pb2, scheduler_pb2_grpc  # noqa: PLC0415  likewise
-    from pantala.rpc.status import from_rpc_error  # noqa: PLC0415  likewise
-    from pantala.rpc.transport import channel_options  # noqa: PLC0415  likewise
+    from pantala.pb import scheduler_pb2, scheduler_pb2_grpc  # noqa: PLC0415  gRPC
+    from pantala.rpc.status import from_rpc_error  # noqa: PLC0415  gRPC
+    from pantala.rpc.transport import channel_options  # noqa: PLC0415  gRPC
 
     with grpc.insecure_channel(target, options=list(channel_options(target))) as channel:
         call: Any = scheduler_pb2_grpc.SchedulerStub(channel).ListHosts

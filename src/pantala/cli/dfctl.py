@@ -209,13 +209,13 @@ def _parser(
         if kind.preheat is not None:
             preheat = _bare(commands, "preheat", "have hosts fetch what others will want")
             remote[name] = preheat
-            if argv is None or "preheat" in argv:  # its many flags take time
-                from . import _preheat  # noqa: PLC0415  likewise
+            if argv is None or "preheat" in argv:
+                from . import _preheat  # noqa: PLC0415  it has many flags, which take time
 
                 _preheat.add_flags(preheat, name, environ, scope=kind.preheat)
     remote["hosts"] = _bare(kinds, "hosts", "list the hosts that a scheduler knows")
     if argv is None or "hosts" in argv:
-        from . import _hosts  # noqa: PLC0415  likewise
+        from . import _hosts  # noqa: PLC0415  other commands need not wait for it
 
         _hosts.add_flags(remote["hosts"], environ)
     return parser, remote
