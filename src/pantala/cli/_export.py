@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from google.protobuf.duration_pb2 import Duration
-
 from pantala.client.connection import connect
 from pantala.client.output import Output, output_for
 from pantala.client.saving import Saving
 from pantala.errors import Unavailable
 from pantala.model.task import Kind
+from pantala.rpc.convert import duration
 
 from ._daemon import Daemon
 from ._progress import Progress
@@ -88,14 +87,12 @@ def _from_ours(daemon: Daemon, wanted: Wanted, progress: Progress, grace: float)
 
 
 def _from_stock(daemon: Daemon, wanted: Wanted, progress: Progress, grace: float) -> int:
-    duration = Duration()
-    duration.FromNanoseconds(round(wanted.timeout * 1e9))
     request: dict[str, Any] = {
         "task_id": wanted.id,
         "tag": wanted.tag,
         "application": wanted.application,
         "digest": wanted.digest,
-        "timeout": duration,
+        "timeout": duration(wanted.timeout),
     }
     limit = wanted.timeout + grace
     if wanted.transfer_from_dfdaemon:

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser, environ: Mapping[str, str], prefix: str) -> None:
     """Add the flags; *prefix* is that of their variables."""
     add = flags.Flags(parser, environ, prefix)
-    add.value("--tag", env="TAG", type=flags.text, help="part of the content's identity")
-    add.value(
-        "--application", env="APPLICATION", type=flags.text, help="part of the content's identity"
-    )
-    add.value("--piece-length", env="PIECE_LENGTH", type=flags.piece_length, help="4MiB to 64MiB")
+    add_labels(add)
+    add_piece_length(add)
     parser.add_argument(
         "--filtered-query-param",
         dest="filtered_query_params",
@@ -31,13 +28,7 @@ def add(parser: argparse.ArgumentParser, environ: Mapping[str, str], prefix: str
         help="query parameter that is no part of the identity, repeatable; by default those "
         "that sign URLs of the common object stores",
     )
-    add.value(
-        "--content-for-calculating-task-id",
-        env="CONTENT_FOR_CALCULATING_TASK_ID",
-        type=flags.text,
-        meta="TEXT",
-        help="identity of the content, in place of URL, tag and the like",
-    )
+    add_content_id(add, "URL, tag and the like")
     parser.add_argument(
         "-H",
         "--header",
@@ -45,6 +36,36 @@ def add(parser: argparse.ArgumentParser, environ: Mapping[str, str], prefix: str
         action="append",
         metavar="K: V",
         help="for the origin, repeatable",
+    )
+
+
+def add_labels(add: flags.Flags) -> None:
+    """What sets content apart from other content of the same name."""
+    for flag, name in (("--tag", "TAG"), ("--application", "APPLICATION")):
+        add.value(
+            flag, env=name, type=flags.text, meta="TEXT", help="part of the content's identity"
+        )
+
+
+def add_piece_length(add: flags.Flags) -> None:
+    """What is part of the identity if it is given."""
+    add.value(
+        "--piece-length",
+        env="PIECE_LENGTH",
+        type=flags.piece_length,
+        meta="SIZE",
+        help="4MiB to 64MiB",
+    )
+
+
+def add_content_id(add: flags.Flags, instead: str) -> None:
+    """What stands for the identity; *instead* of which, in words."""
+    add.value(
+        "--content-for-calculating-task-id",
+        env="CONTENT_FOR_CALCULATING_TASK_ID",
+        type=flags.text,
+        meta="TEXT",
+        help=f"identity of the content, in place of {instead}",
     )
 
 

@@ -15,6 +15,7 @@ from pantala.errors import InvalidRequest
 from pantala.paths import DEFAULT_SOCKET
 
 from . import _flags as flags
+from . import _identity as identity
 from ._outcome import outcome
 from ._process import program
 from ._progress import Progress
@@ -102,6 +103,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str, Any]:
+    from pantala.rpc.convert import duration  # noqa: PLC0415  gRPC: --help does not need it
     from pantala.rpc.rows import stat_row  # noqa: PLC0415  it imports typing, which --help does not need
 
     large = os.stat(options.path).st_size > _LARGE
@@ -114,8 +116,8 @@ def _import(daemon: Daemon, options: Options, progress: Progress) -> Mapping[str
         "tag": options.tag,
         "application": options.application,
         "piece_length": options.piece_length,
-        "ttl": _duration(options.ttl),
-        "timeout": _duration(options.timeout),
+        "ttl": duration(options.ttl),
+        "timeout": duration(options.timeout),
     }
     limit = options.timeout + _GRACE
     task = daemon.wait("UploadPersistentCacheTask", wanted, progress.tick, timeout=limit)
@@ -147,14 +149,6 @@ _COMMANDS: Final[Mapping[str, Callable[[Daemon, Options, Progress], Mapping[str,
     "export": _export,
     "stat": _stat,
 }
-
-
-def _duration(seconds: float) -> Any:
-    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415  gRPC has imported it
-
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
 
 
 # -- the command line --------------------------------------------------------------------------
@@ -205,13 +199,7 @@ def _parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
 def _add(command: str, parser: argparse.ArgumentParser, add: flags.Flags) -> None:
     if command == "import":
         parser.add_argument("path", metavar="PATH", type=flags.text, help="the file")
-        add.value(
-            "--content-for-calculating-task-id",
-            env="CONTENT_FOR_CALCULATING_TASK_ID",
-            type=flags.text,
-            meta="TEXT",
-            help="identity of the content, in place of its hash",
-        )
+        identity.add_content_id(add, "its hash")
         add.value(
             "--persistent-replica-count",
             env="PERSISTENT_REPLICA_COUNT",
@@ -220,13 +208,7 @@ def _add(command: str, parser: argparse.ArgumentParser, add: flags.Flags) -> Non
             meta="N",
             help="hosts that shall keep it as long as it lives, default 2",
         )
-        add.value(
-            "--piece-length",
-            env="PIECE_LENGTH",
-            type=flags.piece_length,
-            meta="SIZE",
-            help="4MiB to 64MiB",
-        )
+        identity.add_piece_length(add)
         add.value(
             "--ttl", env="TTL", type=_ttl, default=3600.0, meta="TIME", help="5m to 7d, default 1h"
         )
@@ -237,10 +219,7 @@ def _add(command: str, parser: argparse.ArgumentParser, add: flags.Flags) -> Non
     if command == "stat":
         parser.set_defaults(no_progress=True, timeout=_STAT_LIMIT)
     else:
-        for flag, name in (("--application", "APPLICATION"), ("--tag", "TAG")):
-            add.value(
-                flag, env=name, type=flags.text, meta="TEXT", help="of the content's identity"
-            )
+        identity.add_labels(add)
         times = {"import": (1800.0, "30m"), "export": (7200.0, "2h")}
         default, shown = times[command]
         add.value(
