@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -11,9 +10,9 @@ from typing import Any, Final, TextIO
 
 from pantala.model.units import format_size
 
+from ._progress import INTERVAL, extent
 from ._text import one_line
 
-_INTERVAL: Final = 0.1
 _BAR: Final = 10
 
 
@@ -62,12 +61,12 @@ class Report:
         now = self._clock()
         if not self._shown or now < self._next:
             return
-        self._next = now + _INTERVAL
+        self._next = now + INTERVAL
         bar = ("=" * int(_BAR * (done + failed) / max(pairs, 1))).ljust(_BAR)
         trouble = f", {failed} failed" if failed else ""
         line = f"[{bar}] {done} of {pairs} done{trouble}, {format_size(received)}"
         line += f", {now - self._begun:.0f} s"
-        self._err.write(f"\r{line[: _columns(self._err) - 1]}\x1b[K")
+        self._err.write(f"\r{line[: extent(self._err)[0] - 1]}\x1b[K")
         self._err.flush()
         self._drawn = True
 
@@ -114,10 +113,3 @@ class Report:
             self._drawn = False
             self._err.write("\r\x1b[K")
             self._err.flush()
-
-
-def _columns(stream: TextIO) -> int:
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except OSError:
-        return 80
