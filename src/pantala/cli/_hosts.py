@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from pantala.errors import DragonflyError
-
 from . import _flags as flags
+from ._outcome import print_json
 from ._text import one_line
 
 TYPE_CHECKING = False  # as for dfget: --help needs no typing
@@ -31,18 +29,11 @@ def add_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Print them; the exit status."""
+    """Print them; the exit status. Raises DragonflyError: the scheduler does not answer."""
     flags.read_variables(parser, options)
-    try:
-        rows, left_out = _ask(options.scheduler_endpoint)
-    except DragonflyError as error:
-        message = one_line(str(error))
-        sys.stderr.write(f"dfctl: {message}\n")
-        if options.json:
-            _print_json({"error": {"code": error.code.name, "message": message}})
-        return 1
+    rows, left_out = _ask(options.scheduler_endpoint)
     if options.json:
-        _print_json({"hosts": rows, "left_out": left_out})
+        print_json({"hosts": rows, "left_out": left_out}, indent=2)
         return 0
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
@@ -106,7 +97,3 @@ def _row(host: Any) -> dict[str, Any]:
         "shares": not host.disable_shared,
         "version": host.build.git_version,
     }
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")

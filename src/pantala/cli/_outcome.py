@@ -85,9 +85,9 @@ def advice(options: Options, arrivals: Iterable[Arrival]) -> str:
     return f"; the daemon goes on with the download: {commands} stops that"
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """Print a line that programs read; it is out when this returns."""
-    sys.stdout.write(json.dumps(value) + "\n")
+def print_json(value: Mapping[str, Any], *, indent: int | None = None) -> None:
+    """Print what programs read, a line unless there is an *indent*; it is out when this returns."""
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
     sys.stdout.flush()
 
 

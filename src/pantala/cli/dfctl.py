@@ -7,7 +7,6 @@ imported when there is something to ask.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pantala.paths import DEFAULT_SOCKET
 from . import _identity as identity
 from ._flags import endpoint, formatter, program_parser, read_variables
 from ._names import Names, task_name, wishes_of, with_defaults
+from ._outcome import print_json
 from ._process import program
 from ._tasks_handoff import HandoffTasks, NotServed
 from ._text import one_line
@@ -92,7 +92,7 @@ class _Options(argparse.Namespace):
     """What the user wants."""
 
     kind: str
-    command: str
+    command: str = ""  # hosts have none
     names: list[str]
     wishes: dict[str, Any]
     no_trunc: bool
@@ -112,14 +112,27 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     everything = any(each.startswith("--print-completion") for each in argv)
     parser, remote = _parser(None if everything else argv, environ)
     options = parser.parse_args(argv, namespace=_Options())
-    if options.kind == "hosts":
-        from ._hosts import run as hosts  # noqa: PLC0415  it has been imported, for its flags
-
-        return hosts(remote["hosts"], options)
     if options.command == "preheat":
         from ._preheat import run as preheat  # noqa: PLC0415  it has been imported, for its flags
 
         return preheat(remote[options.kind], options, _KINDS[options.kind].type)
+    try:
+        if options.kind == "hosts":
+            from ._hosts import run as hosts  # noqa: PLC0415  it has been imported, for its flags
+
+            return hosts(remote["hosts"], options)
+        return _on_tasks(parser, options, environ)
+    except DragonflyError as error:
+        message = _report(error)
+        if options.json:
+            print_json({"error": {"code": error.code.name, "message": message}}, indent=2)
+        return 1
+
+
+def _on_tasks(
+    parser: argparse.ArgumentParser, options: _Options, environ: Mapping[str, str]
+) -> int:
+    """Ask the daemon that is meant; wrong usage ends the program."""
     if options.endpoint is None:
         named = next((environ[name] for name in _VARIABLES if environ.get(name)), None)
         try:
@@ -129,13 +142,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     kind = _KINDS[options.kind]
     if options.command != "ls":
         _read_identity(parser, kind, options)
-    try:
-        return _carry_out(kind, options)
-    except DragonflyError as error:
-        message = _report(error)
-        if options.json:
-            _print_json({"error": {"code": error.code.name, "message": message}})
-        return 1
+    return _carry_out(kind, options)
 
 
 def _read_identity(parser: argparse.ArgumentParser, kind: _Kind, options: _Options) -> None:
@@ -248,7 +255,7 @@ def _command(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
 def _ls(tasks: Tasks, kind: _Kind, options: _Options) -> int:
     rows, figures = tasks.held(kind)
     if options.json:
-        _print_json({"tasks": rows, **figures})
+        print_json({"tasks": rows, **figures}, indent=2)
         return 0
     from pantala.model.units import format_size  # noqa: PLC0415  it compiles patterns
 
@@ -265,7 +272,7 @@ def _ls(tasks: Tasks, kind: _Kind, options: _Options) -> int:
 def _stat(tasks: Tasks, kind: _Kind, options: _Options) -> int:
     row = tasks.stat(kind, Names(tasks, kind, options.wishes).find(options.names[0]).keys)
     if options.json:
-        _print_json(row)
+        print_json(row, indent=2)
         return 0
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
@@ -293,9 +300,8 @@ def _rm(tasks: Tasks, kind: _Kind, options: _Options) -> int:
                 where = f" from {count} host{'s' * (count != 1)}" if options.swarm else ""
                 sys.stdout.write(f"removed {one}{where}\n")
     if options.json:
-        _print_json(
-            {"removed": removed, "failed": failed} | ({"hosts": hosts} if options.swarm else {})
-        )
+        told = {"removed": removed, "failed": failed} | ({"hosts": hosts} if options.swarm else {})
+        print_json(told, indent=2)
     return 1 if failed else 0
 
 
@@ -336,10 +342,6 @@ def _report(error: DragonflyError) -> str:
     message = one_line(str(error))
     sys.stderr.write(f"dfctl: {message}\n")
     return message
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 if __name__ == "__main__":
