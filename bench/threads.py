@@ -31,6 +31,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -83,7 +84,7 @@ def receive(sock: socket.socket, place: memoryview) -> None:
             at += some(sock.recv_into(window, 0, socket.MSG_WAITALL))
 
 
-class Receivers:
+class Receivers(ABC):
     """One way to get pieces. Its methods run on the event loop."""
 
     def __init__(self, port: int, count: int, memory: mmap.mmap, piece: int) -> None:
@@ -91,19 +92,19 @@ class Receivers:
         self.view = memoryview(memory)
         self.start()
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027  some have nothing to do
         """Get ready; needs no words where there is nothing to do."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027  some have nothing to do
         """End who else takes part."""
 
     def place(self, number: int) -> memoryview:
         """Where a piece belongs."""
         return self.view[number * self.piece : (number + 1) * self.piece]
 
+    @abstractmethod
     async def get(self, who: int, numbers: Sequence[int]) -> None:
         """Have a receiver get these."""
-        raise NotImplementedError
 
 
 class Threads(Receivers):

@@ -100,7 +100,7 @@ def __getattr__(name: str) -> Any:
     """Import what is public when it is first looked at."""
     if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415  see above
+    from importlib import import_module  # noqa: PLC0415  only who looks needs it
 
     module = import_module(f"{__name__}.{_MODULES.get(name) or _HOMES[name]}")
     found = module if name in _MODULES else getattr(module, name)

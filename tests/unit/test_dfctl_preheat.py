@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from pantala import BUILD_VERSION
-from pantala.cli import dfctl
+from pantala.cli import _preheat, dfctl
 from pantala.cli._preheat_report import Report
 from pantala.daemon.app import Daemon
 from pantala.model.ids import task_id
@@ -60,10 +60,6 @@ async def preheat(port: int, *arguments: str, kind: str = "cache-task", **enviro
 @pytest.fixture(autouse=True)
 def _signals_are_of_the_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program runs in another one here."""
-    from contextlib import nullcontext  # noqa: PLC0415  here alone
-
-    from pantala.cli import _preheat  # noqa: PLC0415  likewise
-
     monkeypatch.setattr(_preheat, "ended_by_signals", nullcontext)
 
 

@@ -388,7 +388,7 @@ class Furnished(DragonflyFileSystem):
 
 # The suite of older versions has such, and it is not ours.
 @pytest.mark.filterwarnings("ignore:Class-scoped fixtures")
-class TestGet(AbstractFixtures, AbstractGetTests):  # type: ignore[misc]  # likewise
+class TestGet(AbstractFixtures, AbstractGetTests):  # type: ignore[misc]  # fsspec has no types
     """What of it is about reading; all else writes."""
 
     @pytest.fixture

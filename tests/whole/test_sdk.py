@@ -297,7 +297,7 @@ def test_a_download_appears_whole(
     assert (tmp_path / "out").read_bytes() == CONTENT
     assert task.size == said[-1].done == said[-1].total == said[-1].origin == len(CONTENT)
     assert any(p.eta and 0 < p.rate < 60 * MIB for p in said)
-    with pytest.raises(OutputExists, match="exists already"):
+    with pytest.raises(OutputExists, match="exists already: overwrite=True replaces it"):
         client.download(url, tmp_path / "out")
     client.download(url, str(tmp_path / "out"), overwrite=True, range=(0, 3))
     assert (tmp_path / "out").read_bytes() == CONTENT[:3]
@@ -359,7 +359,7 @@ def test_tasks(client: pantala.Client, origin: Origin, url: str) -> None:
     assert {t.id for t in client.list()} == {one.id, two.id, tagged.id}
     view = client.open(url).view
     client.evict(url)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=f"^{url}: task {one.id} not found"):
         client.evict(url)
     assert client.stat(url, tag="mine").id == tagged.id
     assert bytes(view) == CONTENT

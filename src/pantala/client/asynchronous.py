@@ -19,7 +19,7 @@ from .content import Content
 from .dialling import Dialling
 from .fetch import CONCURRENCY, GRACE
 from .fetch_async import AsyncFetch, receive, send
-from .output import file_path, output_for
+from .output import output_at
 from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .saving import Saving
@@ -176,7 +176,7 @@ class AsyncClient:
                 loop.call_soon_threadsafe(progress, news)
 
         def write() -> Task:
-            with output_for(file_path(path), overwrite=overwrite) as output:
+            with output_at(path, overwrite=overwrite) as output:
                 in_files = request["kind"] != "CACHE"
                 saving = Saving(connection, output, Telling(tell), in_files=in_files)
                 saving.run(request, deadline=deadline)

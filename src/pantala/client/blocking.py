@@ -14,7 +14,7 @@ from .content import Content
 from .dialling import Dialling
 from .fetch import CONCURRENCY, GRACE, Fetch, end_all
 from .landing import Landing
-from .output import file_path, output_for
+from .output import output_at
 from .parts import Copier, Cut, Reader
 from .progress import Progress, Telling
 from .reading import ContentFile
@@ -221,7 +221,7 @@ class Client:
         watcher = Telling(progress or (lambda _: None))
         in_files = request["kind"] != "CACHE"
         with (
-            output_for(file_path(path), overwrite=overwrite) as output,
+            output_at(path, overwrite=overwrite) as output,
             self._dialling.dial() as connection,
         ):
             saving = Saving(connection, output, watcher, in_files=in_files)
@@ -317,7 +317,7 @@ class Client:
         if len(items) < 2:
             return [work(item, Fetch.run) for item in items]
         # Who has one item need not import it.
-        from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415  see above
+        from concurrent.futures import ThreadPoolExecutor, wait  # noqa: PLC0415  slow, and one item needs none
 
         under_way = set[Fetch]()
 

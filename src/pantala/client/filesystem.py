@@ -163,7 +163,7 @@ class DragonflyFileSystem(ChainedFileSystem):  # type: ignore[misc]  # fsspec ha
             return self.fs._strip_protocol(_bare(path))  # noqa: SLF001  fsspec's way to chain
 
         self._strip_protocol = strip  # of this instance: the class has no target
-        self._parent = self.fs._parent  # noqa: SLF001  likewise
+        self._parent = self.fs._parent  # noqa: SLF001  it has no public name
 
     # -- what the target knows -------------------------------------------------------------------
 

@@ -109,14 +109,16 @@ class Output(ABC):
         """
 
 
-def file_path(path: str | os.PathLike[str]) -> str:
-    """The value that :func:`output_for` takes for this file, whatever it is called.
+def output_at(path: str | os.PathLike[str], *, overwrite: bool) -> Output:
+    """The output for a path that a program names, where ``-`` is a file as any other.
 
-    >>> file_path("-")
-    './-'
+    Raises as :func:`output_for` does, in a program's words.
     """
     name = os.fspath(path)
-    return "./-" if name == "-" else name
+    try:
+        return output_for("./-" if name == "-" else name, overwrite=overwrite)
+    except OutputExists:
+        raise OutputExists(f"{name} exists already: overwrite=True replaces it") from None
 
 
 def output_for(path: str, *, overwrite: bool, hard_link: bool = False) -> Output:

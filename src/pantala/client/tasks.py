@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self
 
 from pantala.errors import RemoteProtocolError, Unavailable
+from pantala.errors.answers import error_named
 from pantala.model.urls import public_url
 
-from .arrival import Arrival, failure_of
+from .arrival import Arrival, text_of
 
 #: Seconds for an answer about tasks. A daemon may have to ask its scheduler, and takes 30 at most.
 LIMIT: Final = 31.0
@@ -62,7 +63,8 @@ class Answer:
         """
         name = event.get("event")
         if name == "error":
-            raise failure_of(event, self._what)
+            code, message = text_of(event, "code"), text_of(event, "message")
+            raise error_named(code)(f"{self._what}: {message}")
         rows = event.get("tasks") if name == "tasks" else []
         if name not in ("tasks", "done") or not isinstance(rows, list):
             raise RemoteProtocolError(f"the daemon sent {event!r:.100}, which is no answer")

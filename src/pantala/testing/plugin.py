@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def _pantala_playground() -> Iterator[Playground]:
     """What the tests of a session share."""
-    from .playground import Playground  # noqa: PLC0415  see above
+    from .playground import Playground  # noqa: PLC0415  most sessions never need it
 
     with Playground() as playground:
         yield playground
