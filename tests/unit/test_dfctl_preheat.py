@@ -172,8 +172,8 @@ async def test_a_refusal_is_one_line(cluster: Cluster, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no URL: name some, or a file of them with --input"),
-        (["-i", "/nowhere"], "--input /nowhere: No such file or directory"),
+        ([], "no URL: name some, or a file of them with --input-file"),
+        (["-i", "/nowhere"], "--input-file /nowhere: No such file or directory"),
         (["nothing"], "no URL with a scheme"),
         (["http://a/b", "--scope", "all"], "'all': want one of single_seed_peer"),
         (["http://a/b", "--count", "0"], "'0': want 1 to 200"),
@@ -200,11 +200,11 @@ async def test_a_list_with_a_line_that_is_no_url(
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .endswith(f"--input {listed}: line 2: no URL with a scheme, such as https://host/file")
+        .endswith(f"--input-file {listed}: line 2: no URL with a scheme, such as https://host/file")
     )
     listed.write_bytes(b"http://h/\xff\n")
     assert await preheat(9, "-i", str(listed)) == 2
-    assert f"--input {listed}: line 1: a space or control character" in capsys.readouterr().err
+    assert f"--input-file {listed}: line 1: a space or control character" in capsys.readouterr().err
 
 
 class Stock:

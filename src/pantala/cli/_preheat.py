@@ -44,7 +44,7 @@ class Options(argparse.Namespace):
 
     kind: str
     urls: list[str]
-    input: str | None
+    input_file: str | None
     scheduler_endpoint: str
     scope: str
     ips: list[str]
@@ -84,7 +84,11 @@ def add_flags(
     parser.add_argument("urls", metavar="URL", type=identity.url, nargs="*", help="what to fetch")
     add = flags.Flags(parser, environ, prefix(kind))
     add.value(
-        "-i", "--input", type=flags.output, meta="FILE", help="more URLs, a line each; - is stdin"
+        "-i",
+        "--input-file",
+        type=flags.output,
+        meta="FILE",
+        help="more URLs, a line each; - is stdin",
     )
     add.scheduler()
     _add_targets(parser, add, scope)
@@ -225,17 +229,17 @@ def _complete(parser: argparse.ArgumentParser, options: Options) -> None:
         options.filtered_query_params = list(DEFAULT_FILTERED_QUERY_PARAMS)
     if options.scope == _SCOPES[0] and (options.ips or options.count or options.percentage):
         raise ValueError(f"--ip, --count and --percentage: {_SCOPES[0]} has one host for each URL")
-    if options.input is not None:
+    if options.input_file is not None:
         from ._targets import listed  # noqa: PLC0415  it imports typing, which --help does not need
 
         try:
-            options.urls += listed(options.input, identity.url)
+            options.urls += listed(options.input_file, identity.url)
         except OSError as error:
-            raise ValueError(f"--input {options.input}: {error.strerror}") from error
+            raise ValueError(f"--input-file {options.input_file}: {error.strerror}") from error
         except ValueError as error:
-            raise ValueError(f"--input {options.input}: {error}") from error
+            raise ValueError(f"--input-file {options.input_file}: {error}") from error
     if not options.urls:
-        raise ValueError("no URL: name some, or a file of them with --input")
+        raise ValueError("no URL: name some, or a file of them with --input-file")
 
 
 def _scope(text: str) -> str:
