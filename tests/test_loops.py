@@ -39,6 +39,7 @@ TASKS = {
     "client.asynchronous.AsyncClient._each": "a TaskGroup",
     "background.Tasks.start": "their owner",
     "background.Loops.keep": "their owner",
+    "daemon.telling.announcer.Announcer.announce_host": "a TaskGroup",
     "daemon.telling.dynconfig.Dynconfig._take": "a TaskGroup",
     "daemon.downloading.download.Download.with_progress": "itself",
     "daemon.downloading.trailing.Trail.beside": "itself",

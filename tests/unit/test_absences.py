@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pantala.core.absences import RECALL, RETURN, Absences
+from pantala.core.absences import HAND_OVER, RECALL, RETURN, TAKE_OVER, Absences
 from pantala.core.ring import HashRing
 
 ONE, TWO = "10.0.0.1:8002", "10.0.0.2:8002"
@@ -54,12 +54,32 @@ def test_one_that_comes_back() -> None:
 
 
 def test_one_of_two() -> None:
-    """Its tasks wait for it, the others do not; then they are the other's."""
+    """Its tasks wait for it, the others do not; then they are the other's, which hears of them."""
     absences = met(ONE, TWO)
     absences.lost(ONE, 10.0)
-    assert absences.wait(OF[ONE], {TWO}, 10.0) == RETURN
+    assert absences.wait(OF[ONE], {TWO}, 10.0) == TAKE_OVER
     assert absences.wait(OF[TWO], {TWO}, 10.0) == 0
-    assert absences.wait(OF[ONE], {TWO}, 10.0 + RETURN) == 0
+    assert absences.wait(OF[ONE], {TWO}, 10.0 + TAKE_OVER) == HAND_OVER
+    assert absences.wait(OF[TWO], {TWO}, 10.0 + TAKE_OVER) == 0
+    assert absences.wait(OF[ONE], {TWO}, 10.0 + TAKE_OVER + HAND_OVER) == 0
+
+
+def test_one_of_two_that_comes_back() -> None:
+    """Its tasks are its own again, and it is given time to hear of them."""
+    absences = met(ONE, TWO)
+    absences.lost(ONE, 10.0)
+    absences.back(ONE, 14.0, blank=True)
+    assert absences.wait(OF[ONE], {ONE, TWO}, 14.0) == RECALL
+    assert absences.wait(OF[TWO], {ONE, TWO}, 14.0) == 0
+
+
+def test_both_go() -> None:
+    """Nobody takes over: the first is waited for as if it were alone."""
+    absences = met(ONE, TWO)
+    absences.lost(ONE, 10.0)
+    absences.lost(TWO, 10.5)
+    assert absences.wait(OF[ONE], set(), 10.5) == RETURN - 0.5
+    assert absences.wait(OF[TWO], set(), 10.5) == RETURN
 
 
 def test_one_that_is_ours_no_longer() -> None:

@@ -30,6 +30,7 @@ from pantala.core.transfer import (
     Lost,
     Offered,
     Phase,
+    Rejoin,
     Scheduled,
     SchedulerLost,
     Seek,
@@ -41,6 +42,7 @@ from pantala.core.transfer import (
     Wanted,
     WeightChanged,
 )
+from pantala.core.transfer.machine import MOST_REJOINS
 from pantala.core.transfer.sparing import SPARE_FOR
 from pantala.model.announce import (
     Failed,
@@ -147,6 +149,9 @@ class Stage:
                 assert not pieces & self.tr.wanted.keys()
             case Finish():
                 pass
+            case Rejoin():
+                assert self.tr.phase is Phase.ASKING
+                self.told.clear()
             case _:
                 assert not self.told or not isinstance(self.told[-1], LastReport)
                 self.told.append(command)
@@ -837,6 +842,55 @@ NUMBERS = st.integers(0, 6)
 NAMES = st.sampled_from("abc")
 
 
+def test_a_scheduler_that_is_lost_is_asked_anew_before_the_origin() -> None:
+    """Once nobody is left whom it had named; whatever comes of that, it is no circle."""
+    stage = Stage()
+    stage.play(
+        (Wanted({0: True, 1: True}), []),
+        (Scheduled({"a": 1.0}), [Started(), Follow("a")]),
+        (Offered("a", 0), [Fetch(0, "a")]),
+        (SchedulerLost(again=True), []),
+        (stored(0), []),
+        (Closed("a"), [Rejoin()]),
+        # The one that is there now knows others.
+        (Scheduled({"b": 1.0}), [Started(), Follow("b")]),
+        (SchedulerLost(again=True), []),
+        (Closed("b", bad=True), [Drop("b"), Rejoin()]),
+        # Nobody is there: it is not looked for again.
+        (SchedulerLost(again=True), [Fetch(1, None)]),
+        (stored(1), [Finish()]),
+    )
+
+
+def test_a_scheduler_that_comes_and_goes() -> None:
+    """Without a piece in between it is looked for a few times, then the origin is asked."""
+    stage = Stage()
+    stage.play(
+        (Wanted({0: True}), []),
+        (Scheduled({}), [Started(), Reschedule()]),
+        (Scheduled({}), [Started(), Reschedule()]),
+    )
+    for _ in range(MOST_REJOINS):
+        stage.play(
+            (SchedulerLost(again=True), [Rejoin()]),
+            (Scheduled({}), [Started(), Reschedule()]),
+        )
+    stage.play((SchedulerLost(again=True), [Fetch(0, None)]))
+
+
+def test_a_scheduler_that_has_refused_is_not_asked_anew() -> None:
+    """That was an answer."""
+    stage = Stage()
+    stage.play(
+        (Wanted({0: False}), []),
+        (Scheduled({}), [Started(), Reschedule()]),
+        (SchedulerLost(), [FailPieces(frozenset({0})), Finish()]),
+    )
+
+
+ANSWERS = [ToldBackToSource(), ToldEmpty(), SchedulerLost(), SchedulerLost(again=True)]
+
+
 class AnyStory(RuleBasedStateMachine):
     """Events in any order, also such as nobody would send."""
 
@@ -869,7 +923,7 @@ class AnyStory(RuleBasedStateMachine):
         """Known or not."""
         self.stage.handle(WeightChanged(name, weight))
 
-    @rule(answer=st.sampled_from([ToldBackToSource(), ToldEmpty(), SchedulerLost()]))
+    @rule(answer=st.sampled_from(ANSWERS))
     def answered(self, answer: Event) -> None:
         """Likewise."""
         self.stage.handle(answer)
@@ -890,7 +944,7 @@ class AnyStory(RuleBasedStateMachine):
         self.stage.handle(stored(number, second))
 
     @rule(number=NUMBERS, blame=st.booleans(), second=st.booleans())
-    def lost(self, number: int, blame: bool, second: bool) -> None:  # noqa: FBT001  likewise
+    def lost(self, number: int, blame: bool, second: bool) -> None:  # noqa: FBT001  hypothesis calls by name
         """In flight or not."""
         self.stage.handle(Lost(number, blame=blame, second=second))
 

@@ -161,7 +161,7 @@ class Schedulers:
         clock, waited = asyncio.get_running_loop().time, False
         now = clock()
         # One that goes again and again keeps nobody for longer.
-        end = now + RETURN + RECALL
+        end = now + RETURN + RECALL  # those who take over need less
         while now < end and (pause := self._absences.wait(task_id, self._beliefs.available, now)):
             waited = True
             with contextlib.suppress(TimeoutError):

@@ -17,6 +17,7 @@ comes out.
 - :mod:`.fetches`: what it fetches
 - :mod:`.following`: what a parent tells it
 - :mod:`.scheduler`: the scheduler
+- :mod:`.standing`: what it is told by those who want nothing
 - :mod:`.swarm`: all of them
 - :mod:`.faults`: what goes wrong
 - :mod:`.scenario`: what a run is of

@@ -76,6 +76,8 @@ class Flight:
         self.for_others = for_others
         self.then = then
         self.was_heard = False
+        #: Whatever scheduler is there is told that the content comes.
+        self.reappears = False
         self._events: deque[t.Event] = deque()
         self._handling = False
         self._listening: dict[str, Host] = {}
@@ -93,7 +95,7 @@ class Flight:
         self.swarm.log(self.host.name, "wants", task.number)
         wanted = {n: True for n in range(task.pieces) if not here >> n & 1}
         self.on(t.Wanted(wanted))
-        self.swarm.scheduler.open(self, self.registration())
+        self.swarm.scheduler.open(self, self.registration(), patient=True)
         if self.swarm.settings.look:
             self.swarm.clock.after(self.swarm.settings.look, self._look)
 
@@ -191,6 +193,10 @@ class Flight:
                     host.listeners.pop((self, parent), None)
             case t.Seek(number, parent):
                 self.wishes.lacks(number, parent)
+            case t.Rejoin():
+                self.swarm.log(self.host.name, "looks for a scheduler")
+                self.peer_id = self.swarm.new_peer(self.holding)
+                self.swarm.scheduler.open(self, self.registration(), patient=True)
             case t.FailPieces(pieces):
                 self.failed = f"nobody provides {len(pieces)} pieces"
                 self.on(t.Wanted({}))  # whoever wants it is refused, and leaves
@@ -254,9 +260,11 @@ class Flight:
         self.swarm.log(self.host.name, "has lost its scheduler")
         if isinstance(error, OriginError):
             self.on(t.Wanted(dict.fromkeys(self.transfer.wanted, False)))
-        elif isinstance(error, Unavailable):
+        again = isinstance(error, Unavailable)
+        if again and not self.reappears:
+            self.reappears = True
             self.swarm.reappear(self)
-        self.on(t.SchedulerLost())
+        self.on(t.SchedulerLost(again))
 
     # -- how it gets on --------------------------------------------------------------------------
 

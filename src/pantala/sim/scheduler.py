@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from pantala.core.absences import Absences
 from pantala.core.sched.choose import AskSeed, Parents, ToSource, Wait, decide
 from pantala.core.sched.entities import OVER, Caller, Peer, Task, TaskKey, Trigger
 from pantala.core.sched.entities import Host as KnownHost
@@ -19,7 +20,7 @@ from pantala.errors import DragonflyError, HostUnknown, SchedulerLost
 from pantala.model import announce
 from pantala.model.announce import Answer, Candidate, Registration, Report
 
-from .host import Holding, Host
+from .host import Host
 
 if TYPE_CHECKING:
     from .swarm import Swarm
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 _REST: Final = 60.0
 #: Seconds within which what peers are to hear of partners is gathered; as ``scheduler/news.py``.
 _GATHER: Final = 0.05
+#: Seconds after which those who wait for it look whether it is back.
+_LOOK_AGAIN: Final = 0.5
+#: What daemons call it.
+_NAME: Final = "scheduler"
 #: Seconds until the first word of a seed that lives; as ``scheduler/hosts.py``.
 _HELLO: Final = 3.0
 
@@ -241,6 +246,9 @@ class Scheduler:
         self.limits = limits
         self.world = self._new_world()
         self.up = True
+        #: Hosts notice at the same moment that it has gone, or is back: one for all.
+        self._absences = Absences()
+        self._absences.back(_NAME, 0.0, blank=True)
         self.streams: dict[Stream, None] = {}
         self.by_peer: dict[Peer, Stream] = {}
         #: Those who have news, the first one first.
@@ -263,16 +271,24 @@ class Scheduler:
         self.messages += 1
         self.world.announce(host.facts, self.swarm.clock.now, Caller(host.facts.ip, b"own"))
 
-    def open(self, listener: Listener, words: Registration) -> Stream:
-        """A stream, whose first message is under way."""
+    def open(self, listener: Listener, words: Registration, *, patient: bool = False) -> None:
+        """Open a stream; if *patient*, not before a scheduler that has gone may be back."""
         stream = listener.stream = Stream(self, listener, words)
+        self._begin(stream, listener.host, words.task_id if patient else "")
+
+    def _begin(self, stream: Stream, host: Host, task_id: str) -> None:
+        there = {_NAME} if self.up else set()
+        pause = self._absences.wait(task_id, there, self.swarm.clock.now) if task_id else 0.0
+        if pause:
+            self.swarm.clock.after(min(pause, _LOOK_AGAIN), self._begin, stream, host, task_id)
+            return
         self.messages += 1
-        self.swarm.clock.after(self.latency(listener.host), stream.register)
-        return stream
+        self.swarm.clock.after(self.latency(host), stream.register)
 
     def stop(self) -> None:
         """Its process ends, and all that it knew is gone."""
         self.up = False
+        self._absences.lost(_NAME, self.swarm.clock.now)
         for stream in list(self.streams):
             stream.fail(SchedulerLost("the scheduler has gone"))
         self._waiting.clear()
@@ -281,6 +297,7 @@ class Scheduler:
         """It is started anew, and knows nothing."""
         self.up = True
         self.world = self._new_world()
+        self._absences.back(_NAME, self.swarm.clock.now, blank=True)
 
     # -- those who wait ----------------------------------------------------------------------------
 
@@ -370,26 +387,6 @@ class Scheduler:
         if world is self.world:
             pause = 0.0 if world.is_held_by(seeds[0], task) else world.limits.seed_pause
             world.end_trigger(task, no_seed_before=self.swarm.clock.now + pause)
-
-
-class Standing:
-    """A host that only tells what of a task it has, or that it comes."""
-
-    def __init__(self, holding: Holding, reports: Sequence[Report]) -> None:
-        self.host = holding.host
-        self.stream: Stream | None = None
-        self._reports = reports
-
-    def on_answer(self, answer: Answer) -> None:
-        """Say so, if that is what the scheduler wants to hear."""
-        if isinstance(answer, announce.NeedBackToSource) and self.stream is not None:
-            for report in self._reports:
-                self.stream.tell(report)
-
-    def on_stream_end(self, error: DragonflyError | None) -> None:
-        """Nobody hears it."""
-        del error
-        self.stream = None
 
 
 def candidates(peers: Iterable[Peer]) -> announce.CandidateParents:

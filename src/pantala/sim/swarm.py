@@ -20,7 +20,8 @@ from .flight import Flight
 from .host import Holding, Host, Task
 from .network import Flow, Link, Network
 from .scenario import Scenario
-from .scheduler import Scheduler, Standing
+from .scheduler import Scheduler
+from .standing import Standing
 
 #: Lines of the transcript that are kept.
 KEPT: Final = 40
@@ -196,7 +197,8 @@ class Swarm:
 
     def reappear(self, flight: Flight, standing: Standing | None = None) -> None:
         """Have a new scheduler know that a task is on its way to a host, until it is there."""
-        if standing is not None and (flight.over or not flight.host.alive):
+        if standing is not None and (flight.over or flight.stream or not flight.host.alive):
+            flight.reappears = False
             if standing.stream is not None:
                 standing.stream.close()
             return

@@ -10,7 +10,7 @@ commands and comes back with events.
     ToldBackToSource ─►│ Transfer │──► Drop(parent): not to be asked again
     SchedulerLost ────►│          │──► a Report: one message to the scheduler
     Offered, Closed ──►│          │──► Seek(piece): another than its parent shall offer it
-    Told ─────────────►│          │
+    Told ─────────────►│          │──► Rejoin: look for a scheduler again
     Stored, Lost ─────►│          │──► FailPieces(pieces): nobody will ever provide them
     Look ─────────────►└──────────┘──► Finish
 
@@ -44,6 +44,7 @@ from .events import (
     Follow,
     Lost,
     Offered,
+    Rejoin,
     Scheduled,
     SchedulerLost,
     Seek,
@@ -74,6 +75,7 @@ __all__ = [
     "Lost",
     "Offered",
     "Phase",
+    "Rejoin",
     "Scheduled",
     "SchedulerLost",
     "Seek",

@@ -61,7 +61,12 @@ class ToldEmpty:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLost:
-    """There is no scheduler, or the announce stream broke off."""
+    """There is no scheduler, or the announce stream broke off.
+
+    With *again* that was no answer, and there may be one again.
+    """
+
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,14 @@ class Seek:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejoin:
+    """Register anew with whatever scheduler is there; :class:`SchedulerLost` if there is none.
+
+    What was registered before is over. The one that was lost need not be the one that is found.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class FailPieces:
     """Nobody will provide these pieces to those who want them; fail them."""
 
@@ -180,4 +193,4 @@ class Finish:
 
 
 #: A report is a message to the scheduler. The shell may add to it what went wrong.
-Command = Fetch | Follow | Drop | Seek | FailPieces | Finish | Report
+Command = Fetch | Follow | Drop | Seek | Rejoin | FailPieces | Finish | Report

@@ -4,7 +4,8 @@
        │                                        └──too often──► ALONE
        ├──ToldBackToSource──► SOURCE  (the origin for whatever nobody offers)
        ├──ToldEmpty──► FOLLOWING
-       └──SchedulerLost──► ALONE      (the parents at hand, then the origin; to the end)
+       └──SchedulerLost──► ALONE      (the parents at hand, then it is asked anew: ASKING; if that
+                                       is in vain, the origin)
 
 What makes this hard is that a download must neither hang nor end too early. So after every event
 that leaves something wanted, one of these is true: a fetch is under way; the scheduler has the
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from itertools import chain
 from typing import Final
 
 from pantala.core.pace import Look
@@ -47,6 +47,7 @@ from .events import (
     Finish,
     Lost,
     Offered,
+    Rejoin,
     Scheduled,
     SchedulerLost,
     Stored,
@@ -71,6 +72,9 @@ USELESS: Final = 40.0
 #: Seconds after which, without a scheduler, nothing more is expected of those who say nothing new.
 GIVE_UP: Final = 60.0
 
+#: So often a scheduler that was lost is looked for anew without a piece in between.
+MOST_REJOINS: Final = 3
+
 #: So many pieces in a row may be gone that a parent has offered. One that offers again what it has
 #: not would keep us waiting for ever.
 MOST_DENIALS: Final = 16
@@ -85,7 +89,7 @@ class Phase(Enum):
     FOLLOWING = auto()
     #: It has sent us to the origin.
     SOURCE = auto()
-    #: It is told nothing more, and asked nothing.
+    #: It is told nothing more, and asked nothing, unless it was lost and is looked for anew.
     ALONE = auto()
 
 
@@ -97,12 +101,9 @@ class Transfer(Picker):
         rng: For choosing pieces and parents.
         max_in_flight: Pieces at once. Those that are stuck do not count, up to as many again.
         max_schedules: Answers of the scheduler that are acted on; after that it is not asked.
-        source_in_order: The origin serves a single pass from front to back: one fetch at a
-            time, in the order of the pieces. May be set at any time.
     """
 
     max_schedules: int = 5
-    source_in_order: bool = False
 
     phase: Phase = field(init=False, default=Phase.ASKING)
     #: Answers of the scheduler so far.
@@ -113,6 +114,10 @@ class Transfer(Picker):
     #: asked again.
     asked_at: float = field(init=False, default=0.0)
     patience: float = field(init=False, default=PATIENCE)
+    #: The scheduler was lost that had answered, and there may be another, or it itself again.
+    may_rejoin: bool = field(init=False, default=False)
+    #: How often it was looked for anew since the last piece.
+    rejoins: int = field(init=False, default=0)
     #: The answer that is waited for is to such a question.
     out_of_turn: bool = field(init=False, default=False)
     #: Until then nothing is spared.
@@ -149,7 +154,9 @@ class Transfer(Picker):
             case WeightChanged(parent, weight):
                 if parent in self.parents:
                     self.parents[parent].weight = weight
-            case SchedulerLost():
+            case SchedulerLost(again):
+                # One that has not answered was waited for, in vain.
+                self.may_rejoin = again and self.schedules > 0 and self.phase is not Phase.ALONE
                 self.phase, self.asked_at = Phase.ALONE, self.now
             case Offered(parent, number):
                 self._take_offer(parent, number)
@@ -207,7 +214,7 @@ class Transfer(Picker):
         for each in (False, True):
             self._landed(number, second=each, arrived=each is second)
         self._gets_on()
-        self.schedules = min(self.schedules, 1)
+        self.schedules, self.rejoins = min(self.schedules, 1), 0
         self.wanted.pop(number, None)
         self.offers.pop(number, None)
         self.stored += 1
@@ -253,7 +260,10 @@ class Transfer(Picker):
         if self.left or self.quiet or self.sought:
             self._seek(commands)
         if self._source_is_open():
-            self._fetch_from_source(commands)
+            if self._rejoins():
+                commands.append(Rejoin())
+            else:
+                self._fetch_from_source(commands)
         if self.wanted and self._is_stuck():
             commands += self._unstick()
         if not self.wanted and not self.in_flight and not self.second and not self._is_unanswered():
@@ -296,27 +306,17 @@ class Transfer(Picker):
             return True
         return self.phase is Phase.ALONE and (not self._somebody_may_offer() or self._is_idle())
 
-    def _fetch_from_source(self, commands: list[Command]) -> None:
-        while self._has_place() and self._origin_has_place():
-            number = self._next_of_source()
-            if number is None:
-                return
-            self.unoffered.pop(number, None)
-            commands.append(self._begin(number, None))
+    def _rejoins(self) -> bool:
+        """Whether to look for a scheduler anew, as nobody is left whom the lost one has named.
 
-    def _next_of_source(self) -> int | None:
-        """The next piece to ask the origin for. There may be very many: not all are looked at."""
-        if self.source_in_order:
-            first = (self._first_unoffered(), *(n for n in self._stranded() if self.wanted[n]))
-            return min((n for n in first if n is not None), default=None)
-        candidates = chain(self.unoffered, self._stranded())
-        return next((n for n in candidates if self.wanted[n]), None)
-
-    def _origin_has_place(self) -> bool:
-        """Whether one more piece may be fetched of the origin."""
-        if self.source_in_order:
-            return not self.of_origin
-        return self.of_origin.has_place(self.now)
+        It may know others who have what is missing, and the origin is to be read once.
+        """
+        missing = bool(self.unoffered) or any(True for _ in self._stranded())
+        if not (self.may_rejoin and missing and self.rejoins < MOST_REJOINS):
+            return False
+        self.may_rejoin, self.rejoins = False, self.rejoins + 1
+        self.phase, self.schedules, self.out_of_turn = Phase.ASKING, 0, False
+        return True
 
     def _somebody_may_offer(self) -> bool:
         """Whether offers may come still from somebody of whom something is heard.

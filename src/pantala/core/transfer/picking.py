@@ -79,6 +79,8 @@ class Picker(Sparing):
         least_of_parents: So many of parents at once at least, and to begin with.
         least_of_origin: So many of the origin at once at least...
         first_of_origin: ...but so many until one is here.
+        source_in_order: The origin serves a single pass from front to back: one fetch at a
+            time, in the order of the pieces. May be set at any time.
     """
 
     rng: random.Random
@@ -86,6 +88,7 @@ class Picker(Sparing):
     least_of_parents: int = LEAST_OF_PARENTS
     least_of_origin: int = LEAST_OF_ORIGIN
     first_of_origin: int = 1
+    source_in_order: bool = False
 
     #: Fetches of parents, and of the origin.
     of_parents: Window = field(init=False)
@@ -264,6 +267,30 @@ class Picker(Sparing):
         if rate:
             return self.piece_length / rate
         return UNTRIED if not self.parents[name].busy else None
+
+    # -- the origin ----------------------------------------------------------------------------
+
+    def _fetch_from_source(self, commands: list[Command]) -> None:
+        while self._has_place() and self._origin_has_place():
+            number = self._next_of_source()
+            if number is None:
+                return
+            self.unoffered.pop(number, None)
+            commands.append(self._begin(number, None))
+
+    def _next_of_source(self) -> int | None:
+        """The next piece to ask the origin for. There may be very many: not all are looked at."""
+        if self.source_in_order:
+            first = (self._first_unoffered(), *(n for n in self._stranded() if self.wanted[n]))
+            return min((n for n in first if n is not None), default=None)
+        candidates = chain(self.unoffered, self._stranded())
+        return next((n for n in candidates if self.wanted[n]), None)
+
+    def _origin_has_place(self) -> bool:
+        """Whether one more piece may be fetched of the origin."""
+        if self.source_in_order:
+            return not self.of_origin
+        return self.of_origin.has_place(self.now)
 
     # -- a piece for the second time -----------------------------------------------------------
 

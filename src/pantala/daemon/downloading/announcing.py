@@ -9,8 +9,9 @@ answer any more, and goes on with what it has:
   anew, once.
 - It sends nobody to the origin any more: nor do we go there on our own.
 - It is gone before its first word: it is waited for, for some seconds, and a stream opened anew.
-- It is gone: the flight goes on alone. When a scheduler is there again, it is told that the content
-  is on its way here, for else it would send others to the origin.
+- It is gone: the flight goes on alone. When a scheduler is there again, or another has taken over,
+  it is told that the content is on its way here, for else it would send others to the origin. Only
+  when nobody is left whom the lost one had named, is it asked for others, on a stream of its own.
 - It is gone when all was said: perhaps the last word was not heard, so what is here is announced.
 """
 
@@ -131,8 +132,8 @@ class Listener(Protocol):
     def on_source_closed(self) -> None:
         """The origin has failed so many others that the scheduler sends nobody there."""
 
-    def on_silence(self) -> None:
-        """Nobody will answer any more."""
+    def on_silence(self, *, again: bool) -> None:
+        """Nobody will answer any more; with *again* for now."""
 
 
 class Announcing:
@@ -152,6 +153,8 @@ class Announcing:
         self._tasks = tasks
         self._stream: AnnounceStream | None = None
         self._answered = False
+        #: Has a scheduler that is there again know that the content is on its way here.
+        self._reappearing: asyncio.Task[None] | None = None
         #: The last thing that went wrong, here or there: it explains what is told next.
         self.trouble: DragonflyError | None = None
         #: The scheduler was told that all we registered for is here.
@@ -187,8 +190,14 @@ class Announcing:
             self._stream.finish()
 
     async def run(self, registration: Registration) -> None:
-        """Tell and hear until the scheduler ends it, or some time after the flight is through."""
+        """Tell and hear until the scheduler ends it, or some time after the flight is through.
+
+        May be called again when it has returned.
+        """
         schedulers, listener = self._node.schedulers, self._listener
+        self._answered, again = False, False
+        if self._reappearing is not None:
+            self._reappearing.cancel()
         try:
             try:
                 await self._run_patiently(registration)
@@ -207,13 +216,15 @@ class Announcing:
             else:
                 if schedulers:  # a daemon that has none at all has lost none
                     logger.info("scheduler lost", task=self._holding.id, why=str(error))
-                    from_source = policy_of(self._holding.kind).from_source
-                    if isinstance(error, Unavailable) and from_source:
-                        self._tasks.start(self._reappear(registration), "tell that it comes")
+                    again = isinstance(error, Unavailable)
+                    if again and policy_of(self._holding.kind).from_source:
+                        self._reappearing = self._tasks.start(
+                            self._reappear(registration), "tell that it comes"
+                        )
                 self.trouble = error
         finally:
             self._stream = None
-            listener.on_silence()
+            listener.on_silence(again=again)
 
     def _repeat(self) -> None:
         """What was said last may not have been heard."""

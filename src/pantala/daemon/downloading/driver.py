@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -13,7 +14,7 @@ from pantala.background import Tasks
 from pantala.core import transfer as t
 from pantala.core.pace import TICK, Pace
 from pantala.core.policy import policy_of
-from pantala.daemon.node import Node
+from pantala.daemon.node import Node, new_peer_id
 from pantala.errors import (
     DragonflyError,
     NoProvider,
@@ -90,7 +91,6 @@ class Driver:
             self,
             holding,
             self._pace,
-            name="" if registration is None else registration.peer_id,
             certain=certain,
             avoid=avoid,
         )
@@ -145,8 +145,7 @@ class Driver:
         if self._registration is None:
             self.on(t.SchedulerLost())
         else:
-            # Not among our tasks: its last words may be under way when all else is over.
-            self._node.tasks.start(self._announcing.run(self._registration), "announce stream")
+            self._join(self._registration)
         self._tasks.start(self._watch(), "watch over the pace")
         try:
             await asyncio.shield(self._end)
@@ -165,6 +164,11 @@ class Driver:
             self.holding.on_gone = self.holding.on_told = None
             self.holding.state.at_source = False
             self.holding.coming = frozenset()
+
+    def _join(self, registration: Registration) -> None:
+        self._following.name = registration.peer_id
+        # Not among our tasks: its last words may be under way when all else is over.
+        self._node.tasks.start(self._announcing.run(registration), "announce stream")
 
     def want(self) -> None:
         """Look again at what the callers want."""
@@ -234,6 +238,11 @@ class Driver:
                 task = self.holding.id
                 logger.info("piece does not come", task=task, piece=number, parent=parent)
                 self._following.tell_lacking(number, but=parent)
+            case t.Rejoin():
+                assert self._registration is not None  # noqa: S101  there was a scheduler to lose
+                # Whoever was lost may take a while to notice that the peer of that name is gone.
+                name = new_peer_id(self._node.config)
+                self._join(replace(self._registration, peer_id=name))
             case t.FailPieces() if self._following.others:
                 self._break(_left_alone())
             case t.FailPieces(pieces):
@@ -345,9 +354,9 @@ class Driver:
         if not self.over:
             self.want()
 
-    def on_silence(self) -> None:
-        """Nobody will answer any more; the download must go on."""
-        self.on(t.SchedulerLost())
+    def on_silence(self, *, again: bool) -> None:
+        """Nobody will answer any more, or for now; the download must go on."""
+        self.on(t.SchedulerLost(again))
 
     def on_answer(self, answer: Answer) -> None:
         """The scheduler has said what to do."""

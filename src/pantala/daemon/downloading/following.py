@@ -70,11 +70,11 @@ class Following:
         listener: The flight.
         holding: Where the pieces go.
         pace: Hears who says something.
-        name: By which the scheduler knows the download; ``""`` if it does not.
         certain: The origin has said which version the content has.
         avoid: Versions that are known to lead nowhere.
 
     Attributes:
+        name: By which the scheduler knows the download; ``""`` if it does not.
         candidates: Everybody the scheduler ever proposed.
         offers: What parents have offered, by parent and piece.
         others: By host, the version that it holds, if that is another than ours.
@@ -89,13 +89,12 @@ class Following:
         holding: Holding,
         pace: Pace,
         *,
-        name: str = "",
         certain: bool = False,
         avoid: frozenset[str] = frozenset(),
     ) -> None:
         self._node = node
         self._means = means
-        self._name = name
+        self.name = ""
         self._listener = listener
         self._holding = holding
         self.pace = pace
@@ -150,7 +149,7 @@ class Following:
             self._listener.room,
             has=(under_way | bits_of_numbers(self._holding.pieces)) & ~lacks,
             later=lacks & self._listener.spared if self._is_far(parent) else 0,
-            name=self._name,
+            name=self.name,
         )
         gap = self._node.config.download.collected_piece_timeout
         link = self._means.parents

@@ -2,10 +2,11 @@
 
 What must be said is decided by :mod:`pantala.core.beliefs`; this carries it out, with two loops.
 One announces this host, to all schedulers in a round: at the interval that the settings say, and
-soon again while one does not answer. When a round is over, tasks are shared out anew among those
-that answered. The other tells what is to be told of tasks, some to each scheduler at once, as soon
-as there is anything. What a scheduler does not take is tried again after the next announcement that
-it takes, and not sooner: it is away, or has too much to do.
+soon again while one does not answer. Tasks are shared out anew among those that answered when a
+round is over, and when somebody takes long to answer. The other tells what is to be told of tasks,
+some to each scheduler at once, as soon as there is anything. What a scheduler does not take is
+tried again after the next announcement that it takes, and not sooner: it is away, or has too much
+to do.
 
 That a task is held is told on an announce stream of its own, by registering as a peer that has got
 it from the origin: the contract has no better word for it. So a task is told as one stream, or as
@@ -25,6 +26,7 @@ from typing import Final
 import structlog
 
 from pantala.background import Tasks
+from pantala.core.absences import TAKE_OVER
 from pantala.core.beliefs import Beliefs, TaskAnnouncement, TaskKey
 from pantala.core.policy import policy_of
 from pantala.errors import DragonflyError, HostUnknown, NotFound, SchedulerLost
@@ -45,6 +47,10 @@ logger = structlog.get_logger(__name__)
 
 #: Seconds until the next try while some scheduler does not answer; doubled up to the last.
 _RETRY: Final = (0.5, 15.0)
+
+#: Seconds for the schedulers to answer before their tasks are shared out among those that did: with
+#: the first pause, after which whoever was lost is called, what :mod:`pantala.core.absences` has.
+_TAKE_OVER: Final = TAKE_OVER - _RETRY[0]
 
 #: Parts of one task that are spoken of, the longest first.
 _MAX_PARTS: Final = 16
@@ -112,7 +118,12 @@ class Announcer:
         async with self._round:
             host = self._host()
             addresses = self._schedulers.addresses
-            await asyncio.gather(*(self._announce_to(address, host) for address in addresses))
+            async with asyncio.TaskGroup() as group:
+                calls = [group.create_task(self._announce_to(a, host)) for a in addresses]
+                # One that is gone may take ten seconds to show it, and the others take over now.
+                late = calls and (await asyncio.wait(calls, timeout=_TAKE_OVER))[1]
+                if late:
+                    self._share_out()
             self._share_out()
 
     async def introduce(self, task_id: str) -> None:
