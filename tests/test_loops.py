@@ -31,6 +31,7 @@ ENDLESS = {
     "rpc.server._Steadfast._refuse_unknown": "of one server, which ends with it and is built anew",
     "rpc.announce_stream.GrpcAnnounceStream._send": "of one stream, whose reader learns of it",
     "rpc.announce_stream.GrpcAnnounceStream._read": "of one stream, whose owner learns of it",
+    "scheduler.holdings.HoldingService.Tell": "of one stream, which ends with it",
     "scheduler.announce_streams.AnnounceStream._schedule": "of one call, which fails with it",
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import grpc
 import psutil
 import pytest
 
@@ -14,15 +16,30 @@ from pantala import background
 from pantala.core.sched.states import PeerState
 from pantala.daemon.app import Daemon
 from pantala.daemon.telling import announcer
+from pantala.daemon.telling.teller import Words
 from pantala.errors import Busy
+from pantala.model.announce import Registration
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
 from pantala.scheduler.app import Scheduler
+from pantala.scheduler.holdings import HoldingService
 from pantala.storage.holding import Holding
 from pantala.storage.home import Reason
 from pantala.testing import inside
 from pantala.testing.content import Pattern
 from pantala.testing.origin import Fault, Origin
+
+
+@pytest.fixture(autouse=True, params=["in batches", "each"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers know batches, or do not, as stock ones."""
+
+    async def tell(_self: object, _requests: object, context: Any) -> AsyncGenerator[Any, None]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        yield
+
+    if request.param == "each":
+        monkeypatch.setattr(HoldingService, "Tell", tell)
 
 
 class Wire:
@@ -179,6 +196,14 @@ async def test_a_scheduler_that_refuses(
         refused += 1
         raise Busy("too many requests")
 
+    async def refuse_batches(take: Callable[[], object], _heard: object) -> bool:
+        if take() is not None:
+            await refuse()
+        return True
+
+    tell_batches = link.holdings.tell
+    if link.holdings.understood:
+        monkeypatch.setattr(link.holdings, "tell", refuse_batches)
     monkeypatch.setattr(link, "delete_task", refuse)
     holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, leaves)
     assert holding is not None
@@ -189,6 +214,7 @@ async def test_a_scheduler_that_refuses(
     await daemon.announcer.settle(Kind.CACHE, leaves)
     assert (refused, holders(scheduler)) == (2, {leaves})
     monkeypatch.setattr(link, "delete_task", tell)
+    monkeypatch.setattr(link.holdings, "tell", tell_batches)
     await daemon.announcer.announce_host()
     await until(lambda: holders(scheduler) == set())
 
@@ -202,14 +228,14 @@ async def test_a_task_that_cannot_be_told_keeps_no_other_untold(
     daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
     sick: set[str] = set()
 
-    honest = daemon.announcer._tell_held
+    honest = Words.of
 
-    async def tell(holding: Holding, address: str) -> None:
+    def of(words: Words, holding: Holding) -> Iterator[Registration]:
         if holding.id in sick:
             raise ValueError("Invalid IPv6 URL")
-        await honest(holding, address)
+        return honest(words, holding)
 
-    monkeypatch.setattr(daemon.announcer, "_tell_held", tell)
+    monkeypatch.setattr(Words, "of", of)
     held = []
     for name in ("/a", "/b", "/c"):
         origin.put(name, Pattern(1000))

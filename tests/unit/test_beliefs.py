@@ -139,7 +139,10 @@ class Play:
 
     def says(self, _key: TaskKey) -> None:
         """Something is begun to be told."""
-        self.tells += [(tell, self.here.get(tell.key)) for tell in self.beliefs.take(2)]
+        self.tells += [(tell, self.here.get(tell.key)) for tell in self._take()]
+
+    def _take(self) -> list[TaskAnnouncement]:
+        return [tell for address in self.schedulers for tell in self.beliefs.take(address, 2)]
 
     def is_heard(self, _key: TaskKey) -> None:
         """The oldest of it is heard and answered."""
@@ -175,7 +178,7 @@ class Play:
 
     def _says_all(self) -> int:
         said = 0
-        while tells := self.beliefs.take(2):
+        while tells := self._take():
             for tell in tells:
                 self._hear(tell, self.here.get(tell.key), answered=True)
             said += len(tells)

@@ -147,7 +147,7 @@ class Beliefs:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._all: dict[str, _Scheduler] = {}
-        #: What is here, by version.
+        #: What is here, by version, in that order.
         self._here: dict[TaskKey, int] = {}
         self._last_version = 0
         #: To whom a stream of its own speaks of a task, and whether that one knew the truth before.
@@ -262,7 +262,7 @@ class Beliefs:
         available = self.available
         renewed = {address for address in available if self._all[address].renewed}
         if available and (renewed or self._moved):
-            for key in self._here:
+            for key in reversed(self._here):  # what came last is the likeliest to be asked for
                 mine = owner(key[1], available)
                 if mine is not None and self._all[mine].told.get(key) != self._here[key]:
                     self._all[mine].compare(key)
@@ -309,6 +309,7 @@ class Beliefs:
 
     def _bump(self, key: TaskKey) -> int:
         self._last_version += 1
+        self._here.pop(key, None)
         self._here[key] = self._last_version
         return self._last_version
 
@@ -328,26 +329,27 @@ class Beliefs:
 
     # -- what must be said ---------------------------------------------------------------------
 
-    def take(self, limit: int, only: TaskKey | None = None) -> list[TaskAnnouncement]:
+    def take(self, address: str, limit: int, only: TaskKey | None = None) -> list[TaskAnnouncement]:
         """What is to be said now, each to be answered by :meth:`told` or :meth:`untold`.
 
         Args:
-            limit: How much each scheduler is told at once, what is under way included.
+            address: The scheduler.
+            limit: How much it is told at once, what is under way included.
             only: Of this task alone, whatever the limit.
         """
         taken: list[TaskAnnouncement] = []
-        for address, scheduler in self._all.items():
-            if not scheduler.available:
-                continue
-            if only is not None:
-                if only in scheduler.pending and only not in scheduler.underway:
-                    del scheduler.pending[only]
-                    self._take_one(address, scheduler, only, taken)
-                continue
-            while scheduler.pending and len(scheduler.underway) < limit:
-                key, _ = scheduler.pending.popitem(last=False)
-                if key not in scheduler.underway:  # else it is compared again when that is over
-                    self._take_one(address, scheduler, key, taken)
+        scheduler = self._all.get(address)
+        if scheduler is None or not scheduler.available:
+            return taken
+        if only is not None:
+            if only in scheduler.pending and only not in scheduler.underway:
+                del scheduler.pending[only]
+                self._take_one(address, scheduler, only, taken)
+            return taken
+        while scheduler.pending and len(scheduler.underway) < limit:
+            key, _ = scheduler.pending.popitem(last=False)
+            if key not in scheduler.underway:  # else it is compared again when that is over
+                self._take_one(address, scheduler, key, taken)
         return taken
 
     def _take_one(

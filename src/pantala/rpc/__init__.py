@@ -14,6 +14,7 @@
 - :mod:`.announce_stream`: a daemon's end of the announce stream of one download
 - :mod:`.connection`: the connection to a scheduler, as those need it who speak on it
 - :mod:`.reporting`: pieces that a daemon tells of in batches
+- :mod:`.holdings`: what a daemon holds, told in batches
 - :mod:`.describing`: a daemon's end of the stream by which it asks what a task is
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks
 - :mod:`.scheduler`: one scheduler, and the connection to it

@@ -24,6 +24,7 @@ from . import status
 from .convert import duration
 from .describing import Questions
 from .dialects import dialect_of
+from .holdings import Holdings
 from .patience import while_busy
 from .reporting import Reports
 from .transport import channel_options
@@ -80,6 +81,7 @@ class Scheduler:
         self._swarm: Any = node_pb2_grpc.SwarmStub(self._channel)
         self.questions = Questions(self, self._channel, on_lost)
         self.reports = Reports(self, self._channel)
+        self.holdings = Holdings(self, self._channel)
 
     def __repr__(self) -> str:
         return f"<Scheduler {self.address}>"
@@ -107,6 +109,7 @@ class Scheduler:
         if epoch != self.epoch:  # it may be another program by now
             self.epoch, self.questions.understood = epoch, True
             self.reports.understood = None
+            self.holdings.understood = True
 
     async def _announce(self, message: scheduler_pb2.AnnounceHostRequest) -> Any:
         """Announce once; the trailing metadata."""

@@ -6,6 +6,7 @@
 - :mod:`.callers`: who calls
 - :mod:`.announce_streams`: the streams of peers that download
 - :mod:`.reports`: what they have got, in batches
+- :mod:`.holdings`: what hosts hold, in batches
 - :mod:`.news`: what they are told without having asked
 - :mod:`.wakeable`: waiting for a message, and for that
 - :mod:`.waiters`: peers that wait for news of a task

@@ -31,7 +31,7 @@ from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
 from pantala.rpc.transport import bind
 
-from . import descriptions, jobs, reports, swarm
+from . import descriptions, holdings, jobs, reports, swarm
 from .announce_streams import AnnounceStreams
 from .config import SchedulerConfig
 from .copies import Copies
@@ -218,11 +218,14 @@ class Scheduler:
         add_service(server, swarm.SERVICE, swarming, admit=self._admit)
         add_service(server, descriptions.SERVICE, self._descriptions, admit=self._admit)
         add_service(server, jobs.SERVICE, self._jobs, admit=self._admit)
+        holding = holdings.HoldingService(self._world, self._metrics)
+        add_service(server, holdings.SERVICE, holding, admit=self._admit)
         # As messages of a stream that was admitted, these are not counted: they are fewer.
         add_service(server, reports.SERVICE, reports.ReportService(self._world, self._metrics))
         await self._tell_health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        ours = (swarm.SERVICE, descriptions.SERVICE, jobs.SERVICE, reports.SERVICE)
+        modules = (swarm, descriptions, jobs, holdings, reports)
+        ours = tuple(module.SERVICE for module in modules)
         add_reflection(server, (SERVICE, *ours))
         self._bind(server)
         await server.start()

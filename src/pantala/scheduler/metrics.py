@@ -153,6 +153,7 @@ class Metrics:
         )
         self._replications = self._counter("replication")
         self._replication_failures = self._counter("replication_failure")
+        self._told = self._counter("holdings_told", ("type",))
         self._jobs = Gauge(f"{_PREFIX}jobs", "Jobs that are under way.", registry=self.registry)
         self._preheated = self._counter("preheat_pair", ("task_type",))
         self._not_preheated = self._counter("preheat_pair_failure", ("task_type",))
@@ -220,6 +221,11 @@ class Metrics:
         """A peer has so many more pieces, of *length* bytes in all."""
         self._pieces.labels(traffic.name, *_labels(peer)).inc(count)
         self._traffic.labels(traffic.name, *_labels(peer)).inc(length)
+
+    def holdings_told(self, held: int, dropped: int) -> None:
+        """Hosts have told of so many tasks in batches."""
+        self._told.labels("held").inc(held)
+        self._told.labels("dropped").inc(dropped)
 
     def piece_failed(self, peer: Peer, *, from_source: bool) -> None:
         """A piece did not come."""

@@ -8,10 +8,8 @@ some to each scheduler at once, as soon as there is anything. What a scheduler d
 tried again after the next announcement that it takes, and not sooner: it is away, or has too much
 to do.
 
-That a task is held is told on an announce stream of its own, by registering as a peer that has got
-it from the origin: the contract has no better word for it. So a task is told as one stream, or as
-one for each part when only parts are here. A download tells on its own stream what it brings; that
-stream is opened through here, so that nothing else is said of its task meanwhile.
+What is said of tasks, and how: :mod:`.teller`. A download tells on its own stream what it brings;
+that stream is opened through here, so that nothing else is said of its task meanwhile.
 
 Tasks that were imported are spoken of otherwise: :mod:`.copies`.
 """
@@ -27,13 +25,11 @@ import structlog
 
 from pantala.background import Tasks
 from pantala.core.absences import TAKE_OVER
-from pantala.core.beliefs import Beliefs, TaskAnnouncement, TaskKey
+from pantala.core.beliefs import Beliefs
 from pantala.core.policy import policy_of
-from pantala.errors import DragonflyError, HostUnknown, NotFound, SchedulerLost
-from pantala.model import announce
-from pantala.model.announce import Answer, Registration
-from pantala.model.pieces import ByteRange
-from pantala.model.task import DownloadRequest, Kind
+from pantala.errors import DragonflyError
+from pantala.model.announce import Registration
+from pantala.model.task import Kind
 from pantala.pb import common_pb2
 from pantala.ports import AnnounceStream
 from pantala.rpc.scheduler_link import Schedulers
@@ -42,6 +38,7 @@ from pantala.storage.home import Reason
 from pantala.storage.stores import Stores
 
 from .copies import Copies
+from .teller import Teller, Words
 
 logger = structlog.get_logger(__name__)
 
@@ -51,12 +48,6 @@ _RETRY: Final = (0.5, 15.0)
 #: Seconds for the schedulers to answer before their tasks are shared out among those that did: with
 #: the first pause, after which whoever was lost is called, what :mod:`pantala.core.absences` has.
 _TAKE_OVER: Final = TAKE_OVER - _RETRY[0]
-
-#: Parts of one task that are spoken of, the longest first.
-_MAX_PARTS: Final = 16
-
-#: Tasks that one scheduler is told of at once. A full cache may have thousands to speak of.
-_AT_ONCE: Final = 16
 
 
 class Announcer:
@@ -89,13 +80,8 @@ class Announcer:
     ) -> None:
         self._schedulers = schedulers
         self._beliefs = beliefs
-        self._stores = stores
-        self._tasks = tasks
-        self._host_id = host_id
         self._host = host
-        self._new_peer_id = new_peer_id
         self._interval = interval
-        self._concurrent_piece_count = concurrent_piece_count
         #: Every scheduler has been tried once.
         self.first_round = asyncio.Event()
         self._soon = asyncio.Event()
@@ -103,9 +89,14 @@ class Announcer:
         self._pause = _RETRY[0]
         self._round = asyncio.Lock()
         self._has_news = asyncio.Event()
-        self._telling: dict[TaskAnnouncement, asyncio.Task[None]] = {}
-        #: What a bug, or this machine's trouble, has just kept from being told.
-        self._wrong: list[Exception] = []
+        self._teller = Teller(
+            schedulers,
+            beliefs,
+            stores,
+            Words(host_id, new_peer_id, concurrent_piece_count),
+            tasks=tasks,
+            wake=self._has_news.set,
+        )
         #: What is said of imported tasks.
         self.copies = Copies(schedulers, stores, host_id)
         schedulers.on_trouble = self._soon.set
@@ -207,9 +198,7 @@ class Announcer:
         if policy_of(kind).imported:
             await self.copies.settle(key)
             return
-        self._begin(only=key)
-        if telling := [task for tell, task in self._telling.items() if tell.key == key]:
-            await asyncio.wait(telling)
+        await self._teller.settle(key)
 
     def heard(self, holding: Holding) -> None:
         """What of a task is here was said on the stream that :meth:`open_stream` opened last."""
@@ -252,82 +241,5 @@ class Announcer:
         """
         await self._has_news.wait()
         self._has_news.clear()
-        self._begin()
-        wrong, self._wrong = self._wrong, []
-        if wrong:
-            raise wrong[0]
-
-    def _begin(self, only: TaskKey | None = None) -> None:
-        for tell in self._beliefs.take(_AT_ONCE, only):
-            self._telling[tell] = self._tasks.start(self._carry_out(tell), "tell a scheduler")
-
-    async def _carry_out(self, tell: TaskAnnouncement) -> None:
-        outcome = self._beliefs.untold
-        try:
-            await self._tell(tell)
-            outcome = self._beliefs.told
-        except DragonflyError as error:
-            if isinstance(error, HostUnknown):
-                self._beliefs.forgot(tell.address)
-            logger.info("could not tell what is held", task=tell.key[1], error=str(error))
-        except Exception as error:  # noqa: BLE001  the loop that began it raises it
-            self._wrong.append(error)
-        finally:
-            outcome(tell)
-            self._telling.pop(tell, None)
-            self._has_news.set()
-
-    async def _tell(self, tell: TaskAnnouncement) -> None:
-        kind, task_id = tell.key
-        holding = self._stores.get(kind, task_id)
-        if tell.version is not None:
-            if holding is not None:  # else it has just left, and that is told next
-                await self._tell_held(holding, tell.address)
-        elif (scheduler := self._schedulers.get(tell.address)) is None:
-            raise SchedulerLost(f"scheduler {tell.address} is not ours any longer")
-        else:
-            with contextlib.suppress(NotFound):
-                await scheduler.delete_task(self._host_id, kind, task_id)
-
-    async def _tell_held(self, holding: Holding, address: str) -> None:
-        """Register as one who fetched what is here from the origin; that makes us a parent."""
-        if holding.complete:
-            await self._tell_part(holding, None, address)
-            return
-        parts = sorted(holding.parts(), key=lambda part: part.length, reverse=True)
-        for part in parts[:_MAX_PARTS]:
-            if not holding.gone:
-                await self._tell_part(holding, part, address)
-
-    async def _tell_part(self, holding: Holding, part: ByteRange | None, address: str) -> None:
-        record = holding.record
-        registration = Registration(
-            host_id=self._host_id,
-            task_id=holding.id,
-            peer_id=self._new_peer_id(),
-            request=DownloadRequest(
-                kind=holding.kind,
-                url=record.url,
-                tag=record.tag,
-                application=record.application,
-                need_back_to_source=True,
-                range=part,
-            ),
-            content_length=record.content_length or 0,
-            piece_length=record.piece_length or 0,
-            piece_count=record.piece_count or 0,
-            concurrent_piece_count=self._concurrent_piece_count,
-            version=record.version,
-        )
-        stream = self._schedulers.open_stream(registration, address)
-        await stream.run(lambda answer: _say_we_have_it(stream, answer))
-
-
-def _say_we_have_it(stream: AnnounceStream, answer: Answer) -> None:
-    if isinstance(answer, announce.NeedBackToSource):
-        stream.tell(announce.SourceStarted())
-        stream.tell(announce.SourceFinished())
-    elif isinstance(answer, announce.EmptyTask):
-        stream.tell(announce.Started())
-        stream.tell(announce.Finished())
-    stream.finish()
+        self._teller.begin()
+        self._teller.complain()
