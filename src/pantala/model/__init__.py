@@ -14,6 +14,7 @@
 - :mod:`.task`: kinds, requests, and what metadata remembers of a task and a piece
 - :mod:`.names`: what a file is called that came from a URL
 - :mod:`.urls`: URLs as others may see them
+- :mod:`.cluster`: what those who run a cluster want of it
 - :mod:`.announce`: what a peer and its scheduler tell each other of a download
 - :mod:`.units`: sizes and durations as people write them
 """

@@ -4,8 +4,10 @@
 - :mod:`.sources`: origins, whatever they are asked by
 - :mod:`.schedulers`: what a daemon needs of its schedulers
 - :mod:`.parents`: other daemons as parents
+- :mod:`.cluster`: where a scheduler learns what is wanted of its cluster
 """
 
+from .cluster import ClusterSource
 from .parents import ParentLink, Wants
 from .places import Extent, MemoryExtent, MemorySink, Sink, fill
 from .schedulers import AnnounceStream, Digests, KnownTask, SchedulerLink, Turn
@@ -14,6 +16,7 @@ from .sources import Abort, Source, SourceBody, SourceRequest
 __all__ = [
     "Abort",
     "AnnounceStream",
+    "ClusterSource",
     "Digests",
     "Extent",
     "KnownTask",

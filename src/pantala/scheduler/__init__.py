@@ -2,6 +2,7 @@
 
 - :mod:`.app`: a running scheduler
 - :mod:`.config`: its settings
+- :mod:`.wishes`: what is wanted of its cluster, as a file or a manager writes it
 - :mod:`.service`: the methods of the contract
 - :mod:`.callers`: who calls
 - :mod:`.announce_streams`: the streams of peers that download
