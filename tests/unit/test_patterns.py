@@ -1,0 +1,133 @@
+"""Patterns find what Python's find, and take their time from no text."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pantala.core.patterns import Pattern
+
+#: What both languages write alike, over an alphabet in which much is found.
+ATOMS = st.sampled_from(
+    (
+        *("a", "b", "/", ".", "[ab]", "[^a]", r"\d", r"\W", r"\/", "[a-b/]", r"[\d/]", r"[^\w]"),
+        *(r"\x61", "^", "$", r"\A", "[b-]", "[]a]", "(?i:A)", "(?s:.)"),
+    )
+)
+PATTERNS = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map("".join),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: f"(?:{'|'.join(parts)})"),
+        st.builds(
+            "(?:{}){}".format,
+            inner,
+            st.sampled_from(["*", "+", "?", "*?", "+?", "{2}", "{1,}", "{0,2}", "{2,3}?", "{0}"]),
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(PATTERNS, st.text("abAB/1 _é\n", max_size=8))
+def test_as_python_has_it(pattern: str, text: str) -> None:
+    """But that there ``$`` is before a last newline, too, and characters of all scripts count."""
+    theirs = re.compile(re.sub(r"(?<!\\)\$", r"\\Z", pattern), re.ASCII)
+    assert Pattern(pattern).found_in(text) is (theirs.search(text) is not None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "fits_not"),
+    [
+        (r"^https?://[^/]+\.example/.*\.(bin|pt)$", "http://a.example/b/c.pt", "http://a/c.pt"),
+        ("(?i)/PRIVATE/", "http://x/Private/y", "http://x/privat/y"),
+        ("a(?i)b", "aB", "AB"),
+        ("a(?i:b)c", "aBc", "aBC"),
+        ("(?i)a(?-i)b", "Ab", "AB"),
+        ("(?P<year>20[0-9]{2})", "/2031/", "/201/"),
+        ("[[:xdigit:]]{4}", "//0fA9", "//0fAg"),
+        ("[[:^digit:]]x", "ax", "1x"),
+        (r"[^\D]", "a1", "ab"),
+        ("x{,2}", "x{,2}", "xx"),
+        ("x{1", "x{1", "x"),
+        (r"\x{1F600}", "\U0001f600", "a"),
+        (r"end\z", "the end", "the end\n"),
+        ("a.b", "a-b", "a\nb"),
+        ("(?s)a.b", "a\nb", "a"),
+        ("^^a", "ab", "ba"),
+        ("(^|/)a$$", "b/a", "ba"),
+        (r"\t[\]\-]", "\t]", "\tx"),
+    ],
+)
+def test_what_is_written_so(pattern: str, fits: str, fits_not: str) -> None:
+    """By the rules of RE2, where Python's are others."""
+    assert Pattern(pattern).found_in(fits)
+    assert not Pattern(pattern).found_in(fits_not)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("(a", "a ( is not closed"),
+        ("a)b", "a ) at 2 closes nothing"),
+        ("[a", "it ends in the middle"),
+        ("a\\", "it ends in the middle"),
+        ("*a", "* repeats nothing"),
+        ("a**", "put it into a group"),
+        ("a++", "put it into a group"),
+        ("(?=a)", "(?=a is not supported"),
+        ("(?<!a)b", "(?<! is not supported"),
+        ("(?m)a", "(?m) is not supported"),
+        (r"\bword\b", r"\b is not supported"),
+        (r"(a)\1", r"\1 is not supported"),
+        (r"\pL", r"\p is not supported"),
+        (r"\x{FFFFFF}", "is no character"),
+        (r"[\A]", "an end of the text is not in []"),
+        ("[z-a]", "a range in [] ends before it begins"),
+        (r"[a-\d]", "a range in [] ends before it begins, or with a class"),
+        ("[[:letter:]]", "[:letter:] is no class"),
+        ("a{3,2}", "want {least,most}"),
+        ("a{1001}", "no more than 1000"),
+        ("(((a{99}){99}){99}){99}", "too large"),
+        ("(((){999}){999}){999}", "too large"),
+        ("(" * 60 + ")" * 60, "more than 50 groups within each other"),
+        ("a" * 1001, "1001 characters: want at most 1000"),
+    ],
+)
+def test_what_is_refused(pattern: str, why: str) -> None:
+    """In words, and at once."""
+    with pytest.raises(ValueError, match=re.escape(why)):
+        Pattern(pattern)
+
+
+@given(st.text(alphabet=st.sampled_from(r"ab(|)*+?{}[]^$\-:,12dPi<=!"), max_size=20))
+def test_anything_is_taken_or_refused(pattern: str) -> None:
+    """Nothing else comes of it."""
+    try:
+        found = Pattern(pattern)
+    except ValueError:
+        return
+    found.found_in("ab12-")
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", ".*a.*a.*a.*b", "(a|a)*b", "(a*)*b", "a{0,200}b"])
+def test_no_text_takes_long(pattern: str) -> None:
+    """Python's own would take longer than anybody lives."""
+    text = "a" * 16384 + "c"
+    began = time.process_time()
+    assert not Pattern(pattern).found_in(text)
+    assert time.process_time() - began < 2.0
+
+
+def test_what_is_remembered_has_an_end() -> None:
+    """However many characters, and sets of places, there are."""
+    pattern = Pattern("[^x]{0,13}x.{13}y")
+    text = "".join(chr(0x4E00 + n) + "x" * (n % 3) for n in range(9000))
+    assert not pattern.found_in(text)
+    assert len(pattern._fitting) <= 4096
+    assert len(pattern._after) <= 4096
+    assert pattern.found_in(text + "x" + "z" * 13 + "y")
