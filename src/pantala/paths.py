@@ -21,6 +21,7 @@ DEFAULT_SOCKET: Final = "/var/run/dragonfly/dfdaemon.sock"
 #: Files of settings, read when no other is named, and only if they are there.
 DAEMON_SETTINGS: Final = "/etc/dragonfly/dfdaemon.yaml"
 SCHEDULER_SETTINGS: Final = "/etc/dragonfly/scheduler.yaml"
+DYNCONFIG: Final = "/etc/dragonfly/dynconfig.yaml"
 
 # What fits into a sockaddr_un together with its closing NUL (108 on Linux, 104 on macOS).
 _MAX_SOCKET_PATH: Final = 103

@@ -23,7 +23,7 @@ from pantala.core.sched.choose import (
 from pantala.core.sched.entities import Peer, Trigger
 from pantala.core.sched.rules import RULES, Limits
 from pantala.core.sched.states import PeerState
-from pantala.errors import Forbidden, NoProvider, NotFound, OriginError
+from pantala.errors import NoProvider, OnlyPeers, OriginClosed, OriginError
 from pantala.model.pieces import ByteRange
 from pantala.testing.stage import MIB, Stage
 
@@ -231,14 +231,15 @@ def test_priorities() -> None:
     """1 never; 2 only from peers; 3 without seeds; the others ask a seed."""
     stage = Stage()
     stage.host("seed", type=1)
-    with pytest.raises(Forbidden, match="LEVEL1"):
-        check_priority(stage.register("a", "x", priority=1).registration)
-    with pytest.raises(NotFound, match="LEVEL2"):
+    refused = stage.register("a", "x", priority=1)
+    with pytest.raises(OriginClosed, match="LEVEL1"):
+        check_priority(refused.registration.request, "x")
+    with pytest.raises(OnlyPeers, match="LEVEL2"):
         stage.decide(stage.register("a", "t2", priority=2))
     assert isinstance(stage.decide(stage.register("a", "t3", priority=3)), ToSource)
     for priority in (0, 4, 5, 6):
         peer = stage.register("a", f"t{priority}", priority=priority)
-        check_priority(peer.registration)
+        check_priority(peer.registration.request, peer.task.id)
         assert isinstance(stage.decide(peer), AskSeed)
     waiting = stage.register("b", "t3", priority=2)
     assert isinstance(stage.decide(waiting), Wait)

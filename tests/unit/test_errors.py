@@ -99,6 +99,8 @@ Damaged              NOT_FOUND            NOT_FOUND
 OriginError         INTERNAL             INTERNAL
 SourceUnreachable    UNAVAILABLE          INTERNAL
 SourceChanged        ABORTED              INTERNAL
+OriginClosed         FAILED_PRECONDITION  INTERNAL
+OnlyPeers            NOT_FOUND            INTERNAL
 InvalidTransition    INTERNAL             INTERNAL
 """
 

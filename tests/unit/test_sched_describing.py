@@ -12,7 +12,7 @@ from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.questions import Answer, Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.refusals import REST
 from pantala.core.sched.rules import Limits
-from pantala.errors import Busy, NoProvider, OriginError
+from pantala.errors import Busy, DragonflyError, NoProvider, OnlyPeers, OriginError
 from pantala.model.task import Description, DownloadRequest
 from pantala.testing.stage import MIB, Stage, task_id
 
@@ -496,8 +496,11 @@ def test_a_seed_that_the_origin_fails() -> None:
         play.look(late)
 
 
-@pytest.mark.parametrize("wish", [{"disable_back_to_source": True}, {"priority": 2}])
-def test_nobody_may_ask(wish: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("wish", "refusal"),
+    [({"disable_back_to_source": True}, NoProvider), ({"priority": 2}, OnlyPeers)],
+)
+def test_nobody_may_ask(wish: dict[str, Any], refusal: type[DragonflyError]) -> None:
     """A little later it is said so, unless somebody comes who may. No task comes of it."""
     play = Play(patience=2)
     if "priority" in wish:
@@ -509,7 +512,7 @@ def test_nobody_may_ask(wish: dict[str, Any]) -> None:
     assert play.look(mute) == Wait(play.stage.now + TURN)
     play.gone(able)
     play.stage.now += 2
-    with pytest.raises(NoProvider):
+    with pytest.raises(refusal):
         play.look(mute)
 
 

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pantala.core.sched.priorities import Priorities
 from pantala.logs import setup_logging
-from pantala.paths import SCHEDULER_SETTINGS
+from pantala.paths import DYNCONFIG, SCHEDULER_SETTINGS
 from pantala.scheduler.config import SchedulerConfig, load
+from pantala.scheduler.wishes_file import WishesFile
 from pantala.settings import if_present
 
 from ._settings import settings_json
@@ -23,6 +25,7 @@ _KEYS: Final = {
     "listen_ip": "server.listenIP",
     "advertise_ip": "server.advertiseIP",
     "log_level": "server.logLevel",
+    "dynconfig": "dynConfig.path",
 }
 
 
@@ -33,13 +36,15 @@ def run(options: Options) -> int:
         DragonflyError: Why not.
     """
     config = _settings(options)
+    path = config.dyn_config.path
+    source = WishesFile(path or Path(DYNCONFIG), asked_for=path is not None)
     if options.check:
-        _check(config)
+        _check(config, source)
         return 0
     setup_logging(config.server.log_level, json=options.json_logs)
     from pantala.scheduler import app  # noqa: PLC0415  gRPC: --check need not wait for it
 
-    app.run(config)
+    app.run(config, source)
     return 0
 
 
@@ -52,8 +57,14 @@ def _settings(options: Options) -> SchedulerConfig:
     return load(path, values, flag_names(_KEYS), strict=options.strict or options.check)
 
 
-def _check(config: SchedulerConfig) -> None:
+def _check(config: SchedulerConfig, source: WishesFile) -> None:
+    """Print the settings; say of both files what counts for nothing."""
+    wishes, foreign, unknown = source.load()
     tree = config.model_dump(mode="json", by_alias=True)
     sys.stdout.write(settings_json(tree, numbers=frozenset({"requestRateLimit"})) + "\n")
     for key in config.ignored:
         sys.stderr.write(f"dfscheduler: {key} has no effect\n")
+    for key in (*foreign, *unknown):
+        sys.stderr.write(f"dfscheduler: {source.path}: {key} has no effect\n")
+    for line in Priorities(wishes.applications).skipped:
+        sys.stderr.write(f"dfscheduler: {source.path}: {line}: skipped\n")

@@ -11,7 +11,7 @@ import os
 import sys
 
 from pantala.errors import DragonflyError
-from pantala.paths import SCHEDULER_SETTINGS
+from pantala.paths import DYNCONFIG, SCHEDULER_SETTINGS
 
 from . import _flags as flags
 from . import _options
@@ -40,6 +40,7 @@ class Options(_options.Options):
     listen_ip: str | None
     advertise_ip: str | None
     json_logs: bool
+    dynconfig: str | None
 
 
 def main() -> int:
@@ -71,6 +72,13 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add = flags.Flags(parser, environ, "SCHEDULER_")
     _options.add_config(add, SCHEDULER_SETTINGS, "SCHEDULER_CONFIG")
+    add.value(
+        "--dynconfig",
+        env="DYNCONFIG",
+        meta="FILE",
+        help="YAML file of limits and priorities, read again and again, "
+        f"default {DYNCONFIG} if it is there; SCHEDULER_DYNCONFIG",
+    )
     _options.add_ports(add, ("port",))
     add.value("--listen-ip", meta="IP", help="address to listen on")
     add.value("--advertise-ip", meta="IP", help="address for daemons; shown in the log")

@@ -34,7 +34,9 @@
     │   └── Damaged
     ├── OriginError
     │   ├── SourceUnreachable
-    │   └── SourceChanged
+    │   ├── SourceChanged
+    │   └── OriginClosed
+    │       └── OnlyPeers
     └── InvalidTransition           a state machine got an event it has no row for
 
 A class carries all that a boundary needs to answer with: a gRPC code and a Vortex code. It also
@@ -403,6 +405,24 @@ class SourceChanged(OriginError):
         super().__init__(message, **answer)
         self.version = version
         self.wavers = wavers
+
+
+class OriginClosed(OriginError):
+    """A scheduler does not let this download go to the origin: its priority forbids that.
+
+    It is nobody's failure, and the origin has not been asked.
+    """
+
+    code = Code.FAILED_PRECONDITION
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, blame=Blame.LOCAL)
+
+
+class OnlyPeers(OriginClosed):
+    """Likewise; peers could have had it, and have not."""
+
+    code = Code.NOT_FOUND
 
 
 class InvalidTransition(DragonflyError):

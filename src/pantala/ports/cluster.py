@@ -8,10 +8,10 @@ from pantala.model.cluster import ClusterWishes
 
 
 class ClusterSource(Protocol):
-    """One of them. It is read again and again, by one reader."""
+    """One of them. It is read again and again, by one reader who waits for it to answer."""
 
     async def read(self) -> ClusterWishes:
-        """What is wanted now.
+        """What is wanted now. The wait for others has an end.
 
         It logs once what it does not understand and can leave out, such as a key that nobody
         knows.

@@ -2,7 +2,9 @@
 
 - :mod:`.app`: a running scheduler
 - :mod:`.config`: its settings
-- :mod:`.wishes`: what is wanted of its cluster, as a file or a manager writes it
+- :mod:`.learning`: what is wanted of its cluster, read again and again, and who goes by it
+- :mod:`.wishes`: the same as a file or a manager writes it
+- :mod:`.wishes_file`: that file
 - :mod:`.service`: the methods of the contract
 - :mod:`.callers`: who calls
 - :mod:`.announce_streams`: the streams of peers that download

@@ -28,6 +28,7 @@ from pantala.core.sched.choose import (
 )
 from pantala.core.sched.entities import OVER, Caller, Peer
 from pantala.core.sched.owners import owned
+from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.states import PeerState
 from pantala.core.sched.world import World
@@ -77,6 +78,8 @@ class AnnounceStreams:
         chance: Random,
         imports: Imports | None = None,
     ) -> None:
+        #: What is wanted of applications; another one, when that changes.
+        self.priorities = Priorities()
         self.world = world
         self.waiters = waiters
         self.news = news
@@ -220,7 +223,8 @@ class AnnounceStream:
         return peer
 
     async def _register(self, said: Registration) -> Answer:
-        check_priority(said)
+        said = replace(said, request=self._all.priorities.judge(said.request))
+        check_priority(said.request, said.task_id)
         if self._peer is not None:
             raise InvalidRequest("a stream is one download: its peer has registered already")
         convert.check_version(self._version)

@@ -21,11 +21,13 @@ from pantala import BUILD_VERSION
 from pantala.background import Loops, Tasks
 from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
+from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.world import World
 from pantala.errors import Busy, Unavailable
 from pantala.model.addresses import host_port
 from pantala.net.endpoints import metrics_endpoint
 from pantala.net.sockets import raise_limit
+from pantala.ports import ClusterSource
 from pantala.rpc.crowd import Crowd
 from pantala.rpc.server import Supervised, asking_at, new_server
 from pantala.rpc.service import add_reflection, add_service
@@ -36,6 +38,7 @@ from .announce_streams import AnnounceStreams
 from .config import SchedulerConfig
 from .copies import Copies
 from .imports import Imports
+from .learning import Learning
 from .metrics import CONTENT_TYPE, Metrics
 from .news import News
 from .preheating import Preheating
@@ -66,6 +69,7 @@ class Scheduler:
         config: From :func:`.config.load`.
         path: Listen on this unix socket, and on no port. Who gets at it is the caller's to say,
             by his umask; to remove it, too.
+        source: Says what is wanted of its cluster. None: nothing is.
         on_lost: Told why, when it can serve no longer: the process had better end.
     """
 
@@ -74,6 +78,7 @@ class Scheduler:
         config: SchedulerConfig,
         *,
         path: Path | None = None,
+        source: ClusterSource | None = None,
         on_lost: Callable[[str], object] = lambda _why: None,
     ) -> None:
         self._config = config
@@ -122,10 +127,14 @@ class Scheduler:
             own_ip=config.server.advertise_ip,
         )
         self._jobs = jobs.Jobs(self._world, preheating, config.job)
-        self._service = self._make_service()
+        self._streams = self._make_streams()
+        self._service = Service(
+            self._world, self._streams, self._imports, self._jobs, secrets.token_hex(8)
+        )
         self._descriptions = descriptions.DescriptionService(
             self._world, self._waiters, self._seeds
         )
+        self._learning = None if source is None else self._make_learning(source)
         self._port = 0
         self._metrics_port: int | None = None
 
@@ -143,9 +152,12 @@ class Scheduler:
         """Listen and serve.
 
         Raises:
-            ConfigError: The port is taken.
+            ConfigError: The port is taken; or what is wanted of the cluster makes no sense.
+            DragonflyError: What is wanted of the cluster cannot be had.
         """
         async with self._exit:
+            if self._learning is not None:
+                await self._learning.start()
             self._exit.push_async_callback(self._records.close)
             self._exit.push_async_callback(self._tasks.cancel)
             self._exit.push_async_callback(self._loops.close)
@@ -154,6 +166,8 @@ class Scheduler:
             await self._serve_metrics()
             self._sweep_from_now_on()
             self._loops.keep(self._news.turn, "tell of partners")
+            if self._learning is not None:
+                self._learning.keep_reading(self._loops)
             if self._path is None:
                 crowd = Crowd(self._port, self._connections)
                 self._loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
@@ -195,20 +209,30 @@ class Scheduler:
             return f"unix:{self._path}"
         return asking_at(self._config.server.listen_ip, self._port)
 
-    def _make_service(self) -> Service:
-        chance = Random()  # noqa: S311  for samples; there is nothing to guess
-        streams = AnnounceStreams(
+    def _make_streams(self) -> AnnounceStreams:
+        return AnnounceStreams(
             self._world,
             self._waiters,
             self._news,
             seeds=self._seeds,
             tasks=self._tasks,
             metrics=self._metrics,
-            chance=chance,
+            chance=Random(),  # noqa: S311  for samples; there is nothing to guess
             imports=self._imports,
         )
-        epoch = secrets.token_hex(8)
-        return Service(self._world, streams, self._imports, self._jobs, epoch)
+
+    def _make_learning(self, source: ClusterSource) -> Learning:
+        def judge_by(priorities: Priorities) -> None:
+            for who in (self._streams, self._descriptions, self._jobs):
+                who.priorities = priorities
+
+        return Learning(
+            source,
+            self._world,
+            self._config.dyn_config.refresh_interval,
+            on_priorities=judge_by,
+            on_job_rate=self._jobs.limit_rate,
+        )
 
     async def _begin(self) -> grpc.aio.Server:
         server = new_server(self._connections)
@@ -304,19 +328,23 @@ def _connections() -> int:
     return max(1, min(_MAX_CONNECTIONS, limit - max(_RESERVE, limit // 8)))
 
 
-def run(config: SchedulerConfig) -> None:
+def run(config: SchedulerConfig, source: ClusterSource | None = None) -> None:
     """Run a scheduler until SIGTERM or SIGINT; a second signal ends it the hard way.
 
+    Args:
+        config: From :func:`.config.load`.
+        source: Says what is wanted of its cluster. None: nothing is.
+
     Raises:
-        ConfigError: The port is taken.
+        ConfigError: The port is taken; or what is wanted of the cluster makes no sense.
         Unavailable: It can serve no longer.
     """
     raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(config))
+        runner.run(_run(config, source))
 
 
-async def _run(config: SchedulerConfig) -> None:
+async def _run(config: SchedulerConfig, source: ClusterSource | None = None) -> None:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     told = asyncio.Event()
@@ -328,7 +356,7 @@ async def _run(config: SchedulerConfig) -> None:
 
     for number in signals:
         loop.add_signal_handler(number, told.set)
-    scheduler = Scheduler(config, on_lost=on_lost)
+    scheduler = Scheduler(config, source=source, on_lost=on_lost)
     await scheduler.start()
     try:
         await told.wait()

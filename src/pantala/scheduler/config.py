@@ -10,11 +10,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, get_args
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from pantala.core.sched.rules import Limits
+from pantala.core.sched.rules import Algorithm, Limits
 from pantala.logs import LEVELS
 from pantala.settings import (
     Address,
@@ -35,6 +35,15 @@ def _level(name: str) -> str:
     if name.lower() not in LEVELS:
         raise ValueError(f"expected one of {', '.join(LEVELS)}")
     return name.lower()
+
+
+def _algorithm(value: object) -> object:
+    known = " or ".join(get_args(Algorithm))
+    if value == "plugin":
+        raise ValueError(f"plugins are not supported: expected {known}")
+    if value not in get_args(Algorithm):
+        raise ValueError(f"expected {known}")
+    return value
 
 
 def _metrics_address(text: str) -> str:
@@ -77,6 +86,7 @@ class Scheduling(Settings):
     """How far to go for a peer.
 
     Attributes:
+        algorithm: By which formula parents are compared.
         back_to_source_count: Peers of one task at the origin at once.
         retry_back_to_source_limit: Peers that may fail at the origin, before it is left alone.
         retry_limit, retry_interval: Their product is how long a peer that may not ask the
@@ -90,7 +100,7 @@ class Scheduling(Settings):
         state_limit_per_address: Likewise of hosts that call from one address.
     """
 
-    algorithm: Literal["default"] = "default"
+    algorithm: Annotated[Algorithm, BeforeValidator(_algorithm)] = "default"
     back_to_source_count: Count = 200
     retry_back_to_source_limit: Count = 4
     retry_limit: Count = 5
@@ -185,6 +195,18 @@ class Job(Settings):
     )
 
 
+class DynConfig(Settings):
+    """What is wanted of the cluster, which may change while the scheduler runs.
+
+    Attributes:
+        path: The file that says so. None: the usual one, if it is there.
+        refresh_interval: How often it is read.
+    """
+
+    path: Path | None = None
+    refresh_interval: Duration = 60.0
+
+
 class SchedulerConfig(Root):
     """All settings of a scheduler. Made by :func:`load`."""
 
@@ -195,6 +217,7 @@ class SchedulerConfig(Root):
     database: Database = Field(default_factory=Database)
     manager: Manager = Field(default_factory=Manager)
     job: Job = Field(default_factory=Job)
+    dyn_config: DynConfig = Field(default_factory=DynConfig)
 
     def limits(self) -> Limits:
         """As the core wants them."""
@@ -215,6 +238,7 @@ class SchedulerConfig(Root):
             replica_grace=gc.replica_grace,
             kept=scheduling.state_limit,
             kept_each=scheduling.state_limit_per_address,
+            algorithm=scheduling.algorithm,
         )
 
 
@@ -226,7 +250,6 @@ _IGNORED: Final = {
     "server": "advertisePort cacheDir dataDir host logDir logMaxSize logMaxAge logMaxBackups"
     " pluginDir workHome",
     "database.redis": "brokerDB backendDB",
-    "dynConfig": "refreshInterval",
     "host": "idc location",
     "manager": "addr",
     "manager.keepAlive": "interval",

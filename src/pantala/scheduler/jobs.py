@@ -6,6 +6,7 @@ Whatever makes no sense, or is not allowed, is answered before anything is begun
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +16,12 @@ import grpc.aio
 import structlog
 from google.protobuf.empty_pb2 import Empty
 
+from pantala.core.bucket import Bucket
+from pantala.core.sched.choose import check_priority
 from pantala.core.sched.preheat import Pair
+from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.world import World
-from pantala.errors import DragonflyError, FeatureOff, NotFound, TimedOut, Unavailable
+from pantala.errors import Busy, DragonflyError, FeatureOff, NotFound, TimedOut, Unavailable
 from pantala.model.announce import HostFacts
 from pantala.model.images import is_image, parse_image
 from pantala.model.task import DownloadRequest
@@ -65,9 +69,19 @@ class Jobs:
         self._world = world
         self._preheating = preheating
         self._enabled = config.enable
+        #: What is wanted of applications; another one, when that changes.
+        self.priorities = Priorities()
         #: Calls that are about to begin a job, or need none.
         self._busy = 0
+        #: Jobs that may begin in a second; None: any number.
+        self._rate: int | None = None
+        self._bucket: Bucket | None = None
         self._guard = Guard(config.blocked_networks, "job.blockedNetworks")
+
+    def limit_rate(self, rate: int | None) -> None:
+        """From now on, so many jobs may begin in a second; None: any number."""
+        if rate != self._rate:
+            self._rate, self._bucket = rate, None if rate is None else Bucket(rate)
 
     def methods(self) -> dict[str, Any]:
         """Those of the contract, by name."""
@@ -159,12 +173,21 @@ class Jobs:
 
     async def _begin(self, order: Order) -> Job:
         with self._place():
-            return self._preheating.begin(order, await self._plan(order))
+            tasks = await self._plan(order)
+            for task in tasks:
+                # The hosts would be told so, each for each task.
+                check_priority(self.priorities.judge(task.request), task.task_id)
+            return self._preheating.begin(order, tasks)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         """A place among the jobs, for one that is not begun, or will not be. Raises Busy."""
         self._preheating.check_room(self._busy)
+        if self._bucket is not None and self._bucket.take(1, time.monotonic()) > 0:
+            raise Busy(
+                f"more than {self._rate} jobs in a second; try again later, or raise "
+                "jobRateLimit, in schedulerClusterConfig of the dynconfig file or of the manager"
+            )
         self._busy += 1
         try:
             yield

@@ -17,7 +17,7 @@ from google.protobuf.empty_pb2 import Empty
 from pantala.core.sched.entities import Peer
 from pantala.core.sched.owners import claim, owned
 from pantala.core.sched.world import World
-from pantala.errors import Forbidden, NoProvider, NotFound
+from pantala.errors import NoProvider, NotFound
 from pantala.model.ids import check_task_id
 from pantala.pb import common_pb2, scheduler_pb2
 from pantala.rpc.dialects import ImportDialect
@@ -142,7 +142,7 @@ class Service:
                 async with aclosing(stream) as answers:
                     async for answer in answers:
                         yield answer
-            except (NoProvider, Forbidden) as error:
+            except NoProvider as error:
                 # What the contract has for "not on these terms".
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 

@@ -20,6 +20,9 @@
 - :mod:`.world`: all of them, and everything that can happen to them
 - :mod:`.owners`: whose a host is
 - :mod:`.evaluate`: how good a parent is for a child
+- :mod:`.legacy`: the same by an older formula
+- :mod:`.scores`: which of the two counts
+- :mod:`.priorities`: how much a download matters, by what is wanted of its application
 - :mod:`.choose`: parents for a peer, or the origin, or patience
 - :mod:`.questions`: what hosts ask of cold content, and what they have heard of its origin
 - :mod:`.refusals`: how that origin has failed them, and whether another is to try

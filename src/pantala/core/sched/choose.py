@@ -29,15 +29,14 @@ from itertools import islice
 from typing import Final
 
 from pantala.core.sample import Chance, SampleSet
-from pantala.errors import Forbidden, NoProvider, NotFound, OriginError
-from pantala.model.announce import Registration
-from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS
+from pantala.errors import NoProvider, OnlyPeers, OriginClosed, OriginError
+from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS, DownloadRequest
 
 from .centres import Area, area_for, note_way_out, ways_in
 from .entities import AT_WORK, OVER, Host, Peer, Task, Trigger
-from .evaluate import evaluate
 from .partners import find_partners
-from .rules import Limits
+from .rules import ONLY_PEERS, Limits
+from .scores import SCORES
 from .states import MAY_HAVE_PARENTS, PeerState
 from .world import World
 
@@ -103,14 +102,14 @@ Decision = Parents | ToSource | AskSeed | Wait
 _Below = set[Host] | None
 
 
-def check_priority(registration: Registration) -> None:
-    """Refuse a peer whose priority forbids downloading, whatever others hold.
+def check_priority(request: DownloadRequest, task_id: str) -> None:
+    """Refuse one whose priority forbids downloading, whatever others hold.
 
     Raises:
-        Forbidden: It does.
+        OriginClosed: It does.
     """
-    if registration.request.priority == PRIORITY_FORBIDDEN:
-        raise Forbidden(f"task {registration.task_id}: downloads of priority LEVEL1 are forbidden")
+    if request.priority == PRIORITY_FORBIDDEN:
+        raise OriginClosed(f"task {task_id}: downloads of priority LEVEL1 are forbidden")
 
 
 def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
@@ -119,7 +118,7 @@ def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:
     Raises:
         NoProvider: Step 6.
         OriginError: The origin has failed too many others.
-        NotFound: Its priority allows only peers, and there are none.
+        OnlyPeers: Its priority allows nobody else, and there are none.
     """
     asks_again = peer.state is PeerState.RUNNING
     if peer.parents:
@@ -191,6 +190,7 @@ def _ranked(
             sample.setdefault(host, parent)
             if len(sample) >= limits.sample:
                 break
+    score = SCORES[limits.algorithm]
     # One number is compared in a fraction of the time of several.
     return sorted(
         sample.values(),
@@ -198,7 +198,7 @@ def _ranked(
             8 * (parent.range is None or parent.covers(peer))
             + 4 * (not parent.costs.last_stands_out())
             + 2 * (sources.get(parent.host) is parent if sources else False)
-            + evaluate(parent, peer)
+            + score(parent, peer)
         ),
         reverse=True,
     )
@@ -316,7 +316,7 @@ def _alone(world: World, peer: Peer, below: _Below, now: float) -> Decision:
     if _waits_for_a_place(peer, below, limits, now):
         return Wait(now + _LOOK_AGAIN)
     if priority == PRIORITY_ONLY_PEERS:
-        raise NotFound(f"task {task.id}: priority LEVEL2 allows only peers, and none has it")
+        raise OnlyPeers(f"task {task.id}: {ONLY_PEERS}")
     may_ask = task.rules.from_source and priority != _NO_SEED and not peer.has_asked_seed
     if may_ask and not peer.host.facts.is_seed:
         seeds = _free_seeds(world, task, now)

@@ -34,7 +34,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from pantala.errors import Busy, NoProvider, OriginError
+from pantala.errors import Busy, NoProvider, OnlyPeers, OriginError
 from pantala.model.announce import Registration
 from pantala.model.task import PRIORITY_ONLY_PEERS, Description, DownloadRequest
 
@@ -43,7 +43,7 @@ from .entities import Host, Task, TaskKey, Trigger
 from .growth import Growths
 from .questions import Answer, Asker, AskSeed, Subject, Told, Wait, Word, YourTurn
 from .refusals import REST, Refusal
-from .rules import RULES
+from .rules import ONLY_PEERS, RULES
 from .states import PeerState, TaskState
 from .world import World
 
@@ -231,6 +231,8 @@ class Descriptions:
         until = asker.alone_since + limits.patience
         if now < until:
             return Wait(until)
+        if asker.request.priority == PRIORITY_ONLY_PEERS:
+            raise OnlyPeers(f"task {asker.key[1]}: {ONLY_PEERS}")
         raise NoProvider(f"task {asker.key[1]}: nobody has it, and who asks may not ask the origin")
 
     def _ask_seed(self, asker: Asker, task: Task | None, now: float) -> AskSeed | None:

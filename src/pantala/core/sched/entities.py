@@ -256,6 +256,8 @@ class Peer:
     #: There were too many of them: no child is given to it any more.
     distrusted: bool = False
     costs: Costs = field(default_factory=Costs)
+    #: Pieces that it has told of.
+    pieces: int = 0
     #: The number of the last batch of pieces that it has told of.
     batch: int = 0
     #: Of the content that it has, or will have; ``""``: not known.

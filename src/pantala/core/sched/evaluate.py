@@ -32,8 +32,8 @@ def evaluate(parent: Peer, child: Peer) -> float:
         score += weights.idc
     location = other.facts.location
     if location and host.facts.location:
-        score += weights.location * _nearness(host.facts.location, location)
-    return score + weights.host_type * (_seed_type(parent) if host.is_seed else 0.5)
+        score += weights.location * nearness(host.facts.location, location)
+    return score + weights.host_type * host_type(parent)
 
 
 def load_quality(host: Host) -> float:
@@ -58,7 +58,8 @@ def _concurrency(link: int, pieces: int) -> float:
     return 1.0 if pieces <= fill else fill / pieces
 
 
-def _nearness(mine: str, theirs: str) -> float:
+def nearness(mine: str, theirs: str) -> float:
+    """How much two locations have in common, from the largest element on: 0 to 1."""
     if mine.lower() == theirs.lower():
         return 1.0
     same = 0
@@ -69,6 +70,8 @@ def _nearness(mine: str, theirs: str) -> float:
     return same / _MAX_ELEMENTS
 
 
-def _seed_type(parent: Peer) -> float:
+def host_type(parent: Peer) -> float:
     """Seeds while they fetch the first copy; later they are left to those who have no other."""
+    if not parent.host.is_seed:
+        return 0.5
     return 1.0 if parent.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING) else 0.0

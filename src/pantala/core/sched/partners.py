@@ -13,7 +13,7 @@ those hear of it in turn. So the relation has always two sides, and whoever leav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from pantala.core.sample import Chance
@@ -52,6 +52,16 @@ class Partners:
     def __init__(self, limits: Limits, on_news: Callable[[Peer], None]) -> None:
         self._most = limits.most_partners
         self._on_news = on_news
+
+    def adopt(self, limits: Limits, peers: Iterable[Peer]) -> None:
+        """Other limits from now on. Who of *peers*, of all, has more keeps them, and gets no other.
+
+        Whether there are partners at all does not change.
+        """
+        if limits.most_partners != self._most:
+            self._most = limits.most_partners
+            for peer in peers:
+                self.settle(peer)
 
     def settle(self, peer: Peer) -> None:
         """After a change of *peer* or its host: may it have partners, and be given as one?"""

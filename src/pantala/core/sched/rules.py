@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from pantala.core.fsm import Table
+from pantala.model.cluster import ClusterWishes
 from pantala.model.task import Kind
 
 from .states import (
@@ -75,6 +76,13 @@ RULES: Final[Mapping[Kind, Rules]] = {
 }
 
 
+#: How parents are compared; what each name stands for is in :mod:`.scores`.
+Algorithm = Literal["default", "legacy"]
+
+#: Why LEVEL2 gets nothing.
+ONLY_PEERS: Final = "priority LEVEL2 allows only peers, none has it, and it must not ask the origin"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Numbers that decide how far the scheduler goes. Times are seconds.
@@ -111,6 +119,7 @@ class Limits:
             so long, are lost. Twice as long as daemons take to announce themselves again.
         kept: Bytes that may be kept of all hosts and their peers, 480,000 tasks with one each.
         kept_each: Likewise of hosts that were met at one address, 120,000.
+        algorithm: How parents are compared.
     """
 
     candidates: int = 3
@@ -136,6 +145,21 @@ class Limits:
     replica_grace: float = 600.0
     kept: int = 4 << 30
     kept_each: int = 1 << 30
+    algorithm: Algorithm = "default"
+
+    def under(self, wishes: ClusterWishes) -> Limits:
+        """The same, but for what is wanted of the cluster."""
+        return replace(
+            self,
+            candidates=wishes.candidate_parent_limit or self.candidates,
+            sample=wishes.filter_parent_limit or self.sample,
+            uploads=wishes.hosts.load_limit or self.uploads,
+            seed_uploads=wishes.seeds.load_limit or self.seed_uploads,
+        )
+
+    def uploads_of(self, *, is_seed: bool) -> int:
+        """Children that a host may have at once."""
+        return self.seed_uploads if is_seed else self.uploads
 
     @property
     def most_partners(self) -> int:

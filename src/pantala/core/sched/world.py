@@ -80,6 +80,17 @@ class World:
         #: Hosts ever.
         self._met = 0
 
+    def adopt(self, limits: Limits) -> None:
+        """Other limits from now on; what was decided by the old ones stays.
+
+        A host that has more children than it may have now keeps them, and gets no more until it has
+        fewer. How much may be kept, and of how many tasks without peers, stays as it was.
+        """
+        self.limits = limits
+        self.partners.adopt(limits, self.peers.values())
+        for host in self.hosts.values():
+            host.upload_limit = limits.uploads_of(is_seed=host.is_seed)
+
     # Hosts
 
     def announce(self, facts: HostFacts, now: float, caller: Caller) -> Host:
@@ -88,7 +99,7 @@ class World:
         Raises:
             Busy: Too much is kept of hosts at the caller's address, or of all.
         """
-        limit = self.limits.seed_uploads if facts.is_seed else self.limits.uploads
+        limit = self.limits.uploads_of(is_seed=facts.is_seed)
         host = self.hosts.get(facts.id)
         if host is None:
             self.room.admit_host(caller.account)
@@ -266,16 +277,20 @@ class World:
                 self.remove_task(self.tasks[oldest])
         self._on_change(task)
 
-    def piece(self, peer: Peer, cost: float, parent_id: str | None, now: float) -> None:
-        """A peer has one more piece.
+    def piece(
+        self, peer: Peer, cost: float, parent_id: str | None, now: float, count: int = 1
+    ) -> None:
+        """A peer has one more piece, or several.
 
         Args:
             peer: Who.
-            cost: Seconds that it took.
+            cost: Seconds that it took, or the last one of them.
             parent_id: Who gave it; None for the origin.
             now: When.
+            count: How many, all of the same parent.
         """
         peer.costs.add(cost)
+        peer.pieces += count
         peer.piece_at = peer.updated_at = peer.task.updated_at = now
         parent = peer.task.peers.get(parent_id or "")
         if parent is not None:
@@ -295,7 +310,7 @@ class World:
             return False
         peer.batch = number
         for told in sums:
-            self.piece(peer, told.cost, told.parent_id, now)
+            self.piece(peer, told.cost, told.parent_id, now, told.count)
         return True
 
     def touch(self, peer: Peer, now: float) -> None:
