@@ -224,6 +224,25 @@ def test_a_kind_without_an_origin() -> None:
         stage.decide(peer)
 
 
+def test_a_burst_of_cold_tasks_spares_the_origin() -> None:
+    """Without a delay: of many hosts that ask for many tasks at once, one is sent for each task."""
+    stage = Stage()
+    peers = [
+        stage.register(f"h{host}", f"t{task}", url=f"http://origin/{task}")
+        for host in range(50)
+        for task in range(20)
+    ]
+    stage.rng.shuffle(peers)
+    sent = [peer for peer in peers if isinstance(stage.decide(peer), ToSource)]
+    assert len({peer.task for peer in sent}) == len(sent) == 20
+    for peer in sent:
+        stage.world.start_back_to_source(peer, stage.now)
+    stage.now += 0.1
+    others = [stage.decide(peer) for peer in peers if peer not in sent]
+    assert all(isinstance(each, Parents | Wait) for each in others)
+    stage.check()
+
+
 # Priorities and seeds
 
 

@@ -103,7 +103,13 @@ def test_overrides_win(tmp_path: Path) -> None:
         ("server: {requestRateLimit: 0}", r"server\.requestRateLimit.*greater than 0"),
         ("server: {logLevel: loud}", r"server\.logLevel.*debug"),
         ("scheduler: {retryInterval: 5}", r"scheduler\.retryInterval.*unit"),
-        ("scheduler: {algorithm: plugin}", r"scheduler\.algorithm.*default"),
+        (
+            "scheduler: {algorithm: plugin}",
+            r"algorithm = 'plugin': plugins are not supported: expected default or legacy",
+        ),
+        ("scheduler: {algorithm: ml}", r"algorithm = 'ml': expected default or legacy"),
+        ("scheduler: {algorithm: [legacy]}", r"scheduler\.algorithm: expected default or legacy"),
+        ("dynConfig: {refreshInterval: 0s}", r"dynConfig\.refreshInterval.*greater than 0"),
         ("scheduler: {candidateParentLimit: 21}", r"candidateParentLimit = 21"),
         ("metrics: {addr: '8000'}", r"metrics\.addr.*host:port"),
         ("server: {tls: {caCert: a}}", r"server\.tls\.caCert: TLS is not available"),
@@ -117,6 +123,17 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         load(path, strict=True)
     assert str(path) in str(caught.value)
+
+
+def test_what_is_wanted_while_it_runs(tmp_path: Path) -> None:
+    """Where that is read, and how often; and by which formula parents are compared."""
+    config = load(None)
+    assert (config.dyn_config.path, config.dyn_config.refresh_interval) == (None, 60)
+    assert config.limits().algorithm == "default"
+    text = "dynConfig: {refreshInterval: 5s, path: /x.yaml}\nscheduler: {algorithm: legacy}"
+    config = load(_file(tmp_path, text))
+    assert (config.dyn_config.path, config.dyn_config.refresh_interval) == (Path("/x.yaml"), 5)
+    assert config.limits().algorithm == "legacy"
 
 
 def test_passwords_are_not_repeated(tmp_path: Path) -> None:

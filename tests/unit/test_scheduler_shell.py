@@ -192,6 +192,44 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert errors.endswith("dfscheduler: error: argument --port: 'x': want a whole number\n")
 
 
+def test_the_dynconfig_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything runs: what is wrong in one line each, and what counts for nothing."""
+    path = tmp_path / "dynconfig.yaml"
+
+    def check(text: str, *flags: str, **env: str) -> tuple[int, list[str]]:
+        path.write_text(text)
+        status = dfscheduler.run(["--check", *flags], env)
+        lines = capsys.readouterr().err.splitlines()
+        assert all(line.startswith(f"dfscheduler: {path}: ") for line in lines)
+        return status, [line.removeprefix(f"dfscheduler: {path}: ") for line in lines]
+
+    flag = ("--dynconfig", str(path))
+    assert check("schedulerClusterConfig: {jobRateLimit: 5}", *flag) == (0, [])
+    foreign = (
+        "scheduler: {addr: s:1}\nfoo: 1\n"
+        "applications: [{name: a, priority: {urls: [{regex: '('}]}}]"
+    )
+    assert check(foreign, SCHEDULER_DYNCONFIG=str(path)) == (
+        0,
+        [
+            "scheduler has no effect",
+            "foo has no effect",
+            "application a: '(': at 1: a ( is not closed: skipped",
+        ],
+    )
+    wrong = "schedulerClusterConfig: {candidateParentLimit: 0.5}\nseedPeerClusterConfig: 1"
+    assert check(wrong, *flag) == (
+        1,
+        [
+            "schedulerClusterConfig.candidateParentLimit = 0.5: expected a valid integer",
+            "seedPeerClusterConfig = 1: expected a section, that is, keys of its own",
+        ],
+    )
+    path.unlink()
+    assert dfscheduler.run(["--check", *flag], {}) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
 def test_log_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     """Away from a terminal each line is one object."""
     setup_logging("info")

@@ -171,7 +171,11 @@ def find_candidates(
 
 
 def find_success_parent(limits: Limits, peer: Peer, chance: Chance) -> Peer | None:
-    """The best parent for a running *peer* that has everything already; None if there is none."""
+    """The best parent for a running *peer* that has everything already; None if there is none.
+
+    The design document names it, and Dragonfly's scheduler had it until its version 2.3.3. No
+    answer of the contract gives a peer one such parent: nothing here asks for it.
+    """
     if peer.state is not PeerState.RUNNING:
         return None
     ranked = _ranked(limits, peer, peer.hosts_below(limits.below), chance)
