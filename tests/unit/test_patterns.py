@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -124,10 +125,13 @@ def test_no_text_takes_long(pattern: str) -> None:
 
 
 def test_what_is_remembered_has_an_end() -> None:
-    """However many characters, and sets of places, there are."""
-    pattern = Pattern("[^x]{0,13}x.{13}y")
-    text = "".join(chr(0x4E00 + n) + "x" * (n % 3) for n in range(9000))
-    assert not pattern.found_in(text)
-    assert len(pattern._fitting) <= 4096
-    assert len(pattern._after) <= 4096
-    assert pattern.found_in(text + "x" + "z" * 13 + "y")
+    """However many characters, and sets of places, there are; what is found stays the same."""
+    pattern = Pattern("x.{13}y")
+    kept: tuple[dict[Any, int], ...] = (pattern._fitting, pattern._after)
+    most = [0, 0]
+    for n in range(10000):
+        text = f"{n:014b}".replace("1", "x") + chr(0x4E00 + n)
+        assert not pattern.found_in(text)
+        assert pattern.found_in(f"{text}x{n:013d}y")
+        most = [max(found, len(each)) for found, each in zip(most, kept, strict=True)]
+    assert most == [4096, 4096]

@@ -242,4 +242,4 @@ def _words(error: ErrorDetails) -> str:
     elif error["type"] == "missing":
         words = "is missing"
     shown = isinstance(error["input"], str | int | float)
-    return f"{key} = {error['input']!r}: {words}" if shown else f"{key}: {words}"
+    return f"{key} = {error['input']!r:.100}: {words}" if shown else f"{key}: {words}"

@@ -35,7 +35,7 @@ from pantala.model.task import PRIORITY_FORBIDDEN, PRIORITY_ONLY_PEERS, Download
 from .centres import Area, area_for, note_way_out, ways_in
 from .entities import AT_WORK, OVER, Host, Peer, Task, Trigger
 from .partners import find_partners
-from .rules import ONLY_PEERS, Limits
+from .rules import FORBIDDEN, ONLY_PEERS, Limits
 from .scores import SCORES
 from .states import MAY_HAVE_PARENTS, PeerState
 from .world import World
@@ -109,7 +109,7 @@ def check_priority(request: DownloadRequest, task_id: str) -> None:
         OriginClosed: It does.
     """
     if request.priority == PRIORITY_FORBIDDEN:
-        raise OriginClosed(f"task {task_id}: downloads of priority LEVEL1 are forbidden")
+        raise OriginClosed(f"task {task_id}: {FORBIDDEN}")
 
 
 def decide(world: World, peer: Peer, now: float, chance: Chance) -> Decision:

@@ -79,8 +79,12 @@ RULES: Final[Mapping[Kind, Rules]] = {
 #: How parents are compared; what each name stands for is in :mod:`.scores`.
 Algorithm = Literal["default", "legacy"]
 
-#: Why LEVEL2 gets nothing.
-ONLY_PEERS: Final = "priority LEVEL2 allows only peers, none has it, and it must not ask the origin"
+#: Why LEVEL1 and LEVEL2 get nothing, in words for whoever wants it.
+_WHOSE: Final = "it is the download's own priority, or its application's"
+FORBIDDEN: Final = f"downloads of priority LEVEL1 are forbidden; {_WHOSE}"
+ONLY_PEERS: Final = (
+    f"priority LEVEL2 allows only peers, none has it, and it must not ask the origin; {_WHOSE}"
+)
 
 
 @dataclass(frozen=True, slots=True)
