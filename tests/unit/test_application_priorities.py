@@ -66,7 +66,7 @@ def test_what_comes_from_no_origin_is_left_as_it_is(kind: Kind) -> None:
 def test_what_is_skipped_is_told() -> None:
     """By application and pattern, in words."""
     (line,) = Priorities([TRAINING, PLAIN]).skipped
-    assert line == "application training: '(broken': at 7: a ( is not closed"
+    assert line == "application training: '(broken': missing ): (broken"
     assert Priorities().skipped == ()
 
 

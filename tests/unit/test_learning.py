@@ -140,7 +140,7 @@ async def test_a_failure_is_told_once_and_changes_nothing() -> None:
     assert events.count("what is wanted of the cluster can be read again") == 1
     assert events.count("what is wanted of the cluster") == 1
     (skipped,) = (log for log in logs if log["event"] == "URL patterns are skipped")
-    assert skipped["patterns"] == ["application app: '(': at 1: a ( is not closed"]
+    assert skipped["patterns"] == ["application app: '(': missing ): ("]
     assert play.rates == [1]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,36 +72,22 @@ def test_what_is_written_so(pattern: str, fits: str, fits_not: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "why"),
     [
-        ("(a", "a ( is not closed"),
-        ("a)b", "a ) at 2 closes nothing"),
-        ("[a", "it ends in the middle"),
-        ("a\\", "it ends in the middle"),
-        ("*a", "* repeats nothing"),
-        ("a**", "put it into a group"),
-        ("a++", "put it into a group"),
-        ("(?=a)", "(?=a is not supported"),
-        ("(?<!a)b", "(?<! is not supported"),
-        ("(?m)a", "(?m) is not supported"),
-        (r"\bword\b", r"\b is not supported"),
-        (r"(a)\1", r"\1 is not supported"),
-        (r"\pL", r"\p is not supported"),
-        (r"\x{FFFFFF}", "is no character"),
-        (r"[\A]", "an end of the text is not in []"),
-        ("[z-a]", "a range in [] ends before it begins"),
-        (r"[a-\d]", "a range in [] ends before it begins, or with a class"),
-        ("[[:letter:]]", "[:letter:] is no class"),
-        ("a{3,2}", "want {least,most}"),
-        ("a{1001}", "no more than 1000"),
-        ("(((a{99}){99}){99}){99}", "too large"),
-        ("(((){999}){999}){999}", "too large"),
-        ("(" * 60 + ")" * 60, "more than 50 groups within each other"),
-        ("a" * 1001, "1001 characters: want at most 1000"),
+        ("(a", "missing ): (a"),
+        ("[a", "missing ]: [a"),
+        ("*a", "no argument for repetition operator: *"),
+        ("(?=a)", "invalid perl operator: (?="),
+        (r"(a)\1", r"invalid escape sequence: \1"),
+        ("a{1001}", "invalid repetition size: {1001}"),
+        ("((a{100}){100}){100}", "invalid repetition size: {100}"),
+        ("a" * 200_000, "pattern too large"),
+        ("(" * 2000, "missing ): ((((("),
     ],
 )
 def test_what_is_refused(pattern: str, why: str) -> None:
-    """In words, and at once."""
-    with pytest.raises(ValueError, match=re.escape(why)):
+    """In words, few of them, and at once."""
+    with pytest.raises(ValueError, match=re.escape(why)) as caught:
         Pattern(pattern)
+    assert len(str(caught.value)) <= 100
 
 
 @given(st.text(alphabet=st.sampled_from(r"ab(|)*+?{}[]^$\-:,12dPi<=!"), max_size=20))
@@ -122,16 +107,3 @@ def test_no_text_takes_long(pattern: str) -> None:
     began = time.process_time()
     assert not Pattern(pattern).found_in(text)
     assert time.process_time() - began < 2.0
-
-
-def test_what_is_remembered_has_an_end() -> None:
-    """However many characters, and sets of places, there are; what is found stays the same."""
-    pattern = Pattern("x.{13}y")
-    kept: tuple[dict[Any, int], ...] = (pattern._fitting, pattern._after)
-    most = [0, 0]
-    for n in range(10000):
-        text = f"{n:014b}".replace("1", "x") + chr(0x4E00 + n)
-        assert not pattern.found_in(text)
-        assert pattern.found_in(f"{text}x{n:013d}y")
-        most = [max(found, len(each)) for found, each in zip(most, kept, strict=True)]
-    assert most == [4096, 4096]

@@ -18,7 +18,6 @@
 - :mod:`.absences`: schedulers that are perhaps back in a moment
 - :mod:`.ring`: which scheduler for which task, which seed
 - :mod:`.patterns`: an operator's regular expressions, found in time that no text can make long
-- :mod:`.pattern_syntax`: how they are written
 - :mod:`.fsm`: state machines written as tables
 - :mod:`.sched`: the scheduler's world and choices
 """
