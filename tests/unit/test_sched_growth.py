@@ -86,7 +86,7 @@ def test_who_does_not_follow() -> None:
     assert play.leaders(play.ask("old", follows=False)) == []
     assert play.leaders(play.ask("other", origin=True, login="b")) == []
     quiet = play.stage.host("quiet")
-    quiet.facts = replace(quiet.facts, disable_shared=True)
+    quiet.learn(replace(quiet.facts, disable_shared=True))
     assert play.leaders(play.ask("quiet")) == []
     assert play.leaders(play.ask("alike", origin=True, login="a")) == ["reader"]
     assert play.leaders(play.ask("cold", login="b")) == ["reader"]
@@ -95,7 +95,8 @@ def test_who_does_not_follow() -> None:
 def test_a_reader_that_shares_nothing() -> None:
     """Nobody follows it, and all wait."""
     play = Play()
-    play.reader.host.facts = replace(play.reader.host.facts, disable_shared=True)
+    host = play.reader.host
+    host.learn(replace(host.facts, disable_shared=True))
     other = Play.ask(play, "b")
     play.known.growths.ended(play.reader, None)
     play.read(0, 1)

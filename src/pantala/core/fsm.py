@@ -7,7 +7,6 @@ What is not in the table cannot happen: it is refused, and nothing has changed.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Generic, TypeVar
@@ -38,7 +37,8 @@ class Machine(Generic[S, E]):
         self._who = who
         self._table = table
         self._state = state
-        self._story: deque[str] = deque((state.value,), maxlen=_STORY)
+        # A tuple is an eighth of a deque, and there is a machine for each peer and task.
+        self._story: tuple[S | E, ...] = (state,)
 
     def __repr__(self) -> str:
         return f"<{self._who}: {self._state.value}>"
@@ -51,7 +51,10 @@ class Machine(Generic[S, E]):
     @property
     def story(self) -> tuple[str, ...]:
         """The latest moves, oldest first: ``("Pending", "-Download->", "Running")``."""
-        return tuple(self._story)
+        return tuple(
+            step.value if isinstance(step, type(self._state)) else f"-{step}->"
+            for step in self._story
+        )
 
     def fire(self, event: E) -> S:
         """Move as the table says, and return the new state.
@@ -64,5 +67,5 @@ class Machine(Generic[S, E]):
         except KeyError:
             raise InvalidTransition(self._who, self._state.value, event.value, self.story) from None
         self._state = new
-        self._story.extend((f"-{event.value}->", new.value))
+        self._story = (*self._story, event, new)[-_STORY:]
         return new

@@ -143,13 +143,13 @@ class Stage:
 def _check_partners(world: World, peer: Peer) -> None:
     most = world.limits.most_partners + (ENOUGH if is_way_out(peer) else 0)
     assert len(peer.partners) <= most
-    assert peer.unheard.items() <= peer.partners.items()
-    for partner_id, partner in peer.partners.items():
+    assert 0 <= peer.unheard <= len(peer.partners)
+    for partner in peer.partners:
         assert world.peers[partner.key] is partner
-        assert (partner_id, partner.task) == (partner.id, peer.task)
-        assert partner.partners[peer.id] is peer
+        assert partner.task is peer.task
+        assert peer in partner.partners
         assert partner.host is not peer.host
-        assert partner_id not in peer.blocked
+        assert partner.id not in peer.blocked
     if peer.partners:
         assert peer.host.facts.is_ours
         assert not peer.host.facts.disable_shared

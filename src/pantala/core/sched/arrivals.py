@@ -39,8 +39,8 @@ def new_host(facts: HostFacts, limit: int, caller: Caller, life: int, now: float
         now: When.
     """
     return Host(
-        facts,
-        limit,
+        facts=facts,
+        upload_limit=limit,
         created_at=now,
         updated_at=now,
         owner=caller,

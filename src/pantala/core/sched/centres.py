@@ -59,7 +59,7 @@ def settle(peer: Peer, *, holds: bool) -> None:
 
 
 def _leads_out(peer: Peer, centre: str, *, holds: bool) -> bool:
-    if peer.distrusted or peer.host.facts.disable_shared:
+    if peer.distrusted or not peer.host.shares:
         return False
     if not peer.parents:
         return holds
@@ -101,7 +101,7 @@ def are_enough(peer: Peer, centre: str) -> bool:
             or host is peer.host
             or (peer.blocks_others and peer.has_blocked(way))
             or (way.range is not None and not way.covers(peer))
-            or way.costs.last_stands_out()
+            or way.lags
         ):
             continue
         share = 1.0
@@ -156,7 +156,7 @@ def area_for(peer: Peer, now: float, *, asks_again: bool) -> Area | None:
         asks_again: It had parents, and wants others.
     """
     centre = peer.host.centre
-    if not centre or not peer.host.facts.is_ours:
+    if not centre or not peer.host.is_ours:
         return None
     if not are_enough(peer, centre):
         return Area(centre, near=_is_all(peer.task, centre))

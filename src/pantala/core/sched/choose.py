@@ -187,25 +187,24 @@ def _ranked(
 ) -> list[Peer]:
     """A sample of the parents that fit, one of a host, best first."""
     sources = _sources(limits, peer, below, area)
-    sample = dict(sources)
+    sample, most = dict(sources), limits.sample
     for parent in _drawn(peer.task, below, chance, area):
         host = parent.host
-        if host.uploads < host.upload_limit and _fits(parent, peer, below):
-            sample.setdefault(host, parent)
-            if len(sample) >= limits.sample:
+        if host.uploads < host.upload_limit and host not in sample and _fits(parent, peer, below):
+            sample[host] = parent
+            if len(sample) >= most:
                 break
     score = SCORES[limits.algorithm]
     # One number is compared in a fraction of the time of several.
-    return sorted(
-        sample.values(),
-        key=lambda parent: (
-            8 * (parent.range is None or parent.covers(peer))
-            + 4 * (not parent.costs.last_stands_out())
-            + 2 * (sources.get(parent.host) is parent if sources else False)
-            + score(parent, peer)
-        ),
-        reverse=True,
-    )
+    ranks = dict(zip(sample.values(), score(sample.values(), peer), strict=True))
+    for parent in ranks:
+        if parent.range is None or parent.covers(peer):
+            ranks[parent] += 8
+        if not parent.lags:
+            ranks[parent] += 4
+    for parent in sources.values():
+        ranks[parent] += 2
+    return sorted(ranks, key=ranks.__getitem__, reverse=True)
 
 
 def _drawn(task: Task, below: _Below, chance: Chance, area: Area | None) -> Iterator[Peer]:
@@ -228,13 +227,13 @@ def _sources(limits: Limits, peer: Peer, below: _Below, area: Area | None) -> di
     more of them it has, the better that which it alone has is spread, up to the number that a peer
     exchanges with. Others take all of everybody, and are better off with somebody else.
     """
-    if not limits.partners or not peer.host.facts.is_ours:
+    if not limits.partners or not peer.host.is_ours:
         return {}
-    most = 2 * (limits.candidates + limits.partners)
+    most = limits.most_partners
     found: dict[Host, Peer] = {}
     for source_id in islice(peer.task.at_origin, _SOURCES):
         source = peer.task.peers[source_id]
-        fits = source.host.facts.is_ours and source.host.is_free and len(source.children) < most
+        fits = source.host.is_ours and source.host.is_free and len(source.children) < most
         fits = fits and (area is None or not area.near or area.has(source))
         if fits and source in peer.task.holders and _fits(source, peer, below):
             found[source.host] = source
@@ -249,7 +248,7 @@ def _fits(parent: Peer, child: Peer, below: _Below) -> bool:
         and host.shares
         and not (child.blocks_others and child.has_blocked(parent))
         and (parent.shape is child.shape or parent.shape == child.shape)
-        and child.may_join(parent)
+        and (parent.version is child.version or child.may_join(parent))
         and (parent.range is None or parent.overlaps(child))
         and (_is_near(parent, child) if below is None else host not in below)
     )
@@ -322,7 +321,7 @@ def _alone(world: World, peer: Peer, below: _Below, now: float) -> Decision:
     if priority == PRIORITY_ONLY_PEERS:
         raise OnlyPeers(f"task {task.id}: {ONLY_PEERS}")
     may_ask = task.rules.from_source and priority != _NO_SEED and not peer.has_asked_seed
-    if may_ask and not peer.host.facts.is_seed:
+    if may_ask and not peer.host.is_seed:
         seeds = _free_seeds(world, task, now)
         if seeds and task.trigger is None:
             task.trigger = Trigger(seeds[0].id, now)

@@ -16,22 +16,22 @@ _SIGMAS: Final = 3
 class Costs:
     """The last :data:`WINDOW` costs, with their sums."""
 
-    __slots__ = ("_costs", "_evicted", "_few", "_squares", "_sum")
+    __slots__ = ("_costs", "_evicted", "_squares", "_sum")
 
     def __init__(self) -> None:
-        self._costs: deque[float] = deque()
+        #: None: there were none, as of a peer that has finished, or holds what it never fetched.
+        self._costs: deque[float] | None = None
         self._sum = 0.0
         self._squares = 0.0
         self._evicted = 0
-        #: There are less than two.
-        self._few = True
 
     def __len__(self) -> int:
-        return len(self._costs)
+        return len(self._costs or ())
 
     def add(self, cost: float) -> None:
         """Remember one more. Any unit, but always the same."""
-        self._few = not self._costs
+        if self._costs is None:
+            self._costs = deque()
         self._costs.append(cost)
         self._sum += cost
         self._squares += cost * cost
@@ -48,7 +48,7 @@ class Costs:
 
         Twenty times their mean; when the window is full, three standard deviations above it.
         """
-        if self._few:
+        if self._costs is None or len(self._costs) < 2:
             return False
         before = len(self._costs) - 1
         last = self._costs[-1]
@@ -60,6 +60,7 @@ class Costs:
 
     def _recount(self) -> None:
         """Sum anew: adding and taking away leaves a little behind each time."""
-        self._sum = math.fsum(self._costs)
-        self._squares = math.fsum(cost * cost for cost in self._costs)
+        costs = self._costs or ()
+        self._sum = math.fsum(costs)
+        self._squares = math.fsum(cost * cost for cost in costs)
         self._evicted = 0

@@ -142,7 +142,7 @@ class Descriptions:
         name = key, origin, credentials if origin else ""
         subject = self._subjects.setdefault(name, Subject(key))
         self._subjects.move_to_end(name)
-        follows = follows and not host.facts.disable_shared
+        follows = follows and host.shares
         asker = Asker(host, request, credentials, origin, now, subject, version, follows, anew)
         subject.askers[asker] = None
         self._open[host.id] += 1
@@ -239,7 +239,7 @@ class Descriptions:
         """Seeds that may fetch it for *asker*; None if there are none, or that was tried."""
         request, world = asker.request, self._world
         banned = request.priority in (PRIORITY_ONLY_PEERS, _NO_SEED)
-        if banned or asker.has_asked_seed or asker.host.facts.is_seed:
+        if banned or asker.has_asked_seed or asker.host.is_seed:
             return None
         known = task or new_task(
             Registration(asker.host.id, asker.key[1], "", request).public(),

@@ -68,7 +68,7 @@ class Digests:
         if not version or not found:
             return 0
         known = self._known(peer, version)
-        may_say = peer.was_sent or peer.host.facts.is_seed
+        may_say = peer.was_sent or peer.host.is_seed
         if known is None and may_say:
             known = self._begin(peer, version)
         if known is None:

@@ -110,7 +110,7 @@ class Growths:
             first: Number of the first of *crcs*.
             crcs: The CRC-32 of each.
         """
-        if not version or reader.host.facts.disable_shared:
+        if not version or not reader.host.shares:
             return
         growth = self._of.get(reader.key)
         if growth is not None and growth.reader is not reader and growth.is_read:

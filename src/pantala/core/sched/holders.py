@@ -74,7 +74,7 @@ class Holders:
             self.refresh(child)
         for child in children:
             waits = not child.parents and child.state in MAY_HAVE_PARENTS
-            if waits and child.host.facts.is_ours:
+            if waits and child.host.is_ours:
                 self._on_orphan(child)
 
     def started(self, peer: Peer) -> None:
@@ -83,7 +83,7 @@ class Holders:
         One that begins with parents which it has lost meanwhile has not: it was told something else
         since, or will ask.
         """
-        has_way = bool(peer.parents) or peer.host.facts.is_seed
+        has_way = bool(peer.parents) or peer.host.is_seed
         if has_way or peer.state is not PeerState.RUNNING:
             self._expect_no_more(peer)
 
@@ -122,10 +122,10 @@ def sharing(facts: HostFacts) -> tuple[object, ...]:
 
 def _holds(peer: Peer) -> bool:
     """Whether *peer* has content, or a source of it, and may share it."""
-    if peer.distrusted or peer.host.facts.disable_shared:
+    if peer.distrusted or not peer.host.shares:
         return False
     if peer.state is PeerState.RUNNING:
-        return peer.host.facts.is_seed or bool(peer.parents)
+        return peer.host.is_seed or bool(peer.parents)
     return peer.state in (PeerState.BACK_TO_SOURCE, PeerState.SUCCEEDED)
 
 

@@ -9,9 +9,16 @@ outer weights are the same for all kinds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .entities import Host, Peer
 from .evaluate import host_type, nearness
 from .states import PeerState
+
+
+def legacy_scores(parents: Iterable[Peer], child: Peer) -> list[float]:
+    """The score of each of *parents* for *child*."""
+    return [evaluate_legacy(parent, child) for parent in parents]
 
 
 def evaluate_legacy(parent: Peer, child: Peer) -> float:

@@ -14,6 +14,7 @@ those hear of it in turn. So the relation has always two sides, and whoever leav
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from pantala.core.sample import Chance
@@ -67,7 +68,7 @@ class Partners:
         """After a change of *peer* or its host: may it have partners, and be given as one?"""
         keeps = _may_keep(peer)
         if not keeps:
-            for other in list(peer.partners.values()):
+            for other in list(peer.partners):
                 self.part(peer, other)
         if keeps and len(peer.partners) < self._most and _is_under_way(peer):
             if peer.task.sociable is None:
@@ -82,42 +83,40 @@ class Partners:
         Returns:
             All that it has beside its parents, of which it is to be told now.
         """
+        own, most, tell = peer.partners, self._most, self._on_news
         for other in others:
-            peer.partners[other.id] = other
-            other.partners[peer.id] = other.unheard[peer.id] = peer
-            if len(other.partners) >= self._most:
+            own[other] = None
+            its = other.partners
+            its[peer] = None
+            other.unheard += 1
+            if len(its) >= most:
                 _withdraw(other)
-            self._on_news(other)
+            tell(other)
         if len(peer.partners) >= self._most:
             _withdraw(peer)
-        peer.unheard.clear()
+        peer.unheard = 0
         return _beside_parents(peer, peer.partners)
 
     def take_news(self, peer: Peer) -> tuple[Peer, ...]:
         """The partners of which *peer* has not been told, nor as parents: it is told now."""
-        news = _beside_parents(peer, peer.unheard)
-        peer.unheard.clear()
-        return news
+        count, peer.unheard = peer.unheard, 0
+        if not count:
+            return ()
+        return _beside_parents(peer, [*islice(reversed(peer.partners), count)][::-1])
 
     def part(self, one: Peer, other: Peer) -> None:
         """They are partners no more, if they were."""
-        if one.partners.pop(other.id, None) is not None:
-            del other.partners[one.id]
-            one.unheard.pop(other.id, None)
-            other.unheard.pop(one.id, None)
+        if other in one.partners:
+            _drop(one, other)
+            _drop(other, one)
             self.settle(one)
             self.settle(other)
 
 
 def _may_keep(peer: Peer) -> bool:
     """Whether *peer* may have partners."""
-    facts = peer.host.facts
-    return (
-        facts.is_ours
-        and not facts.disable_shared
-        and not peer.distrusted
-        and peer.state in _MAY_KEEP
-    )
+    host = peer.host
+    return host.is_ours and host.shares and not peer.distrusted and peer.state in _MAY_KEEP
 
 
 def find_partners(limits: Limits, peer: Peer, chance: Chance) -> list[Peer]:
@@ -131,7 +130,8 @@ def find_partners(limits: Limits, peer: Peer, chance: Chance) -> list[Peer]:
     if pool is None or peer not in pool:
         return []
     taken = {peer.host}
-    taken.update(partner.host for partner in peer.partners.values())
+    if peer.partners:
+        taken.update(partner.host for partner in peer.partners)
     found: list[Peer] = []
     group = pool.group_of(peer)
     is_way = is_way_out(peer)
@@ -172,7 +172,8 @@ def _take(
     drawn: Iterator[Peer], most: int, peer: Peer, taken: set[Host], found: list[Peer]
 ) -> None:
     """Add those *drawn* that fit to those *found*, one of a host, until there are *most*."""
-    shape, blocks, wants_all = peer.shape, peer.blocks_others, peer.range is None
+    shape, version, range_ = peer.shape, peer.version, peer.range
+    blocks = peer.blocks_others
     for other in drawn:
         if len(found) >= most:
             return
@@ -181,8 +182,8 @@ def _take(
             and not (blocks and peer.has_blocked(other))
             and not (other.blocks_others and other.has_blocked(peer))
             and (other.shape is shape or other.shape == shape)
-            and peer.may_join(other)
-            and (wants_all or other.overlaps(peer))
+            and (other.version is version or peer.may_join(other))
+            and (range_ is None or other.overlaps(peer))
         ):
             taken.add(other.host)
             found.append(other)
@@ -197,8 +198,16 @@ def _withdraw(peer: Peer) -> None:
             peer.task.sociable = None
 
 
-def _beside_parents(peer: Peer, partners: dict[str, Peer]) -> tuple[Peer, ...]:
-    return tuple(each for each in partners.values() if each.id not in peer.parents)
+def _drop(peer: Peer, partner: Peer) -> None:
+    """*partner* is none of *peer* any more."""
+    if peer.unheard and partner in islice(reversed(peer.partners), peer.unheard):
+        peer.unheard -= 1
+    del peer.partners[partner]
+
+
+def _beside_parents(peer: Peer, partners: Iterable[Peer]) -> tuple[Peer, ...]:
+    parents = peer.parents
+    return tuple([each for each in partners if each.id not in parents])
 
 
 def _is_under_way(peer: Peer) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from .entities import Peer
-from .evaluate import evaluate
-from .legacy import evaluate_legacy
+from .evaluate import scores
+from .legacy import legacy_scores
 from .rules import Algorithm
 
-#: The score of a parent, the first argument, for a child.
-SCORES: Final[Mapping[Algorithm, Callable[[Peer, Peer], float]]] = {
-    "default": evaluate,
-    "legacy": evaluate_legacy,
+#: The score of each of some parents for a child.
+SCORES: Final[Mapping[Algorithm, Callable[[Iterable[Peer], Peer], list[float]]]] = {
+    "default": scores,
+    "legacy": legacy_scores,
 }

@@ -37,7 +37,7 @@ class Seeds:
     def update(self, host: Host) -> None:
         """*host* has announced itself: it is a seed, or is none any more, and need not rest."""
         self._resting.pop(host.id, None)
-        if host.facts.is_seed and not host.facts.disable_shared:
+        if host.is_seed and host.shares:
             self._hosts[host.id] = host
         else:
             self.discard(host)
@@ -61,7 +61,7 @@ class Seeds:
         able = {
             host.facts.address: host
             for host in self._hosts.values()
-            if (host.facts.is_ours or not ours_only) and self._resting.get(host.id, now) <= now
+            if (host.is_ours or not ours_only) and self._resting.get(host.id, now) <= now
         }
         if self._members != able.keys():
             self._members = frozenset(able)

@@ -40,7 +40,8 @@ class Votes:
         addresses, hosts = self._voters.setdefault(shape, (Counter(), Counter()))
         addresses[address] += 1
         hosts[host] += 1
-        if self.winner is None or self._beats(shape, self.winner):
+        winner = self.winner
+        if winner is None or (shape != winner and self._beats(shape, winner)):
             self.winner = shape
         return True
 

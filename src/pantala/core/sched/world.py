@@ -232,7 +232,7 @@ class World:
         """A peer has all that it wanted."""
         self.move(peer, PeerEvent.SUCCEED, now)
         peer.cost = now - peer.created_at
-        peer.costs = Costs()  # that its last piece was slow says nothing any more
+        peer.costs, peer.lags = Costs(), False  # how slow its last piece was says nothing any more
         task = peer.task
         task.origin_failures.clear()
         if peer.range is None and task.state is not TaskState.SUCCEEDED:
@@ -291,6 +291,7 @@ class World:
         """
         peer.costs.add(cost)
         peer.pieces += count
+        peer.lags = peer.costs.last_stands_out()
         peer.piece_at = peer.updated_at = peer.task.updated_at = now
         parent = peer.task.peers.get(parent_id or "")
         if parent is not None:
