@@ -31,6 +31,7 @@ from typing import Final
 
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.preheat import Scope, Selection, select
+from pantala.core.sched.rules import Limits
 from pantala.testing.stage import Stage
 
 #: Times that each thing is done.
@@ -51,7 +52,7 @@ def _timed(call: Callable[[], object], times: int = _TIMES) -> float:
 
 def _idle(tasks: int) -> Stage:
     """A world with so many tasks, each held by one host."""
-    stage = Stage()
+    stage = Stage(Limits(kept=1 << 40, kept_each=1 << 40))
     for number in range(tasks):
         stage.holder(f"h{number // _EACH}", f"t{number}")
     return stage

@@ -153,3 +153,50 @@ def test_no_host_is_kept_for_ever() -> None:
     assert not sweep_hosts(stage.world, stage.now)
     stage.now += 1
     assert [host.id for host in sweep_hosts(stage.world, stage.now)] == ["a"]
+
+
+def test_nobody_is_looked_at_while_nothing_is_due() -> None:
+    """However many hold something, or download: a look finds what has gone, and not all others."""
+    stage = Stage(Limits(piece_timeout=100, peer_ttl=1000))
+    for number in range(50):
+        stage.holder(f"h{number}", "held")
+        stage.child(f"h{number}b", "held")
+    stage.register("c", "u")
+    ages = stage.world.ages
+    assert (len(ages.peers), ages.useless) == (51, {})
+    stage.now += 100
+    assert ages.peers.due(stage.now) == []
+    assert ages.tasks.due(stage.now) == []
+    assert ages.hosts.due(stage.now) == []
+
+
+def test_a_sign_of_life_puts_off() -> None:
+    """Of those that are looked at in vain, too: until the time is over that it began anew."""
+    stage = Stage(Limits(piece_timeout=100))
+    peer = stage.source("a")
+    for _ in range(3):
+        stage.now += 90
+        assert not gone(stage, peer)
+        stage.world.piece(peer, 1.0, None, stage.now)
+    stage.now += 100
+    assert not gone(stage, peer)
+    stage.now += 1
+    assert gone(stage, peer)
+
+
+def test_a_shorter_interval_counts_at_once() -> None:
+    """A host that says that it announces itself more often is missed earlier."""
+    stage = Stage()
+    stage.host("a", interval=1000.0)
+    host = stage.host("a", interval=10.0)
+    stage.now += 21
+    assert sweep_hosts(stage.world, stage.now) == [host]
+
+
+def test_who_may_be_asked_again_stays() -> None:
+    """A host that shares again before anybody has looked keeps what it holds."""
+    stage = Stage()
+    peer = stage.holder("a")
+    stage.host("a", disable_shared=True)
+    stage.host("a")
+    assert not gone(stage, peer)

@@ -7,6 +7,7 @@
 - :mod:`.ledger`: whose bytes fill a store, who must go, who must not
 - :mod:`.reclaim`: which tasks have outlived their time
 - :mod:`.bucket`: token bucket
+- :mod:`.deadlines`: things that are to be looked at, each at its time
 - :mod:`.sample`: a set that gives its members at random
 - :mod:`.shares`: a share for each of those who ask, of what there is for all
 - :mod:`.giving`: which piece a parent offers to which child next

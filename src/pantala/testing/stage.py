@@ -120,6 +120,7 @@ class Stage:
 
     def check(self) -> None:
         """Everything that the descriptions in ``entities`` promise."""
+        _check_ages(self.world)
         for task in self.world.tasks.values():
             _check_task(self.world, task)
         for host in self.world.hosts.values():
@@ -138,6 +139,20 @@ class Stage:
                 assert self.world.peers[edge.parent.key] is edge.parent
             assert not peer.parents or peer.state in (PeerState.RECEIVED_NORMAL, PeerState.RUNNING)
             _check_partners(self.world, peer)
+
+
+def _check_ages(world: World) -> None:
+    ages, idle = world.ages, (PeerState.SUCCEEDED, PeerState.FAILED)
+    assert all(host in ages.hosts for host in world.hosts.values())
+    assert len(ages.hosts) == len(world.hosts)
+    for task in world.tasks.values():
+        assert task.peers or task.trigger is not None or task in ages.tasks
+    for peer in world.peers.values():
+        useless = peer.state in idle and peer not in peer.task.holders
+        assert (peer in ages.useless) == useless
+        assert (peer in ages.peers) == (peer.state not in idle)
+    assert len(ages.peers) + len(ages.useless) <= len(world.peers)
+    assert len(ages.tasks) <= len(world.tasks)
 
 
 def _check_partners(world: World, peer: Peer) -> None:

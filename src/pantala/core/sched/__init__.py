@@ -9,6 +9,7 @@
 - :mod:`.entities`: hosts, tasks and peers
 - :mod:`.centres`: data centres, and who of one fetches from beyond it
 - :mod:`.arrivals`: what comes to be when a host announces itself, or a peer registers
+- :mod:`.ages`: who may have gone without saying so, and when to look
 - :mod:`.holders`: where a peer counts in its task, and who hears of it
 - :mod:`.blame`: whose fault it was
 - :mod:`.room`: how much is kept of them

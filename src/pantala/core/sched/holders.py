@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from pantala.model.announce import HostFacts
 
+from .ages import Ages
 from .centres import heir, is_way_out, settle
 from .edges import disconnect_children, disconnect_parents
 from .entities import Host, Peer, Task
@@ -28,6 +29,7 @@ class Holders:
 
     Args:
         partners: Settled with each peer.
+        ages: Told of each peer that counts, or does not any more.
         on_change: Called with a task when peers that wait for it should look again.
         on_orphan: Called with a peer of ours that by no doing of its own is to have other parents:
             it has lost its last one, or its data centre the way out.
@@ -36,10 +38,12 @@ class Holders:
     def __init__(
         self,
         partners: Partners,
+        ages: Ages,
         on_change: Callable[[Task], None],
         on_orphan: Callable[[Peer], None],
     ) -> None:
         self._partners = partners
+        self._ages = ages
         self._on_change = on_change
         self._on_orphan = on_orphan
 
@@ -104,6 +108,7 @@ class Holders:
         _vote(peer, vouches=after and peer.state is not PeerState.RUNNING)
         self._partners.settle(peer)
         if before != after:
+            self._ages.peer(peer)
             self._on_change(task)
 
     def moved(self, host: Host) -> None:

@@ -21,6 +21,7 @@ from pantala.errors import (
 from pantala.model.announce import HostFacts, PieceSum, Registration
 from pantala.model.task import Kind
 
+from .ages import Ages
 from .arrivals import UNKNOWN, credentials_of, new_host, new_peer, new_task
 from .blame import blame_origin, blame_parent, block
 from .costs import Costs
@@ -72,7 +73,9 @@ class World:
         #: Changed by these alone, and by what happens here.
         self.partners = Partners(limits, on_partner)
         orphaned = on_orphan if limits.partners else _ignore
-        self._holders = Holders(self.partners, on_change, orphaned)
+        #: Changed by these, too, and by :mod:`.expire`.
+        self.ages = Ages(limits)
+        self._holders = Holders(self.partners, self.ages, on_change, orphaned)
         self._rules = rules
         self.seeds = Seeds()
         self.room = Room(limits)
@@ -109,6 +112,7 @@ class World:
         host.learn(facts)
         host.upload_limit = limit
         host.updated_at = host.heard_at = now
+        self.ages.host(host)
         self.seeds.update(host)
         if before != sharing(facts):
             self._holders.moved(host)
@@ -132,6 +136,7 @@ class World:
         for key in list(host.peers):
             self.remove_from_host(host, key)
         self.seeds.discard(host)
+        self.ages.hosts.forget(host)
         del self.hosts[host.id]
         self.room.host_left(host.account)
 
@@ -169,11 +174,13 @@ class World:
         """The answer of the seed that was asked for *task* has ended, well or badly."""
         task.trigger = None
         task.no_seed_before = no_seed_before
+        self.ages.task(task)
         self._on_change(task)
 
     def remove_task(self, task: Task) -> None:
         """Forget a task that has no peers."""
         del self.tasks[task.key]
+        self.ages.tasks.forget(task)
         self.room.task_left(task.key)
 
     # Peers
@@ -270,6 +277,8 @@ class World:
         if not host.peers[task.key]:
             del host.peers[task.key]
         self.room.peer_left(host.account, peer.registration)
+        self.ages.peer_left(peer)
+        self.ages.task(task)
         if not task.peers:
             self.digests.forget(task.key)
             oldest = self.room.task_idle(task.key)
@@ -360,6 +369,7 @@ class World:
         """
         task = new_task(registration, self._rules_of(registration.kind), now)
         self.tasks[task.key] = task
+        self.ages.task(task)
         return task
 
     def add_peer(
@@ -378,6 +388,7 @@ class World:
         self.room.peer_came(host.account, registration, task.key)
         self.peers[peer.key] = task.peers[peer.id] = peer
         host.peers.setdefault(task.key, {})[peer.id] = peer
+        self.ages.peer(peer)
         return peer
 
     def move(self, peer: Peer, event: PeerEvent, now: float) -> None:
@@ -389,6 +400,7 @@ class World:
         peer.machine.fire(event)
         peer.updated_at = peer.piece_at = peer.task.updated_at = now
         self._holders.settle(peer)
+        self.ages.peer(peer)
 
     def _task_for(self, registration: Registration, now: float) -> Task:
         """The task of a registration, created or brought up to date."""
