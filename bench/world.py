@@ -89,9 +89,7 @@ def _targets(hosts: int) -> dict[str, float]:
     world = stage.world
 
     def chosen(selection: Selection) -> Callable[[], object]:
-        return lambda: select(
-            (host.facts for host in world.hosts.values()), selection, ours_only=True
-        )
+        return lambda: select(world.roster, selection, ours_only=True)
 
     return {
         "hosts": hosts,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pantala.core.sched.preheat import Ledger, Pair, PairState, Scope, Summary, select, selection
+from pantala.core.sched.roster import Roster
 from pantala.errors import DragonflyError, InvalidRequest, NoProvider
 from pantala.model.announce import HostFacts
 
@@ -28,7 +29,7 @@ HOSTS = [
 def names(*, ours_only: bool = False, **wanted: Any) -> list[str]:
     """Who is meant."""
     chosen = selection(wanted.pop("scope", "all_peers"), **wanted)
-    return [each.id or each.ip for each in select(HOSTS, chosen, ours_only=ours_only)]
+    return [each.id or each.ip for each in select(Roster(HOSTS), chosen, ours_only=ours_only)]
 
 
 def test_scopes() -> None:
@@ -62,7 +63,7 @@ def test_an_address_without_a_host() -> None:
     ):
         names(ips=["10.0.0.77"])
     with pytest.raises(NoProvider, match="no seed is known here"):
-        select(HOSTS[:3], selection("all_seed_peers"), ours_only=False)
+        select(Roster(HOSTS[:3]), selection("all_seed_peers"), ours_only=False)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from itertools import chain, islice
+from typing import Final
 
 from pantala.core.sched.world import World
 from pantala.errors import DragonflyError, InvalidRequest, NoProvider, OriginError
@@ -62,12 +63,9 @@ async def files_of(world: World, directory: DownloadRequest) -> list[DownloadReq
 
 def _whom(world: World, url: str) -> Sequence[HostFacts]:
     """Hosts that may list it, those first that need not be spared."""
-    ours_first = url.startswith(_OURS)
-
-    def place(host: HostFacts) -> Any:
-        return host.is_seed, host.is_ours is not ours_first, host.id
-
-    return sorted((host.facts for host in world.hosts.values()), key=place)[:_TRIES]
+    ours_first, roster = url.startswith(_OURS), world.roster
+    normal, seeds = (roster.each(seeds=seeds, ours_first=ours_first) for seeds in (False, True))
+    return list(islice(chain(normal, seeds), _TRIES))
 
 
 def _files(answer: dfdaemon_pb2.ListTaskEntriesResponse) -> list[str]:

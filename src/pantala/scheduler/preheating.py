@@ -155,14 +155,13 @@ class Preheating:
 
     def _pairs(self, order: Order, tasks: Sequence[Planned]) -> list[Pair]:
         ours_only = RULES[order.wanted.kind].ours_only
-        facts = [host.facts for host in self._world.hosts.values()]
         if order.selection.scope is Scope.SINGLE_SEED:
             if order.selection.ips or order.selection.count or order.selection.percentage:
                 raise InvalidRequest(
                     f"ips, count, percentage: {Scope.SINGLE_SEED} has one host for each URL"
                 )
             return [self._on_a_seed(n, task, ours_only=ours_only) for n, task in enumerate(tasks)]
-        hosts = select(facts, order.selection, ours_only=ours_only)
+        hosts = select(self._world.roster, order.selection, ours_only=ours_only)
         if len(hosts) * len(tasks) > MAX_PAIRS:
             raise InvalidRequest(
                 f"{len(tasks)} files on {len(hosts)} hosts: want at most {MAX_PAIRS} pairs in a job"

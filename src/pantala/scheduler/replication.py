@@ -184,7 +184,7 @@ class Replication:
             if key[0] in known or key not in there  # there since the rows were read
         }
         self._metrics.replicas_missing(missing)
-        for placed in list(self._world.tasks.values()):
+        for placed in list(self._world.imported.values()):
             is_old = placed.kind is dialect.kind and placed.updated_at < began
             if is_old and placed.key not in known:
                 forget(self._world, placed.key)

@@ -107,11 +107,11 @@ class Service:
         self, request: scheduler_pb2.ListHostsRequest, context: _Context
     ) -> scheduler_pb2.ListHostsResponse:
         """All hosts, or those of one type; of too many the first, and how many there are beside."""
-        wanted = [
-            host.facts.announced
-            for host in self._world.hosts.values()
-            if not request.HasField("type") or request.type == host.facts.type
-        ]
+        hosts = self._world.hosts.values()
+        wanted = [host.facts.announced for host in hosts]
+        if request.HasField("type"):
+            those = self._world.roster.each(seeds=request.type != 0)
+            wanted = [facts.announced for facts in those if facts.type == request.type]
         sizes = accumulate(len(announced) + _FRAME for announced in wanted)
         count = sum(1 for _ in takewhile(lambda size: size <= _MAX_LISTED, sizes))
         if count < len(wanted):

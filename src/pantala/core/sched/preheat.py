@@ -19,6 +19,8 @@ from typing import Final
 from pantala.errors import InvalidRequest, NoProvider
 from pantala.model.announce import HostFacts
 
+from .roster import Roster
+
 #: As in the contract.
 _MAX_COUNT: Final = 200
 _MAX_IPS: Final = 100
@@ -78,7 +80,7 @@ def check_number(name: str, number: int | None, most: int) -> None:
         raise InvalidRequest(f"{name} {number}: want 1 to {most}")
 
 
-def select(hosts: Iterable[HostFacts], wanted: Selection, *, ours_only: bool) -> list[HostFacts]:
+def select(hosts: Roster, wanted: Selection, *, ours_only: bool) -> list[HostFacts]:
     """The hosts that are meant, in the order of their ids: the same each time it is asked.
 
     Args:
@@ -96,25 +98,24 @@ def select(hosts: Iterable[HostFacts], wanted: Selection, *, ours_only: bool) ->
         InvalidRequest: There is none at the addresses.
     """
     seeds = wanted.scope is not Scope.ALL_PEERS
-    able = sorted(
-        (host for host in hosts if host.is_seed is seeds),
-        key=lambda host: (ours_only and not host.is_ours, host.id),
-    )
-    if not able:
+    there = hosts.count(seeds=seeds)
+    if not there:
         raise NoProvider(f"no {'seed' if seeds else 'host that is no seed'} is known here")
     if wanted.ips:
-        found = [host for host in able if host.ip in wanted.ips]
+        found = [host for ip in wanted.ips for host in hosts.at(ip, seeds=seeds)]
+        found.sort(key=lambda host: (ours_only and not host.is_ours, host.id))
         if not found:
             asked = ", ".join(wanted.ips[:5]) + (", …" if len(wanted.ips) > 5 else "")
             raise InvalidRequest(f"no host of scope {wanted.scope} is known at {asked}")
         known = {host.ip for host in found}
         missing = (ip for ip in wanted.ips if ip not in known)
         return [*found, *(HostFacts("", "", ip, 0) for ip in missing)]
+    most = there
     if wanted.count is not None:
-        return able[: wanted.count]
-    if wanted.percentage is not None:
-        return able[: max(1, len(able) * wanted.percentage // 100)]
-    return able
+        most = wanted.count
+    elif wanted.percentage is not None:
+        most = max(1, there * wanted.percentage // 100)
+    return list(islice(hosts.each(seeds=seeds, ours_first=ours_only or None), most))
 
 
 class PairState(IntEnum):

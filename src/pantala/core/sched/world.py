@@ -31,6 +31,7 @@ from .entities import OVER, Caller, Host, Peer, PeerKey, Task, TaskKey
 from .holders import Holders, sharing
 from .partners import Partners
 from .room import Room
+from .roster import Roster
 from .rules import RULES, Limits, Rules
 from .seeds import Seeds
 from .states import PeerEvent, PeerState, TaskEvent, TaskState
@@ -67,7 +68,11 @@ class World:
     ) -> None:
         self.limits = limits
         self.hosts: dict[str, Host] = {}
+        #: What these say of themselves.
+        self.roster = Roster()
         self.tasks: dict[TaskKey, Task] = {}
+        #: Those of them that were imported.
+        self.imported: dict[TaskKey, Task] = {}
         self.peers: dict[PeerKey, Peer] = {}
         self._on_change = on_change
         #: Changed by these alone, and by what happens here.
@@ -113,6 +118,7 @@ class World:
         host.upload_limit = limit
         host.updated_at = host.heard_at = now
         self.ages.host(host)
+        self.roster.put(facts)
         self.seeds.update(host)
         if before != sharing(facts):
             self._holders.moved(host)
@@ -137,6 +143,7 @@ class World:
             self.remove_from_host(host, key)
         self.seeds.discard(host)
         self.ages.hosts.forget(host)
+        self.roster.discard(host.id)
         del self.hosts[host.id]
         self.room.host_left(host.account)
 
@@ -180,6 +187,7 @@ class World:
     def remove_task(self, task: Task) -> None:
         """Forget a task that has no peers."""
         del self.tasks[task.key]
+        self.imported.pop(task.key, None)
         self.ages.tasks.forget(task)
         self.room.task_left(task.key)
 
@@ -369,6 +377,8 @@ class World:
         """
         task = new_task(registration, self._rules_of(registration.kind), now)
         self.tasks[task.key] = task
+        if task.rules.imported:
+            self.imported[task.key] = task
         self.ages.task(task)
         return task
 
