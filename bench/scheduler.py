@@ -1,13 +1,16 @@
 """How fast a scheduler answers, and how that grows with the peers it knows.
 
-    python bench/scheduler.py [--registrations 1000] [--holders 1 100 1000] [--peers 100 10000]
-                              [--only-decisions] [--json results.json]
+    python bench/scheduler.py [--registrations 1000] [--holders 1 100 1000] [--pieces 0 16]
+                              [--rate 500] [--peers 100 10000] [--only-decisions]
+                              [--json results.json]
 
 A scheduler runs as a process of its own; this program is its clients. Each registration is a
-whole announce stream: opened, register, the answer with parents, started, finished, end.
+whole announce stream: opened, register, the answer with parents, started, so many pieces each told
+by a message of its own, finished, end.
 
     latency     one stream at a time: from the register message to the answer, milliseconds
     throughput  64 streams at a time: streams a second, and CPU of the scheduler for each
+    rate        so many streams are begun each second, whatever becomes of the others: as latency
     cold        that many peers of a task that nobody has, at once: who goes to the origin
 
 And without any gRPC, of a task with that many peers of ours, each on a host, all under way:
@@ -77,7 +80,9 @@ class Clients:
         )
         await self._stubs[0].AnnounceHost(scheduler_pb2.AnnounceHostRequest(host=message))
 
-    async def download(self, host: str, task: str, *, holds: bool = False) -> tuple[float, bool]:
+    async def download(
+        self, host: str, task: str, *, holds: bool = False, pieces: int = 0
+    ) -> tuple[float, bool]:
         """One announce stream. Seconds from register to answer, and whether it was the origin."""
         self._count += 1
         ids = {"host_id": host, "task_id": task, "peer_id": f"{host}-{self._count}"}
@@ -106,6 +111,13 @@ class Clients:
             await tell(
                 download_cache_peer_started_request=scheduler_pb2.DownloadCachePeerStartedRequest()
             )
+            parent = answer.normal_cache_task_response.candidate_parents[0].id
+            for number in range(pieces):
+                piece = common_pb2.Piece(number=number, length=4 * MIB, digest="crc32:1")
+                piece.parent_id, piece.traffic_type = parent, common_pb2.REMOTE_PEER
+                piece.cost.FromMilliseconds(10 + number % 3)
+                told = scheduler_pb2.DownloadPieceFinishedRequest(piece=piece)
+                await tell(download_piece_finished_request=told)
             done = scheduler_pb2.DownloadCachePeerFinishedRequest()
             await tell(download_cache_peer_finished_request=done)
         while await call.read() is not grpc.aio.EOF:  # who else is under way was told meanwhile
@@ -113,13 +125,17 @@ class Clients:
         return took, to_source
 
 
-async def _many(clients: Clients, count: int, at_once: int, task: str) -> list[tuple[float, bool]]:
+async def _many(
+    clients: Clients, count: int, at_once: int, task: str, *, pieces: int = 0
+) -> list[tuple[float, bool]]:
     """*count* streams of as many peers, *at_once* at a time."""
     numbers = iter(range(count))
     results: list[tuple[float, bool]] = []
 
     async def worker() -> None:
-        results.extend([await clients.download(f"c{number % 500}", task) for number in numbers])
+        results.extend(
+            [await clients.download(f"c{number % 500}", task, pieces=pieces) for number in numbers]
+        )
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
@@ -127,25 +143,43 @@ async def _many(clients: Clients, count: int, at_once: int, task: str) -> list[t
     return results
 
 
+async def _at_rate(clients: Clients, rate: float, count: int, task: str) -> list[float]:
+    """Seconds from register to answer of streams that are begun so many a second, in order."""
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        calls = []
+        for number in range(count):
+            await asyncio.sleep(began + number / rate - time.perf_counter())
+            calls.append(group.create_task(clients.download(f"c{number % 500}", task)))
+    return sorted(call.result()[0] for call in calls)
+
+
 async def _with_holders(
-    clients: Clients, scheduler: Program, holders: int, registrations: int
+    clients: Clients, scheduler: Program, holders: int, options: argparse.Namespace
 ) -> dict[str, float]:
+    registrations = options.registrations
     task = task_id(f"held by {holders}")
     for number in range(holders):
         await clients.announce(f"holder{number}")
         await clients.download(f"holder{number}", task, holds=True)
     alone = [took for took, _ in await _many(clients, registrations // 4, 1, task)]
-    cpu, began = scheduler.cpu_seconds(), time.perf_counter()
-    together = await _many(clients, registrations, _AT_ONCE, task)
-    wall = time.perf_counter() - began
     alone.sort()
-    return {
+    rated = await _at_rate(clients, options.rate, registrations, task)
+    result = {
         "holders": holders,
         "latency_ms_p50": 1000 * statistics.median(alone),
         "latency_ms_p99": 1000 * alone[int(len(alone) * 0.99)],
-        "talks_per_second": len(together) / wall,
-        "scheduler_cpu_ms_per_talk": 1000 * (scheduler.cpu_seconds() - cpu) / len(together),
+        "rate_ms_p50": 1000 * statistics.median(rated),
+        "rate_ms_p99": 1000 * rated[int(len(rated) * 0.99)],
     }
+    for pieces in options.pieces:
+        cpu, began = scheduler.cpu_seconds(), time.perf_counter()
+        together = await _many(clients, registrations, _AT_ONCE, task, pieces=pieces)
+        wall = time.perf_counter() - began
+        cost = 1000 * (scheduler.cpu_seconds() - cpu) / len(together)
+        result[f"talks_per_second_{pieces}_pieces"] = len(together) / wall
+        result[f"cpu_ms_per_talk_{pieces}_pieces"] = cost
+    return result
 
 
 async def _cold(clients: Clients, peers: int) -> dict[str, float]:
@@ -240,8 +274,7 @@ async def _measure(target: str, scheduler: Program, options: argparse.Namespace)
         for number in range(500):
             await clients.announce(f"c{number}")
         warm = [
-            await _with_holders(clients, scheduler, holders, options.registrations)
-            for holders in options.holders
+            await _with_holders(clients, scheduler, holders, options) for holders in options.holders
         ]
         return {"warm": warm, "cold": await _cold(clients, 500)}
     finally:
@@ -253,6 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--registrations", type=int, default=1000)
     parser.add_argument("--holders", type=int, nargs="+", default=[1, 100, 1000])
+    parser.add_argument("--pieces", type=int, nargs="+", default=[0, 16])
+    parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--peers", type=int, nargs="+", default=[100, 10_000])
     parser.add_argument("--only-decisions", action="store_true")
     parser.add_argument("--json", type=Path)

@@ -13,7 +13,7 @@ on the wire differs from kind to kind: :mod:`pantala.rpc.codec`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from .addresses import host_port
@@ -284,6 +284,7 @@ class Candidate:
         priority: Of its download.
         range: The part that it has or fetches; None: everything.
         concurrent_piece_count: Pieces that it fetches at once.
+        host_told: What is told of the host, as it goes on the wire, where that is at hand.
     """
 
     peer_id: str
@@ -292,6 +293,7 @@ class Candidate:
     priority: int = 0
     range: ByteRange | None = None
     concurrent_piece_count: int | None = None
+    host_told: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

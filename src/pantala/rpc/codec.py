@@ -201,24 +201,27 @@ def write_candidate(message: Any, candidate: Candidate) -> None:
     message.state = candidate.state
     put(message, "priority", candidate.priority)
     put(message, "concurrent_piece_count", candidate.concurrent_piece_count)
-    host = candidate.host
-    message.host.CopyFrom(
-        common_pb2.Host(
-            id=host.id,
-            type=host.type,
-            hostname=host.hostname,
-            ip=host.ip,
-            port=host.port,
-            download_port=host.download_port,
-            network=common_pb2.Network(
-                idc=host.idc,
-                location=host.location,
-                tx_bandwidth=host.tx_bandwidth,
-                max_tx_bandwidth=host.max_tx_bandwidth,
-            ),
-        )
-    )
+    # A host has many children: what they are told of it can have been written once for all.
+    message.host.MergeFromString(candidate.host_told or write_host(candidate.host))
     write_range(message, candidate.range)
+
+
+def write_host(host: HostFacts) -> bytes:
+    """What of a host its children are told, as it goes on the wire."""
+    return common_pb2.Host(
+        id=host.id,
+        type=host.type,
+        hostname=host.hostname,
+        ip=host.ip,
+        port=host.port,
+        download_port=host.download_port,
+        network=common_pb2.Network(
+            idc=host.idc,
+            location=host.location,
+            tx_bandwidth=host.tx_bandwidth,
+            max_tx_bandwidth=host.max_tx_bandwidth,
+        ),
+    ).SerializeToString()
 
 
 def read_host(message: common_pb2.Host) -> HostFacts:
@@ -273,12 +276,13 @@ def _write_report(arm: Any, said: Report) -> None:
 
 
 def _read_report(report: type[Report], arm: Any) -> Report:
-    said: dict[str, Any] = {}
+    # Of all that is said most is that, and it has no description.
     if report is announce.PieceFinished:
-        said["piece"] = piece_record(arm.piece, Traffic.REMOTE_PEER)
-    elif report is announce.SourcePieceFinished:
-        said["piece"] = piece_record(arm.piece, Traffic.BACK_TO_SOURCE)
-    elif report is announce.PieceFailed:
+        return announce.PieceFinished(piece_record(arm.piece, Traffic.REMOTE_PEER))
+    if report is announce.SourcePieceFinished:
+        return announce.SourcePieceFinished(piece_record(arm.piece, Traffic.BACK_TO_SOURCE))
+    said: dict[str, Any] = {}
+    if report is announce.PieceFailed:
         said = {
             "number": optional(arm, "piece_number"),
             "parent_id": arm.parent_id,

@@ -22,7 +22,7 @@ from pantala.model.task import (
 )
 from pantala.pb import common_pb2
 
-_TRAFFIC: Final = frozenset(int(traffic) for traffic in Traffic)
+_TRAFFIC: Final = {int(traffic): traffic for traffic in Traffic}
 
 #: Fields of a DownloadRequest that messages have by the same name and meaning...
 _SAME: Final = (
@@ -217,16 +217,17 @@ def piece_message(piece: PieceRecord, *, traffic: Traffic | None = None) -> comm
 
 def piece_record(message: common_pb2.Piece, traffic: Traffic) -> PieceRecord:
     """What a peer says of a piece; *traffic* stands in where it does not say how that came."""
-    known = message.HasField("traffic_type") and message.traffic_type in _TRAFFIC
+    said = _TRAFFIC.get(message.traffic_type) if message.HasField("traffic_type") else None
+    created = message.created_at if message.HasField("created_at") else None
     return PieceRecord(
         number=message.number,
         offset=message.offset,
         length=message.length,
         digest=message.digest,
         parent_id=message.parent_id if message.HasField("parent_id") else None,
-        traffic=Traffic(message.traffic_type) if known else traffic,
-        cost=seconds(message.cost),
-        created_at=message.created_at.ToNanoseconds() / 1e9,
+        traffic=traffic if said is None else said,
+        cost=seconds(message.cost) if message.HasField("cost") else 0.0,
+        created_at=0.0 if created is None else created.ToNanoseconds() / 1e9,
     )
 
 

@@ -173,15 +173,29 @@ def _reader(method: MethodDescriptor, convert: Callable[[Any, int], Any] | None)
 
 
 def _readable(request: Any) -> Any:
-    """*request*, or the error that reading it was. Of a stream: when that message's turn comes."""
+    """*request*, or the error that reading it was."""
     if isinstance(request, _Unreadable):
         raise request.error
-    return _all_readable(request) if hasattr(request, "__aiter__") else request
+    return request
 
 
-async def _all_readable(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    async for request in requests:
-        yield _readable(request)
+class _Messages(AsyncIterator[Any]):
+    """The messages of a call's stream, each readable or an error when its turn comes.
+
+    The call is asked for each: a generator between it and the method would take as long as reading
+    a short message does.
+    """
+
+    __slots__ = ("_read",)
+
+    def __init__(self, context: _Context) -> None:
+        self._read = context.read
+
+    async def __anext__(self) -> Any:
+        message = await self._read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return _readable(message)
 
 
 def address_of(context: _Context) -> str:
@@ -228,7 +242,8 @@ def _guarded(name: str, call: _Handler, admit: Admit | None, observe: Observe | 
         try:
             if admit is not None:
                 await admit(name)
-            return await call(_readable(request), context)
+            said = _Messages(context) if hasattr(request, "__aiter__") else _readable(request)
+            return await call(said, context)
         except grpc.aio.AbortError as error:  # the method has ended the call itself
             raised = error
             raise

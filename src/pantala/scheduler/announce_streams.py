@@ -294,21 +294,21 @@ class AnnounceStream:
             ):  # of one that was deleted meanwhile: no reason to part
                 return None
             raise
-        self.is_over = isinstance(said, announce.LastReport)
-        if isinstance(said, announce.Reschedule | announce.SourceStarted | announce.LastReport):
-            self._stop_search()
         if isinstance(said, announce.PieceReport):
             self._hear_of_piece(peer, said, time.monotonic())
-        elif isinstance(said, announce.Reschedule):
+            return None
+        self.is_over = isinstance(said, announce.LastReport)
+        if not isinstance(said, announce.Started):
+            self._stop_search()
+        if isinstance(said, announce.Reschedule):
             for parent in said.parents:
                 self._world.block(peer, parent)
             if self._imports is not None:
                 await self._imports.prepare(peer.task.key)
             return await self._schedule(peer)
-        else:
-            self._hear_of_download(peer, said, time.monotonic())
-            if self._imports is not None and self.is_over:
-                await self._imports.keep(peer)
+        self._hear_of_download(peer, said, time.monotonic())
+        if self._imports is not None and self.is_over:
+            await self._imports.keep(peer)
         return None
 
     def _hear_of_piece(self, peer: Peer, said: announce.PieceReport, now: float) -> None:

@@ -21,7 +21,7 @@ from pantala.model.pieces import (
 from pantala.model.task import PRIORITIES, DownloadRequest
 from pantala.model.units import byte_count
 from pantala.pb import common_pb2, describing_pb2, scheduler_pb2
-from pantala.rpc.codec import read_host, write_candidate
+from pantala.rpc.codec import read_host, write_candidate, write_host
 from pantala.rpc.convert import duration, optional, seconds, timestamp
 
 from .dialects import SchedulerDialect
@@ -312,13 +312,17 @@ def peer_message(dialect: SchedulerDialect, peer: Peer, clock_offset: float) -> 
 
 def candidate(peer: Peer) -> Candidate:
     """A parent as its children are told of it."""
+    host = peer.host
+    if not host.told:
+        host.told = write_host(host.facts)
     return Candidate(
-        peer_id=peer.id,
-        host=peer.host.facts,
-        state=peer.state.value,
-        priority=peer.registration.request.priority,
-        range=peer.range,
-        concurrent_piece_count=peer.concurrent_pieces,
+        peer.id,
+        host.facts,
+        peer.state,  # it is its own value
+        peer.registration.request.priority,
+        peer.range,
+        peer.concurrent_pieces,
+        host.told,
     )
 
 

@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from pantala import BUILD_VERSION
-from pantala.core.sched.entities import Host, Peer
+from pantala.core.sched.entities import Peer
 from pantala.errors import NotFound
 from pantala.model.task import Kind, PieceRecord, Traffic
 from pantala.pb import common_pb2
@@ -115,7 +115,9 @@ class Metrics:
             for family in sorted(set(_METHODS.values()))
         }
         self._peer_events = {name: self._counter(name, _PEER) for name in _PEER_EVENTS}
+        self._peer_numbers: dict[tuple[str, int, Kind, bool], Counter] = {}
         self._pieces = self._counter("download_piece_finished", _PIECE)
+        self._piece_numbers: dict[tuple[Traffic, Kind, bool], tuple[Counter, Gauge]] = {}
         self._piece_failures = self._counter("download_piece_finished_failure", _PIECE)
         # A counter's name would end in _total here, which Dragonfly's does not.
         self._traffic = Gauge(
@@ -204,8 +206,14 @@ class Metrics:
 
     def peer_event(self, name: str, peer: Peer) -> None:
         """Count what a peer told; *name* is the metric's, without prefix."""
-        priority = common_pb2.Priority.Name(peer.registration.request.priority)  # type: ignore[arg-type]  # checked when it registered
-        self._peer_events[name].labels(priority, *_labels(peer)).inc()
+        priority = peer.registration.request.priority
+        key = name, priority, peer.task.kind, peer.host.is_seed
+        number = self._peer_numbers.get(key)
+        if number is None:
+            word = common_pb2.Priority.Name(priority)  # type: ignore[arg-type]  # checked when it registered
+            number = self._peer_events[name].labels(word, *_labels(peer))
+            self._peer_numbers[key] = number
+        number.inc()
 
     def peer_finished(self, peer: Peer) -> None:
         """A peer has succeeded: count it, and how long it took by the size of the content."""
@@ -219,8 +227,19 @@ class Metrics:
 
     def pieces_finished(self, peer: Peer, traffic: Traffic, count: int, length: int) -> None:
         """A peer has so many more pieces, of *length* bytes in all."""
-        self._pieces.labels(traffic.name, *_labels(peer)).inc(count)
-        self._traffic.labels(traffic.name, *_labels(peer)).inc(length)
+        pieces, sent = self._of_pieces(traffic, peer.task.kind, peer.host.is_seed)
+        pieces.inc(count)
+        sent.inc(length)
+
+    def _of_pieces(self, traffic: Traffic, kind: Kind, is_seed: bool) -> tuple[Counter, Gauge]:  # noqa: FBT001  part of a key
+        """The numbers that pieces count in; to find them by labels takes longer than all else."""
+        key = traffic, kind, is_seed
+        known = self._piece_numbers.get(key)
+        if known is None:
+            labels = traffic.name, kind.name, _host_type(is_seed=is_seed)
+            known = self._pieces.labels(*labels), self._traffic.labels(*labels)
+            self._piece_numbers[key] = known
+        return known
 
     def holdings_told(self, held: int, dropped: int) -> None:
         """Hosts have told of so many tasks in batches."""
@@ -253,8 +272,8 @@ class Metrics:
 
 
 def _labels(peer: Peer) -> tuple[str, str]:
-    return peer.task.kind.name, _host_type(peer.host)
+    return peer.task.kind.name, _host_type(is_seed=peer.host.is_seed)
 
 
-def _host_type(host: Host) -> str:
-    return "super" if host.facts.is_seed else "normal"
+def _host_type(*, is_seed: bool) -> str:
+    return "super" if is_seed else "normal"

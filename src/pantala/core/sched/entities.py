@@ -106,6 +106,9 @@ class Host(LookedAtHost):
     life: int
     #: Its daemon is one of ours.
     is_ours: bool = False
+    #: What its children are told of it, as it goes on the wire; empty: that is to be written anew.
+    #: Not looked into here.
+    told: bytes = b""
     #: Downloads whose streams are open.
     streams: int = 0
     #: All its peers, by task and id; no task without a peer.
@@ -124,7 +127,7 @@ class Host(LookedAtHost):
 
     def learn(self, facts: HostFacts) -> None:
         """It tells of itself."""
-        self.facts, self.quality = facts, None
+        self.facts, self.quality, self.told = facts, None, b""
         self.centre = sys.intern(facts.idc.lower())
         self.is_seed, self.is_ours = facts.is_seed, facts.is_ours
         self.shares = not facts.disable_shared
