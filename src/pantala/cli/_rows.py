@@ -93,6 +93,39 @@ def stat_lines(row: Row) -> str:
     return table([[_FACTS[name][0], _FACTS[name][1](value)] for name, value in row.items()])
 
 
+def holder_lines(holders: Sequence[Row], left_out: int) -> str:
+    """What hosts hold of a task, a host a line, under a head; and how many there are in all.
+
+    Args:
+        holders: As :func:`pantala.rpc.rows.holder_row` has them.
+        left_out: Hosts beside these.
+    """
+    head = ["HOST", "TYPE", "HOLDS", "STATE"]
+    lines = [[_plainly(row[n]) for n in ("host_id", "type")] for row in holders]
+    for line, row in zip(lines, holders, strict=True):
+        line += [_holds(row), _plainly(row["state"])]
+    whole = sum(bool(row["complete"]) for row in holders)
+    silent = sum(row["complete"] is None for row in holders)
+    counts = [f"{whole} with all of it", f"{len(holders) - whole - silent} with a part"]
+    counts += [f"{silent} did not say"] * bool(silent)
+    more = f", and {left_out} more" * bool(left_out)
+    hosts = "1 host" if len(holders) == 1 else f"{len(holders)} hosts"
+    shown = table([head, *lines]) if holders else ""
+    return f"\n{shown}{hosts}: {', '.join(counts)}{more}\n"
+
+
+def _holds(row: Row) -> str:
+    """How much a host has, or why it has not said."""
+    if row["complete"] is None:
+        return f"? ({_plainly(row['unanswered'])})"
+    if row["complete"]:
+        return "all"
+    if row["finished_piece_count"] is None:
+        return "a part"
+    of = f"{row['finished_piece_count']} of {row['piece_count']} pieces"
+    return f"{of}, {_size(row['finished_bytes'])}"
+
+
 def ls_lines(rows: Sequence[Row], columns: int | None = None) -> str:
     """A line for each of *rows*, under a head.
 

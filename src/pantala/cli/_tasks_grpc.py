@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 from pantala.model import ids, task
-from pantala.rpc.rows import Row, local_row, node_row, stat_row
+from pantala.rpc.rows import Row, holder_row, local_row, node_row, stat_row
 
 from ._daemon import Daemon
 
@@ -55,6 +55,14 @@ class GrpcTasks:
         """What is known of the task that *keys* of a hand-off request name."""
         self._spare(kind)
         return stat_row(self._daemon.ask(f"Stat{kind.word}Task", task_id=_id_of(kind, keys)))
+
+    def holders(self, kind: Kind, keys: Mapping[str, Any], limit: int) -> tuple[Sequence[Row], int]:
+        """The hosts that hold some of the task that *keys* name; how many there are beside."""
+        self._daemon.need_ours("it cannot tell who holds a task")
+        answer: Any = self._daemon.ask_node(
+            "ListHolders", type=kind.type, task_id=_id_of(kind, keys), limit=limit
+        )
+        return [holder_row(holder) for holder in answer.holders], answer.left_out
 
     def delete(
         self, kind: Kind, keys: Mapping[str, Any], *, swarm: bool

@@ -12,7 +12,7 @@ from pantala.paths import DEFAULT_SOCKET, handoff_path_for, personal_socket
 TYPE_CHECKING = False  # as for dfget: there is no time to import typing
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, Final, Self, TypeVar
 
     from pantala.rpc.rows import Row
@@ -70,6 +70,11 @@ class HandoffTasks:
         """What is known of the task that *keys* of a request name."""
         *_, done = self._ask("stat", kind, **keys)
         return self._field(done, "task", dict)
+
+    def holders(self, kind: Kind, keys: Mapping[str, Any], limit: int) -> tuple[Sequence[Row], int]:
+        """The hosts that hold some of the task that *keys* name; how many there are beside."""
+        *_, done = self._ask("holders", kind, **keys, limit=limit)
+        return self._field(done, "holders", list), self._field(done, "left_out", int)
 
     def delete(
         self, kind: Kind, keys: Mapping[str, Any], *, swarm: bool

@@ -35,12 +35,17 @@ if TYPE_CHECKING:
 
 _VARIABLES: Final = ("DFCTL_DFDAEMON_ENDPOINT", "DFCTL_ENDPOINT")
 
+#: Hosts that a stat lists if it is not said how many, and at most.
+_HOLDERS: Final = 20
+_MOST_HOLDERS: Final = 500
+
 _NAME: Final = "its id, or enough of its beginning; or its URL"
 
 _EPILOG: Final = """\
 examples:
   dfctl cache-task ls            what this machine's daemon holds in memory
   dfctl cache-task stat ID       what the cluster knows of a task
+  dfctl cache-task stat ID --holders  which hosts hold how much of it
   dfctl cache-task rm ID ID      give the memory back
   dfctl cache-task rm URL        likewise; with --tag and the like, if dfget had them
   dfctl task stat 3fa8           an id may be cut short, as long as no other begins so
@@ -96,6 +101,8 @@ class _Options(argparse.Namespace):
     names: list[str]
     wishes: dict[str, Any]
     no_trunc: bool
+    holders: bool
+    most: int
     swarm: bool
     endpoint: str | None
     json: bool
@@ -204,6 +211,18 @@ def _parser(
         )
         stat = _command(commands, "stat", "show what is known of a task")
         stat.add_argument("names", metavar="ID|URL", type=task_name, nargs=1, help=_NAME)
+        stat.add_argument(
+            "--holders",
+            action="store_true",
+            help="ask the hosts that have some of it how much, and list them",
+        )
+        stat.add_argument(
+            "--most",
+            metavar="N",
+            type=_most,
+            default=_HOLDERS,
+            help=f"of more holders, list the first N; up to {_MOST_HOLDERS}, default {_HOLDERS}",
+        )
         rm = _command(commands, "rm", "remove tasks; one that fails does not keep the others")
         rm.add_argument("names", metavar="ID|URL", type=task_name, nargs="+", help=_NAME)
         rm.add_argument(
@@ -226,6 +245,12 @@ def _parser(
 
         _hosts.add_flags(remote["hosts"], environ)
     return parser, remote
+
+
+def _most(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_HOLDERS):
+        raise argparse.ArgumentTypeError(f"{text[:100]!r}: want 1 to {_MOST_HOLDERS}")
+    return int(text)
 
 
 def _bare(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
@@ -270,13 +295,18 @@ def _ls(tasks: Tasks, kind: _Kind, options: _Options) -> int:
 
 
 def _stat(tasks: Tasks, kind: _Kind, options: _Options) -> int:
-    row = tasks.stat(kind, Names(tasks, kind, options.wishes).find(options.names[0]).keys)
+    keys = Names(tasks, kind, options.wishes).find(options.names[0]).keys
+    row = tasks.stat(kind, keys)
+    holders, left_out = tasks.holders(kind, keys, options.most) if options.holders else ([], 0)
     if options.json:
-        print_json(row, indent=2)
+        more = {"holders": holders, "holders_left_out": left_out} if options.holders else {}
+        print_json({**row, **more}, indent=2)
         return 0
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
     sys.stdout.write(_rows.stat_lines(row))
+    if options.holders:
+        sys.stdout.write(_rows.holder_lines(holders, left_out))
     return 0
 
 

@@ -333,6 +333,123 @@ class RefreshTaskResponse(_message.Message):
 Global___RefreshTaskResponse: _TypeAlias = RefreshTaskResponse  # noqa: Y015
 
 @_typing.final
+class ListHoldersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    type: _common_pb2.TaskType.ValueType
+    task_id: _builtins.str
+    limit: _builtins.int
+    """Hosts to tell of, 1 to 500; unset: 100."""
+    def __init__(
+        self,
+        *,
+        type: _common_pb2.TaskType.ValueType = ...,
+        task_id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___ListHoldersRequest: _TypeAlias = ListHoldersRequest  # noqa: Y015
+
+@_typing.final
+class Holder(_message.Message):
+    """A host that holds a task, or fetches it, as its scheduler knows; and what it says itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    IP_FIELD_NUMBER: _builtins.int
+    IS_SEED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    FINISHED_PIECE_COUNT_FIELD_NUMBER: _builtins.int
+    PIECE_COUNT_FIELD_NUMBER: _builtins.int
+    FINISHED_BYTES_FIELD_NUMBER: _builtins.int
+    host_id: _builtins.str
+    hostname: _builtins.str
+    ip: _builtins.str
+    is_seed: _builtins.bool
+    state: _builtins.str
+    """Where its download is, by the contract's names."""
+    unanswered: _builtins.str
+    """Why the host itself has not said what it has. The rest is unset then."""
+    complete: _builtins.bool
+    """All of the content is there."""
+    finished_piece_count: _builtins.int
+    """Pieces that are there, of how many, and their bytes; unset by a host that does not count them."""
+    piece_count: _builtins.int
+    finished_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        host_id: _builtins.str = ...,
+        hostname: _builtins.str = ...,
+        ip: _builtins.str = ...,
+        is_seed: _builtins.bool = ...,
+        state: _builtins.str = ...,
+        unanswered: _builtins.str = ...,
+        complete: _builtins.bool = ...,
+        finished_piece_count: _builtins.int | None = ...,
+        piece_count: _builtins.int | None = ...,
+        finished_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_finished_bytes", b"_finished_bytes", "_finished_piece_count", b"_finished_piece_count", "_piece_count", b"_piece_count", "finished_bytes", b"finished_bytes", "finished_piece_count", b"finished_piece_count", "piece_count", b"piece_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finished_bytes", b"_finished_bytes", "_finished_piece_count", b"_finished_piece_count", "_piece_count", b"_piece_count", "complete", b"complete", "finished_bytes", b"finished_bytes", "finished_piece_count", b"finished_piece_count", "host_id", b"host_id", "hostname", b"hostname", "ip", b"ip", "is_seed", b"is_seed", "piece_count", b"piece_count", "state", b"state", "unanswered", b"unanswered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__finished_bytes: _TypeAlias = _typing.Literal["finished_bytes"]  # noqa: Y015
+    _WhichOneofArgType__finished_bytes: _TypeAlias = _typing.Literal["_finished_bytes", b"_finished_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__finished_piece_count: _TypeAlias = _typing.Literal["finished_piece_count"]  # noqa: Y015
+    _WhichOneofArgType__finished_piece_count: _TypeAlias = _typing.Literal["_finished_piece_count", b"_finished_piece_count"]  # noqa: Y015
+    _WhichOneofReturnType__piece_count: _TypeAlias = _typing.Literal["piece_count"]  # noqa: Y015
+    _WhichOneofArgType__piece_count: _TypeAlias = _typing.Literal["_piece_count", b"_piece_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_bytes) -> _WhichOneofReturnType__finished_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__finished_piece_count) -> _WhichOneofReturnType__finished_piece_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__piece_count) -> _WhichOneofReturnType__piece_count | None: ...
+
+Global___Holder: _TypeAlias = Holder  # noqa: Y015
+
+@_typing.final
+class ListHoldersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDERS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    left_out: _builtins.int
+    """Hosts that there was no room for."""
+    @_builtins.property
+    def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Holder]:
+        """Those first that have all of it, as the scheduler knows; of as many the ids decide."""
+
+    def __init__(
+        self,
+        *,
+        holders: _abc.Iterable[Global___Holder] | None = ...,
+        left_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holders", b"holders", "left_out", b"left_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListHoldersResponse: _TypeAlias = ListHoldersResponse  # noqa: Y015
+
+@_typing.final
 class DeleteFromSwarmRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -432,3 +549,55 @@ class DeleteCopyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCopyRequest: _TypeAlias = DeleteCopyRequest  # noqa: Y015
+
+@_typing.final
+class StatCopyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    type: _common_pb2.TaskType.ValueType
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _common_pb2.TaskType.ValueType = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatCopyRequest: _TypeAlias = StatCopyRequest  # noqa: Y015
+
+@_typing.final
+class StatCopyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    FINISHED_PIECE_COUNT_FIELD_NUMBER: _builtins.int
+    PIECE_COUNT_FIELD_NUMBER: _builtins.int
+    FINISHED_BYTES_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """All of the content is there."""
+    finished_piece_count: _builtins.int
+    """Pieces that are there, of how many, and their bytes."""
+    piece_count: _builtins.int
+    finished_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        complete: _builtins.bool = ...,
+        finished_piece_count: _builtins.int = ...,
+        piece_count: _builtins.int = ...,
+        finished_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "finished_bytes", b"finished_bytes", "finished_piece_count", b"finished_piece_count", "piece_count", b"piece_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatCopyResponse: _TypeAlias = StatCopyResponse  # noqa: Y015

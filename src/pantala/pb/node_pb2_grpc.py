@@ -55,6 +55,11 @@ class NodeStub(object):
                 request_serializer=pantala_dot_pb_dot_node__pb2.RefreshTaskRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_node__pb2.RefreshTaskResponse.FromString,
                 _registered_method=True)
+        self.ListHolders = channel.unary_unary(
+                '/pantala.v1.Node/ListHolders',
+                request_serializer=pantala_dot_pb_dot_node__pb2.ListHoldersRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.ListHoldersResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer(object):
@@ -86,6 +91,13 @@ class NodeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHolders(self, request, context):
+        """Which hosts hold how much of a task: its scheduler's answer. UNAVAILABLE if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -108,6 +120,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.RefreshTask,
                     request_deserializer=pantala_dot_pb_dot_node__pb2.RefreshTaskRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_node__pb2.RefreshTaskResponse.SerializeToString,
+            ),
+            'ListHolders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHolders,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.ListHoldersRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.ListHoldersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +245,33 @@ class Node(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ListHolders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Node/ListHolders',
+            pantala_dot_pb_dot_node__pb2.ListHoldersRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.ListHoldersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class SwarmStub(object):
     """A scheduler's: what concerns all hosts of a task.
@@ -244,6 +288,11 @@ class SwarmStub(object):
                 request_serializer=pantala_dot_pb_dot_node__pb2.DeleteFromSwarmRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.FromString,
                 _registered_method=True)
+        self.ListHolders = channel.unary_unary(
+                '/pantala.v1.Swarm/ListHolders',
+                request_serializer=pantala_dot_pb_dot_node__pb2.ListHoldersRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.ListHoldersResponse.FromString,
+                _registered_method=True)
 
 
 class SwarmServicer(object):
@@ -256,6 +305,13 @@ class SwarmServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHolders(self, request, context):
+        """It asks those hosts. RESOURCE_EXHAUSTED if it is asking for several callers already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SwarmServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -263,6 +319,11 @@ def add_SwarmServicer_to_server(servicer, server):
                     servicer.DeleteTask,
                     request_deserializer=pantala_dot_pb_dot_node__pb2.DeleteFromSwarmRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_node__pb2.DeleteTaskResponse.SerializeToString,
+            ),
+            'ListHolders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHolders,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.ListHoldersRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.ListHoldersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -303,9 +364,36 @@ class Swarm(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ListHolders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Swarm/ListHolders',
+            pantala_dot_pb_dot_node__pb2.ListHoldersRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.ListHoldersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class CopiesStub(object):
-    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks.
+    """A daemon's, for its schedulers: what the contract cannot say of what a host has.
     """
 
     def __init__(self, channel):
@@ -319,6 +407,11 @@ class CopiesStub(object):
                 request_serializer=pantala_dot_pb_dot_node__pb2.IsImportingRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_node__pb2.IsImportingResponse.FromString,
                 _registered_method=True)
+        self.Stat = channel.unary_unary(
+                '/pantala.v1.Copies/Stat',
+                request_serializer=pantala_dot_pb_dot_node__pb2.StatCopyRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_node__pb2.StatCopyResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/pantala.v1.Copies/Delete',
                 request_serializer=pantala_dot_pb_dot_node__pb2.DeleteCopyRequest.SerializeToString,
@@ -327,18 +420,25 @@ class CopiesStub(object):
 
 
 class CopiesServicer(object):
-    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks.
+    """A daemon's, for its schedulers: what the contract cannot say of what a host has.
     """
 
     def IsImporting(self, request, context):
-        """Whether an import goes on that has begun in this life of the daemon.
+        """Whether an import of a task goes on that has begun in this life of the daemon.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stat(self, request, context):
+        """How much of a task is here; NOT_FOUND if nothing is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Delete a copy that is the one meant; NOT_FOUND if it is not here.
+        """Delete a copy of an imported task that is the one meant; NOT_FOUND if it is not here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -351,6 +451,11 @@ def add_CopiesServicer_to_server(servicer, server):
                     servicer.IsImporting,
                     request_deserializer=pantala_dot_pb_dot_node__pb2.IsImportingRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_node__pb2.IsImportingResponse.SerializeToString,
+            ),
+            'Stat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stat,
+                    request_deserializer=pantala_dot_pb_dot_node__pb2.StatCopyRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_node__pb2.StatCopyResponse.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -366,7 +471,7 @@ def add_CopiesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Copies(object):
-    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks.
+    """A daemon's, for its schedulers: what the contract cannot say of what a host has.
     """
 
     @staticmethod
@@ -386,6 +491,33 @@ class Copies(object):
             '/pantala.v1.Copies/IsImporting',
             pantala_dot_pb_dot_node__pb2.IsImportingRequest.SerializeToString,
             pantala_dot_pb_dot_node__pb2.IsImportingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Copies/Stat',
+            pantala_dot_pb_dot_node__pb2.StatCopyRequest.SerializeToString,
+            pantala_dot_pb_dot_node__pb2.StatCopyResponse.FromString,
             options,
             channel_credentials,
             insecure,

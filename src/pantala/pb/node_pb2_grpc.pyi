@@ -42,6 +42,8 @@ class NodeStub:
     """Have here what the origin has now, be it what is here already. Returns when it is here; what was
     here before and has changed is dropped, for this node, once its readers are through.
     """
+    ListHolders: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListHoldersRequest, _node_pb2.ListHoldersResponse]
+    """Which hosts hold how much of a task: its scheduler's answer. UNAVAILABLE if there is none."""
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -53,6 +55,8 @@ class NodeAsyncStub(NodeStub):
     """Have here what the origin has now, be it what is here already. Returns when it is here; what was
     here before and has changed is dropped, for this node, once its readers are through.
     """
+    ListHolders: _aio.UnaryUnaryMultiCallable[_node_pb2.ListHoldersRequest, _node_pb2.ListHoldersResponse]  # type: ignore[assignment]
+    """Which hosts hold how much of a task: its scheduler's answer. UNAVAILABLE if there is none."""
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -86,6 +90,14 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         here before and has changed is dropped, for this node, once its readers are through.
         """
 
+    @_abc_1.abstractmethod
+    def ListHolders(
+        self,
+        request: _node_pb2.ListHoldersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListHoldersResponse, _abc.Awaitable[_node_pb2.ListHoldersResponse]]:
+        """Which hosts hold how much of a task: its scheduler's answer. UNAVAILABLE if there is none."""
+
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class SwarmStub:
@@ -96,6 +108,8 @@ class SwarmStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SwarmAsyncStub: ...
     DeleteTask: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteFromSwarmRequest, _node_pb2.DeleteTaskResponse]
+    ListHolders: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListHoldersRequest, _node_pb2.ListHoldersResponse]
+    """It asks those hosts. RESOURCE_EXHAUSTED if it is asking for several callers already."""
 
 @_typing.type_check_only
 class SwarmAsyncStub(SwarmStub):
@@ -103,6 +117,8 @@ class SwarmAsyncStub(SwarmStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DeleteTask: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteFromSwarmRequest, _node_pb2.DeleteTaskResponse]  # type: ignore[assignment]
+    ListHolders: _aio.UnaryUnaryMultiCallable[_node_pb2.ListHoldersRequest, _node_pb2.ListHoldersResponse]  # type: ignore[assignment]
+    """It asks those hosts. RESOURCE_EXHAUSTED if it is asking for several callers already."""
 
 class SwarmServicer(metaclass=_abc_1.ABCMeta):
     """A scheduler's: what concerns all hosts of a task."""
@@ -114,32 +130,44 @@ class SwarmServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.DeleteTaskResponse, _abc.Awaitable[_node_pb2.DeleteTaskResponse]]: ...
 
+    @_abc_1.abstractmethod
+    def ListHolders(
+        self,
+        request: _node_pb2.ListHoldersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ListHoldersResponse, _abc.Awaitable[_node_pb2.ListHoldersResponse]]:
+        """It asks those hosts. RESOURCE_EXHAUSTED if it is asking for several callers already."""
+
 def add_SwarmServicer_to_server(servicer: SwarmServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class CopiesStub:
-    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks."""
+    """A daemon's, for its schedulers: what the contract cannot say of what a host has."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CopiesAsyncStub: ...
     IsImporting: _grpc.UnaryUnaryMultiCallable[_node_pb2.IsImportingRequest, _node_pb2.IsImportingResponse]
-    """Whether an import goes on that has begun in this life of the daemon."""
+    """Whether an import of a task goes on that has begun in this life of the daemon."""
+    Stat: _grpc.UnaryUnaryMultiCallable[_node_pb2.StatCopyRequest, _node_pb2.StatCopyResponse]
+    """How much of a task is here; NOT_FOUND if nothing is."""
     Delete: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteCopyRequest, _empty_pb2.Empty]
-    """Delete a copy that is the one meant; NOT_FOUND if it is not here."""
+    """Delete a copy of an imported task that is the one meant; NOT_FOUND if it is not here."""
 
 @_typing.type_check_only
 class CopiesAsyncStub(CopiesStub):
-    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks."""
+    """A daemon's, for its schedulers: what the contract cannot say of what a host has."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IsImporting: _aio.UnaryUnaryMultiCallable[_node_pb2.IsImportingRequest, _node_pb2.IsImportingResponse]  # type: ignore[assignment]
-    """Whether an import goes on that has begun in this life of the daemon."""
+    """Whether an import of a task goes on that has begun in this life of the daemon."""
+    Stat: _aio.UnaryUnaryMultiCallable[_node_pb2.StatCopyRequest, _node_pb2.StatCopyResponse]  # type: ignore[assignment]
+    """How much of a task is here; NOT_FOUND if nothing is."""
     Delete: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteCopyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Delete a copy that is the one meant; NOT_FOUND if it is not here."""
+    """Delete a copy of an imported task that is the one meant; NOT_FOUND if it is not here."""
 
 class CopiesServicer(metaclass=_abc_1.ABCMeta):
-    """A daemon's, for its schedulers: what the contract cannot say of copies of imported tasks."""
+    """A daemon's, for its schedulers: what the contract cannot say of what a host has."""
 
     @_abc_1.abstractmethod
     def IsImporting(
@@ -147,7 +175,15 @@ class CopiesServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.IsImportingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.IsImportingResponse, _abc.Awaitable[_node_pb2.IsImportingResponse]]:
-        """Whether an import goes on that has begun in this life of the daemon."""
+        """Whether an import of a task goes on that has begun in this life of the daemon."""
+
+    @_abc_1.abstractmethod
+    def Stat(
+        self,
+        request: _node_pb2.StatCopyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.StatCopyResponse, _abc.Awaitable[_node_pb2.StatCopyResponse]]:
+        """How much of a task is here; NOT_FOUND if nothing is."""
 
     @_abc_1.abstractmethod
     def Delete(
@@ -155,6 +191,6 @@ class CopiesServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.DeleteCopyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Delete a copy that is the one meant; NOT_FOUND if it is not here."""
+        """Delete a copy of an imported task that is the one meant; NOT_FOUND if it is not here."""
 
 def add_CopiesServicer_to_server(servicer: CopiesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -72,6 +72,24 @@ def stat_row(task: Any) -> Row:
     return {name: row[name] for name in _STAT_FIELDS if name in row}
 
 
+def holder_row(holder: Any) -> Row:
+    """A host that holds some of a task, and how much; null where it has not said."""
+    said = not holder.unanswered
+    return {
+        "host_id": holder.host_id,
+        "hostname": holder.hostname,
+        "ip": holder.ip,
+        "type": "seed" if holder.is_seed else "normal",
+        "state": holder.state,
+        "complete": holder.complete if said else None,
+        **{
+            name: _optional(holder, name)
+            for name in ("finished_piece_count", "piece_count", "finished_bytes")
+        },
+        "unanswered": holder.unanswered or None,
+    }
+
+
 def _optional(task: Any, name: str) -> Any:
     """A field's value; None where it may be absent and is."""
     field = task.DESCRIPTOR.fields_by_name[name]

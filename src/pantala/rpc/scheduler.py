@@ -47,7 +47,7 @@ _RECONNECT: Final = (
 )
 
 UNARY_LIMIT: Final = 10.0  # seconds, as Dragonfly's client
-_SWARM_LIMIT: Final = 25.0  # a scheduler gives itself 20 s to tell all hosts
+_SWARM_LIMIT: Final = 25.0  # a scheduler gives itself 20 s to tell, or ask, all hosts
 
 
 class Scheduler:
@@ -136,6 +136,13 @@ class Scheduler:
         with self.speaking():
             return await self._swarm.DeleteTask(
                 message, timeout=_SWARM_LIMIT, metadata=self.metadata
+            )
+
+    async def list_holders(self, request: Any) -> Any:
+        """Which hosts hold how much of a task; its answer. Raises DragonflyError."""
+        with self.speaking():
+            return await self._swarm.ListHolders(
+                request, timeout=_SWARM_LIMIT, metadata=self.metadata
             )
 
     async def call(

@@ -28,6 +28,7 @@
 - :mod:`.preheating`: carrying jobs out
 - :mod:`.turns`: many things, a few at once
 - :mod:`.swarm`: what concerns all hosts of a task
+- :mod:`.holders`: which hosts hold how much of it
 - :mod:`.descriptions`: one description of cold content for all
 - :mod:`.records`: what outlives a scheduler
 - :mod:`.dialects`: the names by which the contract calls each kind of task

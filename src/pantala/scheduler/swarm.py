@@ -1,7 +1,8 @@
 """``pantala.v1.Swarm``: what concerns all hosts of a task.
 
 A scheduler forgets who holds a task when it is told to; but their bytes, only they can delete. So
-each host that has peers of the task is asked to, by the contract's method for that.
+each host that has peers of the task is asked to, by the contract's method for that. And what they
+have of it, only they can say (:mod:`.holders`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pantala.rpc.transport import channel_options
 
 from .callers import caller_of
 from .dialects import SCHEDULER_DIALECTS
+from .holders import Holders
 from .imports import Imports
 from .turns import in_turns
 
@@ -57,6 +59,25 @@ class Swarm:
         self._world = world
         self._imports = imports
         self._descriptions = descriptions
+        self._holders = Holders()
+
+    async def ListHolders(  # noqa: N802  the service's name
+        self, request: node_pb2.ListHoldersRequest, _: Any
+    ) -> node_pb2.ListHoldersResponse:
+        """Which hosts hold how much of a task; each is asked.
+
+        Raises:
+            InvalidRequest: The request makes no sense.
+            TaskNotFound: The task is not known.
+            NoProvider: It has not been imported whole.
+            FeatureOff: Nobody has tasks of that kind.
+            Busy: Others are asking.
+        """
+        kind = daemon_dialect(kind_of(request.type)).kind
+        key = kind, check_task_id(request.task_id)
+        if SCHEDULER_DIALECTS[kind].imports is not None:
+            await self._imports.prepare(key)
+        return await self._holders.tell(self._world.task(key), request)
 
     async def DeleteTask(  # noqa: N802  the service's name
         self, request: node_pb2.DeleteFromSwarmRequest, context: Any

@@ -17,6 +17,7 @@
 - :mod:`.edges`: who is whose parent, and what that costs a host
 - :mod:`.partners`: who exchanges pieces with whom, both ways
 - :mod:`.seeds`: which seed fetches a task from its origin
+- :mod:`.whereabouts`: which hosts have some of a task, for people
 - :mod:`.roster`: hosts by what they are, in the order of their ids
 - :mod:`.preheat`: which hosts are to have which content, and how far each is
 - :mod:`.world`: all of them, and everything that can happen to them

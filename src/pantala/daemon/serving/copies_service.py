@@ -1,4 +1,4 @@
-"""``pantala.v1.Copies``: what schedulers ask of copies of imported tasks, beyond the contract."""
+"""``pantala.v1.Copies``: what schedulers ask of what is here, beyond the contract."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ class CopiesService:
         key = kind_of(request.type), check_task_id(request.task_id)
         goes_on = self._importer.carries_on(*key, request.peer_id)
         return node_pb2.IsImportingResponse(is_importing=goes_on)
+
+    async def Stat(self, request: Any, _: Any) -> Any:  # noqa: N802  the service's name
+        """How much of a task is here; see ``node.proto``."""
+        kind, task_id = kind_of(request.type), check_task_id(request.task_id)
+        holding = self._node.stores.get(kind, task_id)
+        if holding is None:
+            raise TaskNotFound(task_id)
+        return node_pb2.StatCopyResponse(
+            complete=holding.complete,
+            finished_piece_count=len(holding.pieces),
+            piece_count=holding.record.piece_count or 0,
+            finished_bytes=sum(piece.length for piece in holding.pieces.values()),
+        )
 
     async def Delete(self, request: Any, _: Any) -> Empty:  # noqa: N802  the service's name
         """Delete the copy that is meant, and no other; see ``node.proto``."""

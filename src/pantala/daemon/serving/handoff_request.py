@@ -48,8 +48,12 @@ _IDENTITY: Final[Mapping[str, tuple[type, ...]]] = {
 TASK_OPS: Final[Mapping[str, Mapping[str, tuple[type, ...]]]] = {
     "list": {},
     "stat": {"task_id": (str,), **_IDENTITY},
+    "holders": {"task_id": (str,), **_IDENTITY, "limit": (int,)},
     "delete": {"task_id": (str,), **_IDENTITY, "swarm": (bool,)},
 }
+
+#: Hosts of which a request for holders may want to hear.
+_MAX_HOLDERS: Final = 500
 
 #: Those of a download that say how it wants to get what is wanted.
 _DELIVERY: Final = ("digest", "timeout", "again", "refresh", "progress")
@@ -96,12 +100,14 @@ class TaskWish(NamedTuple):
         task_id: Which one; ``""``: all, or that of *content*.
         content: Whose task it is, where that is not named by its id.
         swarm: On all hosts, not on this one alone.
+        limit: Hosts to tell of at most; None: as many as a scheduler sees fit.
     """
 
     kind: Kind
     task_id: str
     content: DownloadRequest | None
     swarm: bool
+    limit: int | None = None
 
 
 def parse_task_wish(op: str, request: Mapping[str, Any]) -> TaskWish:
@@ -113,16 +119,18 @@ def parse_task_wish(op: str, request: Mapping[str, Any]) -> TaskWish:
     """
     given = _given(request, {"kind": (str,), **TASK_OPS[op]}, op)
     kind = _kind(given.get("kind", Kind.CACHE.name))
-    swarm = given.get("swarm", False)
+    swarm, limit = given.pop("swarm", False), given.pop("limit", None)
+    if limit is not None and not 1 <= limit <= _MAX_HOLDERS:
+        raise InvalidRequest(f"'limit' must be 1 to {_MAX_HOLDERS}, not {limit}")
     if "task_id" in given or "task_id" not in TASK_OPS[op]:
         if named := [key for key in given if key in _IDENTITY]:
             raise InvalidRequest(f"a {op} request has a 'task_id' or {named[0]!r}, not both")
-        return TaskWish(kind, given.get("task_id", ""), None, swarm)
+        return TaskWish(kind, given.get("task_id", ""), None, swarm, limit)
     if "url" not in given or policy_of(kind).imported:
         other = "" if policy_of(kind).imported else " or a 'url'"
         raise InvalidRequest(f"a {op} request of a {kind.name} task needs a 'task_id'{other}")
-    content, _ = parse_download({k: v for k, v in given.items() if k != "swarm"})
-    return TaskWish(kind, "", content, swarm)
+    content, _ = parse_download(given)
+    return TaskWish(kind, "", content, swarm, limit)
 
 
 def _given(

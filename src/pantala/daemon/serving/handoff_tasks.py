@@ -17,7 +17,7 @@ from pantala.errors import Forbidden, LocalProtocolError, TimedOut
 from pantala.model.task import Kind
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.daemon_dialects import daemon_dialect
-from pantala.rpc.rows import node_row, stat_row
+from pantala.rpc.rows import holder_row, node_row, stat_row
 
 from .handoff_client import Client
 from .handoff_request import TASK_OPS, TaskWish, parse_task_wish
@@ -49,6 +49,7 @@ class HandoffTasks:
         self._identify = engine.identify
         self._own = NodeService(node, engine)
         self._methods: Mapping[str, Any] = service.methods()
+        self._ask = {"stat": self._stat, "holders": self._holders, "delete": self._delete}
 
     async def answer(self, client: Client, op: str, request: Mapping[str, Any]) -> None:
         """Answer *request*.
@@ -66,7 +67,7 @@ class HandoffTasks:
             return
         try:
             async with asyncio.timeout(_LIMIT):
-                event = await (self._stat(wish) if op == "stat" else self._delete(wish))
+                event = await self._ask[op](wish)
         except TimeoutError:
             raise TimedOut(f"not done within {_LIMIT:g} s") from None
         try:
@@ -104,6 +105,12 @@ class HandoffTasks:
         request = dialect.message("Stat{}TaskRequest")(task_id=wish.task_id)
         message = await self._methods[dialect.name("Stat{}Task")](request, None)
         return {"task": stat_row(message)}
+
+    async def _holders(self, wish: TaskWish) -> dict[str, Any]:
+        request = node_pb2.ListHoldersRequest(task_id=wish.task_id, limit=wish.limit)
+        request.type = cast("common_pb2.TaskType.ValueType", wish.kind.value)
+        answer = await self._own.ListHolders(request, None)
+        return {"holders": [*map(holder_row, answer.holders)], "left_out": answer.left_out}
 
     async def _delete(self, wish: TaskWish) -> dict[str, Any]:
         dialect = daemon_dialect(wish.kind)

@@ -351,6 +351,14 @@ class NodeService:
                 bytes_from_cache=came[Traffic.LOCAL_PEER],
             )
 
+    async def ListHolders(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  the contract's name and shape
+        """Which hosts hold how much of a task; see ``node.proto``."""
+        kind_of(request.type)  # or it is refused here
+        scheduler = self._node.schedulers.pick(check_task_id(request.task_id))
+        if scheduler is None:
+            raise SchedulerLost("no scheduler is available that knows who holds the task")
+        return await scheduler.list_holders(request)
+
     async def _delete_elsewhere(self, kind: Kind, task_id: str) -> Any:
         scheduler = self._node.schedulers.pick(task_id)
         if scheduler is None:
