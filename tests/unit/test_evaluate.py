@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from pantala.core.sched.entities import Caller, Host
-from pantala.core.sched.evaluate import evaluate, load_quality
+from pantala.core.sched.entities import Caller, Host, Peer
+from pantala.core.sched.evaluate import load_quality, scores
 from pantala.model.announce import HostFacts
 from pantala.testing.stage import Stage
 
 GIB = 1024**3
+
+
+def evaluate(parent: Peer, child: Peer) -> float:
+    """The score of one parent alone."""
+    return scores((parent,), child)[0]
 
 
 def _host(link: float, tx: float = 0, length: int = 0, pieces: int = 0) -> Host:

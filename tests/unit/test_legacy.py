@@ -8,7 +8,7 @@ import pytest
 
 from pantala.core.sched.choose import Parents, find_candidates
 from pantala.core.sched.entities import Peer
-from pantala.core.sched.evaluate import evaluate
+from pantala.core.sched.evaluate import scores
 from pantala.core.sched.legacy import evaluate_legacy
 from pantala.core.sched.rules import Limits
 from pantala.core.sched.shape import Shape
@@ -17,6 +17,11 @@ from pantala.testing.stage import MIB, Stage
 
 #: Ten pieces of 4 MiB.
 TEN: Final[dict[str, Any]] = {"content_length": 40 * MIB}
+
+
+def evaluate(parent: Peer, child: Peer) -> float:
+    """The score of one parent alone."""
+    return scores((parent,), child)[0]
 
 
 def running(stage: Stage, host: str, pieces: int) -> Peer:

@@ -21,11 +21,6 @@ _FULL_DURATION: Final = 60
 _MAX_ELEMENTS: Final = 5
 
 
-def evaluate(parent: Peer, child: Peer) -> float:
-    """The score of *parent* for *child*."""
-    return scores((parent,), child)[0]
-
-
 def scores(parents: Iterable[Peer], child: Peer) -> list[float]:
     """The score of each of *parents* for *child*; one after the other costs twice the time."""
     weights = child.task.rules.weights
