@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from .errors import ConfigError, UsageError
+from .model.addresses import manager_address, split_address
 from .model.units import parse_duration, parse_size
 from .yaml_file import read_yaml
 
@@ -100,21 +101,6 @@ def _ip(text: str) -> str:
         raise ValueError("expected an IP address") from None
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``[IPv6]:port``.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    host = host[1:-1] if bracketed else host
-    if not colon or not host or not 0 < number < 65536 or (":" in host) is not bracketed:
-        raise ValueError("expected host:port, such as scheduler.example:8002 or [::1]:8002")
-    return host, number
-
-
 def _address(text: str) -> str:
     split_address(text)
     return text
@@ -136,6 +122,8 @@ Switch = Annotated[bool, Field(strict=True)]
 Ip = Annotated[str, AfterValidator(_ip)]
 #: ``host:port``; the host is a name, an IPv4 address or a bracketed IPv6 address.
 Address = Annotated[str, AfterValidator(_address)]
+#: ``host:port`` of Dragonfly's manager; in YAML also as a URL, ``http://manager:65003``.
+ManagerAddress = Annotated[str, AfterValidator(manager_address)]
 
 ModelT = TypeVar("ModelT", bound=Root)
 

@@ -12,7 +12,8 @@ import pytest
 
 from pantala.daemon.config import CATALOGUE, DaemonConfig, load
 from pantala.errors import ConfigError
-from pantala.settings import camel, nearest_key, split_address
+from pantala.model.addresses import manager_address, split_address
+from pantala.settings import camel, nearest_key
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -34,7 +35,7 @@ upload:
   client:
   disableShared: false
   bandwidthLimit: 10Gib
-manager: {caCert: /certs/ca.crt}
+manager: {addr: "http://manager.example:65003"}
 scheduler: {announceInterval: 5m, scheduleTimeout: 3h, maxScheduleCount: 5}
 seedPeer: {enable: true, type: super}
 dynconfig: {refreshInterval: 1m}
@@ -99,13 +100,13 @@ def test_stock_file(tmp_path: Path) -> None:
     assert config.storage.cache_capacity == 64 << 20
     assert config.backend.request_header == {"X-Who": "me"}
     assert config.host.scheduler_cluster_id == 3
+    assert config.manager.addr == "manager.example:65003"
     assert config.gc.policy.task_ttl == 20 * 86400
     # Stock files, and their authors, misspell it.
     assert config.gc.policy.disk_high_threshold_percent == 90
     assert config.ignored == (
         "backend.enableHickoryDNS",
         "backend.putTimeout",
-        "manager.caCert",
         "proxy.registryMirror.addr",
         "proxy.rules",
         "proxy.server.basicAuth.password",
@@ -163,9 +164,13 @@ gc: {interval: 900, policy: {cacheTaskTTL: 0s}}
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("upload.server.caCert", "/ca.pem", "TLS between daemons is not available yet"),
-        ("upload.client.key", "/key.pem", "TLS between daemons is not available yet"),
-        ("scheduler.cert", "/cert.pem", "TLS between daemons is not available yet"),
+        ("upload.server.caCert", "/ca.pem", "TLS is not available yet"),
+        ("upload.client.key", "/key.pem", "TLS is not available yet"),
+        ("scheduler.cert", "/cert.pem", "TLS is not available yet"),
+        ("manager.caCert", "/ca.pem", "TLS is not available yet"),
+        ("manager.addr", "https://m:65003", "TLS to a manager is not available yet"),
+        ("manager.addr", "http://m", "expected http://host:port, such as http://manager:65003"),
+        ("manager.addr", "ftp://m:1", "expected http://host:port, such as http://manager:65003"),
         ("download.protocol", "quic", "only tcp is available in this version"),
         ("storage.cacheOverflow", "disk", "'error' or 'task'"),
         ("storage.cacheCapacity", "-1", "is not a size"),
@@ -400,6 +405,20 @@ def test_no_address(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(ValueError, match="expected host:port"):
         split_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://m.example:65003", "m.example:65003"),
+        ("HTTP://m.example:65003/", "m.example:65003"),
+        ("m.example:65003", "m.example:65003"),
+        ("http://[fd00::1]:65003", "[fd00::1]:65003"),
+    ],
+)
+def test_manager_address(text: str, expected: str) -> None:
+    """As Dragonfly's daemons write it, or as its schedulers do."""
+    assert manager_address(text) == expected
 
 
 def test_names() -> None:

@@ -10,9 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from pantala.background import Loops
+from pantala.core.blocking import BlockLists, Deed
 from pantala.daemon.config import load
 from pantala.daemon.telling.dynconfig import Dynconfig
 from pantala.errors import ConfigError
+from pantala.model.task import Kind
 
 #: Never resolves (RFC 6761).
 NOWHERE = "scheduler.invalid:8002"
@@ -72,15 +74,52 @@ async def test_what_the_file_says(path: Path, text: str, expected: tuple[str, ..
     assert (await started(path)).current() == expected
 
 
-async def test_keys_of_others(path: Path) -> None:
-    """What a stock file also says is accepted, and logged."""
-    write(
-        path,
-        "scheduler: {addr: '10.0.0.1:1'}\nclientConfig: {block_list: {}}\nseedClientConfig: {}",
+@pytest.mark.parametrize("seed", [False, True])
+async def test_block_lists(path: Path, *, seed: bool) -> None:
+    """Hosts follow the one part, seeds the other; what makes no sense changes nothing."""
+    told: list[tuple[BlockLists, str]] = []
+    text = (
+        "scheduler: {addr: '10.0.0.1:1'}\n"
+        "clientConfig: {blockList: {task: {download: {tags: [a]}}}}\n"
+        "seedClientConfig: {block_list: {cache_task: {download: {tags: [b]}}}}\n"
     )
+    write(path, text)
+    config = load(None, {"dynconfig.path": str(path), "seedPeer.enable": seed})
+    dynconfig = Dynconfig(config, on_lists=lambda lists, source: told.append((lists, source)))
+    await dynconfig.start()
+    part, kind = ("seedClientConfig", Kind.CACHE) if seed else ("clientConfig", Kind.STANDARD)
+    (lists, source) = told.pop()
+    assert source == f"{part} of {path}"
+    assert set(lists.lists) == {(kind, Deed.DOWNLOAD)}
+    write(path, text.replace("tags: [a]", "tags: a").replace("tags: [b]", "tags: b"))
     with capture_logs() as logs:
+        await dynconfig.refresh()
+        await dynconfig.refresh()
+    assert told == []
+    (log,) = logs
+    assert f"{path}: {part}: block_list." in log["problem"]
+    assert "tags: expected a list" in log["problem"]
+    write(path, "scheduler: {addr: '10.0.0.1:1'}")
+    await dynconfig.refresh()
+    assert told == [(BlockLists(), f"{part} of {path}")]
+
+
+async def test_block_lists_of_a_file_count_whoever_names_the_schedulers(path: Path) -> None:
+    """The list of schedulers that wins over the file's is not about what is blocked."""
+    told: list[BlockLists] = []
+    write(path, "clientConfig: {blockList: {task: {download: {tags: [a]}}}}")
+    config = load(None, {"dynconfig.path": str(path), "scheduler.addrs": ["10.0.0.2:1"]})
+    dynconfig = Dynconfig(config, on_lists=lambda lists, _source: told.append(lists))
+    await dynconfig.start()
+    assert dynconfig.current() == ("10.0.0.2:1",)
+    assert len(told[0].lists) == 1
+
+
+async def test_malformed_block_lists_at_start(path: Path) -> None:
+    """They stop the daemon, like all else in the file that makes no sense."""
+    write(path, "clientConfig: {blockList: {task: 3}}")
+    with pytest.raises(ConfigError, match=r"clientConfig: block_list\.task: expected keys"):
         await started(path)
-    assert [log["keys"] for log in logs if "keys" in log] == [("clientConfig", "seedClientConfig")]
 
 
 async def test_keys_of_nobody(path: Path) -> None:

@@ -15,6 +15,7 @@
 - :mod:`.digests`: what pieces must be, by number
 - :mod:`.window`: how many transfers at once fill a link
 - :mod:`.places`: who may have how many connections and threads
+- :mod:`.blocking`: what the operator of a cluster has blocked
 - :mod:`.beliefs`: what schedulers believe of this host, and what they must hear
 - :mod:`.absences`: schedulers that are perhaps back in a moment
 - :mod:`.ring`: which scheduler for which task, which seed

@@ -5,6 +5,7 @@
 - :mod:`.config`: settings: typed, units parsed, unknown keys refused
 - :mod:`.config_values`: what a single one of them may be
 - :mod:`.node`: what all rooms share
+- :mod:`.gate`: what the cluster's operator has blocked is refused
 - :mod:`.throttle`: a rate that nobody exceeds
 - :mod:`.metrics`: the only module that knows Prometheus
 

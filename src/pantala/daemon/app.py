@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from pantala.background import Loops, Tasks
 from pantala.core.beliefs import Beliefs
@@ -25,12 +25,13 @@ from pantala.rpc.crowd import Crowd
 from pantala.rpc.daemon_dialects import DOWNLOAD_SERVICE, UPLOAD_SERVICE
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.rpc.server import Supervised, asking_at, new_server
-from pantala.rpc.service import add_reflection, add_service
+from pantala.rpc.service import add_health_and_reflection, add_service
 from pantala.rpc.transport import bind
 
 from .config import DaemonConfig
 from .downloading.engine import Engine
 from .downloading.fetching import PIECE_LIMIT
+from .gate import Gate
 from .host.descriptors import descriptors, doors
 from .host.hostinfo import HostMeter
 from .host.sockets import HostName, SocketPath, private
@@ -134,6 +135,7 @@ class Daemon:
             schedulers=self.schedulers,
             announcements=self.announcer,
             metrics=self.metrics,
+            gate=Gate(self.metrics),
         )
         self.engine = Engine(self.node)
         self._importer = Importer(self.node)
@@ -159,6 +161,7 @@ class Daemon:
                 DownloadService(self.node, self.engine, self._importer),
                 self.engine,
             ),
+            gate=self.node.gate,
             whole=Whole(self.node, self.engine),
             connections=self._doors.handoff,
             loops=self.loops,
@@ -166,7 +169,10 @@ class Daemon:
         addresses = (scheduler,) if scheduler else ()
         self._changed = asyncio.Event()
         self._dynconfig = Dynconfig(
-            config, addrs=addresses, on_change=lambda _addresses: self._changed.set()
+            config,
+            addrs=addresses,
+            on_change=lambda _addresses: self._changed.set(),
+            on_lists=self.node.gate.follow,
         )
         for name, kind in (("cache", Kind.CACHE), ("disk", Kind.STANDARD)):
             store, room = self.stores[kind], self.engine.means.rooms[kind]
@@ -262,7 +268,7 @@ class Daemon:
             self.node, self.uploads, service.streams, piece_port=self.ports["storage"]
         )
         add_service(server, EXCHANGE_SERVICE, exchange, admit=admit)
-        _add_health_and_reflection(server, self._health, PEER_SERVICES)
+        add_health_and_reflection(server, self._health, PEER_SERVICES)
         await server.start()
         return server
 
@@ -320,7 +326,7 @@ class Daemon:
         add_service(server, DOWNLOAD_SERVICE, SimpleNamespace(**methods), admit=self._admit_local)
         own = NodeService(self.node, self.engine)
         add_service(server, NODE_SERVICE, own, admit=self._admit_local)
-        _add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
+        add_health_and_reflection(server, self._health, (DOWNLOAD_SERVICE, NODE_SERVICE))
         with private():
             bind(server, f"unix:{path.path}", setting="download.server.socketPath")
             await server.start()
@@ -386,12 +392,3 @@ class Daemon:
         await self.pieces.stop(grace)
         await self._exit.aclose()
         logger.info("stopped")
-
-
-def _add_health_and_reflection(
-    server: grpc.aio.Server, servicer: health.HealthServicer, services: tuple[str, ...]
-) -> None:
-    for name in services:
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    add_reflection(server, services)

@@ -23,6 +23,7 @@ from pantala.settings import (
     Count,
     Duration,
     Ip,
+    ManagerAddress,
     Port,
     Rate,
     Root,
@@ -149,8 +150,18 @@ class SeedPeer(Settings):
     type: Literal["normal", "super"] = "super"
 
 
+class Manager(Settings):
+    """Dragonfly's manager, which knows the schedulers and what is blocked.
+
+    Attributes:
+        addr: None: there is none.
+    """
+
+    addr: ManagerAddress | None = None
+
+
 class DynconfigSettings(Settings):
-    """The file that names the schedulers.
+    """The file that names the schedulers where there is no manager.
 
     Attributes:
         path: None: the usual place, where it may be missing.
@@ -277,6 +288,7 @@ class DaemonConfig(Root):
     upload: Upload = Field(default_factory=Upload)
     scheduler: Scheduler = Field(default_factory=Scheduler)
     seed_peer: SeedPeer = Field(default_factory=SeedPeer)
+    manager: Manager = Field(default_factory=Manager)
     dynconfig: DynconfigSettings = Field(default_factory=DynconfigSettings)
     storage: Storage = Field(default_factory=Storage)
     backend: Backend = Field(default_factory=Backend)
@@ -303,7 +315,6 @@ _IGNORED: Final = {
     "backend": "enableHickoryDNS putChunkSize putConcurrentChunkCount putTimeout",
     "gc.policy": "pageCacheIdleTimeout",
     "log": "level",
-    "manager": "addr caCert cert key",
     "proxy": "disableBackToSource prefetch readBufferSize rules",
     "proxy.registryMirror": "addr cert enableTaskIDBasedBlobDigest",
     "proxy.server": "caCert caKey ip port requestRateLimit",
@@ -319,12 +330,12 @@ _IGNORED: Final = {
     "tracing": "endpoint headers path protocol",
 }
 
-_NO_TLS: Final = "TLS between daemons is not available yet: remove this key"
+_NO_TLS: Final = "TLS is not available yet: remove this key"
 
 #: Keys that must not be set: to go on without what they ask for would be worse than to stop.
 _REFUSED: Final = {
     f"{section}.{name}": _NO_TLS
-    for section in ("upload.server", "upload.client", "scheduler")
+    for section in ("upload.server", "upload.client", "scheduler", "manager")
     for name in ("caCert", "cert", "key")
 }
 

@@ -167,6 +167,12 @@ class Metrics:
         self._deletes_failed = self._counter(
             "delete_task_failure_total", "Task deletions failed.", "type"
         )
+        self._blocked = {
+            deed: self._counter(
+                f"{deed}_task_blocked_total", f"{deed.title()}s that a block list refused.", "type"
+            )
+            for deed in ("download", "upload")
+        }
         self._evictions = self._counter(
             "cache_evictions_total", "Tasks that left the memory store, by reason.", "reason"
         )
@@ -289,6 +295,10 @@ class Metrics:
         self._deletes.labels(str(int(kind))).inc()
         if not ok:
             self._deletes_failed.labels(str(int(kind))).inc()
+
+    def blocked(self, kind: Kind, deed: str) -> None:
+        """A block list refused somebody a *deed*, ``download`` or ``upload``."""
+        self._blocked[deed].labels(str(int(kind))).inc()
 
     # The memory store
 

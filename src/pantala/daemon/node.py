@@ -11,6 +11,7 @@ from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.stores import Stores
 
 from .config import DaemonConfig
+from .gate import Gate
 from .host.threads import Threads
 from .metrics import Metrics
 from .telling.announcements import Announcements
@@ -30,6 +31,7 @@ class Node:
         schedulers: Whom it asks about tasks.
         announcements: By which it tells them of what it holds.
         metrics: What is counted.
+        gate: What programs of this machine may have.
     """
 
     config: DaemonConfig
@@ -39,6 +41,7 @@ class Node:
     schedulers: Schedulers
     announcements: Announcements
     metrics: Metrics
+    gate: Gate
 
 
 def new_peer_id(config: DaemonConfig) -> str:

@@ -10,3 +10,38 @@ def host_port(ip: str, port: int) -> str:
     ('10.0.0.1:8002', '[fd00::1]:8002')
     """
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[IPv6]:port``.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or not 0 < number < 65536 or (":" in host) is not bracketed:
+        raise ValueError("expected host:port, such as scheduler.example:8002 or [::1]:8002")
+    return host, number
+
+
+def manager_address(text: str) -> str:
+    """``host:port`` of a manager, written so or as a URL.
+
+    >>> manager_address("http://manager.example:65003/"), manager_address("[::1]:65003")
+    ('manager.example:65003', '[::1]:65003')
+
+    Raises:
+        ValueError: It is neither, or asks for TLS, in words.
+    """
+    scheme, mark, rest = text.rpartition("://")
+    if scheme.lower() == "https":
+        raise ValueError("TLS to a manager is not available yet: want http://host:port")
+    bare = rest.removesuffix("/") if not mark or scheme.lower() == "http" else ""
+    try:
+        split_address(bare)
+    except ValueError:
+        raise ValueError("expected http://host:port, such as http://manager:65003") from None
+    return bare

@@ -19,5 +19,6 @@
 - :mod:`.import_calls`: what a daemon says to a scheduler of copies of imported tasks
 - :mod:`.scheduler`: one scheduler, and the connection to it
 - :mod:`.scheduler_link`: the schedulers of a daemon
+- :mod:`.manager`: Dragonfly's manager, and who serves
 - :mod:`.parent_link`: what a child asks of parents
 """

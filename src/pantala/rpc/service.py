@@ -28,7 +28,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from pantala.errors import DragonflyError, InvalidRequest, TimedOut
@@ -129,6 +129,16 @@ def add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
     )
     for name in _REFLECTION:
         server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
+
+
+def add_health_and_reflection(
+    server: grpc.aio.Server, servicer: health.HealthServicer, services: Sequence[str]
+) -> None:
+    """Let *server* say what it has, and that it serves, until *servicer* is told otherwise."""
+    for name in services:
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    add_reflection(server, services)
 
 
 def _handler(

@@ -16,5 +16,6 @@
 - :mod:`.pages`: memory as the system gives it: files, mappings, and who else has them
 - :mod:`.disk`: a disk as a medium
 - :mod:`.directory`: the directory on it that belongs to this daemon alone
+- :mod:`.answers`: a small file that has the last answer of somebody who may be away
 - :mod:`.files`: pieces in a file on a disk: received, checked, sent
 """

@@ -19,6 +19,7 @@ kill_downloads    downloads while a daemon is killed, and what must hold when it
 kill_imports      the same for imports, exports and replicas
 kill_scene        what those two share
 kills             programs that are killed again and again in the midst of their work
+manager_server    a manager played by the contract
 measure           what benches share, and others that they compare with
 namespaces        hosts on links that have a limit, in network namespaces
 origin            a real HTTP origin that counts, and misbehaves when told to

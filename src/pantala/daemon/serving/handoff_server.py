@@ -32,6 +32,7 @@ from pantala.daemon.downloading.download import (
     Waiting,
 )
 from pantala.daemon.downloading.engine import Engine
+from pantala.daemon.gate import Gate
 from pantala.daemon.host.threads import Threads
 from pantala.errors import (
     Busy,
@@ -77,6 +78,7 @@ class HandoffServer:
         engine: For downloads.
         threads: Where content is read.
         admit: Lets a request in, or raises Busy.
+        gate: Knows what is blocked.
         tasks: Answers what is asked of tasks.
         whole: What needs no download.
         connections: How many there may be, shared out among the users who call.
@@ -91,6 +93,7 @@ class HandoffServer:
         admit: Callable[[str], Awaitable[None]],
         tasks: HandoffTasks,
         *,
+        gate: Gate,
         whole: Whole,
         connections: int = MAX_CONNECTIONS,
         loops: Loops | None = None,
@@ -101,6 +104,7 @@ class HandoffServer:
         self._engine = engine
         self._admit = admit
         self._tasks = tasks
+        self._gate = gate
         self._whole = whole
         self._allowed = frozenset(config.download.server.allow_users)
         self._sock: socket.socket | None = None
@@ -233,6 +237,7 @@ class HandoffServer:
 
     async def _download(self, client: Client, request: DownloadRequest, delivery: Delivery) -> None:
         """Carry out a download for as long as the client stays, or its time is over."""
+        self._gate.check_download(request)
         client.patience = delivery.timeout or PAUSE_LIMIT
         if client.goes_on and await self._hand_off_whole(client, request, delivery):
             return

@@ -36,7 +36,7 @@ from pantala.model.digest import piece_metadata_digest
 from pantala.model.ids import check_task_id
 from pantala.model.numbers import MAX_NUMBERS, Numbers
 from pantala.model.pieces import ByteRange
-from pantala.model.task import Delivery, Kind, Traffic
+from pantala.model.task import Delivery, DownloadRequest, Kind, Traffic
 from pantala.pb import common_pb2, node_pb2
 from pantala.rpc.convert import (
     delivery,
@@ -133,11 +133,13 @@ class DownloadService(TaskMethods):
                 raise Forbidden("this daemon imports no files: see download.server.allowImportPath")
             public = server.allow_import_path == "auto" and output.lends_rights(server)
             wanted = import_request(dialect.kind, request, ttl=ttl)
+            self._node.gate.check_upload(wanted)
             return await self._importer.run(wanted, public=public)
 
         return upload_task
 
-    def _allow(self, how: Delivery) -> Delivery:
+    def _allow(self, content: DownloadRequest, how: Delivery) -> Delivery:
+        self._node.gate.check_download(content)
         if how.output_path is not None:
             output.check_allowed(self._node.config.download.server)
             output.check_path(how.output_path, overwrite=how.overwrite)
@@ -202,7 +204,7 @@ class UploadService(TaskMethods):
         """See the base class."""
         return {**super().methods(), "SyncHost": self._sync_host}
 
-    def _allow(self, how: Delivery) -> Delivery:
+    def _allow(self, content: DownloadRequest, how: Delivery) -> Delivery:  # noqa: ARG002  no list is for those who ask from afar
         """Whoever asks from afar has no say over this machine's files."""
         if how.output_path is not None:
             raise Forbidden("files are written for callers on this machine only")
@@ -339,6 +341,7 @@ class NodeService:
                 "a refresh hands nothing out: it has neither output_path nor need_piece_content"
             )
         wanted = download_request(kind_of(message.type), message)
+        self._node.gate.check_download(wanted)
         async with self._engine.open(wanted, replace(how, refresh=True, again=True)) as download:
             async for _ in download:
                 pass

@@ -93,7 +93,7 @@ class TaskMethods(ABC):
     # -- for each service to say -------------------------------------------------------------------
 
     @abstractmethod
-    def _allow(self, how: Delivery) -> Delivery:
+    def _allow(self, content: DownloadRequest, how: Delivery) -> Delivery:
         """How a caller of this service gets what it wants. Raises Forbidden."""
 
     @abstractmethod
@@ -108,7 +108,8 @@ class TaskMethods(ABC):
 
         async def download_task(request: Any, context: Context) -> AsyncGenerator[Any, None]:
             message = dialect.wanted(request)
-            content, how = download_request(dialect.kind, message), self._allow(delivery(message))
+            content = download_request(dialect.kind, message)
+            how = self._allow(content, delivery(message))
             async with self._engine.open(content, how) as download:
                 async for event in download:
                     ids = {

@@ -70,6 +70,8 @@ class Whole:
         self._engine = engine
         self._room = memory
         self._known: dict[bytes, _Known] = {}
+        #: On none of these is what is known.
+        self._lists = node.gate.lists
 
     def find(self, text: bytes) -> tuple[bytes, memoryview] | None:
         """The answer's object, from the word after its id on, and the content.
@@ -80,6 +82,8 @@ class Whole:
         Args:
             text: The request's object, from the word after its id on, whatever that is.
         """
+        if self._lists is not self._node.gate.lists:  # what was let in may be blocked now
+            self._forget_all()
         known = self._known.get(text)
         holding = None if known is None else known.holding()
         if known is None or holding is None or known.account.doomed or not holding.pieces:
@@ -100,6 +104,8 @@ class Whole:
         Raises:
             DragonflyError: The request makes no sense.
         """
+        if self._node.gate.blocks(wanted):  # it is refused where all is
+            return None
         if delivery.digest is not None or wanted.prefetch or asks_for_range(wanted):
             return None
         if delivery.refresh:  # whatever is here, its origin is asked first
@@ -153,6 +159,11 @@ class Whole:
         self._known[text] = known
         while self._room < 0:  # the oldest go: of many that are asked for in turn, some stay known
             self._forget(next(iter(self._known)))
+
+    def _forget_all(self) -> None:
+        self._lists = self._node.gate.lists
+        for text in list(self._known):
+            self._forget(text)
 
     def _forget(self, text: bytes) -> None:
         if self._known.pop(text, None) is not None:

@@ -5,5 +5,6 @@
 - :mod:`.announcements`: what other rooms have told
 - :mod:`.damage`: a piece is not any more what was verified: it goes, and others are told
 - :mod:`.copies`: what schedulers must hear of copies of imported tasks
-- :mod:`.dynconfig`: where the schedulers are
+- :mod:`.dynconfig`: where the schedulers are, and what is blocked
+- :mod:`.manager`: a manager that says so
 """
