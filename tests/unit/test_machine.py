@@ -12,13 +12,12 @@ import pytest
 from pantala.daemon.host.machine import (
     CpuGroup,
     MemoryGroup,
-    _addresses,
     cpu_group,
     interface_of,
-    local_ip,
     memory_group,
     memory_limit,
 )
+from pantala.net.addresses import _addresses, local_ip
 
 V1_UNLIMITED = 9223372036854771712
 

@@ -81,7 +81,9 @@ def test_a_stock_file_loads(tmp_path: Path) -> None:
     assert config.scheduler.gc.peer_gc_interval == 90
     assert config.seed_peer.task_download_timeout == 12 * 3600
     assert config.metrics.addr == ":9000"
-    assert "manager.addr" in config.ignored
+    assert (config.manager.addr, config.manager.keep_alive.interval) == ("127.0.0.1:65003", 5)
+    assert (config.host.idc, config.host.location) == ("a", "b")
+    assert config.without_effect == config.ignored
     assert "job.redis" in config.ignored
     assert "database.redis.brokerDB" in config.ignored
     assert "tracing.service-name" in config.ignored
@@ -112,6 +114,9 @@ def test_overrides_win(tmp_path: Path) -> None:
         ("dynConfig: {refreshInterval: 0s}", r"dynConfig\.refreshInterval.*greater than 0"),
         ("scheduler: {candidateParentLimit: 21}", r"candidateParentLimit = 21"),
         ("metrics: {addr: '8000'}", r"metrics\.addr.*host:port"),
+        ("manager: {tls: {caCert: a}}", r"manager\.tls\.caCert: TLS is not available"),
+        ("manager: {addr: 'https://m:1'}", r"manager\.addr.*TLS to a manager is not available"),
+        ("manager: {addr: m}", r"manager\.addr = 'm': expected http://host:port"),
         ("server: {tls: {caCert: a}}", r"server\.tls\.caCert: TLS is not available"),
         ("seedPeer: {tls: {cert: a}}", r"seedPeer\.tls\.cert: TLS is not available"),
         ("[]", "mapping"),

@@ -11,7 +11,7 @@ import pytest
 
 import pantala
 from pantala.errors import Forbidden
-from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc
+from pantala.pb import common_pb2, dfdaemon_pb2, dfdaemon_pb2_grpc, manager_pb2
 from pantala.testing.cluster import PATIENCE, Cluster, Node
 from pantala.testing.manager_server import ManagerServer
 from pantala.testing.origin import Origin, Pattern
@@ -145,3 +145,49 @@ def test_an_import_is_blocked(cluster: Cluster, manager: ManagerServer) -> None:
     assert got.code == 1
     assert "by block_list.persistent_cache_task.upload.tags in manager" in got.stderr
     assert cluster.command("dfcache", node, *words).code == 0
+
+
+def test_a_scheduler_of_a_managers(
+    cluster: Cluster, origin: Origin, manager: ManagerServer
+) -> None:
+    """It makes itself known, so daemons find it; and does what the manager wants of applications.
+
+    It is started before the manager, and does all else meanwhile.
+    """
+    manager.stop()
+    settings = {
+        "manager": {"addr": manager.address, "keepAlive": {"interval": "100ms"}},
+        "server": {"advertiseIP": "127.0.0.1", "host": "scheduler"},
+        "database": {"sqlite": {"path": str(cluster.directory / "s.db")}},
+        "dynConfig": {"refreshInterval": "200ms"},
+    }
+    path = cluster.directory / "scheduler.yaml"
+    path.write_text(json.dumps(settings))
+    scheduler = cluster.scheduler("--config", str(path))
+    port = cluster.scheduler_port
+    scheduler.wait_for("no good answer of the manager")
+    manager.start()
+    until(lambda: any(row.state == "active" for row in manager.schedulers), "told that it lives")
+    (row,) = manager.schedulers
+    assert (row.port, row.features) == (port, b'["schedule"]')
+
+    node = cluster.daemon("a", config=config(manager), scheduler=False)
+    assert schedulers(node) == [[f"127.0.0.1:{port}"]]
+    for number in range(4):
+        origin.put(f"/{number}", Pattern(MIB, number))
+    words = ("--application", "crawler", "--priority", "0")
+    cluster.get(node, origin.url("/0"), *words).bytes()
+    forbidden = manager_pb2.ApplicationPriority(value=common_pb2.Priority.LEVEL1)
+    manager.applications.append(manager_pb2.Application(name="crawler", priority=forbidden))
+    before = len(manager.requests("ListApplications"))
+    until(lambda: len(manager.requests("ListApplications")) > before + 2, "asked again")
+    assert "forbidden" in cluster.get(node, origin.url("/1"), *words).refusal.lower()
+    assert cluster.get(node, origin.url("/1")).code == 0
+
+    manager.stop()
+    scheduler.kill()
+    scheduler = cluster.scheduler("--config", str(path), port=port)
+    until(lambda: node.log.count('"announced"') > 1, "announced again")
+    assert "forbidden" in cluster.get(node, origin.url("/2"), *words).refusal.lower()
+    manager.start()
+    until(lambda: row.state == "active", "told again that it lives")

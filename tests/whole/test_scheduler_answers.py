@@ -402,7 +402,7 @@ def test_the_program(tmp_path: Path) -> None:
     config.write_text(
         textwrap.dedent("""
         server: {port: 0}
-        manager: {keepAlive: {interval: 5s}}
+        tracing: {protocol: grpc}
         """)
     )
     with subprocess.Popen(
@@ -413,7 +413,7 @@ def test_the_program(tmp_path: Path) -> None:
             listening = json.loads(first.stderr.readline())
             assert listening["event"] == "listening"
             ignored = json.loads(first.stderr.readline())
-            assert ignored["keys"] == ["manager.keepAlive.interval"]
+            assert ignored["keys"] == ["tracing.protocol"]
             port = str(listening["port"])
             second = subprocess.run(
                 [*command, "--port", port], capture_output=True, text=True, timeout=60, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,10 @@ def run(options: Options) -> int:
     """
     config = _settings(options)
     path = config.dyn_config.path
-    source = WishesFile(path or Path(DYNCONFIG), asked_for=path is not None)
+    # Who has a manager reads no file.
+    source = None
+    if config.manager.addr is None:
+        source = WishesFile(path or Path(DYNCONFIG), asked_for=path is not None)
     if options.check:
         _check(config, source)
         return 0
@@ -57,14 +61,19 @@ def _settings(options: Options) -> SchedulerConfig:
     return load(path, values, flag_names(_KEYS), strict=options.strict or options.check)
 
 
-def _check(config: SchedulerConfig, source: WishesFile) -> None:
+def _check(config: SchedulerConfig, source: WishesFile | None) -> None:
     """Print the settings; say of both files what counts for nothing."""
-    wishes, foreign, unknown = source.load()
+    lines = [] if source is None else list(_odd_wishes(source))
     tree = config.model_dump(mode="json", by_alias=True)
     sys.stdout.write(settings_json(tree, numbers=frozenset({"requestRateLimit"})) + "\n")
-    for key in config.ignored:
-        sys.stderr.write(f"dfscheduler: {key} has no effect\n")
+    for line in (*(f"{key} has no effect" for key in config.without_effect), *lines):
+        sys.stderr.write(f"dfscheduler: {line}\n")
+
+
+def _odd_wishes(source: WishesFile) -> Iterator[str]:
+    """What of a file counts for nothing, a line each."""
+    wishes, foreign, unknown = source.load()
     for key in (*foreign, *unknown):
-        sys.stderr.write(f"dfscheduler: {source.path}: {key} has no effect\n")
+        yield f"{source.path}: {key} has no effect"
     for line in Priorities(wishes.applications).skipped:
-        sys.stderr.write(f"dfscheduler: {source.path}: {line}: skipped\n")
+        yield f"{source.path}: {line}: skipped"

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from pantala.model.ids import host_id
 from pantala.model.task import Kind
+from pantala.net.addresses import local_ip
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for
 from pantala.settings import (
     Address,
@@ -45,7 +46,6 @@ from .config_values import (
     Uid,
     auto_capacity,
 )
-from .host.machine import local_ip
 
 
 class Host(Settings):

@@ -3,6 +3,7 @@
 - :mod:`.app`: a running scheduler
 - :mod:`.config`: its settings
 - :mod:`.learning`: what is wanted of its cluster, read again and again, and who goes by it
+- :mod:`.manager`: a manager, which is told of it, and says what is wanted of its cluster
 - :mod:`.wishes`: the same as a file or a manager writes it
 - :mod:`.wishes_file`: that file
 - :mod:`.service`: the methods of the contract

@@ -39,6 +39,7 @@ from .config import SchedulerConfig
 from .copies import Copies
 from .imports import Imports
 from .learning import Learning
+from .manager import ManagerLink
 from .metrics import CONTENT_TYPE, Metrics
 from .news import News
 from .preheating import Preheating
@@ -69,7 +70,7 @@ class Scheduler:
         config: From :func:`.config.load`.
         path: Listen on this unix socket, and on no port. Who gets at it is the caller's to say,
             by his umask; to remove it, too.
-        source: Says what is wanted of its cluster. None: nothing is.
+        source: Says what is wanted of its cluster, if no manager does. None: nothing is.
         on_lost: Told why, when it can serve no longer: the process had better end.
     """
 
@@ -134,6 +135,9 @@ class Scheduler:
         self._descriptions = descriptions.DescriptionService(
             self._world, self._waiters, self._seeds
         )
+        manager = config.manager.addr if path is None else None
+        self._manager = None if manager is None else ManagerLink(manager, config, Random())  # noqa: S311  varies pauses
+        source = self._manager or source
         self._learning = None if source is None else self._make_learning(source)
         self._port = 0
         self._metrics_port: int | None = None
@@ -156,6 +160,8 @@ class Scheduler:
             DragonflyError: What is wanted of the cluster cannot be had.
         """
         async with self._exit:
+            if self._manager is not None:
+                self._exit.push_async_callback(self._manager.close)
             if self._learning is not None:
                 await self._learning.start()
             self._exit.push_async_callback(self._records.close)
@@ -168,6 +174,7 @@ class Scheduler:
             self._loops.keep(self._news.turn, "tell of partners")
             if self._learning is not None:
                 self._learning.keep_reading(self._loops)
+                self._keep_alive(self._learning)
             if self._path is None:
                 crowd = Crowd(self._port, self._connections)
                 self._loops.keep(crowd.turn, "keep room for callers", rest=crowd.rest)
@@ -184,8 +191,8 @@ class Scheduler:
             metrics_port=self._metrics_port,
             version=BUILD_VERSION,
         )
-        if self._config.ignored:
-            logger.warning("settings without effect", keys=list(self._config.ignored))
+        if self._config.without_effect:
+            logger.warning("settings without effect", keys=list(self._config.without_effect))
         if self._config.unknown:
             logger.warning("unknown settings", keys=list(self._config.unknown))
 
@@ -220,6 +227,14 @@ class Scheduler:
             chance=Random(),  # noqa: S311  for samples; there is nothing to guess
             imports=self._imports,
         )
+
+    def _keep_alive(self, learning: Learning) -> None:
+        """Have a manager know this scheduler, and learn what it wants whenever it has been away."""
+        if self._manager is not None:
+            manager = self._manager
+            manager.port = self._config.server.advertise_port or self._port
+            manager.on_registered = learning.refresh
+            self._loops.keep(manager.keep_alive, "tell the manager", rest=manager.rest)
 
     def _make_learning(self, source: ClusterSource) -> Learning:
         def judge_by(priorities: Priorities) -> None:

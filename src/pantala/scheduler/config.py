@@ -8,6 +8,7 @@ Durations are in seconds.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, get_args
@@ -22,6 +23,7 @@ from pantala.settings import (
     Count,
     Duration,
     Ip,
+    ManagerAddress,
     Port,
     Root,
     Settings,
@@ -58,6 +60,9 @@ class Server(Settings):
 
     Attributes:
         port: 0 lets the system choose.
+        advertise_ip, advertise_port: Where daemons reach it, as a manager is told. None: found out;
+            0: where it listens.
+        host: By which name a manager knows it.
         request_rate_limit: Unary calls, but for reports of pieces, and new streams a second; more
             are refused.
     """
@@ -65,6 +70,8 @@ class Server(Settings):
     listen_ip: Ip = "0.0.0.0"
     port: Port = 8002
     advertise_ip: Ip | None = None
+    advertise_port: Port = 0
+    host: Annotated[str, Field(min_length=1)] = Field(default_factory=socket.gethostname)
     request_rate_limit: Annotated[float, Field(gt=0)] = 4000.0
     log_level: Annotated[str, AfterValidator(_level)] = "info"
 
@@ -161,14 +168,30 @@ class Database(Settings):
     sqlite: Sqlite = Field(default_factory=Sqlite)
 
 
+class KeepAlive(Settings):
+    """How often a manager is told that this scheduler lives."""
+
+    interval: Duration = 5.0
+
+
 class Manager(Settings):
-    """Of Dragonfly's manager only this is of use here.
+    """Dragonfly's manager, and the cluster that this scheduler is of.
 
     Attributes:
+        addr: None: there is no manager.
         scheduler_cluster_id: Schedulers with the same number share what they have in Redis.
     """
 
+    addr: ManagerAddress | None = None
     scheduler_cluster_id: Count = Field(default=1, alias="schedulerClusterID")
+    keep_alive: KeepAlive = Field(default_factory=KeepAlive)
+
+
+class Host(Settings):
+    """Where this scheduler is, as a manager is told."""
+
+    idc: str = ""
+    location: str = ""
 
 
 def _network(text: str) -> str:
@@ -216,8 +239,15 @@ class SchedulerConfig(Root):
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     database: Database = Field(default_factory=Database)
     manager: Manager = Field(default_factory=Manager)
+    host: Host = Field(default_factory=Host)
     job: Job = Field(default_factory=Job)
     dyn_config: DynConfig = Field(default_factory=DynConfig)
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Keys that were set in vain; also those that say what a manager says."""
+        path = self.manager.addr is not None and self.dyn_config.path is not None
+        return (*self.ignored, "dynConfig.path") if path else self.ignored
 
     def limits(self) -> Limits:
         """As the core wants them."""
@@ -247,13 +277,8 @@ class SchedulerConfig(Root):
 _IGNORED: Final = {
     "": "console pprofPort storage verbose",
     "tracing": "protocol endpoint path service-name headers",
-    "server": "advertisePort cacheDir dataDir host logDir logMaxSize logMaxAge logMaxBackups"
-    " pluginDir workHome",
+    "server": "cacheDir dataDir logDir logMaxSize logMaxAge logMaxBackups pluginDir workHome",
     "database.redis": "brokerDB backendDB",
-    "host": "idc location",
-    "manager": "addr",
-    "manager.keepAlive": "interval",
-    "manager.tls": "caCert cert key",
     "job": "globalWorkerNum schedulerWorkerNum localWorkerNum redis",
     "metrics": "enableHost",
     "network": "enableIPv6",
@@ -265,7 +290,7 @@ _NO_TLS: Final = "TLS is not available yet: remove this key"
 _REFUSED: Final = (
     {
         f"{section}.tls.{name}": _NO_TLS
-        for section in ("server", "seedPeer", "peer")
+        for section in ("server", "seedPeer", "peer", "manager")
         for name in ("caCert", "cert", "key")
     }
     | {
