@@ -122,6 +122,19 @@ async def test_malformed_block_lists_at_start(path: Path) -> None:
         await started(path)
 
 
+async def test_keys_of_schedulers(path: Path) -> None:
+    """Their file may be the same; nobody is told of them."""
+    write(
+        path,
+        "scheduler: {addr: '10.0.0.1:1'}\napplications: [{name: a}]\n"
+        "schedulerClusterConfig: {candidateParentLimit: 3}\n"
+        "schedulerClusterClientConfig: {loadLimit: 3}\nseedPeerClusterConfig: {loadLimit: 3}\n",
+    )
+    with capture_logs() as logs:
+        assert (await started(path)).current() == ("10.0.0.1:1",)
+    assert [log["event"] for log in logs] == ["schedulers"]
+
+
 async def test_keys_of_nobody(path: Path) -> None:
     """A misspelt one is named, and so is what comes of it, once."""
     write(path, "scheduler: {adr: 'a:1'}")

@@ -41,8 +41,10 @@ class WishesFile:
     async def read(self) -> ClusterWishes:
         """See :class:`~pantala.ports.ClusterSource`. Raises ConfigError."""
         wishes, foreign, unknown = await asyncio.to_thread(self.load)
-        self._tell("dynconfig keys without effect", foreign)
-        self._tell("unknown dynconfig keys", unknown)
+        if self._is_new("foreign", foreign):
+            logger.warning("dynconfig keys without effect", keys=list(foreign), file=str(self.path))
+        if self._is_new("unknown", unknown):
+            logger.warning("unknown dynconfig keys", keys=list(unknown), file=str(self.path))
         return wishes
 
     def load(self) -> tuple[ClusterWishes, tuple[str, ...], tuple[str, ...]]:
@@ -58,7 +60,7 @@ class WishesFile:
         foreign = tuple(key for key in odd if key in _DAEMONS)
         return wishes, foreign, tuple(key for key in odd if key not in _DAEMONS)
 
-    def _tell(self, event: str, keys: tuple[str, ...]) -> None:
-        if keys and keys != self._told.get(event):
-            logger.warning(event, keys=list(keys), file=str(self.path))
-        self._told[event] = keys
+    def _is_new(self, what: str, keys: tuple[str, ...]) -> bool:
+        """Whether that is to be told of *keys*."""
+        before, self._told[what] = self._told.get(what), keys
+        return bool(keys) and keys != before

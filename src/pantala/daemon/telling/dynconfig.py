@@ -57,7 +57,18 @@ class _File(Root):
     seed_client_config: dict[str, Any] = Field(default_factory=dict)
 
 
-_CATALOGUE: Final = Catalogue(_File)
+#: Those that are ignored are a scheduler's, whose file may be the same.
+_CATALOGUE: Final = Catalogue(
+    _File,
+    ignored=frozenset(
+        {
+            "applications",
+            "schedulerClusterConfig",
+            "schedulerClusterClientConfig",
+            "seedPeerClusterConfig",
+        }
+    ),
+)
 
 
 class _Read(NamedTuple):
