@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
@@ -159,13 +160,12 @@ async def test_what_is_wanted(tmp_path: Path, manager: ManagerServer) -> None:
     assert await link(tmp_path, manager).read() == ClusterWishes()
 
 
-@pytest.mark.parametrize("unknown", [set(), {"ListApplications"}])
-async def test_without_applications(
-    tmp_path: Path, manager: ManagerServer, unknown: set[str]
-) -> None:
+@pytest.mark.parametrize("old", [False, True])
+async def test_without_applications(tmp_path: Path, manager: ManagerServer, old: bool) -> None:  # noqa: FBT001  a parameter of the test
     """A manager that has none says that it has not found any; an old one knows no such method."""
     wants(manager, candidate_parent_limit=4)
-    manager.unknown = unknown
+    if old:
+        manager.failing["ListApplications"] = grpc.StatusCode.UNIMPLEMENTED
     assert (await link(tmp_path, manager).read()).candidate_parent_limit == 4
 
 
@@ -192,6 +192,28 @@ async def test_without_a_place_to_write(tmp_path: Path, manager: ManagerServer) 
     one = link(tmp_path, manager, database__sqlite__path=None)
     assert (await one.read()).candidate_parent_limit == 4
     assert not (tmp_path / "scheduler-manager.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "anew"), [(grpc.StatusCode.UNAVAILABLE, True), (grpc.StatusCode.INTERNAL, False)]
+)
+async def test_a_stream_into_the_void(
+    tmp_path: Path,
+    manager: ManagerServer,
+    code: grpc.StatusCode,
+    anew: bool,  # noqa: FBT001  a parameter of the test
+) -> None:
+    """A machine that lost its power ends no stream: where it does not answer, one is begun anew."""
+    one = link(tmp_path, manager)
+    await one.keep_alive()
+    manager.failing["GetScheduler"] = code
+    await one.read()
+    before = len(manager.requests("UpdateScheduler"))
+    await one.keep_alive()
+    await one.keep_alive()
+    assert len(manager.requests("UpdateScheduler")) == before + anew
+    await until(lambda: len(manager.requests("KeepAlive")) == 3)
+    await one.close()
 
 
 async def test_pauses_grow(

@@ -68,6 +68,9 @@ class ManagerLink:
         #: The stream by which it hears that this scheduler lives, and its connection.
         self._call: Any = None
         self._exit = contextlib.AsyncExitStack()
+        #: It has not answered a question: the stream may lead nowhere, and nobody would notice.
+        self._doubtful = False
+        self._reading = asyncio.Lock()
         #: Calls in a row that came to nothing.
         self._failures = 0
         self._wishes: ClusterWishes | None = None
@@ -94,10 +97,15 @@ class ManagerLink:
 
     async def read(self) -> ClusterWishes:
         """What is wanted now; while the manager does not answer, what it wanted last."""
+        async with self._reading:  # it may be read anew because the manager is back
+            return await self._read()
+
+    async def _read(self) -> ClusterWishes:
         try:
             tree = await self._ask()
             wishes, unknown = read_wishes(tree, self.name)
         except DragonflyError as error:
+            self._doubtful |= isinstance(error, Unavailable)
             self._tell("what is wanted of the cluster", str(error))
             if self._wishes is None:
                 self._wishes = await asyncio.to_thread(self._remembered)
@@ -193,6 +201,8 @@ class ManagerLink:
             self._tell("keep alive", "")
 
     async def _say(self) -> None:
+        if self._doubtful:
+            await self.close()
         if self._call is None:
             await self._begin()
         elif self._call.done():
@@ -209,6 +219,7 @@ class ManagerLink:
 
     async def _begin(self) -> None:
         await self._register()
+        self._doubtful = False
         stub = await self._exit.enter_async_context(self._manager.stub())
         self._call = stub.KeepAlive()
         logger.info("registered", manager=self._manager.address, port=self.port)

@@ -32,7 +32,7 @@ class ManagerServer(manager_pb2_grpc.ManagerServicer):
         clusters: By id.
         applications: What ``ListApplications`` answers; none: NOT_FOUND.
         asked: Every request, by the method's name.
-        unknown: Methods that it does not have.
+        failing: What methods answer instead of what they should.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class ManagerServer(manager_pb2_grpc.ManagerServicer):
         self.clusters: dict[int, manager_pb2.SchedulerCluster] = {}
         self.applications: list[manager_pb2.Application] = []
         self.asked: list[tuple[str, Any]] = []
-        self.unknown: set[str] = set()
+        self.failing: dict[str, grpc.StatusCode] = {}
 
     def __enter__(self) -> Self:
         self.port = self._kept.enter_context(ports.port())
@@ -126,8 +126,8 @@ class ManagerServer(manager_pb2_grpc.ManagerServicer):
     def _note(self, method: str, request: Any, context: Any) -> None:
         with self._lock:
             self.asked.append((method, request))
-        if method in self.unknown:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {method}")
+        if method in self.failing:
+            context.abort(self.failing[method], f"{method} fails")
 
     # -- the contract --------------------------------------------------------------------------
 
