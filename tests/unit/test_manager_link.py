@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from pantala.model.cluster import Application, ClusterWishes, HostWishes, UrlPriority
 from pantala.pb import common_pb2, manager_pb2
 from pantala.scheduler import manager as under_test
-from pantala.scheduler.config import load
+from pantala.scheduler.config import Database, Sqlite, load
 from pantala.scheduler.manager import ManagerLink
 from pantala.testing import inside
 from pantala.testing.cluster import PATIENCE
@@ -186,12 +186,17 @@ async def test_garbage(tmp_path: Path, manager: ManagerServer, config: bytes) ->
     assert await link(tmp_path, manager).read() == before
 
 
-async def test_without_a_place_to_write(tmp_path: Path, manager: ManagerServer) -> None:
+async def test_without_a_place_to_write(manager: ManagerServer) -> None:
     """It asks all the same."""
     wants(manager, candidate_parent_limit=4)
-    one = link(tmp_path, manager, database__sqlite__path=None)
+    nowhere = Database(sqlite=Sqlite(path=None))
+    config = load(None, {"server.host": "here", "manager.schedulerClusterID": 3})
+    config = config.model_copy(update={"database": nowhere})
+    one = ManagerLink(manager.address, config, Random(1))
     assert (await one.read()).candidate_parent_limit == 4
-    assert not (tmp_path / "scheduler-manager.json").exists()
+    manager.stop()
+    again = ManagerLink(manager.address, config, Random(1))
+    assert await again.read() == ClusterWishes()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pantala.errors import Forbidden
 from pantala.model.task import Kind
 from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, manager_pb2
 from pantala.rpc.transport import channel_options
+from pantala.scheduler.app import Scheduler
 from pantala.testing import inside, ports
 from pantala.testing.manager_server import ManagerServer
 
@@ -34,10 +35,15 @@ def manager() -> Iterator[ManagerServer]:
         yield manager
 
 
+def serving(directory: Path, port: int = 0) -> AbstractAsyncContextManager[Scheduler]:
+    """A scheduler that serves, and has its records in *directory*."""
+    return inside.scheduler(port, database__sqlite__path=str(directory / "s.db"))
+
+
 @pytest.fixture
-async def scheduler(stack: AsyncExitStack) -> int:
-    """The port of one that serves."""
-    return (await stack.enter_async_context(inside.scheduler())).port
+async def scheduler(stack: AsyncExitStack, tmp_path: Path) -> int:
+    """The port of one."""
+    return (await stack.enter_async_context(serving(tmp_path))).port
 
 
 @pytest.fixture
@@ -118,8 +124,8 @@ async def test_the_cluster_of_the_first_that_serves(
     tmp_path: Path, stack: AsyncExitStack, manager: ManagerServer, scheduler: int, nobody: int
 ) -> None:
     """In the manager's order; of it only those that serve, and whose address makes sense."""
-    other = (await stack.enter_async_context(inside.scheduler())).port
-    third = (await stack.enter_async_context(inside.scheduler())).port
+    other = (await stack.enter_async_context(serving(tmp_path))).port
+    third = (await stack.enter_async_context(serving(tmp_path))).port
     manager.add(nobody, 3)
     manager.add(third, 2)
     manager.add(scheduler, 1)
@@ -141,7 +147,7 @@ async def test_one_that_is_away_for_a_moment_stays(
 ) -> None:
     """As long as the manager hears of it; one that was never there does not count."""
     with ports.port() as port:
-        async with inside.scheduler(port):
+        async with serving(tmp_path, port):
             for each in (scheduler, port):
                 manager.add(each)
             watched = Watched(config(tmp_path, manager))
