@@ -30,8 +30,9 @@ from .policy import POLICIES
 #: what stands beyond could be what they are for.
 LONGEST_URL: Final = 8192
 
-#: Entries of a list.
+#: Entries of a list, and patterns, each of which may take a mebibyte.
 _MOST: Final = 1000
+_MOST_PATTERNS: Final = 256
 
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
@@ -185,18 +186,18 @@ def _section(given: object, where: str) -> dict[str, Any]:
     return found
 
 
-def _entries(given: object, where: str) -> list[Any]:
+def _entries(given: object, where: str, most: int = _MOST) -> list[Any]:
     if given is None:
         return []
     if not isinstance(given, list | tuple):
         raise ValueError(f"{where}: expected a list")  # noqa: TRY004  of content, not of an argument
-    if len(given) > _MOST:
-        raise ValueError(f"{where}: {len(given)} entries, at most {_MOST}")
+    if len(given) > most:
+        raise ValueError(f"{where}: {len(given)} entries, at most {most}")
     return list(given)
 
 
-def _texts(given: object, where: str) -> Iterator[str]:
-    for entry in _entries(given, where):
+def _texts(given: object, where: str, most: int = _MOST) -> Iterator[str]:
+    for entry in _entries(given, where, most):
         if not isinstance(entry, str):
             raise ValueError(f"{where}: expected texts, not {entry!r:.100}")  # noqa: TRY004  of content, not of an argument
         if entry:  # no request is of nothing
@@ -220,7 +221,7 @@ def _priority(entry: object) -> int | None:
 
 
 def _patterns(given: object, where: str, problems: list[str]) -> Iterator[tuple[str, Pattern]]:
-    for text in _texts(given, where):
+    for text in _texts(given, where, _MOST_PATTERNS):
         try:
             yield text, Pattern(text)
         except ValueError as error:
