@@ -59,6 +59,7 @@ TASKS = {
 #: Who starts threads that are of no executor.
 THREADS = {
     "daemon.host.threads.Workers._start_thread": "works; nothing that a job raises ends it",
+    "scheduler.workers.Place.end_with_parent": "waits for one thing, and ends the process then",
     "storage.sqlite_journal.SqliteJournal.load": "writes; no entry that fails ends it",
 }
 

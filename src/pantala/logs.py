@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import logging.config
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from .errors import ConfigError
 
@@ -53,12 +54,28 @@ def _of_strangers(record: logging.LogRecord) -> bool:
     return True
 
 
-def setup_logging(level: str = "info", json: bool = False) -> None:  # noqa: FBT001, FBT002  the whole call reads setup_logging("info", json=True)
+class _Always:
+    """Adds the same to every line."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self._fields = dict(fields)
+
+    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        event.update(self._fields)
+        return event
+
+
+def setup_logging(
+    level: str = "info",
+    json: bool = False,  # noqa: FBT001, FBT002  the whole call reads setup_logging("info", json=True)
+    always: Mapping[str, object] | None = None,
+) -> None:
     """Send all log records to standard error; for people on a terminal, else as JSON lines.
 
     Args:
         level: One of :data:`LEVELS`, in any case. Less severe records are dropped.
         json: JSON lines on a terminal too.
+        always: What every line says besides.
 
     Raises:
         ConfigError: No such level.
@@ -66,10 +83,11 @@ def setup_logging(level: str = "info", json: bool = False) -> None:  # noqa: FBT
     number = LEVELS.get(level.lower())
     if number is None:
         raise ConfigError(f"log level {level!r} is unknown; choose one of {', '.join(LEVELS)}")
+    shared: tuple[Processor, ...] = (*_SHARED, _Always(always or {}))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_renderers(for_people=sys.stderr.isatty() and not json),
@@ -81,7 +99,7 @@ def setup_logging(level: str = "info", json: bool = False) -> None:  # noqa: FBT
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_SHARED,
+            *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from .errors import ConfigError, UsageError
-from .model.addresses import manager_address, split_address
+from .model.addresses import manager_address, split_address, spread
 from .model.units import parse_duration, parse_size
 from .yaml_file import read_yaml
 
@@ -106,6 +106,11 @@ def _address(text: str) -> str:
     return text
 
 
+def _addresses(text: str) -> str:
+    spread(text)
+    return text
+
+
 #: Bytes; in YAML a number, or text such as ``64MiB``.
 Size = Annotated[int, BeforeValidator(_size)]
 #: Bytes a second, above 0; written like a size.
@@ -124,6 +129,8 @@ Ip = Annotated[str, AfterValidator(_ip)]
 Address = Annotated[str, AfterValidator(_address)]
 #: ``host:port`` of Dragonfly's manager; in YAML also as a URL, ``http://manager:65003``.
 ManagerAddress = Annotated[str, AfterValidator(manager_address)]
+#: The same, or ``host:first-last``: one for each of these ports (:func:`.model.addresses.spread`).
+Addresses = Annotated[str, AfterValidator(_addresses)]
 
 ModelT = TypeVar("ModelT", bound=Root)
 

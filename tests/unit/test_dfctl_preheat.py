@@ -178,7 +178,7 @@ async def test_a_refusal_is_one_line(cluster: Cluster, capsys: pytest.CaptureFix
         (["http://a/b", "--scope", "all"], "'all': want one of single_seed_peer"),
         (["http://a/b", "--count", "0"], "'0': want 1 to 200"),
         (["http://a/b", "--ip", "1.2.3.4"], "single_seed_peer has one host for each URL"),
-        (["http://a/b", "--scheduler-endpoint", "here"], "'here': want host:port"),
+        (["http://a/b", "--scheduler-endpoint", "here"], "'here': expected host:port"),
         (["http://a/b", "-H", "x"], "header 1 has no colon"),
     ],
 )

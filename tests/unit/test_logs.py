@@ -76,3 +76,14 @@ def test_unknown_levels_are_named() -> None:
     """The error names the level and the choices."""
     with pytest.raises(ConfigError, match=r"'loud'.*debug, info"):
         setup_logging("loud")
+
+
+def test_what_every_line_says() -> None:
+    """Ours, and the library's."""
+    script = (
+        "import logging, structlog; from pantala.logs import setup_logging;"
+        "setup_logging(json=True, always={'worker': 3});"
+        "structlog.stdlib.get_logger('a').info('ours'); logging.getLogger('b').info('theirs')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert [json.loads(line)["worker"] for line in done.stderr.splitlines()] == [3, 3]

@@ -148,3 +148,34 @@ def test_passwords_are_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in repr(config)
     assert "hunter2" not in str(config.model_dump(mode="json"))
     assert "hunter2" not in str(config.ignored)
+
+
+def test_ports_of_workers() -> None:
+    """Consecutive; those that the system chose stay."""
+    config = load(None, {"server.port": 8100, "server.workers": 3, "metrics.addr": "[::1]:9000"})
+    one = config.of_worker(2, 0, 0)
+    assert (one.server.port, one.metrics.addr) == (8102, "[::1]:9002")
+    free = load(None, {"server.port": 0, "server.workers": 3, "metrics.addr": ":0"})
+    assert free.of_worker(2, 0, 0).server.port == 0
+    assert free.of_worker(2, 0, 0).metrics.addr == ":0"
+    again = free.of_worker(2, 4711, 4712)
+    assert (again.server.port, again.metrics.addr) == (4711, ":4712")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"server.workers": 0}, "server.workers = 0: expected greater than or equal to 1"),
+        ({"server.workers": 65}, "server.workers = 65: expected less than or equal to 64"),
+        ({"server.workers": 3, "server.port": 65534}, "3 workers want ports above 65535"),
+        (
+            {"server.workers": 3, "metrics.enable": True},
+            "metrics.addr has the ports 8000-8002, and server.port 8002-8004: both want 8002",
+        ),
+    ],
+)
+def test_workers_that_cannot_be(settings: dict[str, object], words: str) -> None:
+    """There is one line that says which setting, and why."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, settings)
+    assert words in str(caught.value)

@@ -105,10 +105,11 @@ class Flags:
         self.value(
             "--scheduler-endpoint",
             env="SCHEDULER_ENDPOINT",
-            type=_scheduler,
+            type=_schedulers,
             meta="ADDRESS",
             required=True,
-            help="host:port of a scheduler; http:// before it is left out",
+            help="host:port of a scheduler, or host:8002-8005 for those at each of these ports; "
+            "several with commas; http:// before it is left out",
         )
 
 
@@ -234,15 +235,19 @@ def endpoint(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _scheduler(text: str) -> str:
-    """The address of a scheduler, as gRPC wants it."""
-    address = text.removeprefix("http://").removesuffix("/")
-    host, colon, port = address.rpartition(":")
-    if text.startswith("https://"):
-        raise argparse.ArgumentTypeError(f"{text!r}: TLS is not available yet")
-    if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r}: want host:port, such as 10.0.0.7:8002")
-    return address
+def _schedulers(text: str) -> tuple[str, ...]:
+    """The addresses of schedulers, as gRPC wants them."""
+    from pantala.model.addresses import spread  # noqa: PLC0415  dfget gives none
+
+    found: list[str] = []
+    for each in text.split(","):
+        if each.startswith("https://"):
+            raise argparse.ArgumentTypeError(f"{each!r}: TLS is not available yet")
+        try:
+            found += spread(each.strip().removeprefix("http://").removesuffix("/"))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{each!r}: {error}") from error
+    return tuple(dict.fromkeys(found))
 
 
 def task_id(text: str) -> str:

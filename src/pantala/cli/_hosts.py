@@ -1,9 +1,11 @@
-"""``dfctl hosts``: who a scheduler knows."""
+"""``dfctl hosts``: whom schedulers know."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+
+from pantala.errors import DragonflyError
 
 from . import _flags as flags
 from ._outcome import print_json
@@ -29,19 +31,34 @@ def add_flags(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> No
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """Print them; the exit status. Raises DragonflyError: the scheduler does not answer."""
+    """Print them; the exit status. Raises DragonflyError: no scheduler answers."""
     flags.read_variables(parser, options)
-    rows, left_out = _ask(options.scheduler_endpoint)
+    found: dict[str, dict[str, Any]] = {}
+    left_out, silent = 0, dict[str, DragonflyError]()
+    for target in options.scheduler_endpoint:
+        try:
+            known, more = _ask(target)
+        except DragonflyError as error:
+            silent[target] = error
+        else:
+            found.update((row["id"], row) for row in known)
+            left_out = max(left_out, more)
+    if len(silent) == len(options.scheduler_endpoint):
+        raise next(iter(silent.values()))
+    for why in silent.values():
+        sys.stderr.write(f"dfctl: {one_line(str(why))}\n")
+    rows = sorted(found.values(), key=lambda row: str(row["id"]))
     if options.json:
-        print_json({"hosts": rows, "left_out": left_out}, indent=2)
+        unanswered = {target: str(why) for target, why in silent.items()}
+        print_json({"hosts": rows, "left_out": left_out, "unanswered": unanswered}, indent=2)
         return 0
     from . import _rows  # noqa: PLC0415  it compiles patterns
 
     if rows:
         sys.stdout.write(_rows.table([_HEAD, *map(_cells, rows)]))
     counted = "1 host" if len(rows) == 1 else f"{len(rows)} hosts"
-    more = f", and {left_out} for which the answer has no room" if left_out else ""
-    sys.stdout.write(f"{counted}{more}\n")
+    others = f", and {left_out} for which the answer has no room" if left_out else ""
+    sys.stdout.write(f"{counted}{others}\n")
     return 0
 
 
@@ -81,7 +98,7 @@ def _ask(target: str) -> tuple[list[dict[str, Any]], int]:
             told: Any = error  # it has the methods of those of grpc.aio
             raise from_rpc_error(told, f"scheduler {target}") from error
     left_out = dict(ended.trailing_metadata() or ()).get(_LEFT_OUT, "0")
-    return sorted(map(_row, answer.hosts), key=lambda row: str(row["id"])), int(left_out)
+    return list(map(_row, answer.hosts)), int(left_out)
 
 
 def _row(host: Any) -> dict[str, Any]:

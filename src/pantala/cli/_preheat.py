@@ -45,7 +45,7 @@ class Options(argparse.Namespace):
     kind: str
     urls: list[str]
     input_file: str | None
-    scheduler_endpoint: str
+    scheduler_endpoint: tuple[str, ...]
     scope: str
     ips: list[str]
     percentage: int | None

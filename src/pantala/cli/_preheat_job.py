@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
-from pantala.errors import DragonflyError, FeatureOff
+from pantala.errors import DragonflyError, FeatureOff, Unavailable
 from pantala.model.images import is_image, parse_image
 from pantala.model.urls import public_url
 from pantala.pb import common_pb2, jobs_pb2, jobs_pb2_grpc, scheduler_pb2, scheduler_pb2_grpc
@@ -37,7 +37,8 @@ class Preheat:
         self._options = options
         self._kind = kind
         self._report = report
-        self._who = f"scheduler {options.scheduler_endpoint}"
+        self._who = ""
+        self._taken = False
 
     def carry_out(self, limit: float) -> int:
         """Do it, and stay until it is over, *limit* seconds at most; the exit status.
@@ -45,7 +46,19 @@ class Preheat:
         Raises:
             DragonflyError: The scheduler refused, or is not there.
         """
-        target = self._options.scheduler_endpoint
+        *others, last = self._options.scheduler_endpoint
+        for target in others:
+            try:
+                return self._at(target, limit)
+            except Unavailable as error:
+                if self._taken:
+                    raise
+                self._report.say(f"{error}; the next one is asked")
+        return self._at(last, limit)
+
+    def _at(self, target: str, limit: float) -> int:
+        """Likewise, by one scheduler."""
+        self._who = f"scheduler {target}"
         options = list(channel_options(target, keepalive=_KEEPALIVE))
         with grpc.insecure_channel(target, options=options) as channel:
             try:
@@ -66,7 +79,7 @@ class Preheat:
         for said in stub.Preheat(self._request(), timeout=limit):
             arm = said.WhichOneof("response")
             if arm == "plan":
-                plan = said.plan
+                plan, self._taken = said.plan, True
                 if self._options.detach:
                     self._report.detached(plan.job_id, tasks=len(plan.tasks), pairs=plan.pairs)
                     return 0

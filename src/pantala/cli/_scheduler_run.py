@@ -12,6 +12,7 @@ from pantala.logs import setup_logging
 from pantala.paths import DYNCONFIG, SCHEDULER_SETTINGS
 from pantala.scheduler.config import SchedulerConfig, load
 from pantala.scheduler.wishes_file import WishesFile
+from pantala.scheduler.workers import Place, keep
 from pantala.settings import if_present
 
 from ._settings import settings_json
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # it may be __main__, and would be imported a second time
 #: Flags that are settings, by the key that each one sets.
 _KEYS: Final = {
     "port": "server.port",
+    "workers": "server.workers",
     "listen_ip": "server.listenIP",
     "advertise_ip": "server.advertiseIP",
     "log_level": "server.logLevel",
@@ -46,9 +48,19 @@ def run(options: Options) -> int:
         _check(config, source)
         return 0
     setup_logging(config.server.log_level, json=options.json_logs)
-    from pantala.scheduler import app  # noqa: PLC0415  gRPC: --check need not wait for it
+    place: Place | None = None
+    if config.server.workers > 1:
+        place = keep(config)
+        if place is None:
+            return 0
+        config = place.config
+        place.end_with_parent()
+        always = {"worker": place.number}
+        setup_logging(config.server.log_level, json=options.json_logs, always=always)
+    # gRPC: --check need not wait for it, and workers are forked before it is there.
+    from pantala.scheduler import app  # noqa: PLC0415
 
-    app.run(config, source)
+    app.run(config, source, place)
     return 0
 
 

@@ -51,7 +51,7 @@ examples:
   dfctl task stat 3fa8           an id may be cut short, as long as no other begins so
   dfctl cache-task rm --swarm ID on every host: the next download reads the origin anew
   dfctl cache-task preheat --help  have hosts fetch what others will want
-  dfctl hosts --scheduler-endpoint 10.0.0.7:8002   who is there
+  dfctl hosts --scheduler-endpoint 10.0.0.7:8002-8005   who is there, for any of four
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
 """
@@ -239,7 +239,7 @@ def _parser(
                 from . import _preheat  # noqa: PLC0415  it has many flags, which take time
 
                 _preheat.add_flags(preheat, name, environ, scope=kind.preheat)
-    remote["hosts"] = _bare(kinds, "hosts", "list the hosts that a scheduler knows")
+    remote["hosts"] = _bare(kinds, "hosts", "list the hosts that schedulers know")
     if argv is None or "hosts" in argv:
         from . import _hosts  # noqa: PLC0415  other commands need not wait for it
 

@@ -112,7 +112,8 @@ def _add_node(add: flags.Flags, parser: argparse.ArgumentParser) -> None:
         "--scheduler",
         action="append",
         metavar="HOST:PORT",
-        help="a scheduler, instead of that file, repeatable",
+        help="a scheduler, or HOST:8002-8005 for those at each of these ports, instead of that "
+        "file, repeatable",
     )
     add.switch("--seed", "be a seed: first to ask the origin", env=False)
     add.value("--ip", help="address under which others reach this host")

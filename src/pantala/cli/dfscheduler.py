@@ -26,6 +26,7 @@ _EPILOG: Final = f"""\
 examples:
   dfscheduler                                use {SCHEDULER_SETTINGS}, if it is there
   dfscheduler --port 0 --listen-ip 127.0.0.1 any free port; the log says which
+  dfscheduler --workers 4                    four, at the ports 8002 to 8005
   dfscheduler --config my.yaml --json-logs   flags win over the file
   dfscheduler --config my.yaml --check       show what would be used, and stop
 
@@ -37,6 +38,7 @@ class Options(_options.Options):
     """What the user wants. The attributes are the flags of ``dfscheduler --help``."""
 
     port: int | None
+    workers: int | None
     listen_ip: str | None
     advertise_ip: str | None
     json_logs: bool
@@ -80,6 +82,12 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         f"default {DYNCONFIG} if it is there; SCHEDULER_DYNCONFIG",
     )
     _options.add_ports(add, ("port",))
+    add.value(
+        "--workers",
+        type=flags.number(64),
+        meta="N",
+        help="so many schedulers, 1 to 64, a process each, at consecutive ports; default 1",
+    )
     add.value("--listen-ip", meta="IP", help="address to listen on")
     add.value("--advertise-ip", meta="IP", help="address for daemons; shown in the log")
     add.value("-l", "--log-level", meta="LEVEL", help="trace … error")

@@ -18,6 +18,7 @@
 - :mod:`.blocking`: what the operator of a cluster has blocked
 - :mod:`.beliefs`: what schedulers believe of this host, and what they must hear
 - :mod:`.absences`: schedulers that are perhaps back in a moment
+- :mod:`.restarts`: when what has ended is started anew, and when that is given up
 - :mod:`.ring`: which scheduler for which task, which seed
 - :mod:`.patterns`: an operator's regular expressions, found in time that no text can make long
 - :mod:`.fsm`: state machines written as tables

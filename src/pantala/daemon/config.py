@@ -19,7 +19,7 @@ from pantala.model.task import Kind
 from pantala.net.addresses import local_ip
 from pantala.paths import DEFAULT_SOCKET, handoff_path_for
 from pantala.settings import (
-    Address,
+    Addresses,
     Catalogue,
     Count,
     Duration,
@@ -134,10 +134,10 @@ class Scheduler(Settings):
     """Talking to schedulers.
 
     Attributes:
-        addrs: Instead of the dynconfig file's.
+        addrs: Instead of the dynconfig file's; a range of ports is a scheduler at each of them.
     """
 
-    addrs: tuple[Address, ...] = ()
+    addrs: tuple[Addresses, ...] = ()
     announce_interval: Duration = 300.0
     schedule_timeout: Duration = 3 * 3600.0
     max_schedule_count: Count = 5

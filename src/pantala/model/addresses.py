@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Ports of one range at most: as many as a scheduler may have workers.
+MAX_RANGE = 64
+
 
 def host_port(ip: str, port: int) -> str:
     """An address as gRPC and people write it; an IPv6 address stands in brackets.
@@ -45,3 +48,35 @@ def manager_address(text: str) -> str:
     except ValueError:
         raise ValueError("expected http://host:port, such as http://manager:65003") from None
     return bare
+
+
+def spread(text: str) -> tuple[str, ...]:
+    """Every address of ``host:port``, or of ``host:first-last``, which names consecutive ports.
+
+    >>> spread("[fd00::1]:8002-8004")
+    ('[fd00::1]:8002', '[fd00::1]:8003', '[fd00::1]:8004')
+
+    Raises:
+        ValueError: It is neither, the ports are not in order, or there are more than
+            :data:`MAX_RANGE`.
+    """
+    host, colon, ports = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    first, dash, last = ports.partition("-")
+    low, high = _port(first), _port(last if dash else first)
+    if not (colon and bare and low and high) or (":" in bare) is not (bare != host):
+        raise ValueError(
+            "expected host:port, such as scheduler.example:8002 or [::1]:8002, or a range of "
+            "ports, such as scheduler.example:8002-8005"
+        )
+    if low > high:
+        raise ValueError(f"the ports {low}-{high} are not in order")
+    if high - low >= MAX_RANGE:
+        raise ValueError(f"{high - low + 1} ports: want at most {MAX_RANGE} in a range")
+    return tuple(f"{host}:{port}" for port in range(low, high + 1))
+
+
+def _port(text: str) -> int:
+    """A port; 0: it is none."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if number < 65536 else 0

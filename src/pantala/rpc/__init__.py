@@ -1,6 +1,7 @@
 """gRPC: the contract's messages, and nothing of what they decide.
 
 - :mod:`.transport`: options of channels and servers, binding
+- :mod:`.probing`: whether one can listen somewhere
 - :mod:`.crowd`: room for all callers when one address opens connection after connection
 - :mod:`.patience`: trying again what was refused for load
 - :mod:`.server`: a server that lives, and is built anew if it ends after all

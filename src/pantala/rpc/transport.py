@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from typing import Final
 
 import grpc.aio
 
 from pantala.errors import CannotListen, ConfigError
+
+from .probing import probe
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -110,7 +111,8 @@ def bind(
     """
     if ip_setting is None:
         ip_setting = f"{setting.rpartition('.')[0]}.ip"
-    _probe(address, setting, ip_setting)
+    if not address.startswith("unix:"):
+        probe(address, setting, ip_setting)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
@@ -121,23 +123,3 @@ def bind(
         raise ConfigError(f"cannot listen on {address}: check the directory, or set {setting}")
     why = "gRPC refuses it"
     raise CannotListen(address, why, None, ip_key=ip_setting, port_key=setting)
-
-
-def _probe(address: str, setting: str, ip_setting: str) -> None:
-    """Bind and let go: the system says why it refuses, while gRPC says that it does."""
-    if address.startswith("unix:"):
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        for family, kind, protocol, _, where in socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        ):
-            with socket.socket(family, kind, protocol) as probe:
-                # As gRPC does: connections that have just ended do not stand in the way.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(where)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise CannotListen(
-            address, why, error.errno, ip_key=ip_setting, port_key=setting
-        ) from error

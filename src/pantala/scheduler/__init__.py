@@ -1,6 +1,7 @@
 """The scheduler: a shell of gRPC around :mod:`pantala.core.sched`.
 
 - :mod:`.app`: a running scheduler
+- :mod:`.workers`: several of them, and the parent that keeps them running
 - :mod:`.config`: its settings
 - :mod:`.learning`: what is wanted of its cluster, read again and again, and who goes by it
 - :mod:`.manager`: a manager, which is told of it, and says what is wanted of its cluster

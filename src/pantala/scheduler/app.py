@@ -49,6 +49,7 @@ from .replication import Replication
 from .seeds import SeedCaller
 from .service import SERVICE, Service
 from .waiters import Waiters
+from .workers import Place
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -343,12 +344,16 @@ def _connections() -> int:
     return max(1, min(_MAX_CONNECTIONS, limit - max(_RESERVE, limit // 8)))
 
 
-def run(config: SchedulerConfig, source: ClusterSource | None = None) -> None:
+def run(
+    config: SchedulerConfig, source: ClusterSource | None = None, place: Place | None = None
+) -> None:
     """Run a scheduler until SIGTERM or SIGINT; a second signal ends it the hard way.
 
     Args:
         config: From :func:`.config.load`.
         source: Says what is wanted of its cluster. None: nothing is.
+        place: That of a worker. Its parent, and whoever speaks to all processes of a service, may
+            both ask it to stop: only its parent ends it the hard way.
 
     Raises:
         ConfigError: The port is taken; or what is wanted of the cluster makes no sense.
@@ -356,10 +361,10 @@ def run(config: SchedulerConfig, source: ClusterSource | None = None) -> None:
     """
     raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(config, source))
+        runner.run(_run(config, source, place))
 
 
-async def _run(config: SchedulerConfig, source: ClusterSource | None = None) -> None:
+async def _run(config: SchedulerConfig, source: ClusterSource | None, place: Place | None) -> None:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     told = asyncio.Event()
@@ -373,10 +378,12 @@ async def _run(config: SchedulerConfig, source: ClusterSource | None = None) -> 
         loop.add_signal_handler(number, told.set)
     scheduler = Scheduler(config, source=source, on_lost=on_lost)
     await scheduler.start()
+    if place is not None:
+        place.ready(scheduler.port, scheduler.metrics_port)
     try:
         await told.wait()
     finally:
-        for number in signals:
+        for number in signals if place is None else ():
             loop.remove_signal_handler(number)
         await scheduler.stop()
     if lost:

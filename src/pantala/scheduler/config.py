@@ -11,12 +11,13 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from pantala.core.sched.rules import Algorithm, Limits
 from pantala.logs import LEVELS
+from pantala.model.addresses import MAX_RANGE
 from pantala.settings import (
     Address,
     Catalogue,
@@ -59,7 +60,9 @@ class Server(Settings):
     """The gRPC server for daemons.
 
     Attributes:
-        port: 0 lets the system choose.
+        port: 0 lets the system choose. Of several workers it is the first one's; each other one
+            has the next.
+        workers: Schedulers, each a process of its own.
         advertise_ip, advertise_port: Where daemons reach it, as a manager is told. None: found out;
             0: where it listens.
         host: By which name a manager knows it.
@@ -69,6 +72,7 @@ class Server(Settings):
 
     listen_ip: Ip = "0.0.0.0"
     port: Port = 8002
+    workers: Annotated[int, Field(strict=True, ge=1, le=MAX_RANGE)] = 1
     advertise_ip: Ip | None = None
     advertise_port: Port = 0
     host: Annotated[str, Field(min_length=1)] = Field(default_factory=socket.gethostname)
@@ -129,10 +133,19 @@ class SeedPeer(Settings):
 
 
 class MetricsSettings(Settings):
-    """Where ``GET /metrics`` is answered."""
+    """Where ``GET /metrics`` is answered.
+
+    Attributes:
+        addr: Of several workers it is the first one's; each other one has the next port.
+    """
 
     enable: Switch = False
     addr: Annotated[str, AfterValidator(_metrics_address)] = ":8000"
+
+    @property
+    def port(self) -> int:
+        """That of *addr*."""
+        return int(self.addr.rpartition(":")[2])
 
 
 class Redis(Settings):
@@ -249,6 +262,41 @@ class SchedulerConfig(Root):
         path = self.manager.addr is not None and self.dyn_config.path is not None
         return (*self.ignored, "dynConfig.path") if path else self.ignored
 
+    @model_validator(mode="after")
+    def _room_for_workers(self) -> Self:
+        """Each worker has ports of its own."""
+        serving = _ports(self.server.port, self.server.workers, "server.port")
+        if self.server.workers > 1 and self.metrics.enable:
+            telling = _ports(self.metrics.port, self.server.workers, "metrics.addr")
+            if shared := sorted({*serving} & {*telling}):
+                raise ValueError(
+                    f"{self.server.workers} workers: metrics.addr has the ports {_span(telling)}, "
+                    f"and server.port {_span(serving)}: both want {shared[0]}"
+                )
+        return self
+
+    def of_worker(self, number: int, port: int, metrics_port: int) -> SchedulerConfig:
+        """The settings of one worker.
+
+        Args:
+            number: Which one, from 0.
+            port: Where it listens, if it did so before; 0: where the settings say.
+            metrics_port: Likewise.
+        """
+        port = port or (self.server.port and self.server.port + number)
+        metrics_port = metrics_port or (self.metrics.port and self.metrics.port + number)
+        host = self.metrics.addr.rpartition(":")[0]
+        advertised = self.server.advertise_port and self.server.advertise_port + number
+        # To a manager each is a scheduler of its own.
+        name = f"{self.server.host}-{number}" if number else self.server.host
+        server = {"port": port, "advertise_port": advertised, "host": name}
+        return self.model_copy(
+            update={
+                "server": self.server.model_copy(update=server),
+                "metrics": self.metrics.model_copy(update={"addr": f"{host}:{metrics_port}"}),
+            }
+        )
+
     def limits(self) -> Limits:
         """As the core wants them."""
         scheduling, gc = self.scheduler, self.scheduler.gc
@@ -270,6 +318,17 @@ class SchedulerConfig(Root):
             kept_each=scheduling.state_limit_per_address,
             algorithm=scheduling.algorithm,
         )
+
+
+def _ports(first: int, workers: int, key: str) -> range:
+    """Those of all workers; none, if the system chooses."""
+    if first + workers - 1 > 65535:
+        raise ValueError(f"{key} = {first}: {workers} workers want ports above 65535")
+    return range(first, first + workers) if first else range(0)
+
+
+def _span(ports: range) -> str:
+    return f"{ports[0]}-{ports[-1]}"
 
 
 #: Keys of Dragonfly's scheduler that have no effect here, by section; one by one, so that a

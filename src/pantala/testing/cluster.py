@@ -74,7 +74,8 @@ class Cluster:
     Attributes:
         capacity: Of daemons' memory, and of their disks, unless they are given another.
         wrapper: A module, and its arguments, that runs our programs instead of Python itself.
-        scheduler_port: Of the scheduler started last; 0: of none.
+        scheduler_port: Of the scheduler started last; 0: of none. Of workers the first one's.
+        schedulers: What daemons are told of it, a range of ports if it is several workers.
         kind: Of task that ``dfget`` is to download, and that daemons are asked about.
     """
 
@@ -90,6 +91,7 @@ class Cluster:
         self.capacity = "512MiB"
         self.wrapper: tuple[str, ...] = ()
         self.scheduler_port = 0
+        self.schedulers = ""
 
     def __enter__(self) -> Self:
         return self
@@ -140,13 +142,30 @@ class Cluster:
         self._programs.append(program)
         return program
 
-    def scheduler(self, *arguments: str, port: int = 0) -> Program:
-        """Start a scheduler; later daemons use it. Its port stays its own when it has ended."""
-        port = port or self._kept.enter_context(ports.port())
-        flags = ("--port", str(port), "--listen-ip", "127.0.0.1", *arguments)
-        program = self.start("pantala.cli.dfscheduler", *flags, name="scheduler")
-        program.ready = program.wait_for("listening")
-        self.scheduler_port = int(program.ready["port"])
+    def scheduler(self, *arguments: str, port: int = 0, workers: int = 1) -> Program:
+        """Start a scheduler; later daemons use it. Its ports stay its own when it has ended.
+
+        Args:
+            arguments: More flags. Without ``--config`` it keeps its records in the directory.
+            port: 0: any.
+            workers: So many of them, from that port on.
+        """
+        port = port or self._kept.enter_context(ports.port(workers))
+        flags = ["--port", str(port), "--listen-ip", "127.0.0.1"]
+        if "--config" not in arguments:
+            path = self.directory / "scheduler.yaml"
+            where = {"sqlite": {"path": str(self.directory / "scheduler.db")}}
+            path.write_text(json.dumps({"database": where}))  # JSON is YAML
+            flags += ["--config", str(path)]
+        self.schedulers = f"127.0.0.1:{port}"
+        ready = "listening"
+        if workers > 1:
+            flags += ["--workers", str(workers)]
+            self.schedulers += f"-{port + workers - 1}"
+            ready = "all workers listen"
+        program = self.start("pantala.cli.dfscheduler", *flags, *arguments, name="scheduler")
+        program.ready = program.wait_for(ready)
+        self.scheduler_port = port
         return program
 
     def daemon(
@@ -184,8 +203,8 @@ class Cluster:
             flags += [f"--{port}-port", "0"]
         if seed:
             flags.append("--seed")
-        if scheduler and self.scheduler_port:
-            flags += ["--scheduler", f"127.0.0.1:{self.scheduler_port}"]
+        if scheduler and self.schedulers:
+            flags += ["--scheduler", self.schedulers]
         path = self.directory / f"{name}.yaml"
         # Small files are to be shared, too.
         ours = {"download": {"bypassSize": 0}, "gc": {"policy": {"diskThreshold": capacity}}}
@@ -228,7 +247,7 @@ class Cluster:
     def begin_preheat(self, *arguments: str) -> tuple[Process, Path]:
         """Start a ``dfctl`` that preheats by the cluster's scheduler; likewise."""
         word = "cache-task" if self.kind is Kind.CACHE else "task"
-        at = ("--scheduler-endpoint", f"127.0.0.1:{self.scheduler_port}", "--json")
+        at = ("--scheduler-endpoint", self.schedulers, "--json")
         return self._begin("pantala.cli.dfctl", (word, "preheat", *arguments, *at)), self.directory
 
     def get_on_all(self, nodes: Sequence[Node], url: str, *arguments: str) -> list[Got]:

@@ -25,24 +25,28 @@ _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @contextmanager
-def port() -> Iterator[int]:
+def port(count: int = 1) -> Iterator[int]:
     """A port of 127.0.0.1 that nobody else has until the end, whether somebody listens or not.
+
+    Args:
+        count: So many of them, one after the other; which is the first.
 
     Raises:
         OSError: None can be had.
     """
     beyond = int(_RANGE.read_text().split()[0])
     for _ in range(_ATTEMPTS):
-        number = random.randrange(_FIRST, beyond)
+        first = random.randrange(_FIRST, beyond - count)
         with contextlib.ExitStack() as stack:
-            name = stack.enter_context(socket.socket(socket.AF_UNIX))
             try:
-                name.bind(f"\0pantala-test-port-{number}")
-                with socket.socket() as probe:  # a program that is none of our tests
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", number))
+                for number in range(first, first + count):
+                    name = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    name.bind(f"\0pantala-test-port-{number}")
+                    with socket.socket() as probe:  # a program that is none of our tests
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind(("127.0.0.1", number))
             except OSError:
                 continue
-            yield number
+            yield first
             return
     raise OSError(f"{_ATTEMPTS} ports from {_FIRST} to {beyond - 1} are in use")

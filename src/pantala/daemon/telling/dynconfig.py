@@ -2,7 +2,8 @@
 
 A list wins. Without one a manager is asked, again and again, if there is one; else a file is read
 that may be there, Dragonfly's local dynconfig: ``scheduler.addrs``, a list, wins over
-``scheduler.addr``. Names are looked up anew at each refresh, so a scheduler may move.
+``scheduler.addr``. Names are looked up anew at each refresh, so a scheduler may move. A range of
+ports stands for a scheduler at each of them.
 
 What is blocked, a manager says, or else the file, whoever names the schedulers.
 """
@@ -23,9 +24,9 @@ from pantala.background import Loops
 from pantala.core.blocking import BlockLists, read
 from pantala.daemon.config import DaemonConfig
 from pantala.errors import ConfigError, DragonflyError
-from pantala.model.addresses import host_port, split_address
+from pantala.model.addresses import host_port, split_address, spread
 from pantala.settings import (
-    Address,
+    Addresses,
     Catalogue,
     Root,
     Settings,
@@ -47,8 +48,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class _SchedulerAddresses(Settings):
-    addr: Address | None = None
-    addrs: tuple[Address, ...] = ()
+    addr: Addresses | None = None
+    addrs: tuple[Addresses, ...] = ()
 
 
 class _File(Root):
@@ -106,7 +107,7 @@ class Dynconfig:
         on_lists: Callable[[BlockLists, str], object] = lambda _lists, _source: None,
     ) -> None:
         self._own = tuple(addrs)
-        self._listed = config.scheduler.addrs
+        self._listed = _all(config.scheduler.addrs)
         manager = config.manager.addr
         self._manager = ManagerSource(manager, config) if manager and not addrs else None
         self._path = config.dynconfig.path
@@ -210,7 +211,7 @@ class Dynconfig:
         # From now on the file is expected: that it vanishes is a failure like any other.
         file = read_settings(_CATALOGUE, self._path)
         scheduler = file.scheduler
-        names = scheduler.addrs or ((scheduler.addr,) if scheduler.addr else ())
+        names = _all(scheduler.addrs or ((scheduler.addr,) if scheduler.addr else ()))
         part = "seedClientConfig" if self._seed else "clientConfig"
         try:
             lists = read(file.seed_client_config if self._seed else file.client_config)
@@ -259,6 +260,11 @@ class Dynconfig:
         if problem and problem != self._problem:
             _log.warning("schedulers could not be refreshed", problem=problem, kept=self._current)
         self._problem = problem
+
+
+def _all(texts: Sequence[str]) -> tuple[str, ...]:
+    """What they name, with each port of a range."""
+    return tuple(address for text in texts for address in spread(text))
 
 
 def _addresses(answers: Sequence[tuple[Any, ...]], port: int) -> tuple[str, ...]:
