@@ -147,7 +147,7 @@ async def test_detached(
     """The job goes on when the program has ended."""
     origin.put("/f", Pattern(1 << 20))
     assert await cluster.preheat(origin.url("/f"), "--detach") == 0
-    assert capsys.readouterr().out.endswith(": 1 files, 1 times\n")
+    assert ": 1 files, 1 times\n" in capsys.readouterr().out
 
     async def there() -> bool:
         return bool(held(cluster.seed, Kind.CACHE))

@@ -6,6 +6,9 @@ import asyncio
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -19,6 +22,7 @@ from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.errors import FeatureOff, Unavailable
 from pantala.model.task import Kind
+from pantala.scheduler.records import sqlite_file
 from pantala.scheduler.records.layout import bitset
 from pantala.scheduler.records.redis import RedisRecords, Server
 from pantala.scheduler.records.sqlite import SqliteRecords
@@ -281,6 +285,71 @@ class TestContract:
             assert found[each.id] == [row for row in rows if row.task_id == each.id]
 
 
+class TestShared:
+    """Two at once, over the same place."""
+
+    async def test_each_sees_what_the_other_did(
+        self, make: Callable[[], RecordStore], task: TaskRow
+    ) -> None:
+        """At once."""
+        one, two = make(), make()
+        for first, second in ((one, two), (two, one)):
+            await first.open()
+            await second.open()
+            assert await first.put_task(task, was=None)
+            assert await second.task(task.key) == task
+            assert await second.put_peer(peer(task))
+            assert await first.peers(task.key) == [peer(task)]
+            assert await walked(first) == await walked(second) == {"t1": [peer(task)]}
+            await second.remove_task(task.key)
+            assert await first.task(task.key) is None
+            assert not await first.put_peer(peer(task))
+
+    async def test_one_of_both_moves_a_task(
+        self, make: Callable[[], RecordStore], task: TaskRow
+    ) -> None:
+        """However many try."""
+        stores = [make() for _ in range(4)]
+        for n in range(20):
+            row = replace(task, id=f"t{n}")
+            begun = await asyncio.gather(
+                *(each.begin(row, peer(row, f"p{n}{m}"), was=None) for m, each in enumerate(stores))
+            )
+            assert sorted(begun) == [False] * 3 + [True]
+            (left,) = await stores[0].peers(row.key)
+            assert left.id == f"p{n}{begun.index(True)}"
+
+    async def test_a_lease_is_of_one(self, make: Callable[[], RecordStore], clock: Clock) -> None:
+        """As long as it lasts, or until it lets go; who holds it has it for longer."""
+        one, two = make(), make()
+        assert await one.lease("x", 30.0)
+        assert await one.lease("x", 30.0)
+        assert not await two.lease("x", 30.0)
+        await two.release("x")
+        assert not await two.lease("x", 30.0)
+        assert await two.lease("y", 30.0)
+        await one.release("x")
+        assert await two.lease("x", 0.05)
+        assert not await one.lease("x", 30.0)
+        clock.now += 0.06
+        await asyncio.sleep(0.06)
+        assert await one.lease("x", 30.0)
+        assert not await two.lease("x", 30.0)
+
+    async def test_who_dies_lets_go_in_the_end(
+        self, make: Callable[[], RecordStore], clock: Clock
+    ) -> None:
+        """A lease outlives who had it, and no longer than it lasts; the next life is another."""
+        dead = make()
+        assert await dead.lease("x", 0.2)
+        await dead.close()
+        next_life = make()
+        assert not await next_life.lease("x", 30.0)
+        clock.now += 0.21
+        await asyncio.sleep(0.21)
+        assert await next_life.lease("x", 30.0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Of a file."""
@@ -302,6 +371,11 @@ def swap(path: Path) -> None:
     path.rename(between)
     other.rename(path)
     between.rename(other)
+
+
+def mode_of(path: Path) -> int:
+    """Who may do what with a file."""
+    return path.stat().st_mode & 0o777
 
 
 def damage(path: Path, where: int) -> bytes:
@@ -385,14 +459,88 @@ class TestSqlite:
         assert await second.peers(task.key) == [peer(task)]
         await second.close()
 
-    async def test_a_file_has_one_user(self, path: Path, task: TaskRow) -> None:
-        """The second says so, and harms nothing."""
-        first, second = SqliteRecords(path), SqliteRecords(path)
+    async def test_removed_while_several_use_it(
+        self, path: Path, clock: Clock, task: TaskRow
+    ) -> None:
+        """One of them writes it again, the others go on with that; nothing of either is lost."""
+        stores = [SqliteRecords(path, clock) for _ in range(3)]
+        for n, each in enumerate(stores):
+            await each.put_task(replace(task, id=f"before {n}"), was=None)
+        remove(path)
+        many = [(each, f"after {n} {m}") for m in range(20) for n, each in enumerate(stores)]
+        await asyncio.gather(
+            *(each.put_task(replace(task, id=name), was=None) for each, name in many)
+        )
+        for each in stores:
+            assert len(await tasks_of(each)) == 63
+            await each.close()
+        last = SqliteRecords(path, clock)
+        assert len(await tasks_of(last)) == 63
+        await last.close()
+
+    async def test_damaged_while_another_has_it(
+        self, path: Path, clock: Clock, task: TaskRow
+    ) -> None:
+        """Who finds it so begins a new one, with which the other goes on."""
+        first, second = SqliteRecords(path, clock), SqliteRecords(path, clock)
         await first.put_task(task, was=None)
-        with pytest.raises(FeatureOff, match=r"records\.db \(database\.sqlite\.path\): .*locked"):
-            await second.open()
-        await second.close()
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        damage(path, 0)
+        await second.open()
+        assert await second.put_task(replace(task, id="new"), was=None)
+        assert [each.id for each in await tasks_of(first)] == ["new"]
         await first.close()
+        await second.close()
+
+    async def test_processes_share_a_file(self, path: Path) -> None:
+        """Of several that begin at once each makes no table twice, and one wins each race."""
+        source = textwrap.dedent("""
+            import asyncio, sys, time
+            from pathlib import Path
+            from pantala.core.sched.records import TaskRow
+            from pantala.model.task import Kind
+            from pantala.scheduler.records.sqlite import SqliteRecords
+
+            async def main():
+                store, won = SqliteRecords(Path(sys.argv[1])), []
+                for n in range(100):
+                    now = time.time()
+                    row = TaskRow(Kind.PERSISTENT_CACHE, f"t{n}", 1, 1, 1, 3600.0, now, now)
+                    if await store.put_task(row, was=None):
+                        won.append(n)
+                    if await store.lease(f"l{n}", 60.0):
+                        won.append(1000 + n)
+                await store.close()
+                print(*won)
+
+            asyncio.run(main())
+            """)
+        processes = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", source, str(path)), stdout=subprocess.PIPE
+            )
+            for _ in range(4)
+        ]
+        said = [(await each.communicate())[0].split() for each in processes]
+        assert [each.returncode for each in processes] == [0] * 4
+        won = sorted(int(number) for each in said for number in each)
+        assert won == [*range(100), *range(1000, 1100)]
+        assert not list(path.parent.glob("*.damaged*"))
+        assert mode_of(path) == 0o600
+
+    async def test_a_file_of_the_version_before(self, path: Path) -> None:
+        """Gets the tables that it lacks, and keeps what it has."""
+        path.parent.mkdir()
+        with closing(sqlite3.connect(path)) as db:
+            db.executescript(sqlite_file._SCHEMAS[0] + "PRAGMA user_version = 1;")
+            values = (KIND, "t1", 2, 10, 4, 3600, 1, 1, "Uploading", None, None, time.time() + 60)
+            db.execute("INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            db.commit()
+        store = SqliteRecords(path)
+        assert [each.id for each in await tasks_of(store)] == ["t1"]
+        assert await store.lease("x", 1.0)
+        await store.close()
 
     async def test_a_file_of_a_newer_version(self, path: Path, task: TaskRow) -> None:
         """Is left as it is."""
@@ -420,7 +568,7 @@ class TestSqlite:
         """A refusal; all that was there is there, and it can be written when there is room."""
         store = SqliteRecords(path, clock)
         await store.put_task(task, was=None)
-        await store._run(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
+        await store._file.read(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
         with pytest.raises(Unavailable, match="full; nothing was changed"):
             await store.put_peer(peer(task, "long" * 5000))
         assert await store.peers(task.key) == []

@@ -1,4 +1,4 @@
-"""Several schedulers that share a Redis; and Redis gone, and back."""
+"""Several schedulers that share a Redis, or a file; and Redis gone, and back."""
 
 from __future__ import annotations
 
@@ -33,18 +33,30 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield running
 
 
+def at(redis: RedisServer) -> dict[str, Any]:
+    """The settings that say so."""
+    return {"database__redis__addrs": [redis.address], "database__redis__password": "sesame"}
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Where they have their rows, as settings: each sort of place."""
+    if request.param == "redis":
+        return at(request.getfixturevalue("redis"))
+    return {"database__sqlite__path": str(tmp_path / "rows.db")}
+
+
 @asynccontextmanager
-async def sharing(redis: RedisServer, **settings: Any) -> AsyncIterator[Scheduler]:
-    """A scheduler that has its rows in *redis*."""
-    where = {"database__redis__addrs": [redis.address], "database__redis__password": "sesame"}
-    async with scheduler(**(where | QUICK | settings)) as made:
+async def sharing(place: dict[str, Any], **settings: Any) -> AsyncIterator[Scheduler]:
+    """A scheduler that has its rows in *place*."""
+    async with scheduler(**(place | QUICK | settings)) as made:
         yield made
 
 
-async def test_what_one_knows_the_other_knows(redis: RedisServer) -> None:
+async def test_what_one_knows_the_other_knows(place: dict[str, Any]) -> None:
     """A task that was imported at one is fetched, counted and deleted at the other."""
     async with AsyncExitStack() as stack:
-        one, two = [await stack.enter_async_context(sharing(redis)) for _ in range(2)]
+        one, two = [await stack.enter_async_context(sharing(place)) for _ in range(2)]
         ports = [one.port, two.port]
         a, b, c = [await stack.enter_async_context(Keeper(name, ports)) for name in "abc"]
         begun = await a.begins("t", replicas=1)
@@ -63,10 +75,10 @@ async def test_what_one_knows_the_other_knows(redis: RedisServer) -> None:
         assert await refusal(b.fetches("t", scheduler=1)) is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_download_of_what_was_deleted_at_another(redis: RedisServer) -> None:
+async def test_a_download_of_what_was_deleted_at_another(place: dict[str, Any]) -> None:
     """It ends with an error, and is no copy of what was imported since by the same id."""
     async with AsyncExitStack() as stack:
-        one, two = [await stack.enter_async_context(sharing(redis)) for _ in range(2)]
+        one, two = [await stack.enter_async_context(sharing(place)) for _ in range(2)]
         a, b = [
             await stack.enter_async_context(Keeper(name, [one.port, two.port])) for name in "ab"
         ]
@@ -80,10 +92,10 @@ async def test_a_download_of_what_was_deleted_at_another(redis: RedisServer) -> 
         assert (await a.stat("t")).current_replica_count == 1
 
 
-async def test_two_schedulers_fetch_a_replica_once(redis: RedisServer) -> None:
+async def test_two_schedulers_fetch_a_replica_once(place: dict[str, Any]) -> None:
     """Both see that one is missing; one works at it."""
     async with AsyncExitStack() as stack:
-        made = [await stack.enter_async_context(sharing(redis)) for _ in range(3)]
+        made = [await stack.enter_async_context(sharing(place)) for _ in range(3)]
         ports = [each.port for each in made]
         keepers = [
             await stack.enter_async_context(Keeper(name, ports, interval=1.0)) for name in "abcdef"
@@ -124,11 +136,11 @@ async def until_replaced(asker: Keeper, task: str, lost: Keeper, keepers: list[K
     await until_kept(asker, task, 2, may_be_away=True)
 
 
-async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -> None:
+async def test_a_scheduler_dies_while_a_replica_is_fetched(place: dict[str, Any]) -> None:
     """Another one sees to it, as soon as nobody else can be doing so."""
     async with AsyncExitStack() as stack:
-        one = sharing(redis)
-        two = await stack.enter_async_context(sharing(redis))
+        one = sharing(place)
+        two = await stack.enter_async_context(sharing(place))
         first = await one.__aenter__()
         ports = [first.port, two.port]
         a, b, c = [
@@ -152,7 +164,7 @@ async def test_a_scheduler_dies_while_a_replica_is_fetched(redis: RedisServer) -
 async def test_redis_gone_and_back(redis: RedisServer) -> None:
     """A refusal in words meanwhile, at once; other kinds notice nothing; then all goes on."""
     async with AsyncExitStack() as stack:
-        patient = sharing(redis, scheduler__gc__replicaGrace="60s")
+        patient = sharing(at(redis), scheduler__gc__replicaGrace="60s")
         made = await stack.enter_async_context(patient)
         a, b, c = [
             await stack.enter_async_context(Keeper(name, [made.port], interval=5.0))
@@ -194,7 +206,7 @@ async def test_a_scheduler_starts_without_redis(redis: RedisServer) -> None:
     """And has it as soon as it is there."""
     redis.kill()
     async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(sharing(redis))
+        made = await stack.enter_async_context(sharing(at(redis)))
         a = await stack.enter_async_context(Keeper("a", [made.port]))
         assert await refusal(a.begins("t")) is grpc.StatusCode.UNAVAILABLE
         redis.start()

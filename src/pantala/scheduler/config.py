@@ -165,7 +165,7 @@ class Redis(Settings):
 
 
 class Sqlite(Settings):
-    """A file that has what is known of imported tasks, for this scheduler alone.
+    """A file that has what is known of imported tasks, for all schedulers of this machine.
 
     Attributes:
         path: It comes to be with the first of them. None: nothing can be imported.

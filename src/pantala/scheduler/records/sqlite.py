@@ -1,53 +1,22 @@
-"""Rows of imported tasks in a file of SQLite, which is one scheduler's alone."""
+"""Rows of imported tasks in a file of SQLite, which the schedulers of one machine share."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import secrets
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import structlog
+from typing import Any, Final
 
 from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import PeerState, TaskState
-from pantala.errors import FeatureOff, Unavailable
 from pantala.model.task import Kind
 
+from .sqlite_file import SqliteFile
 from .store import PAGE, TaskAndPeers
-
-logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-#: The setting that says where.
-_SETTING: Final = "database.sqlite.path"
-
-#: Of the tables below; stands in the file as ``user_version``.
-_VERSION: Final = 1
-
-_SCHEMA: Final = """
-    CREATE TABLE task (
-        kind INTEGER NOT NULL, id TEXT NOT NULL,
-        replicas INTEGER NOT NULL, content_length INTEGER NOT NULL, piece_length INTEGER NOT NULL,
-        ttl REAL NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
-        state TEXT NOT NULL, tag TEXT, application TEXT,
-        expires_at REAL NOT NULL,
-        PRIMARY KEY (kind, id)
-    ) WITHOUT ROWID;
-    CREATE TABLE peer (
-        kind INTEGER NOT NULL, id TEXT NOT NULL,
-        task_id TEXT NOT NULL, host_id TEXT NOT NULL, persistent INTEGER NOT NULL,
-        created_at REAL NOT NULL, updated_at REAL NOT NULL,
-        state TEXT NOT NULL, cost REAL NOT NULL, concurrent_pieces INTEGER NOT NULL,
-        PRIMARY KEY (kind, id),
-        FOREIGN KEY (kind, task_id) REFERENCES task (kind, id) ON DELETE CASCADE
-    ) WITHOUT ROWID;
-    CREATE INDEX peer_of_task ON peer (kind, task_id);
-"""
 
 _TASK: Final = (
     "kind, id, replicas, content_length, piece_length, ttl, created_at, updated_at, state, tag, "
@@ -57,41 +26,31 @@ _PEER: Final = (
     "kind, id, task_id, host_id, persistent, created_at, updated_at, state, cost, concurrent_pieces"
 )
 
-T = TypeVar("T")
-
 
 class SqliteRecords:
-    """A :class:`.store.RecordStore`. The file comes to be with the first task.
+    """A :class:`.store.RecordStore`.
 
-    A file that is damaged is moved aside, with a line in the log; the hosts still have what they
-    have, and it can be imported again. One that somebody removes under us is written again.
+    If the file is damaged and moved aside, the hosts still have what they have, and it can be
+    imported again.
 
     Args:
-        path: The file. Nobody else may use it meanwhile. None: nothing is kept, and every call
-            raises FeatureOff.
+        path: The file. None: nothing is kept, and every call raises FeatureOff.
         clock: Unix time.
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, "records")
-        self._is_closed = False
-        #: Used in the thread alone.
-        self._connection: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None
+        self._owner = secrets.token_hex(8)
+        self._file = SqliteFile(path, clock)
 
     async def open(self) -> None:
         """See :class:`.store.RecordStore`. A file that is not there yet is not made."""
-        if self._path is not None and self._path.exists():
-            await self._run(lambda db: db.execute("SELECT 1 FROM task LIMIT 1").fetchall())
+        if self._file.is_there:
+            await self._read("SELECT 1 FROM task LIMIT 1")
 
     async def close(self) -> None:
         """See :class:`.store.RecordStore`."""
-        if not self._is_closed:
-            self._is_closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-            self._thread.shutdown()
+        await self._file.close()
 
     async def task(self, key: TaskKey) -> TaskRow | None:
         """See :class:`.store.RecordStore`."""
@@ -101,9 +60,9 @@ class SqliteRecords:
 
     async def walk(self, kind: Kind) -> AsyncGenerator[list[TaskAndPeers], None]:
         """See :class:`.store.RecordStore`. Tasks that have ended go at this moment."""
-        await self._read("DELETE FROM task WHERE expires_at <= ?", self._clock())
+        await self._write("DELETE FROM task WHERE expires_at <= ?", self._clock())
         last = ""
-        while page := await self._run(functools.partial(_page, kind=kind, after=last)):
+        while page := await self._file.read(functools.partial(_page, kind=kind, after=last)):
             yield page
             last = page[-1][0].id
 
@@ -118,7 +77,7 @@ class SqliteRecords:
 
     async def put_task(self, row: TaskRow, *, was: TaskState | None) -> bool:
         """See :class:`.store.RecordStore`."""
-        return await self._run(lambda db: _put_task(db, row, was, self._clock()))
+        return await self._file.write(lambda db: _put_task(db, row, was, self._clock()))
 
     async def begin(self, row: TaskRow, first: PeerRow, *, was: TaskState | None) -> bool:
         """See :class:`.store.RecordStore`."""
@@ -130,26 +89,39 @@ class SqliteRecords:
             db.execute("DELETE FROM peer WHERE kind = ? AND task_id = ?", (row.kind, row.id))
             return _put_peer(db, first, now, anew=True)
 
-        return await self._run(begin)
+        return await self._file.write(begin)
 
     async def put_peer(self, row: PeerRow, *, anew: bool = True) -> bool:
         """See :class:`.store.RecordStore`."""
-        return await self._run(lambda db: _put_peer(db, row, self._clock(), anew=anew))
+        return await self._file.write(lambda db: _put_peer(db, row, self._clock(), anew=anew))
 
     async def remove_peer(self, row: PeerRow) -> None:
         """See :class:`.store.RecordStore`."""
-        await self._read("DELETE FROM peer WHERE kind = ? AND id = ?", row.kind, row.id)
+        await self._write("DELETE FROM peer WHERE kind = ? AND id = ?", row.kind, row.id)
 
     async def remove_task(self, key: TaskKey) -> None:
         """See :class:`.store.RecordStore`."""
-        await self._read("DELETE FROM task WHERE kind = ? AND id = ?", *key)
+        await self._write("DELETE FROM task WHERE kind = ? AND id = ?", *key)
 
-    async def lease(self, name: str, seconds: float) -> bool:  # noqa: ARG002  there are no others
-        """See :class:`.store.RecordStore`. Nobody else has this file."""
-        return True
+    async def lease(self, name: str, seconds: float) -> bool:
+        """See :class:`.store.RecordStore`."""
+        now = self._clock()
+
+        def lease(db: sqlite3.Connection) -> bool:
+            db.execute("DELETE FROM lease WHERE ends_at <= ?", (now,))
+            db.execute(
+                "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
+                "SET ends_at = excluded.ends_at WHERE owner = excluded.owner",
+                (name, self._owner, now + seconds),
+            )
+            found = db.execute("SELECT owner FROM lease WHERE name = ?", (name,)).fetchone()
+            return bool(found[0] == self._owner)
+
+        return await self._file.write(lease)
 
     async def release(self, name: str) -> None:
         """See :class:`.store.RecordStore`."""
+        await self._write("DELETE FROM lease WHERE name = ? AND owner = ?", name, self._owner)
 
     async def _peers(self, where: str, *values: object) -> list[PeerRow]:
         names = ", ".join(f"peer.{name}" for name in _PEER.split(", "))
@@ -162,148 +134,10 @@ class SqliteRecords:
         return [_peer(row) for row in rows]
 
     async def _read(self, statement: str, *values: object) -> list[Any]:
-        return await self._run(lambda db: db.execute(statement, values).fetchall())
+        return await self._file.read(lambda db: db.execute(statement, values).fetchall())
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Let *work* have the file, as one transaction, in the thread."""
-
-        def run() -> T:
-            connection = self._connected()
-            try:
-                with connection:
-                    connection.execute("BEGIN IMMEDIATE")
-                    return work(connection)
-            except sqlite3.Error as error:
-                # What it was cannot be known; the next call looks at the file anew.
-                self._disconnect()
-                raise Unavailable(
-                    f"records of imported tasks in {self._path}: {error}; nothing was changed, "
-                    "try again when that is remedied"
-                ) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> sqlite3.Connection:
-        """The connection, made if need be.
-
-        Raises:
-            FeatureOff: The file cannot be had.
-            Unavailable: It is not there any more.
-        """
-        if self._path is None:
-            raise FeatureOff(f"imported tasks are not kept here: set {_SETTING}")
-        if self._connection is not None and _file(self._path) != self._opened:
-            self._write_again(self._path, self._connection)
-        if self._connection is None:
-            try:
-                self._connection = self._connect(self._path)
-            except sqlite3.DatabaseError as error:
-                if not _is_damaged(error):
-                    raise FeatureOff(
-                        f"imported tasks cannot be kept in {self._path} ({_SETTING}): {error}"
-                    ) from error
-                self._move_aside(self._path, error)
-                self._connection = self._connect(self._path)
-            except OSError as error:
-                raise FeatureOff(
-                    f"imported tasks cannot be kept in {self._path} ({_SETTING}): "
-                    f"{error.strerror or error}"
-                ) from error
-            self._opened = _file(self._path)
-        return self._connection
-
-    def _write_again(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Somebody has removed the file. What was in it is here as long as it is open.
-
-        Raises:
-            Unavailable: It cannot be written, or another one is there.
-        """
-        if _file(path) is not None:
-            raise Unavailable(
-                f"records of imported tasks: {path} is not the file that is in use; put that back, "
-                "or start the scheduler anew with the one that is there"
-            )
-        copy = path.with_name(f"{path.name}.copy")
-        try:
-            copy.unlink(missing_ok=True)
-            connection.execute("VACUUM INTO ?", (str(copy),))
-        except (sqlite3.Error, OSError) as error:
-            raise Unavailable(
-                f"records of imported tasks: {path} was removed, and cannot be written again: "
-                f"{error}"
-            ) from error
-        self._disconnect()  # which removes the rest of the old file, by name
-        copy.rename(path)
-        logger.warning("records of imported tasks were removed; written again", path=str(path))
-
-    def _connect(self, path: Path) -> sqlite3.Connection:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0.5)
-        try:
-            # Whoever else opens the file gets an error, not half of the truth.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            _check(connection, path)
-            path.chmod(0o600)
-        except BaseException:  # whatever it is, the file is ours to close
-            connection.close()
-            raise
-        return connection
-
-    def _move_aside(self, path: Path, error: Exception) -> None:
-        target = path.with_name(f"{path.name}.damaged-{int(self._clock())}")
-        path.rename(target)
-        for ending in ("-wal", "-shm"):
-            path.with_name(path.name + ending).unlink(missing_ok=True)
-        logger.warning(
-            "records of imported tasks are damaged; moved aside, starting without any",
-            path=str(path),
-            moved_to=str(target),
-            why=str(error),
-        )
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """Which file is there, if one is."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-class _Damaged(sqlite3.DatabaseError):
-    """The file was looked through, and is wrong."""
-
-
-def _is_damaged(error: sqlite3.DatabaseError) -> bool:
-    """Not: locked, read-only, or full."""
-    codes = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return isinstance(error, _Damaged) or getattr(error, "sqlite_errorcode", None) in codes
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Look the file through, and see to it that the tables are there."""
-    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        raise _Damaged(str(verdict))
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > _VERSION:
-        raise FeatureOff(
-            f"{path} ({_SETTING}) was written by a newer version of this program (schema "
-            f"{version}, want {_VERSION}): name another file"
-        )
-    if version < _VERSION:
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
-        )
+    async def _write(self, statement: str, *values: object) -> None:
+        await self._file.write(lambda db: db.execute(statement, values))
 
 
 def _page(db: sqlite3.Connection, *, kind: Kind, after: str) -> list[TaskAndPeers]:
