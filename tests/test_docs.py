@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "pantala"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Of ``dfctl``: a kind, and what is done with tasks of it; of ``dfcache``: that alone.
 COMMANDS = {"import", "export", "task", "cache-task", "persistent-cache-task", "ls", "stat", "rm"}
-COMMANDS |= {"preheat", "hosts"}
+COMMANDS |= {"preheat", "hosts", "job", "show"}
 PROGRAMS = ("dfget", "dfcache", "dfdaemon", "dfscheduler", "dfctl")
 
 #: ``daemon/app.py`` and its like, between backticks.

@@ -106,7 +106,7 @@ async def test_into_memory_on_the_seed(
     host = cluster.seed.config.host_id
     assert sorted(lines) == [f"done     {host}  {origin.url(f'/{n}')}  2.0 MiB" for n in range(3)]
     assert last.startswith("3 done, 6.0 MiB in ")
-    assert not err
+    assert re.fullmatch(r"dfctl: job [0-9a-f]{16}: 3 files, 3 times\n", err)
     ids = {task_id(Kind.CACHE, url, tag="t") for url in urls}
     assert held(cluster.seed, Kind.CACHE) == ids
     assert not held(cluster.peer, Kind.CACHE)

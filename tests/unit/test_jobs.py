@@ -30,8 +30,8 @@ from pantala.rpc.transport import bind, channel_options
 from pantala.scheduler import jobs
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.hosts import ask
+from pantala.scheduler.job import Job
 from pantala.scheduler.orders import file_order, planned
-from pantala.scheduler.preheating import Job
 from pantala.testing import inside
 from pantala.testing.announce import Swarm, swarm, until
 from pantala.testing.content import Pattern
@@ -346,7 +346,8 @@ async def test_a_job_that_is_given_up_before_it_begins(
     request = scheduler_pb2.PreheatFileRequest(url=URL, scope="all_peers")
     order = file_order(request)
     preheating = cluster.scheduler._jobs._preheating
-    job = preheating.begin(order, planned(order, [replace(order.wanted, url=URL)]))
+    job = preheating.prepare(order, planned(order, [replace(order.wanted, url=URL)]))
+    preheating.begin(job)
     job.cancel()
     await asyncio.wait_for(job.changed.wait(), 10)
     assert job.over

@@ -22,9 +22,10 @@ from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.errors import FeatureOff, Unavailable
 from pantala.model.task import Kind
-from pantala.scheduler.records import sqlite_file
+from pantala.scheduler.records import sqlite_schema
 from pantala.scheduler.records.layout import bitset
-from pantala.scheduler.records.redis import RedisRecords, Server
+from pantala.scheduler.records.redis import RedisRecords
+from pantala.scheduler.records.redis_link import Server
 from pantala.scheduler.records.sqlite import SqliteRecords
 from pantala.scheduler.records.store import RecordStore
 from pantala.testing.redis_server import RedisServer
@@ -342,9 +343,9 @@ class TestShared:
         """A lease outlives who had it, and no longer than it lasts; the next life is another."""
         dead = make()
         assert await dead.lease("x", 0.2)
-        await dead.close()
         next_life = make()
         assert not await next_life.lease("x", 30.0)
+        await dead.close()
         clock.now += 0.21
         await asyncio.sleep(0.21)
         assert await next_life.lease("x", 30.0)
@@ -511,29 +512,65 @@ class TestSqlite:
                         won.append(n)
                     if await store.lease(f"l{n}", 60.0):
                         won.append(1000 + n)
+                print(*won, flush=True)
+                sys.stdin.read()  # who ends lets go of its leases
                 await store.close()
-                print(*won)
 
             asyncio.run(main())
             """)
         processes = [
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", source, str(path)), stdout=subprocess.PIPE
+                *(sys.executable, "-c", source, str(path)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
             for _ in range(4)
         ]
-        said = [(await each.communicate())[0].split() for each in processes]
+        said = [(await each.stdout.readline()).split() for each in processes if each.stdout]
+        await asyncio.gather(*(each.communicate(b"") for each in processes))
         assert [each.returncode for each in processes] == [0] * 4
         won = sorted(int(number) for each in said for number in each)
         assert won == [*range(100), *range(1000, 1100)]
         assert not list(path.parent.glob("*.damaged*"))
         assert mode_of(path) == 0o600
 
+    async def test_the_lease_of_one_that_was_killed(self, path: Path) -> None:
+        """Is free at once, however long it was to last: the kernel tells."""
+        source = textwrap.dedent("""
+            import asyncio, sys
+            from pathlib import Path
+            from pantala.scheduler.records.sqlite import SqliteRecords
+
+            async def main():
+                store = SqliteRecords(Path(sys.argv[1]))
+                print(await store.lease("x", 3600.0), flush=True)
+                await asyncio.sleep(60)
+
+            asyncio.run(main())
+            """)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", source, str(path)), stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"True\n"
+        store = SqliteRecords(path)
+        assert not await store.lease("x", 1.0)
+        process.kill()
+        await process.wait()
+        assert await store.lease("x", 3600.0)
+        # Who has the lease has it also when somebody removes the file with the locks.
+        remove(path.with_name(f"{path.name}.lock"))
+        assert await store.lease("x", 3600.0)
+        other = SqliteRecords(path)
+        assert not await other.lease("x", 1.0)
+        for each in (store, other):
+            await each.close()
+
     async def test_a_file_of_the_version_before(self, path: Path) -> None:
         """Gets the tables that it lacks, and keeps what it has."""
         path.parent.mkdir()
         with closing(sqlite3.connect(path)) as db:
-            db.executescript(sqlite_file._SCHEMAS[0] + "PRAGMA user_version = 1;")
+            db.executescript(sqlite_schema.SCHEMAS[0] + "PRAGMA user_version = 1;")
             values = (KIND, "t1", 2, 10, 4, 3600, 1, 1, "Uploading", None, None, time.time() + 60)
             db.execute("INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             db.commit()

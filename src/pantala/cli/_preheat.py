@@ -66,6 +66,7 @@ class Options(argparse.Namespace):
     insecure_skip_verify: bool
     enable_task_id_based_blob_digest: bool
     timeout: float
+    durable: bool
     detach: bool
     no_progress: bool
     json: bool
@@ -96,7 +97,11 @@ def add_flags(
     _add_priority(add)
     _add_image(add)
     add.value("--timeout", env="TIMEOUT", type=flags.duration, default=_TIMEOUT, help="default 2h")
-    add.switch("--detach", "do not wait: the job goes on at the scheduler, whose log tells of it")
+    add.switch(
+        "--durable",
+        "the job goes on if this command is ended, or the scheduler; dfctl job shows it",
+    )
+    add.switch("--detach", "likewise, and do not wait for it")
     add.switch("--no-progress", "draw no progress")
     add.switch(
         "--json", "print a line of JSON for each URL and host, and one in the end", env=False
@@ -217,7 +222,7 @@ def run(parser: argparse.ArgumentParser, given: argparse.Namespace, kind: str) -
         report.error(error.code.name, one_line(str(error)))
         return 1
     except Stopped as stop:
-        report.stopped(stop.number, detached=options.detach)
+        report.stopped(stop.number, goes_on=options.detach or options.durable)
         return 128 + stop.number
 
 

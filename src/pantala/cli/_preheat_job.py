@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final, cast
 
 import grpc
@@ -15,13 +16,12 @@ from pantala.rpc.convert import duration
 from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
 
+from ._job_watch import Schedulers, Watch
 from ._preheat import Options
 from ._preheat_report import Report
 
 #: Seconds between two pings while a job goes on.
 _KEEPALIVE: Final = 20.0
-
-_OVER: Final = {jobs_pb2.DONE: "done", jobs_pb2.FAILED: "failed"}
 
 
 class Preheat:
@@ -37,8 +37,7 @@ class Preheat:
         self._options = options
         self._kind = kind
         self._report = report
-        self._who = ""
-        self._taken = False
+        self._watch = Watch(report)
 
     def carry_out(self, limit: float) -> int:
         """Do it, and stay until it is over, *limit* seconds at most; the exit status.
@@ -46,60 +45,68 @@ class Preheat:
         Raises:
             DragonflyError: The scheduler refused, or is not there.
         """
+        until = time.monotonic() + limit
         *others, last = self._options.scheduler_endpoint
         for target in others:
             try:
-                return self._at(target, limit)
+                return self._at(target, until)
             except Unavailable as error:
-                if self._taken:
+                if self._watch.job_id:
                     raise
                 self._report.say(f"{error}; the next one is asked")
-        return self._at(last, limit)
+        return self._at(last, until)
 
-    def _at(self, target: str, limit: float) -> int:
+    def _at(self, target: str, until: float) -> int:
         """Likewise, by one scheduler."""
-        self._who = f"scheduler {target}"
+        who = f"scheduler {target}"
         options = list(channel_options(target, keepalive=_KEEPALIVE))
         with grpc.insecure_channel(target, options=options) as channel:
             try:
-                return self._follow(jobs_pb2_grpc.JobsStub(channel), limit)
+                return self._follow(jobs_pb2_grpc.JobsStub(channel), until)
             except grpc.RpcError as error:
                 if _async(error).code() is not grpc.StatusCode.UNIMPLEMENTED:
-                    raise from_rpc_error(_async(error), self._who) from error
+                    return self._lost(from_rpc_error(_async(error), who), until)
             if self._kind != "STANDARD":
-                raise FeatureOff(f"{self._who} is not pantala: it preheats no {self._kind} tasks")
-            self._report.say(f"{self._who} is not pantala: it does not say what comes of a preheat")
-            return self._hand_over(scheduler_pb2_grpc.SchedulerStub(channel), limit)
+                raise FeatureOff(f"{who} is not pantala: it preheats no {self._kind} tasks")
+            self._report.say(f"{who} is not pantala: it does not say what comes of a preheat")
+            return self._hand_over(scheduler_pb2_grpc.SchedulerStub(channel), who, until)
 
-    def _follow(self, stub: Any, limit: float) -> int:
+    def _follow(self, stub: Any, until: float) -> int:
         """One job for all URLs, and what it says of itself."""
-        plan = jobs_pb2.PreheatPlan()
-        pairs: dict[int, Any] = {}
-        done = failed = 0
-        for said in stub.Preheat(self._request(), timeout=limit):
+        watch, options = self._watch, self._options
+        for said in stub.Preheat(self._request(), timeout=until - time.monotonic()):
             arm = said.WhichOneof("response")
             if arm == "plan":
-                plan, self._taken = said.plan, True
-                if self._options.detach:
-                    self._report.detached(plan.job_id, tasks=len(plan.tasks), pairs=plan.pairs)
-                    return 0
-            elif arm == "news":
-                for pair in said.news.pairs:
-                    pairs[pair.number] = pair
-                    if pair.state in _OVER:
-                        self._report.result(_row(plan.tasks[pair.task], pair))
-                states = [pair.state for pair in pairs.values()]
-                done, failed = states.count(jobs_pb2.DONE), states.count(jobs_pb2.FAILED)
-                self._report.progress(
-                    pairs=plan.pairs,
-                    done=done,
-                    failed=failed,
-                    received=sum(pair.received for pair in pairs.values()),
+                watch.plan(said.plan)
+                tasks, pairs = len(said.plan.tasks), said.plan.pairs
+                self._report.begun(
+                    said.plan.job_id, tasks=tasks, pairs=pairs, waits=not options.detach
                 )
+                if options.detach:
+                    return 0
+                if options.durable and not said.plan.durable:
+                    self._report.say(
+                        "the scheduler cannot write the job down: it ends with the scheduler"
+                    )
+            elif arm == "news":
+                watch.news(said.news.pairs)
             elif arm == "summary":
-                done, failed = said.summary.done, said.summary.failed
-                self._report.summary(done=done, failed=failed, received=said.summary.received)
-        return 1 if failed or done < plan.pairs else 0
+                watch.over()
+        return watch.status
+
+    def _lost(self, error: DragonflyError, until: float) -> int:
+        """The scheduler has gone in the middle of it, or has refused. Raises *error* if need be."""
+        watch = self._watch
+        if not watch.job_id or not isinstance(error, Unavailable):
+            raise error
+        if not watch.is_durable:
+            raise Unavailable(
+                f"{error}; job {watch.job_id} has ended with it, and what hosts have begun they "
+                "may finish: say it once more to have the rest fetched"
+            ) from error
+        self._report.say(f"{error}; job {watch.job_id} goes on, and is looked for again")
+        Schedulers(self._options.scheduler_endpoint).follow(watch, until)
+        return watch.status
 
     def _request(self) -> Any:
         options = self._options
@@ -126,7 +133,7 @@ class Preheat:
             concurrent_task_count=options.concurrent_task_count,
             concurrent_peer_count=options.concurrent_peer_count,
             timeout=duration(options.timeout),
-            detach=options.detach,
+            detach=options.detach or options.durable,
             image=jobs_pb2.ImageAccess(platform=options.platform, **self._access()),
         )
 
@@ -148,7 +155,7 @@ class Preheat:
             "insecure_skip_verify": options.insecure_skip_verify,
         }
 
-    def _hand_over(self, stub: Any, limit: float) -> int:
+    def _hand_over(self, stub: Any, who: str, until: float) -> int:
         """Each URL to a scheduler that takes it and says no more."""
         options, failed = self._options, 0
         for url in options.urls:
@@ -174,27 +181,13 @@ class Preheat:
             method = stub.PreheatImage if image else stub.PreheatFile
             why = ""
             try:
-                method(request, timeout=limit)
+                method(request, timeout=until - time.monotonic())
             except grpc.RpcError as error:
-                why = str(_error(error, self._who))
+                why = str(_error(error, who))
                 failed += 1
             state = "failed" if why else "accepted"
             self._report.result({"url": public_url(url), "state": state, "reason": why})
         return 1 if failed else 0
-
-
-def _row(task: Any, pair: Any) -> dict[str, Any]:
-    return {
-        "url": task.url,
-        "task_id": task.task_id,
-        "host_id": pair.target.host_id or None,
-        "hostname": pair.target.hostname or None,
-        "ip": pair.target.ip,
-        "state": _OVER[pair.state],
-        "received": pair.received,
-        "content_length": pair.content_length if pair.HasField("content_length") else None,
-        "reason": pair.reason,
-    }
 
 
 def _error(error: grpc.RpcError, who: str) -> DragonflyError:

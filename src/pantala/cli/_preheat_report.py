@@ -44,6 +44,7 @@ class Report:
         self._begun = clock()
         self._next = self._begun
         self._drawn = False
+        self._job_id = ""
 
     def result(self, row: Mapping[str, Any]) -> None:
         """One URL on one host, or at a scheduler that says no more: it is there, or why not."""
@@ -74,18 +75,21 @@ class Report:
         """What has come of all of it."""
         seconds = self._clock() - self._begun
         if self._as_json:
-            totals = {"done": done, "failed": failed, "received": received}
+            totals = {"job_id": self._job_id, "done": done, "failed": failed, "received": received}
             self._print(json.dumps({**totals, "seconds": round(seconds, 3)}))
             return
         trouble = f"{failed} failed, " if failed else ""
         self._print(f"{done} done, {trouble}{format_size(received)} in {seconds:.1f} s")
 
-    def detached(self, job_id: str, *, tasks: int, pairs: int) -> None:
-        """It goes on without us."""
-        if self._as_json:
-            self._print(json.dumps({"job_id": job_id, "tasks": tasks, "pairs": pairs}))
-        else:
-            self._print(f"job {job_id}: {tasks} files, {pairs} times")
+    def begun(self, job_id: str, *, tasks: int, pairs: int, waits: bool) -> None:
+        """It has an id. As JSON, and where somebody waits for it, the last line has that."""
+        self._job_id = job_id
+        line = f"job {job_id}: {tasks} files, {pairs} times"
+        if not waits:
+            told = {"job_id": job_id, "tasks": tasks, "pairs": pairs}
+            self._print(json.dumps(told) if self._as_json else line)
+        elif not self._as_json:
+            self.say(line)
 
     def say(self, text: str) -> None:
         """A line for people, beside the results."""
@@ -98,10 +102,11 @@ class Report:
         if self._as_json:
             self._print(json.dumps({"error": {"code": code, "message": message}}))
 
-    def stopped(self, number: int, *, detached: bool) -> None:
+    def stopped(self, number: int, *, goes_on: bool) -> None:
         """A signal ended it."""
-        goes_on = "the job goes on" if detached else "hosts may finish what they have begun"
-        self.error("CANCELLED", f"stopped by {signal.Signals(number).name}: {goes_on}")
+        job = f"job {self._job_id}" if self._job_id else "the job"
+        what = f"{job} goes on" if goes_on else "hosts may finish what they have begun"
+        self.error("CANCELLED", f"stopped by {signal.Signals(number).name}: {what}")
 
     def _print(self, line: str) -> None:
         self._clear()

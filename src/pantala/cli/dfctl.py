@@ -1,4 +1,4 @@
-"""``dfctl``: look at the tasks of this machine's daemon, and remove them; preheat.
+"""``dfctl``: look at the tasks of this machine's daemon, and remove them; preheat; jobs.
 
 What a command does is written once; the kinds of task are a table. Whatever is slow to import is
 imported when there is something to ask.
@@ -51,6 +51,7 @@ examples:
   dfctl task stat 3fa8           an id may be cut short, as long as no other begins so
   dfctl cache-task rm --swarm ID on every host: the next download reads the origin anew
   dfctl cache-task preheat --help  have hosts fetch what others will want
+  dfctl job ls --scheduler-endpoint 10.0.0.7:8002       what is preheated, and was
   dfctl hosts --scheduler-endpoint 10.0.0.7:8002-8005   who is there, for any of four
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
@@ -128,6 +129,10 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             from ._hosts import run as hosts  # noqa: PLC0415  it has been imported, for its flags
 
             return hosts(remote["hosts"], options)
+        if options.kind == "job":
+            from ._jobs import run as job  # noqa: PLC0415  it has been imported, for its flags
+
+            return job(remote["job"], options)
         return _on_tasks(parser, options, environ)
     except DragonflyError as error:
         message = _report(error)
@@ -244,6 +249,11 @@ def _parser(
         from . import _hosts  # noqa: PLC0415  other commands need not wait for it
 
         _hosts.add_flags(remote["hosts"], environ)
+    remote["job"] = _bare(kinds, "job", "list jobs of schedulers, and show what has come of them")
+    if argv is None or "job" in argv:
+        from . import _jobs  # noqa: PLC0415  other commands need not wait for it
+
+        _jobs.add_commands(remote["job"], environ)
     return parser, remote
 
 

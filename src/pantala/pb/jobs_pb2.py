@@ -23,38 +23,49 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pantala.pb import common_pb2 as pantala_dot_pb_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pantala/pb/jobs.proto\x12\npantala.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17pantala/pb/common.proto\"k\n\x07Targets\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0b\n\x03ips\x18\x02 \x03(\t\x12\x12\n\x05\x63ount\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x17\n\npercentage\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x08\n\x06_countB\r\n\x0b_percentage\"\x85\x01\n\x0bImageAccess\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x15\n\x08username\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08password\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x14insecure_skip_verify\x18\x04 \x01(\x08\x42\x0b\n\t_usernameB\x0b\n\t_password\"\xcb\x02\n\x0ePreheatRequest\x12%\n\x08\x64ownload\x18\x01 \x01(\x0b\x32\x13.common.v2.Download\x12\x0c\n\x04urls\x18\x02 \x03(\t\x12$\n\x07targets\x18\x03 \x01(\x0b\x32\x13.pantala.v1.Targets\x12\"\n\x15\x63oncurrent_task_count\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\"\n\x15\x63oncurrent_peer_count\x18\x05 \x01(\rH\x01\x88\x01\x01\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tach\x18\x07 \x01(\x08\x12&\n\x05image\x18\x08 \x01(\x0b\x32\x17.pantala.v1.ImageAccessB\x18\n\x16_concurrent_task_countB\x18\n\x16_concurrent_peer_count\">\n\rPreheatTarget\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\n\n\x02ip\x18\x03 \x01(\t\"\xce\x01\n\x0bPreheatPair\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\r\x12)\n\x06target\x18\x03 \x01(\x0b\x32\x19.pantala.v1.PreheatTarget\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pantala.v1.PairState\x12\x10\n\x08received\x18\x05 \x01(\x04\x12\x1b\n\x0e\x63ontent_length\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x07 \x01(\tB\x11\n\x0f_content_length\"+\n\x0bPlannedTask\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"T\n\x0bPreheatPlan\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12&\n\x05tasks\x18\x02 \x03(\x0b\x32\x17.pantala.v1.PlannedTask\x12\r\n\x05pairs\x18\x03 \x01(\r\"5\n\x0bPreheatNews\x12&\n\x05pairs\x18\x01 \x03(\x0b\x32\x17.pantala.v1.PreheatPair\"@\n\x0ePreheatSummary\x12\x0c\n\x04\x64one\x18\x01 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\r\x12\x10\n\x08received\x18\x03 \x01(\x04\"\x9e\x01\n\x0fPreheatResponse\x12\'\n\x04plan\x18\x01 \x01(\x0b\x32\x17.pantala.v1.PreheatPlanH\x00\x12\'\n\x04news\x18\x02 \x01(\x0b\x32\x17.pantala.v1.PreheatNewsH\x00\x12-\n\x07summary\x18\x03 \x01(\x0b\x32\x1a.pantala.v1.PreheatSummaryH\x00\x42\n\n\x08response*G\n\tPairState\x12\x0b\n\x07WAITING\x10\x00\x12\t\n\x05\x41SKED\x10\x01\x12\x0c\n\x08\x46\x45TCHING\x10\x02\x12\x08\n\x04\x44ONE\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x32L\n\x04Jobs\x12\x44\n\x07Preheat\x12\x1a.pantala.v1.PreheatRequest\x1a\x1b.pantala.v1.PreheatResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pantala/pb/jobs.proto\x12\npantala.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pantala/pb/common.proto\"k\n\x07Targets\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x0b\n\x03ips\x18\x02 \x03(\t\x12\x12\n\x05\x63ount\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x17\n\npercentage\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x08\n\x06_countB\r\n\x0b_percentage\"\x85\x01\n\x0bImageAccess\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x15\n\x08username\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08password\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x14insecure_skip_verify\x18\x04 \x01(\x08\x42\x0b\n\t_usernameB\x0b\n\t_password\"\xcb\x02\n\x0ePreheatRequest\x12%\n\x08\x64ownload\x18\x01 \x01(\x0b\x32\x13.common.v2.Download\x12\x0c\n\x04urls\x18\x02 \x03(\t\x12$\n\x07targets\x18\x03 \x01(\x0b\x32\x13.pantala.v1.Targets\x12\"\n\x15\x63oncurrent_task_count\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\"\n\x15\x63oncurrent_peer_count\x18\x05 \x01(\rH\x01\x88\x01\x01\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tach\x18\x07 \x01(\x08\x12&\n\x05image\x18\x08 \x01(\x0b\x32\x17.pantala.v1.ImageAccessB\x18\n\x16_concurrent_task_countB\x18\n\x16_concurrent_peer_count\">\n\rPreheatTarget\x12\x0f\n\x07host_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\n\n\x02ip\x18\x03 \x01(\t\"\xce\x01\n\x0bPreheatPair\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04task\x18\x02 \x01(\r\x12)\n\x06target\x18\x03 \x01(\x0b\x32\x19.pantala.v1.PreheatTarget\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pantala.v1.PairState\x12\x10\n\x08received\x18\x05 \x01(\x04\x12\x1b\n\x0e\x63ontent_length\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x07 \x01(\tB\x11\n\x0f_content_length\"+\n\x0bPlannedTask\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\"e\n\x0bPreheatPlan\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12&\n\x05tasks\x18\x02 \x03(\x0b\x32\x17.pantala.v1.PlannedTask\x12\r\n\x05pairs\x18\x03 \x01(\r\x12\x0f\n\x07\x64urable\x18\x04 \x01(\x08\"5\n\x0bPreheatNews\x12&\n\x05pairs\x18\x01 \x03(\x0b\x32\x17.pantala.v1.PreheatPair\"@\n\x0ePreheatSummary\x12\x0c\n\x04\x64one\x18\x01 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\r\x12\x10\n\x08received\x18\x03 \x01(\x04\"\x9e\x01\n\x0fPreheatResponse\x12\'\n\x04plan\x18\x01 \x01(\x0b\x32\x17.pantala.v1.PreheatPlanH\x00\x12\'\n\x04news\x18\x02 \x01(\x0b\x32\x17.pantala.v1.PreheatNewsH\x00\x12-\n\x07summary\x18\x03 \x01(\x0b\x32\x1a.pantala.v1.PreheatSummaryH\x00\x42\n\n\x08response\"\x11\n\x0fListJobsRequest\"\xa2\x02\n\x07JobInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x04type\x18\x02 \x01(\x0e\x32\x13.common.v2.TaskType\x12\r\n\x05scope\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05pairs\x18\x07 \x01(\r\x12\x0c\n\x04\x64one\x18\x08 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\r\x12\x10\n\x08received\x18\n \x01(\x04\x12\x0f\n\x07\x64urable\x18\x0b \x01(\x08\"F\n\x10ListJobsResponse\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.pantala.v1.JobInfo\x12\x0f\n\x07trouble\x18\x02 \x01(\t\"\x1c\n\x0eShowJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x93\x01\n\x0fShowJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x13.pantala.v1.JobInfoH\x00\x12\'\n\x04plan\x18\x02 \x01(\x0b\x32\x17.pantala.v1.PreheatPlanH\x00\x12\'\n\x04news\x18\x03 \x01(\x0b\x32\x17.pantala.v1.PreheatNewsH\x00\x42\n\n\x08response*G\n\tPairState\x12\x0b\n\x07WAITING\x10\x00\x12\t\n\x05\x41SKED\x10\x01\x12\x0c\n\x08\x46\x45TCHING\x10\x02\x12\x08\n\x04\x44ONE\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x32\xd2\x01\n\x04Jobs\x12\x44\n\x07Preheat\x12\x1a.pantala.v1.PreheatRequest\x1a\x1b.pantala.v1.PreheatResponse0\x01\x12\x41\n\x04List\x12\x1b.pantala.v1.ListJobsRequest\x1a\x1c.pantala.v1.ListJobsResponse\x12\x41\n\x04Show\x12\x1a.pantala.v1.ShowJobRequest\x1a\x1b.pantala.v1.ShowJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pantala.pb.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAIRSTATE']._serialized_start=1359
-  _globals['_PAIRSTATE']._serialized_end=1430
-  _globals['_TARGETS']._serialized_start=94
-  _globals['_TARGETS']._serialized_end=201
-  _globals['_IMAGEACCESS']._serialized_start=204
-  _globals['_IMAGEACCESS']._serialized_end=337
-  _globals['_PREHEATREQUEST']._serialized_start=340
-  _globals['_PREHEATREQUEST']._serialized_end=671
-  _globals['_PREHEATTARGET']._serialized_start=673
-  _globals['_PREHEATTARGET']._serialized_end=735
-  _globals['_PREHEATPAIR']._serialized_start=738
-  _globals['_PREHEATPAIR']._serialized_end=944
-  _globals['_PLANNEDTASK']._serialized_start=946
-  _globals['_PLANNEDTASK']._serialized_end=989
-  _globals['_PREHEATPLAN']._serialized_start=991
-  _globals['_PREHEATPLAN']._serialized_end=1075
-  _globals['_PREHEATNEWS']._serialized_start=1077
-  _globals['_PREHEATNEWS']._serialized_end=1130
-  _globals['_PREHEATSUMMARY']._serialized_start=1132
-  _globals['_PREHEATSUMMARY']._serialized_end=1196
-  _globals['_PREHEATRESPONSE']._serialized_start=1199
-  _globals['_PREHEATRESPONSE']._serialized_end=1357
-  _globals['_JOBS']._serialized_start=1432
-  _globals['_JOBS']._serialized_end=1508
+  _globals['_PAIRSTATE']._serialized_start=1973
+  _globals['_PAIRSTATE']._serialized_end=2044
+  _globals['_TARGETS']._serialized_start=127
+  _globals['_TARGETS']._serialized_end=234
+  _globals['_IMAGEACCESS']._serialized_start=237
+  _globals['_IMAGEACCESS']._serialized_end=370
+  _globals['_PREHEATREQUEST']._serialized_start=373
+  _globals['_PREHEATREQUEST']._serialized_end=704
+  _globals['_PREHEATTARGET']._serialized_start=706
+  _globals['_PREHEATTARGET']._serialized_end=768
+  _globals['_PREHEATPAIR']._serialized_start=771
+  _globals['_PREHEATPAIR']._serialized_end=977
+  _globals['_PLANNEDTASK']._serialized_start=979
+  _globals['_PLANNEDTASK']._serialized_end=1022
+  _globals['_PREHEATPLAN']._serialized_start=1024
+  _globals['_PREHEATPLAN']._serialized_end=1125
+  _globals['_PREHEATNEWS']._serialized_start=1127
+  _globals['_PREHEATNEWS']._serialized_end=1180
+  _globals['_PREHEATSUMMARY']._serialized_start=1182
+  _globals['_PREHEATSUMMARY']._serialized_end=1246
+  _globals['_PREHEATRESPONSE']._serialized_start=1249
+  _globals['_PREHEATRESPONSE']._serialized_end=1407
+  _globals['_LISTJOBSREQUEST']._serialized_start=1409
+  _globals['_LISTJOBSREQUEST']._serialized_end=1426
+  _globals['_JOBINFO']._serialized_start=1429
+  _globals['_JOBINFO']._serialized_end=1719
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1721
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1791
+  _globals['_SHOWJOBREQUEST']._serialized_start=1793
+  _globals['_SHOWJOBREQUEST']._serialized_end=1821
+  _globals['_SHOWJOBRESPONSE']._serialized_start=1824
+  _globals['_SHOWJOBRESPONSE']._serialized_end=1971
+  _globals['_JOBS']._serialized_start=2047
+  _globals['_JOBS']._serialized_end=2257
 # @@protoc_insertion_point(module_scope)

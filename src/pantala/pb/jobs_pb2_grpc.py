@@ -40,6 +40,16 @@ class JobsStub(object):
                 request_serializer=pantala_dot_pb_dot_jobs__pb2.PreheatRequest.SerializeToString,
                 response_deserializer=pantala_dot_pb_dot_jobs__pb2.PreheatResponse.FromString,
                 _registered_method=True)
+        self.List = channel.unary_unary(
+                '/pantala.v1.Jobs/List',
+                request_serializer=pantala_dot_pb_dot_jobs__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_jobs__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.Show = channel.unary_stream(
+                '/pantala.v1.Jobs/Show',
+                request_serializer=pantala_dot_pb_dot_jobs__pb2.ShowJobRequest.SerializeToString,
+                response_deserializer=pantala_dot_pb_dot_jobs__pb2.ShowJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServicer(object):
@@ -54,6 +64,21 @@ class JobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def List(self, request, context):
+        """Jobs of this scheduler that are under way, and all that are written down where it looks: those of
+        others that share it, and those of the last day that are over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Show(self, request, context):
+        """One of them, as it is. NOT_FOUND, or INVALID_ARGUMENT if several begin so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +86,16 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.Preheat,
                     request_deserializer=pantala_dot_pb_dot_jobs__pb2.PreheatRequest.FromString,
                     response_serializer=pantala_dot_pb_dot_jobs__pb2.PreheatResponse.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=pantala_dot_pb_dot_jobs__pb2.ListJobsRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_jobs__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'Show': grpc.unary_stream_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=pantala_dot_pb_dot_jobs__pb2.ShowJobRequest.FromString,
+                    response_serializer=pantala_dot_pb_dot_jobs__pb2.ShowJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +126,60 @@ class Jobs(object):
             '/pantala.v1.Jobs/Preheat',
             pantala_dot_pb_dot_jobs__pb2.PreheatRequest.SerializeToString,
             pantala_dot_pb_dot_jobs__pb2.PreheatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pantala.v1.Jobs/List',
+            pantala_dot_pb_dot_jobs__pb2.ListJobsRequest.SerializeToString,
+            pantala_dot_pb_dot_jobs__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pantala.v1.Jobs/Show',
+            pantala_dot_pb_dot_jobs__pb2.ShowJobRequest.SerializeToString,
+            pantala_dot_pb_dot_jobs__pb2.ShowJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

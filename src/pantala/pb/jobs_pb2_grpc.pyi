@@ -41,6 +41,12 @@ class JobsStub:
     """INVALID_ARGUMENT if it makes no sense, RESOURCE_EXHAUSTED if too many jobs are under way,
     PERMISSION_DENIED for addresses that the operator keeps jobs away from; then nothing is begun.
     """
+    List: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
+    """Jobs of this scheduler that are under way, and all that are written down where it looks: those of
+    others that share it, and those of the last day that are over.
+    """
+    Show: _grpc.UnaryStreamMultiCallable[_jobs_pb2.ShowJobRequest, _jobs_pb2.ShowJobResponse]
+    """One of them, as it is. NOT_FOUND, or INVALID_ARGUMENT if several begin so."""
 
 @_typing.type_check_only
 class JobsAsyncStub(JobsStub):
@@ -51,6 +57,12 @@ class JobsAsyncStub(JobsStub):
     """INVALID_ARGUMENT if it makes no sense, RESOURCE_EXHAUSTED if too many jobs are under way,
     PERMISSION_DENIED for addresses that the operator keeps jobs away from; then nothing is begun.
     """
+    List: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
+    """Jobs of this scheduler that are under way, and all that are written down where it looks: those of
+    others that share it, and those of the last day that are over.
+    """
+    Show: _aio.UnaryStreamMultiCallable[_jobs_pb2.ShowJobRequest, _jobs_pb2.ShowJobResponse]  # type: ignore[assignment]
+    """One of them, as it is. NOT_FOUND, or INVALID_ARGUMENT if several begin so."""
 
 class JobsServicer(metaclass=_abc_1.ABCMeta):
     """A scheduler's."""
@@ -64,5 +76,23 @@ class JobsServicer(metaclass=_abc_1.ABCMeta):
         """INVALID_ARGUMENT if it makes no sense, RESOURCE_EXHAUSTED if too many jobs are under way,
         PERMISSION_DENIED for addresses that the operator keeps jobs away from; then nothing is begun.
         """
+
+    @_abc_1.abstractmethod
+    def List(
+        self,
+        request: _jobs_pb2.ListJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
+        """Jobs of this scheduler that are under way, and all that are written down where it looks: those of
+        others that share it, and those of the last day that are over.
+        """
+
+    @_abc_1.abstractmethod
+    def Show(
+        self,
+        request: _jobs_pb2.ShowJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.ShowJobResponse], _abc.AsyncIterator[_jobs_pb2.ShowJobResponse]]:
+        """One of them, as it is. NOT_FOUND, or INVALID_ARGUMENT if several begin so."""
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,10 @@
 - :mod:`.registry`: the blobs of an image
 - :mod:`.web`: asking web servers that a job names
 - :mod:`.guard`: addresses that jobs keep away from
+- :mod:`.job`: one job that is carried out
 - :mod:`.preheating`: carrying jobs out
+- :mod:`.kept_jobs`: jobs that outlive their scheduler
+- :mod:`.job_lists`: which jobs there are, as messages
 - :mod:`.turns`: many things, a few at once
 - :mod:`.swarm`: what concerns all hosts of a task
 - :mod:`.holders`: which hosts hold how much of it

@@ -128,7 +128,7 @@ class Scheduler:
             limit=config.job.limit,
             own_ip=config.server.advertise_ip,
         )
-        self._jobs = jobs.Jobs(self._world, preheating, config.job)
+        self._jobs = jobs.Jobs(self._world, preheating, self._records, config.job)
         self._streams = self._make_streams()
         self._service = Service(
             self._world, self._streams, self._imports, self._jobs, secrets.token_hex(8)
@@ -166,6 +166,7 @@ class Scheduler:
             if self._learning is not None:
                 await self._learning.start()
             self._exit.push_async_callback(self._records.close)
+            self._exit.push_async_callback(self._jobs.kept.close)  # once all have ended
             self._exit.push_async_callback(self._tasks.cancel)
             self._exit.push_async_callback(self._loops.close)
             self._exit.push_async_callback(self._server.stop, None)
@@ -315,6 +316,8 @@ class Scheduler:
             self._loops.every(interval, work, name)
         replication = self._replication
         self._loops.keep(replication.turn, "replicas", rest=replication.rest)
+        kept = self._jobs.kept
+        self._loops.keep(kept.turn, "jobs that are written down", rest=kept.rest)
         self._loops.every(_HEALTH_INTERVAL, self._tell_health, "tell health")
 
 
@@ -323,7 +326,8 @@ def _records(config: SchedulerConfig) -> RecordStore:
     redis = config.database.redis
     if not redis.addrs:
         return SqliteRecords(config.database.sqlite.path)
-    from .records.redis import RedisRecords, Server  # noqa: PLC0415  slow, and few need it
+    from .records.redis import RedisRecords  # noqa: PLC0415  slow, and few need it
+    from .records.redis_link import Server  # noqa: PLC0415  likewise slow
 
     host, _, port = redis.addrs[0].rpartition(":")
     server = Server(

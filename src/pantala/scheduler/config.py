@@ -219,12 +219,15 @@ class Job(Settings):
 
     Attributes:
         limit: Jobs at once; more are refused.
+        durable: Jobs that outlive their caller are written down, with what they must know, so that
+            they outlive their scheduler, too.
         blocked_networks: Addresses that no URL of a job may lead to: those by which a machine, or
             the cloud that it runs in, speaks to itself.
     """
 
     enable: Switch = True
     limit: Count = 32
+    durable: Switch = True
     blocked_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = (
         *("169.254.0.0/16", "fe80::/10"),
         *("fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32"),

@@ -15,10 +15,10 @@ from typing import Any, Final
 import grpc.aio
 import structlog
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 
 from pantala.core.bucket import Bucket
 from pantala.core.sched.choose import check_priority
-from pantala.core.sched.preheat import Pair
 from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.world import World
 from pantala.errors import Busy, DragonflyError, FeatureOff, NotFound, TimedOut, Unavailable
@@ -31,8 +31,12 @@ from .config import Job as JobConfig
 from .entries import files_of, is_directory
 from .guard import Guard
 from .hosts import ask
-from .orders import Order, Planned, file_order, image_order, job_order, planned
-from .preheating import Job, Preheating
+from .job import Job
+from .job_lists import PAIRS, JobLists, pair_message, plan_message
+from .kept_jobs import KeptJobs
+from .orders import Order, Planned, file_order, image_order, order_of, planned
+from .preheating import Preheating
+from .records.store import RecordStore
 from .registry import resolve
 from .turns import in_turns
 
@@ -43,9 +47,8 @@ SERVICE: Final = jobs_pb2.DESCRIPTOR.services_by_name["Jobs"].full_name
 #: Trailing metadata of StatFile and StatImage: how many hosts could not be asked.
 UNANSWERED_KEY: Final = "pantala-unanswered"
 
-#: Seconds between two words on the progress of a job, and pairs in one: some 200 bytes each.
+#: Seconds between two words on the progress of a job.
 _BEAT: Final = 0.2
-_PAIRS: Final = 2000
 
 #: Seconds for a host to say what it holds.
 _STAT: Final = 10.0
@@ -62,12 +65,26 @@ class Jobs:
     Args:
         world: Knows the hosts.
         preheating: Carries jobs out.
+        store: Where jobs are written down that outlive their caller.
         config: What is allowed.
+
+    Attributes:
+        kept: Those that are written down.
     """
 
-    def __init__(self, world: World, preheating: Preheating, config: JobConfig) -> None:
+    def __init__(
+        self, world: World, preheating: Preheating, store: RecordStore, config: JobConfig
+    ) -> None:
         self._world = world
         self._preheating = preheating
+        self.kept = KeptJobs(
+            store,
+            preheating,
+            durable=config.enable and config.durable,
+            check=self._check,
+            renew=self._images,
+        )
+        self._lists = JobLists(preheating, self.kept)
         self._enabled = config.enable
         #: What is wanted of applications; another one, when that changes.
         self.priorities = Priorities()
@@ -93,8 +110,8 @@ class Jobs:
         }
 
     async def _preheat_file(self, request: scheduler_pb2.PreheatFileRequest, _: _Context) -> Empty:
-        """It goes on in the background; what comes of it is in the log, and counted."""
-        await self._begin(file_order(request))
+        """It goes on in the background; ``pantala.v1.Jobs`` knows what comes of it."""
+        await self._begin(request, durable=True)
         return Empty()
 
     async def _stat_file(
@@ -120,7 +137,7 @@ class Jobs:
         self, request: scheduler_pb2.PreheatImageRequest, _: _Context
     ) -> Empty:
         """Likewise of all that belongs to an image."""
-        await self._begin(image_order(request))
+        await self._begin(request, durable=True)
         return Empty()
 
     async def _stat_image(
@@ -148,18 +165,22 @@ class Jobs:
         self, request: jobs_pb2.PreheatRequest, _: _Context
     ) -> AsyncGenerator[jobs_pb2.PreheatResponse, None]:
         """A job, and how far it is until it is over. Without *detach* it ends with its caller."""
-        job = await self._begin(job_order(request))
+        job = await self._begin(request, durable=request.detach)
         try:
-            yield jobs_pb2.PreheatResponse(plan=_plan(job))
+            yield jobs_pb2.PreheatResponse(plan=plan_message(job))
             over = False
             while not over:
                 await job.changed.wait()
                 await asyncio.sleep(0 if job.over else _BEAT)  # so that one word tells of many
                 job.changed.clear()
                 over = job.over  # before the changes are taken: after that there are none
-                while pairs := job.ledger.take(_PAIRS):
-                    news = jobs_pb2.PreheatNews(pairs=map(_pair, pairs))
+                while pairs := job.ledger.take(PAIRS):
+                    news = jobs_pb2.PreheatNews(pairs=map(pair_message, pairs))
                     yield jobs_pb2.PreheatResponse(news=news)
+            if job.interrupted:
+                raise Unavailable(
+                    f"job {job.id} is carried on elsewhere, or later: {job.interrupted}"
+                )
             said = job.ledger.summary
             summary = jobs_pb2.PreheatSummary(
                 done=said.done, failed=said.failed, received=said.received
@@ -169,15 +190,45 @@ class Jobs:
             if not request.detach:
                 job.cancel()
 
+    async def List(  # noqa: N802  the service's name
+        self, _request: jobs_pb2.ListJobsRequest, _: _Context
+    ) -> jobs_pb2.ListJobsResponse:
+        """All jobs that are known here, or written down."""
+        return await self._lists.all_jobs()
+
+    async def Show(  # noqa: N802  the service's name
+        self, request: jobs_pb2.ShowJobRequest, _: _Context
+    ) -> AsyncGenerator[jobs_pb2.ShowJobResponse, None]:
+        """One of them, with all of its pairs."""
+        async for message in self._lists.one(request.id):
+            yield message
+
     # -- parts of them
 
-    async def _begin(self, order: Order) -> Job:
+    async def _begin(self, request: Message, *, durable: bool) -> Job:
+        order = order_of(request)
         with self._place():
             tasks = await self._plan(order)
             for task in tasks:
                 # The hosts would be told so, each for each task.
                 check_priority(self.priorities.judge(task.request), task.task_id)
-            return self._preheating.begin(order, tasks)
+            job = self._preheating.prepare(order, tasks)
+            if durable:
+                await self.kept.keep(job, request)
+            self._preheating.begin(job)
+            return job
+
+    async def _check(self, order: Order) -> None:
+        """Whether a job may lead where it leads. Raises Forbidden, or why that is not known."""
+        await self._guard.check(order.urls, order.wanted.access)
+
+    async def _images(self, order: Order) -> Sequence[Planned]:
+        """Those tasks of a job that are parts of images, as their registries say now."""
+        found: list[DownloadRequest] = []
+        for url in order.urls:
+            if order.reference is not None or is_image(url):
+                found += await self._expand(order, replace(order.wanted, url=url))
+        return planned(order, found)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -208,7 +259,7 @@ class Jobs:
         found: list[DownloadRequest] = []
         try:
             async with asyncio.timeout(order.timeout):
-                await self._guard.check(order.urls, order.wanted.access)
+                await self._check(order)
                 for url in order.urls:
                     found += await self._expand(order, replace(order.wanted, url=url))
         except TimeoutError:
@@ -267,25 +318,3 @@ class Jobs:
         if silent:
             context.set_trailing_metadata(((UNANSWERED_KEY, str(len(silent))),))
         return [(host, held[host.id]) for host in hosts if held[host.id]]
-
-
-def _plan(job: Job) -> jobs_pb2.PreheatPlan:
-    return jobs_pb2.PreheatPlan(
-        job_id=job.id,
-        tasks=[jobs_pb2.PlannedTask(url=task.url, task_id=task.task_id) for task in job.tasks],
-        pairs=len(job.ledger.pairs),
-    )
-
-
-def _pair(pair: Pair) -> jobs_pb2.PreheatPair:
-    return jobs_pb2.PreheatPair(
-        number=pair.number,
-        task=pair.task,
-        target=jobs_pb2.PreheatTarget(
-            host_id=pair.host.id, hostname=pair.host.hostname, ip=pair.host.ip
-        ),
-        state=jobs_pb2.PairState.ValueType(pair.state),
-        received=pair.received,
-        content_length=pair.content_length,
-        reason=pair.reason,
-    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from google.protobuf.message import DecodeError, Message
 
 from pantala.core.sched.preheat import Scope, Selection, check_number, selection
 from pantala.core.sched.rules import RULES
@@ -191,6 +193,38 @@ def job_order(message: jobs_pb2.PreheatRequest) -> Order:
     )
     _check(order)
     return order
+
+
+#: Messages that ask for a job, by the names under which they are kept, and who reads each.
+_FORMS: Final[Mapping[str, tuple[type[Any], Callable[[Any], Order]]]] = {
+    "file": (scheduler_pb2.PreheatFileRequest, file_order),
+    "image": (scheduler_pb2.PreheatImageRequest, image_order),
+    "job": (jobs_pb2.PreheatRequest, job_order),
+}
+
+
+def order_of(request: Message) -> Order:
+    """What a message asks for that can be kept. Raises InvalidRequest, FeatureOff."""
+    return _FORMS[form_of(request)][1](request)
+
+
+def form_of(request: Message) -> str:
+    """The name under which a message is kept."""
+    return next(form for form, (kind, _) in _FORMS.items() if isinstance(request, kind))
+
+
+def kept_order(form: str, asked: bytes) -> Order:
+    """What a message asked for that was kept.
+
+    Raises:
+        InvalidRequest: This version of the program knows no such message, or takes none.
+        FeatureOff: Likewise.
+    """
+    try:
+        kind, read = _FORMS[form]
+        return read(kind.FromString(asked))
+    except (KeyError, DecodeError):
+        raise InvalidRequest(f"what was asked for cannot be read ({form[:20]!r})") from None
 
 
 def planned(order: Order, urls: Iterable[DownloadRequest]) -> list[Planned]:

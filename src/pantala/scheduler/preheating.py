@@ -1,23 +1,24 @@
 """Carrying out jobs: hosts are asked to download, and what they tell is written into a ledger.
 
-A job is its plan, and one background task of the scheduler's. Nothing of it outlives that. What is
-decided, which hosts and what counts as done, is in :mod:`pantala.core.sched.preheat`.
+A job is its plan, and one background task of the scheduler's. What of it outlives that is the
+business of :mod:`.kept_jobs`. What is decided, which hosts and what counts as done, is in
+:mod:`pantala.core.sched.preheat`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from pantala.background import Tasks
-from pantala.core.sched.preheat import Ledger, Pair, PairState, Scope, select
+from pantala.core.sched.preheat import Pair, Scope, select
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.world import World
 from pantala.errors import (
@@ -38,6 +39,7 @@ from pantala.rpc.daemon_dialects import STORED_AS_KEY, daemon_dialect
 
 from .dialects import SCHEDULER_DIALECTS
 from .hosts import ask
+from .job import Job
 from .metrics import Metrics
 from .orders import Order, Planned
 from .turns import in_turns
@@ -57,49 +59,11 @@ _HELLO: Final = 30.0
 #: Seconds that a host may take beyond the job's own time: the job itself ends it, in better words.
 _GRACE: Final = 5.0
 
+#: Seconds between two looks whether a host is back.
+_LOOK: Final = 0.5
 
-class Job:
-    """One job.
-
-    Args:
-        order: What is wanted.
-        tasks: All of them.
-        pairs: Each of them on each of its hosts.
-
-    Attributes:
-        id: For logs.
-        order, tasks: As given.
-        ledger: How far it is.
-        changed: Set when that changes, and when the job is over.
-        over: All has been said.
-        lost: Hosts that could not be reached: when that was, and why. To find out takes as long as
-            a machine without power takes not to answer, and holds up others each time.
-    """
-
-    def __init__(self, order: Order, tasks: Sequence[Planned], pairs: Sequence[Pair]) -> None:
-        self.id = secrets.token_hex(8)
-        self.order = order
-        self.tasks = tasks
-        self.ledger = Ledger(pairs)
-        self.changed = asyncio.Event()
-        self.over = False
-        self.lost: dict[str, tuple[float, str]] = {}
-        self._ends_at = time.monotonic() + order.timeout
-        self._work: asyncio.Task[None] | None = None
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return max(0.0, self._ends_at - time.monotonic())
-
-    def run(self, work: asyncio.Task[None]) -> None:
-        """*work* is what carries it out."""
-        self._work = work
-
-    def cancel(self) -> None:
-        """Begin nothing more. What hosts have begun, they may finish."""
-        if self._work is not None:
-            self._work.cancel()
+#: Jobs that are over of which is remembered what came of them.
+_REMEMBERED: Final = 32
 
 
 class Preheating:
@@ -121,6 +85,8 @@ class Preheating:
         self._metrics = metrics
         self._limit = limit
         self._own_ip = own_ip
+        #: Those under way, and the last that are over, by their ids.
+        self.jobs: dict[str, Job] = {}
         self._running = 0
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -130,28 +96,33 @@ class Preheating:
         if here >= self._limit:
             raise Busy(f"{here} jobs are under way; try again later, or raise job.limit")
 
-    def begin(self, order: Order, tasks: Sequence[Planned]) -> Job:
-        """Begin a job; it goes on by itself.
+    def prepare(self, order: Order, tasks: Sequence[Planned]) -> Job:
+        """A job that is not begun.
 
         Raises:
             NoProvider: There is no host of its scope.
             InvalidRequest: None is at its addresses; or it is too large.
         """
-        job = Job(order, tasks, self._pairs(order, tasks))
+        return Job(order, tasks, self._pairs(order, tasks))
+
+    def begin(self, job: Job) -> None:
+        """Begin a job; it goes on by itself."""
         self._running += 1
         self._metrics.jobs(self._running)
+        job.before = job.ledger.summary
+        self.jobs[job.id] = job
         logger.info(
             "job",
             job=job.id,
-            kind=order.wanted.kind.name,
-            scope=order.selection.scope.value,
-            tasks=len(tasks),
+            kind=job.order.wanted.kind.name,
+            scope=job.order.selection.scope.value,
+            tasks=len(job.tasks),
             pairs=len(job.ledger.pairs),
+            over=job.before.done + job.before.failed,
         )
         work = self._tasks.start(self._run(job), f"job {job.id}")
         work.add_done_callback(partial(self._end, job))  # also if it is given up before it begins
         job.run(work)
-        return job
 
     def _pairs(self, order: Order, tasks: Sequence[Planned]) -> list[Pair]:
         ours_only = RULES[order.wanted.kind].ours_only
@@ -184,9 +155,10 @@ class Preheating:
     async def _run(self, job: Job) -> None:
         by_task: list[list[Pair]] = [[] for _ in job.tasks]
         for pair in job.ledger.pairs:
-            by_task[pair.task].append(pair)
+            if not pair.is_over:
+                by_task[pair.task].append(pair)
         try:
-            async with asyncio.timeout(job.order.timeout):
+            async with asyncio.timeout(job.left):
                 await in_turns(by_task, job.order.tasks_at_once, partial(self._task, job))
         except TimeoutError:
             for pair in job.ledger.give_up(
@@ -199,24 +171,41 @@ class Preheating:
         reason = "the scheduler has ended the job because of a bug; its log has the details"
         if work.cancelled():
             reason = "the job was given up: its caller left, or the scheduler ends"
-        for pair in job.ledger.give_up(reason):
-            self._log_failure(job, pair)
-        job.over = True
-        job.changed.set()
+            if job.durable:
+                job.interrupted = job.interrupted or "the scheduler ends"
+        if not job.interrupted:
+            for pair in job.ledger.give_up(reason):
+                self._log_failure(job, pair)
+        job.end()
         self._running -= 1
         self._metrics.jobs(self._running)
-        said = job.ledger.summary
-        self._metrics.preheated(job.order.wanted.kind, done=said.done, failed=said.failed)
-        logger.info(
-            "job ended", job=job.id, done=said.done, failed=said.failed, bytes=said.received
+        said, before = job.ledger.summary, job.before
+        self._metrics.preheated(
+            job.order.wanted.kind,
+            done=said.done - before.done,
+            failed=said.failed - before.failed,
         )
+        how = {"interrupted": job.interrupted} if job.interrupted else {}
+        logger.info(
+            "job ended", job=job.id, done=said.done, failed=said.failed, bytes=said.received, **how
+        )
+        self._forget_some()
+
+    def _forget_some(self) -> None:
+        """Keep the last that are over, for those who ask: not all are written down."""
+        over = [job for job in self.jobs.values() if job.over]
+        pairs = 0
+        for number, job in enumerate(reversed(over)):
+            pairs += len(job.ledger.pairs)
+            if number >= _REMEMBERED or pairs > MAX_PAIRS:
+                del self.jobs[job.id]
 
     async def _task(self, job: Job, pairs: Sequence[Pair]) -> None:
         await in_turns(pairs, job.order.peers_at_once, partial(self._pair, job))
 
     async def _pair(self, job: Job, pair: Pair) -> None:
         """One URL on one host, or on the first of several that can be reached."""
-        hosts = (pair.host, *pair.others)
+        hosts = await self._hosts_of(job, pair)
         for host in hosts:
             async with self._turns:
                 try:
@@ -230,8 +219,21 @@ class Preheating:
                 else:
                     job.ledger.finish(pair)
             job.changed.set()
-            if pair.state in (PairState.DONE, PairState.FAILED):
+            if pair.is_over:
                 return
+
+    async def _hosts_of(self, job: Job, pair: Pair) -> Sequence[HostFacts]:
+        """Whom to ask, one after the other; who may just be coming back, once he has."""
+        hosts, host_id = self._world.hosts, pair.host.id
+        while time.monotonic() < job.patient_until and host_id and host_id not in hosts:  # noqa: ASYNC110  a host that comes back sets no event
+            await asyncio.sleep(_LOOK)
+        if job.carried_on and job.order.selection.scope is Scope.SINGLE_SEED:
+            with suppress(NoProvider):  # the seeds of now, the one that was chosen before first
+                task, ours_only = job.tasks[pair.task], RULES[job.order.wanted.kind].ours_only
+                found = self._on_a_seed(pair.task, task, ours_only=ours_only)
+                seeds = (found.host, *found.others)
+                return sorted(seeds, key=lambda seed: seed.id != pair.host.id)
+        return pair.host, *pair.others
 
     async def _download(self, job: Job, pair: Pair, chosen: HostFacts) -> None:
         """Let a host download, and stay until it has finished. Raises DragonflyError."""

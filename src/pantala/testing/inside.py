@@ -34,6 +34,7 @@ async def scheduler(port: int = 0, **settings: object) -> AsyncIterator[Schedule
                 "server.port": port,
                 "server.listenIP": "127.0.0.1",
                 "metrics.enable": False,
+                "database.sqlite.path": None,  # records are of a test that names a place for them
                 **_dotted(settings),
             },
         )

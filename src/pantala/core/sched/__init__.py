@@ -20,6 +20,7 @@
 - :mod:`.whereabouts`: which hosts have some of a task, for people
 - :mod:`.roster`: hosts by what they are, in the order of their ids
 - :mod:`.preheat`: which hosts are to have which content, and how far each is
+- :mod:`.jobs`: what of a job outlives a scheduler
 - :mod:`.world`: all of them, and everything that can happen to them
 - :mod:`.owners`: whose a host is
 - :mod:`.evaluate`: how good a parent is for a child

@@ -10,6 +10,7 @@ has failed, and whoever wants to know is told why.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -154,6 +155,11 @@ class Pair:
     content_length: int | None = None
     reason: str = ""
 
+    @property
+    def is_over(self) -> bool:
+        """Nothing more comes of it."""
+        return self.state in _OVER
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -173,6 +179,7 @@ class Ledger:
 
     pairs: Sequence[Pair]
     _changed: dict[int, None] = field(default_factory=dict)
+    _over: deque[Pair] = field(default_factory=deque)
     _done: int = 0
     _failed: int = 0
 
@@ -203,6 +210,7 @@ class Ledger:
             pair.state = PairState.DONE
             self._done += 1
             self._changed[pair.number] = None
+            self._over.append(pair)
 
     def fail(self, pair: Pair, reason: str) -> None:
         """It is not. Likewise."""
@@ -210,6 +218,15 @@ class Ledger:
             pair.state, pair.reason = PairState.FAILED, reason[:_MAX_REASON]
             self._failed += 1
             self._changed[pair.number] = None
+            self._over.append(pair)
+
+    def restore(self, pair: Pair, state: PairState, reason: str) -> None:
+        """It was over before this ledger began, with what *pair* has of it; nobody is told."""
+        pair.state, pair.reason = state, reason
+        if state is PairState.DONE:
+            self._done += 1
+        else:
+            self._failed += 1
 
     def give_up(self, reason: str) -> list[Pair]:
         """All that is not over has failed; which that was."""
@@ -224,6 +241,10 @@ class Ledger:
         for number in numbers:
             del self._changed[number]
         return [self.pairs[number] for number in numbers]
+
+    def take_over(self, most: int) -> list[Pair]:
+        """Up to *most* of those that are over and were not taken so yet, in that order."""
+        return [self._over.popleft() for _ in range(min(most, len(self._over)))]
 
     @property
     def summary(self) -> Summary:

@@ -5,30 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final
-
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Final
 
 from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import TaskState
-from pantala.errors import Unavailable
-from pantala.model.addresses import host_port
 from pantala.model.task import Kind
 
 from .layout import Keys, peer_fields, peer_row, task_fields, task_row
+from .redis_jobs import RedisJobs
+from .redis_link import LIMIT, RedisLink, Server
 from .store import PAGE, TaskAndPeers
-
-#: Seconds until a call is given up: a Redis that takes as long is as good as gone.
-_LIMIT: Final = 5.0
-#: Likewise until a connection is there.
-_CONNECT: Final = 2.0
 
 # A script is carried out as one, and nothing comes between. Keys and fields are those of .layout.
 
@@ -99,23 +87,6 @@ return 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Which Redis, and as whom."""
-
-    host: str
-    port: int
-    username: str | None = None
-    password: str | None = None
-    pool_size: int = 20
-    pool_timeout: float = 10.0
-
-    @property
-    def address(self) -> str:
-        """``host:port`` of the server, for messages."""
-        return host_port(self.host, self.port)
-
-
 class RedisRecords:
     """A :class:`.store.RecordStore`.
 
@@ -133,28 +104,15 @@ class RedisRecords:
         cluster: int,
         kind: Kind = Kind.PERSISTENT_CACHE,
         clock: Callable[[], float] = time.time,
-        limit: float = _LIMIT,
+        limit: float = LIMIT,
     ) -> None:
-        self._server = server
-        self._limit = limit
         self._cluster = cluster
         self._clock = clock
         self._owner = secrets.token_hex(8)
         self._leases = Keys(cluster, kind)
-        # A call that failed may have been carried out, so it is not repeated here.
-        pool = BlockingConnectionPool(
-            host=server.host,
-            port=server.port,
-            username=server.username,
-            password=server.password,
-            db=0,
-            max_connections=server.pool_size,
-            timeout=server.pool_timeout,
-            socket_timeout=limit,
-            socket_connect_timeout=min(limit, _CONNECT),
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis: Any = Redis(connection_pool=pool)
+        self._link = RedisLink(server, limit)
+        self._redis = self._link.redis
+        self.jobs = RedisJobs(self._link, cluster, clock)
         self._put_task = self._redis.register_script(_PUT_TASK)
         self._put_peer = self._redis.register_script(_PUT_PEER)
         self._begin = self._redis.register_script(_BEGIN)
@@ -163,12 +121,11 @@ class RedisRecords:
 
     async def open(self) -> None:
         """See :class:`.store.RecordStore`."""
-        await self._ask(self._redis.ping)
+        await self._link.ask(self._redis.ping)
 
     async def close(self) -> None:
         """See :class:`.store.RecordStore`."""
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        await self._link.close()
 
     async def task(self, key: TaskKey) -> TaskRow | None:
         """See :class:`.store.RecordStore`."""
@@ -179,7 +136,7 @@ class RedisRecords:
     async def walk(self, kind: Kind) -> AsyncGenerator[list[TaskAndPeers], None]:
         """See :class:`.store.RecordStore`."""
         prefix = self._keys(kind).tasks
-        keys = await self._ask(self._scan, f"{_literal(prefix)}*")
+        keys = await self._link.ask(self._scan, f"{_literal(prefix)}*")
         found = sorted({key.decode().removeprefix(prefix) for key in keys})
         for at in range(0, len(found), PAGE):
             rows = await self._task_rows(kind, found[at : at + PAGE])
@@ -203,7 +160,7 @@ class RedisRecords:
         left = int(row.expires_at - self._clock())
         arguments = ["" if was is None else was.value, left, *_flat(task_fields(row))]
         keys = [self._keys(row.kind).task(row.id)]
-        return bool(await self._ask(self._put_task, keys=keys, args=arguments))
+        return bool(await self._link.ask(self._put_task, keys=keys, args=arguments))
 
     async def begin(self, row: TaskRow, first: PeerRow, *, was: TaskState | None) -> bool:
         """See :class:`.store.RecordStore`."""
@@ -211,7 +168,7 @@ class RedisRecords:
         old = await self.peers(row.key)
         left = int(row.expires_at - self._clock())
         described = _flat(task_fields(row))
-        done = await self._ask(
+        done = await self._link.ask(
             self._begin,
             keys=[
                 *(keys.task(row.id), keys.peers(row.id), keys.replicas(row.id)),
@@ -234,7 +191,7 @@ class RedisRecords:
             return False
         keys = self._keys(row.kind)
         fields = _flat(peer_fields(row, task.piece_count))
-        done = await self._ask(
+        done = await self._link.ask(
             self._put_peer,
             keys=[
                 *(keys.task(row.task_id), keys.peers(row.task_id), keys.replicas(row.task_id)),
@@ -264,18 +221,18 @@ class RedisRecords:
         """See :class:`.store.RecordStore`."""
         arguments = [self._owner, round(seconds * 1000)]
         keys = [self._leases.lease(name)]
-        return bool(await self._ask(self._lease, keys=keys, args=arguments))
+        return bool(await self._link.ask(self._lease, keys=keys, args=arguments))
 
     async def release(self, name: str) -> None:
         """See :class:`.store.RecordStore`."""
-        await self._ask(self._release, keys=[self._leases.lease(name)], args=[self._owner])
+        await self._link.ask(self._release, keys=[self._leases.lease(name)], args=[self._owner])
 
     def _keys(self, kind: Kind) -> Keys:
         return Keys(self._cluster, kind)
 
     async def _remove(self, kind: Kind, rows: list[PeerRow], whole: Iterable[str]) -> None:
         keys = self._keys(kind)
-        async with self._pipeline(transaction=True) as pipeline:
+        async with self._link.pipeline(transaction=True) as pipeline:
             for row in rows:
                 pipeline.delete(keys.peer(row.id))
                 pipeline.srem(keys.peers(row.task_id), row.id)
@@ -283,20 +240,24 @@ class RedisRecords:
                 pipeline.srem(keys.host_peers(row.host_id), row.id)
             for key in whole:
                 pipeline.delete(key)
-            await self._ask(pipeline.execute)
+            await self._link.ask(pipeline.execute)
 
     async def _task_rows(self, kind: Kind, ids: list[str]) -> list[TaskRow | None]:
         keys = self._keys(kind)
-        return [task_row(kind, found) for found in await self._many("hgetall", map(keys.task, ids))]
+        return [
+            task_row(kind, found) for found in await self._link.many("hgetall", map(keys.task, ids))
+        ]
 
     async def _peer_rows(self, kind: Kind, ids: list[str]) -> list[PeerRow | None]:
         keys = self._keys(kind)
-        return [peer_row(kind, found) for found in await self._many("hgetall", map(keys.peer, ids))]
+        return [
+            peer_row(kind, found) for found in await self._link.many("hgetall", map(keys.peer, ids))
+        ]
 
     async def _peers_of(self, kind: Kind, tasks: list[str]) -> list[list[PeerRow]]:
         """The peers of each task."""
         keys = self._keys(kind)
-        members = await self._many("smembers", map(keys.peers, tasks))
+        members = await self._link.many("smembers", map(keys.peers, tasks))
         ids = sorted({member.decode() for each in members for member in each})
         rows = await self._peer_rows(kind, ids)
         found: dict[str, list[PeerRow]] = {task: [] for task in tasks}
@@ -309,46 +270,6 @@ class RedisRecords:
         """Keys of hashes. Pages are large: there may be millions of others."""
         pages = self._redis.scan_iter(match=pattern, count=10_000, _type="HASH")
         return [key async for key in pages]
-
-    async def _many(self, command: str, keys: Iterable[str]) -> list[Any]:
-        """The answers to one command for each key."""
-        wanted, found = list(keys), []
-        for at in range(0, len(wanted), PAGE):
-            async with self._pipeline(transaction=False) as pipeline:
-                for key in wanted[at : at + PAGE]:
-                    getattr(pipeline, command)(key)
-                found += await self._ask(pipeline.execute)
-        return found
-
-    @asynccontextmanager
-    async def _pipeline(self, *, transaction: bool) -> AsyncIterator[Any]:
-        async with self._redis.pipeline(transaction=transaction) as pipeline:
-            yield pipeline
-
-    async def _ask(self, call: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-        """What Redis answers to *call*. Raises Unavailable."""
-        me = asyncio.current_task()
-        assert me is not None  # noqa: S101  a coroutine that runs is a task's
-        try:
-            async with asyncio.timeout(self._limit):
-                answer = await call(*args, **kwargs)
-        except (RedisError, OSError, TimeoutError) as error:
-            _heed(me)
-            # When one connection has broken, Redis has mostly been started anew: none is good.
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
-            said = str(error) or f"no answer within {self._limit:g} s"
-            raise Unavailable(
-                f"records of imported tasks: Redis at {self._server.address}: {said}; nothing is "
-                "lost, try again when it is back"
-            ) from error
-        _heed(me)
-        return answer
-
-
-def _heed(me: asyncio.Task[Any]) -> None:
-    """End here if *me* was cancelled: the library takes that for a connection that broke."""
-    if me.cancelling():
-        raise asyncio.CancelledError
 
 
 def _flat(fields: dict[str, str | bytes]) -> list[str | bytes]:

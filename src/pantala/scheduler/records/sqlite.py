@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import secrets
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -15,7 +14,9 @@ from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import PeerState, TaskState
 from pantala.model.task import Kind
 
+from .living import Living
 from .sqlite_file import SqliteFile
+from .sqlite_jobs import SqliteJobs
 from .store import PAGE, TaskAndPeers
 
 _TASK: Final = (
@@ -40,8 +41,8 @@ class SqliteRecords:
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._owner = secrets.token_hex(8)
         self._file = SqliteFile(path, clock)
+        self.jobs = SqliteJobs(self._file)
 
     async def open(self) -> None:
         """See :class:`.store.RecordStore`. A file that is not there yet is not made."""
@@ -107,21 +108,20 @@ class SqliteRecords:
         """See :class:`.store.RecordStore`."""
         now = self._clock()
 
-        def lease(db: sqlite3.Connection) -> bool:
+        def lease(db: sqlite3.Connection, living: Living) -> bool:
             db.execute("DELETE FROM lease WHERE ends_at <= ?", (now,))
-            db.execute(
-                "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
-                "SET ends_at = excluded.ends_at WHERE owner = excluded.owner",
-                (name, self._owner, now + seconds),
-            )
             found = db.execute("SELECT owner FROM lease WHERE name = ?", (name,)).fetchone()
-            return bool(found[0] == self._owner)
+            if found is not None and found[0] != living.name and living.lives(found[0]):
+                return False
+            db.execute("REPLACE INTO lease VALUES (?, ?, ?)", (name, living.name, now + seconds))
+            return True
 
-        return await self._file.write(lease)
+        return await self._file.write_alive(lease)
 
     async def release(self, name: str) -> None:
         """See :class:`.store.RecordStore`."""
-        await self._write("DELETE FROM lease WHERE name = ? AND owner = ?", name, self._owner)
+        statement = "DELETE FROM lease WHERE name = ? AND owner = ?"
+        await self._file.write_alive(lambda db, living: db.execute(statement, (name, living.name)))
 
     async def _peers(self, where: str, *values: object) -> list[PeerRow]:
         names = ", ".join(f"peer.{name}" for name in _PEER.split(", "))

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -24,59 +23,12 @@ import structlog
 
 from pantala.errors import FeatureOff, Unavailable
 
+from .living import Living
+from .sqlite_schema import BUSY, SETTING, connect, is_damaged, remove_beside, write_again
+
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-#: The setting that says where.
-_SETTING: Final = "database.sqlite.path"
-
-#: Tables, by the version that they came with; the last stands in the file as ``user_version``.
-_SCHEMAS: Final = (
-    """
-    CREATE TABLE task (
-        kind INTEGER NOT NULL, id TEXT NOT NULL,
-        replicas INTEGER NOT NULL, content_length INTEGER NOT NULL, piece_length INTEGER NOT NULL,
-        ttl REAL NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL,
-        state TEXT NOT NULL, tag TEXT, application TEXT,
-        expires_at REAL NOT NULL,
-        PRIMARY KEY (kind, id)
-    ) WITHOUT ROWID;
-    CREATE TABLE peer (
-        kind INTEGER NOT NULL, id TEXT NOT NULL,
-        task_id TEXT NOT NULL, host_id TEXT NOT NULL, persistent INTEGER NOT NULL,
-        created_at REAL NOT NULL, updated_at REAL NOT NULL,
-        state TEXT NOT NULL, cost REAL NOT NULL, concurrent_pieces INTEGER NOT NULL,
-        PRIMARY KEY (kind, id),
-        FOREIGN KEY (kind, task_id) REFERENCES task (kind, id) ON DELETE CASCADE
-    ) WITHOUT ROWID;
-    CREATE INDEX peer_of_task ON peer (kind, task_id);
-    """,
-    """
-    CREATE TABLE store (id TEXT NOT NULL);
-    CREATE TABLE lease (
-        name TEXT PRIMARY KEY, owner TEXT NOT NULL, ends_at REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE job (
-        id TEXT PRIMARY KEY, kind INTEGER NOT NULL, scope TEXT NOT NULL,
-        created_at REAL NOT NULL, ends_at REAL NOT NULL, ended_at REAL,
-        pairs INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL,
-        received INTEGER NOT NULL,
-        plan TEXT NOT NULL, secret TEXT
-    ) WITHOUT ROWID;
-    CREATE TABLE job_pair (
-        job_id TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
-        number INTEGER NOT NULL, outcome TEXT NOT NULL,
-        PRIMARY KEY (job_id, number)
-    ) WITHOUT ROWID;
-    """,
-)
-_VERSION: Final = len(_SCHEMAS)
-
-#: All tables, in an order in which each row's parent is there before it.
-_TABLES: Final = ("task", "peer", "store", "lease", "job", "job_pair")
-
-#: Seconds to wait for others: for their transactions, which take milliseconds, and for their work
-#: on the file itself.
-_BUSY: Final = 5.0
+#: Seconds to wait for others' work on the file itself.
 _LOCKED: Final = 10.0
 
 #: Times that the file may be another one when its turn comes.
@@ -111,11 +63,12 @@ class SqliteFile:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
         self._identity = ""
+        self._living = None if path is None else Living(_lock_of(path))
 
     @property
     def is_there(self) -> bool:
         """Whether anything may be in it."""
-        return self.path is not None and (self._connection is not None or self.path.exists())
+        return self.path is not None and (self._connection is not None or _may_be(self.path))
 
     async def close(self) -> None:
         """Let go of it."""
@@ -123,6 +76,8 @@ class SqliteFile:
             self._is_closed = True
             await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
             self._thread.shutdown()
+            if self._living is not None:
+                self._living.close()
 
     async def read(self, work: Work[T]) -> T:
         """What *work* finds, as of one moment. Raises Unavailable, FeatureOff."""
@@ -131,6 +86,36 @@ class SqliteFile:
     async def write(self, work: Work[T]) -> T:
         """Let *work* have the file alone, as one transaction. Raises Unavailable, FeatureOff."""
         return await self._run(work, "BEGIN IMMEDIATE")
+
+    async def write_alive(self, work: Callable[[sqlite3.Connection, Living], T]) -> T:
+        """Likewise, seen alive by others, and able to see whether they are."""
+
+        def alive(db: sqlite3.Connection) -> T:
+            assert self._living is not None  # noqa: S101  there is a file, since it is open
+            try:
+                self._living.show()
+                return work(db, self._living)
+            except OSError as error:
+                raise Unavailable(
+                    f"records of imported tasks: {_lock_of(self._place())}: {error.strerror}"
+                ) from error
+
+        return await self._run(alive, "BEGIN IMMEDIATE")
+
+    async def checkpoint(self) -> None:
+        """Have all that was written in the file itself, and nothing of what it replaced beside it.
+
+        As far as others do not read what was there before. Raises Unavailable, FeatureOff.
+        """
+
+        def run() -> None:
+            try:
+                self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                self._disconnect()
+                raise Unavailable(f"records of imported tasks in {self.path}: {error}") from error
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     async def _run(self, work: Work[T], begin: str) -> T:
         def run() -> T:
@@ -160,7 +145,7 @@ class SqliteFile:
 
     def _place(self) -> Path:
         if self.path is None:
-            raise FeatureOff(f"imported tasks are not kept here: set {_SETTING}")
+            raise FeatureOff(f"imported tasks are not kept here: set {SETTING}")
         return self.path
 
     def _disconnect(self) -> None:
@@ -186,19 +171,19 @@ class SqliteFile:
             except (sqlite3.DatabaseError, OSError) as error:
                 why = error.strerror if isinstance(error, OSError) else None
                 raise FeatureOff(
-                    f"imported tasks cannot be kept in {path} ({_SETTING}): {why or error}"
+                    f"imported tasks cannot be kept in {path} ({SETTING}): {why or error}"
                 ) from error
         assert self._connection is not None  # noqa: S101  _open has made it, or raised
         return self._connection
 
     def _open(self, path: Path) -> None:
         try:
-            connection = _connect(path)
+            connection = connect(path)
         except sqlite3.DatabaseError as error:
-            if not _is_damaged(error):
+            if not is_damaged(error):
                 raise
             self._move_aside(path, error)
-            connection = _connect(path)
+            connection = connect(path)
         (self._identity,) = connection.execute("SELECT id FROM store").fetchone()
         self._connection, self._opened = connection, _file(path)
 
@@ -211,7 +196,7 @@ class SqliteFile:
         try:
             with _alone(path):
                 if _file(path) is None:
-                    _write_again(path, connection)
+                    write_again(path, connection)
                 elif _identity(path) != self._identity and not self._is_aside(path):
                     raise Unavailable(
                         f"records of imported tasks: {path} is not the file that is in use; put "
@@ -232,7 +217,7 @@ class SqliteFile:
     def _move_aside(self, path: Path, error: Exception) -> None:
         target = path.with_name(f"{path.name}.damaged-{int(self._clock())}")
         path.rename(target)
-        _remove_beside(path)
+        remove_beside(path)
         logger.warning(
             "records of imported tasks are damaged; moved aside, starting without any",
             path=str(path),
@@ -244,7 +229,7 @@ class SqliteFile:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Have the file to oneself, as far as what it is goes. Raises OSError, Unavailable."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + _LOCKED
         while True:
@@ -263,6 +248,18 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def _lock_of(path: Path) -> Path:
+    """The file beside it, for locks alone."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def _may_be(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # opening it will say why
+
+
 def _file(path: Path) -> tuple[int, int] | None:
     """Which file is there, if one is."""
     try:
@@ -276,83 +273,7 @@ def _identity(path: Path) -> str | None:
     """What the file there calls itself; None: it is none of ours."""
     with contextlib.suppress(sqlite3.Error):
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY)) as connection:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY)) as connection:
             (found,) = connection.execute("SELECT id FROM store").fetchone()
             return str(found)
     return None
-
-
-def _remove_beside(path: Path) -> None:
-    """What belongs to a file that is not there any more, which SQLite would put into the next."""
-    for ending in ("-wal", "-shm"):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
-
-
-class _Damaged(sqlite3.DatabaseError):
-    """The file was looked through, and is wrong."""
-
-
-def _is_damaged(error: sqlite3.DatabaseError) -> bool:
-    """Not: locked, read-only, or full."""
-    codes = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return isinstance(error, _Damaged) or getattr(error, "sqlite_errorcode", None) in codes
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
-    try:
-        path.chmod(0o600)  # before there is anything in it
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")  # jobs have passwords until they end
-        _check(connection, path)
-    except BaseException:  # whatever it is, the file is ours to close
-        connection.close()
-        raise
-    return connection
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Look the file through, and see to it that the tables are there."""
-    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        raise _Damaged(str(verdict))
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > _VERSION:
-        raise FeatureOff(
-            f"{path} ({_SETTING}) was written by a newer version of this program (schema "
-            f"{version}, want {_VERSION}): name another file"
-        )
-    if version < _VERSION:
-        _make_tables(connection, version)
-        connection.execute("INSERT INTO store VALUES (?)", (secrets.token_hex(8),))
-
-
-def _make_tables(connection: sqlite3.Connection, version: int) -> None:
-    """Those that came after *version*."""
-    connection.executescript(
-        f"BEGIN IMMEDIATE; {' '.join(_SCHEMAS[version:])} PRAGMA user_version = {_VERSION}; COMMIT;"
-    )
-
-
-def _write_again(path: Path, connection: sqlite3.Connection) -> None:
-    """Write what *connection* has to *path*, where nothing is. Raises sqlite3.Error, OSError."""
-    copy = path.with_name(f"{path.name}.copy")
-    copy.unlink(missing_ok=True)
-    connection.execute("BEGIN IMMEDIATE")  # until it is there, nobody writes to the old one
-    try:
-        with closing(sqlite3.connect(copy, isolation_level=None)) as target:
-            copy.chmod(0o600)
-            _make_tables(target, 0)
-            target.execute("BEGIN")
-            for table in _TABLES:
-                for row in connection.execute(f"SELECT * FROM {table}"):  # noqa: S608  names of ours
-                    marks = ", ".join("?" * len(row))
-                    target.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608  names of ours
-            target.execute("COMMIT")
-        _remove_beside(path)
-        copy.rename(path)
-    finally:
-        connection.execute("ROLLBACK")
-    logger.warning("records of imported tasks were removed; written again", path=str(path))

@@ -1,11 +1,12 @@
-"""What is wanted of a place that keeps the rows of imported tasks."""
+"""What is wanted of a place that keeps the rows of imported tasks, and jobs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final, Protocol
 
 from pantala.core.sched.entities import TaskKey
+from pantala.core.sched.jobs import JobOrder, JobPlan, JobRow, Outcome
 from pantala.core.sched.records import PeerRow, TaskRow
 from pantala.core.sched.states import TaskState
 from pantala.model.task import Kind
@@ -17,6 +18,40 @@ TaskAndPeers = tuple[TaskRow, list[PeerRow]]
 PAGE: Final = 200
 
 
+class JobStore(Protocol):
+    """Keeps jobs until they are removed. What is said of :class:`RecordStore` holds here, too.
+
+    A lease of the store says who carries a job out; the calls here do not ask whose it is.
+    """
+
+    async def put(self, row: JobRow, plan: JobPlan, order: JobOrder) -> None:
+        """Keep a new job."""
+
+    async def rows(self) -> list[JobRow]:
+        """All jobs, in no order."""
+
+    async def plan(self, job_id: str) -> JobPlan | None:
+        """What is to be done, if the job is there."""
+
+    async def order(self, job_id: str) -> JobOrder | None:
+        """What was asked for, if the job is there and not over."""
+
+    async def outcomes(self, job_id: str) -> list[Outcome]:
+        """What came of those of its pairs that are over, in the order of their numbers."""
+
+    async def save(self, row: JobRow, outcomes: Sequence[Outcome]) -> bool:
+        """Keep how far a job is, and what has come of more of its pairs.
+
+        If *row* says that it is over, its order is wiped, for good.
+
+        Returns:
+            Whether the job is there.
+        """
+
+    async def remove(self, job_ids: Iterable[str]) -> None:
+        """Forget jobs, those that are there."""
+
+
 class RecordStore(Protocol):
     """Keeps rows until their task ends: then task and peers are gone, as if they had been removed.
 
@@ -26,6 +61,10 @@ class RecordStore(Protocol):
         Unavailable   the place does not answer now, or cannot be written; nothing is lost
         FeatureOff    it cannot be used at all; the message says which setting to change
     """
+
+    @property
+    def jobs(self) -> JobStore:
+        """Jobs, in the same place."""
 
     async def open(self) -> None:
         """Look what is there. May be called again; need not be called before the others."""
@@ -90,7 +129,10 @@ class RecordStore(Protocol):
         """Forget a task and all its peers, if it is there."""
 
     async def lease(self, name: str, seconds: float) -> bool:
-        """Whether this scheduler alone may do *name* for so long. Asked again, it is longer."""
+        """Whether this scheduler alone may do *name* for so long. Asked again, it is longer.
+
+        That of a scheduler that has died ends at the same time, or before, if that can be seen.
+        """
 
     async def release(self, name: str) -> None:
         """Let others do *name*, if it was this scheduler who did."""
