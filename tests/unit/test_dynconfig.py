@@ -64,6 +64,11 @@ async def started(path: Path) -> Dynconfig:
             ("10.0.0.1:1", "10.0.0.2:1"),
         ),
         ("scheduler: {addrs: ['[FE80:0::1]:1', '10.0.0.1:1']}", ("10.0.0.1:1", "[fe80::1]:1")),
+        ("scheduler: {addr: '10.0.0.1:8002-8003'}", ("10.0.0.1:8002", "10.0.0.1:8003")),
+        (
+            "scheduler: {addrs: ['10.0.0.1:8002-8003', '10.0.0.1:8003-8004']}",
+            ("10.0.0.1:8002", "10.0.0.1:8003", "10.0.0.1:8004"),
+        ),
         ("scheduler:", ()),
         ("", ()),
     ],
@@ -151,6 +156,7 @@ async def test_keys_of_nobody(path: Path) -> None:
     ("text", "expected"),
     [
         ("scheduler: {addr: 10.0.0.1}", "scheduler.addr = '10.0.0.1': expected host:port"),
+        ("scheduler: {addr: 'a:3-1'}", "scheduler.addr = 'a:3-1': the ports 3-1 are not in order"),
         ("scheduler: 10.0.0.1:8002", "scheduler: expected a section"),
         ("scheduler: {addrs: 'a:1'}", "scheduler.addrs = 'a:1': expected a list"),
         ("- a:1", "expected a mapping"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,29 @@ async def test_what_cannot_be_shown(place: Place, host: Host) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await shown(one, job_id)
             assert caught.value.code() is code
+
+
+async def test_rows_that_make_no_sense(tmp_path: Path, host: Host) -> None:
+    """A job that cannot be read is over, with a line; others are carried on all the same."""
+    path = tmp_path / "rows.db"
+    host.blocked = set(URLS)
+    async with life({"database__sqlite__path": str(path)}, host) as first:
+        ids = [await begin(first, url) for url in URLS[:4]]
+        await until(lambda: _true(len(host.asked) == 4))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE job SET plan = 'nonsense' WHERE id = ?", (ids[0],))
+        db.execute("UPDATE job SET plan = '{}' WHERE id = ?", (ids[1],))
+        db.execute("UPDATE job SET secret = NULL WHERE id = ?", (ids[2],))
+        db.commit()
+    host.blocked = set()
+    with capture_logs() as logs:
+        async with life({"database__sqlite__path": str(path)}, host) as second:
+            for job_id in ids:
+                await until(over(second, job_id))
+            assert [(await listed(second))[job_id].done for job_id in ids] == [0, 0, 0, 1]
+            assert second.scheduler._loops.failing() == []
+    told = [line for line in logs if line["event"] == "job cannot be carried on"]
+    assert {line["job"] for line in told} == set(ids[:3])
 
 
 async def test_old_jobs_go(tmp_path: Path, host: Host) -> None:

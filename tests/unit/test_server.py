@@ -317,4 +317,4 @@ async def test_a_scheduler_that_cannot_serve_ends(monkeypatch: pytest.MonkeyPatc
     keys = {"server.port": 0, "server.listenIP": "127.0.0.1", "metrics.enable": False}
     with pytest.raises(Unavailable, match="its server has ended"):
         async with asyncio.timeout(30):
-            await app._run(load(None, keys))
+            await app._run(load(None, keys), None, None)

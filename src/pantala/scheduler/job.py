@@ -75,6 +75,11 @@ class Job:
         return max(0.0, self._ends_at - time.monotonic())
 
     @property
+    def pending(self) -> list[Pair]:
+        """Pairs that are not over."""
+        return [pair for pair in self.ledger.pairs if not pair.is_over]
+
+    @property
     def row(self) -> JobRow:
         """As lists show it."""
         said = self.ledger.summary

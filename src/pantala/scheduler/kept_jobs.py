@@ -11,6 +11,7 @@ Where that place is away, jobs go on in memory, and end with their scheduler.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -52,8 +53,9 @@ _LOOK: Final = 3.0
 #: Outcomes that are written at once.
 _BATCH: Final = 2000
 
-#: Seconds for registries to say once more how to get at images, when a job is carried on.
-_FRESH: Final = 30.0
+#: Seconds for registries to say once more how to get at images, when a job is carried on. No lease
+#: is renewed meanwhile.
+_FRESH: Final = 4.0
 
 #: What is asked of the rest: whether a job may still lead where it leads, and new requests.
 Check = Callable[[Order], Awaitable[object]]
@@ -95,7 +97,7 @@ class KeptJobs:
         self._check = check
         self._renew = renew
         self._mine: dict[str, _Kept] = {}
-        self._looked = float("-inf")
+        self._looked = -math.inf
         self._trouble = ""
 
     async def rest(self) -> None:
@@ -202,29 +204,51 @@ class KeptJobs:
                 return  # others may have room; and a job has time
             if await self._store.lease(_lease(row.id), _LEASE):
                 await self._carry_on(row)
+                self._looked = -math.inf  # for more of them, when what is under way has its leases
+                return
 
     async def _carry_on(self, row: JobRow) -> None:
         """Begin where somebody else has stopped. Raises Unavailable, FeatureOff."""
-        jobs = self._store.jobs
         # As it is now: who had it may have ended it while we looked.
-        now = next((one for one in await jobs.rows() if one.id == row.id), None)
-        order, plan = await jobs.order(row.id), await jobs.plan(row.id)
-        if now is None or now.ended_at is not None or order is None or plan is None:
+        now = next((one for one in await self._store.jobs.rows() if one.id == row.id), None)
+        if now is None or now.ended_at is not None:
             await self._store.release(_lease(row.id))
             return
+        try:
+            job = await self._read(now)
+        except (LookupError, TypeError, ValueError) as error:
+            await self._give_up(now, (), f"what is written down of it makes no sense: {error!r}")
+            return
+        if job is not None:
+            logger.info("job carried on", job=job.id, pending=len(job.pending))
+            self._mine[job.id] = _Kept(job, -math.inf)  # its lease is from before all this
+            self._preheating.begin(job)
+
+    async def _read(self, row: JobRow) -> Job | None:
+        """The job of a row, as far as it was; None: it is given up.
+
+        Raises:
+            Unavailable: It cannot be read now; or FeatureOff.
+            ValueError: It makes no sense; or LookupError, or TypeError.
+        """
+        jobs = self._store.jobs
+        plan, order = await jobs.plan(row.id), await jobs.order(row.id)
+        if plan is None or order is None:
+            raise LookupError("a part of it is gone")
         outcomes = await jobs.outcomes(row.id)
+        pairs = _pairs(plan, outcomes)
         try:
             asked = kept_order(order.form, order.asked)
             tasks = await self._tasks(asked, plan, order)
         except DragonflyError as error:
-            await self._give_up(now, plan, outcomes, str(error))
-            return
-        job = Job(asked, tasks, _pairs(plan, outcomes), now)
+            over = {outcome.number for outcome in outcomes}
+            pending = [pair for pair in pairs if pair.number not in over]
+            await self._give_up(row, pending, str(error))
+            return None
+        job = Job(asked, tasks, pairs, row)
         for outcome in outcomes:
             job.ledger.restore(job.ledger.pairs[outcome.number], outcome.state, outcome.reason)
-        logger.info("job carried on", job=job.id, pending=now.pairs - len(outcomes))
-        self._mine[job.id] = _Kept(job, time.monotonic())
-        self._preheating.begin(job)
+        return job
 
     async def _tasks(self, asked: Order, plan: JobPlan, order: JobOrder) -> list[Planned]:
         """The tasks of a plan, with what registries want now; else with what they wanted then.
@@ -250,13 +274,9 @@ class KeptJobs:
             for (url, headers), (_, task_id) in zip(order.requests, plan.tasks, strict=True)
         ]
 
-    async def _give_up(
-        self, row: JobRow, plan: JobPlan, outcomes: Sequence[Outcome], why: str
-    ) -> None:
+    async def _give_up(self, row: JobRow, pending: Sequence[Pair], why: str) -> None:
         """End a job that cannot be carried on; each pair that is pending says why."""
-        over = {outcome.number for outcome in outcomes}
-        ledger = Ledger([pair for pair in _pairs(plan, outcomes) if pair.number not in over])
-        failed = list(map(outcome_of, ledger.give_up(why)))
+        failed = list(map(outcome_of, Ledger(pending).give_up(why)))
         logger.warning("job cannot be carried on", job=row.id, pending=len(failed), why=why)
         ended = replace(row, failed=row.failed + len(failed), ended_at=time.time())
         await self._store.jobs.save(ended, failed)

@@ -29,8 +29,10 @@ class SqliteJobs:
 
     async def put(self, row: JobRow, plan: JobPlan, order: JobOrder) -> None:
         """See :class:`.store.JobStore`."""
-        values = (*_values(row), plan_text(plan), order_text(order))
-        await self._file.write(lambda db: db.execute(_PUT, values))
+        # Of a large job the text takes a while, so it is made in the thread.
+        await self._file.write(
+            lambda db: db.execute(_PUT, (*_values(row), plan_text(plan), order_text(order)))
+        )
 
     async def rows(self) -> list[JobRow]:
         """See :class:`.store.JobStore`."""
