@@ -19,7 +19,14 @@ from pantala.daemon.config import DaemonConfig, load
 from pantala.daemon.telling.dynconfig import Dynconfig
 from pantala.errors import Forbidden
 from pantala.model.task import Kind
-from pantala.pb import dfdaemon_pb2, dfdaemon_pb2_grpc, manager_pb2
+from pantala.pb import (
+    common_pb2,
+    dfdaemon_pb2,
+    dfdaemon_pb2_grpc,
+    manager_pb2,
+    node_pb2,
+    node_pb2_grpc,
+)
 from pantala.rpc.transport import channel_options
 from pantala.scheduler.app import Scheduler
 from pantala.testing import inside, ports
@@ -284,7 +291,9 @@ class Blocked:
         """Its answer, or the error of its gRPC socket."""
         target = f"unix:{self.daemon.config.download.server.socket_path}"
         async with grpc.aio.insecure_channel(target, channel_options(target)) as channel:
-            stub = dfdaemon_pb2_grpc.DfdaemonDownloadStub(channel)
+            stub: Any = dfdaemon_pb2_grpc.DfdaemonDownloadStub(channel)
+            if not hasattr(stub, method):
+                stub = node_pb2_grpc.NodeStub(channel)
             call = getattr(stub, method)(request)
             try:
                 return [each async for each in call] if hasattr(call, "read") else await call
@@ -325,6 +334,15 @@ async def test_downloads_are_refused(blocked: Blocked, method: str, kind: Kind) 
         f"blocked for this cluster by block_list.{name}.download.tags in clientConfig of {path}"
     )
     assert blocked.count("download", kind)
+
+
+async def test_a_refresh_is_refused(blocked: Blocked) -> None:
+    """It is a download, too."""
+    wanted = common_pb2.Download(url="http://127.0.0.1:1/x", tag="t", type=common_pb2.CACHE)
+    error = await blocked.ask("RefreshTask", node_pb2.RefreshTaskRequest(download=wanted))
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "by block_list.cache_task.download.tags in" in error.details()
+    assert blocked.count("download", Kind.CACHE)
 
 
 async def test_imports_are_refused(blocked: Blocked, tmp_path: Path) -> None:
