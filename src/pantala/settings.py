@@ -304,13 +304,13 @@ class _Reader(Generic[ModelT]):
         return settings
 
     def _keep(self, tree: Mapping[Any, Any], prefix: str) -> dict[str, Any]:
-        """What the model is to see. A null is as good as no key."""
+        """What the model is to see. In a file a null is as good as no key."""
         kept: dict[str, Any] = {}
         for name, value in tree.items():
             key = f"{prefix}{name}"
             if key not in self._leaves and key not in self._sections:
                 self._report_unknown(key)
-            elif value is None:
+            elif value is None and key not in self._overridden:
                 continue
             elif key in self._catalogue.refused:
                 self._report(key, f"{key}: {self._catalogue.refused[key]}")

@@ -150,6 +150,20 @@ def test_passwords_are_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in str(config.ignored)
 
 
+def test_no_file_for_records(tmp_path: Path) -> None:
+    """There is a word for that; a null means the default, as everywhere in a file."""
+
+    def path_of(text: str) -> Path | None:
+        return load(_file(tmp_path, f"database: {{sqlite: {{path: {text}}}}}")).database.sqlite.path
+
+    assert path_of("none") is None
+    assert path_of("null") == path_of("") == Path("/var/lib/dragonfly/scheduler.db")
+    assert path_of("/x/y.db") == Path("/x/y.db")
+    none = load(None, {"database.sqlite.path": None})
+    assert none.database.sqlite.path is None
+    assert none.model_dump(mode="json")["database"]["sqlite"] == {"path": "none"}
+
+
 def test_ports_of_workers() -> None:
     """Consecutive; those that the system chose stay."""
     config = load(None, {"server.port": 8100, "server.workers": 3, "metrics.addr": "[::1]:9000"})

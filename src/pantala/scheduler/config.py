@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    model_validator,
+)
 
 from pantala.core.sched.rules import Algorithm, Limits
 from pantala.logs import LEVELS
@@ -168,10 +175,15 @@ class Sqlite(Settings):
     """A file that has what is known of imported tasks, for all schedulers of this machine.
 
     Attributes:
-        path: It comes to be with the first of them. None: nothing can be imported.
+        path: It comes to be with the first of them. None, in a file the word ``none``: nothing can
+            be imported, and jobs end with their scheduler.
     """
 
-    path: Path | None = Path("/var/lib/dragonfly/scheduler.db")
+    path: Annotated[
+        Path | None,
+        BeforeValidator(lambda value: None if value == "none" else value),
+        PlainSerializer(lambda path: "none" if path is None else str(path), when_used="json"),
+    ] = Path("/var/lib/dragonfly/scheduler.db")
 
 
 class Database(Settings):
