@@ -214,7 +214,7 @@ def test_the_dynconfig_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[
         [
             "scheduler has no effect",
             "foo has no effect",
-            "application a: '(': at 1: a ( is not closed: skipped",
+            "application a: '(': missing ): (: skipped",
         ],
     )
     wrong = "schedulerClusterConfig: {candidateParentLimit: 0.5}\nseedPeerClusterConfig: 1"
