@@ -13,7 +13,7 @@ from pantala.core.sched.choose import Parents, Wait
 from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.rules import Limits
 from pantala.errors import ConfigError, DragonflyError, Unavailable
-from pantala.model.cluster import Application, ClusterWishes, HostWishes, UrlPriority
+from pantala.model.cluster import Application, ClusterWishes, UrlPriority
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import scheduler_pb2
 from pantala.rpc.transport import channel_options
@@ -32,8 +32,8 @@ FORBIDDEN = ClusterWishes(
     candidate_parent_limit=1,
     filter_parent_limit=20,
     job_rate_limit=1,
-    hosts=HostWishes(1),
-    seeds=HostWishes(3),
+    load_limit=1,
+    seed_load_limit=3,
 )
 
 

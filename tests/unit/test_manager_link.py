@@ -14,7 +14,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from pantala.model.cluster import Application, ClusterWishes, HostWishes, UrlPriority
+from pantala.model.cluster import Application, ClusterWishes, UrlPriority
 from pantala.pb import common_pb2, manager_pb2
 from pantala.scheduler import manager as under_test
 from pantala.scheduler.config import Database, Sqlite, load
@@ -143,8 +143,8 @@ async def test_what_is_wanted(tmp_path: Path, manager: ManagerServer) -> None:
         ),
         candidate_parent_limit=4,
         filter_parent_limit=20,
-        hosts=HostWishes(7),
-        seeds=HostWishes(99),
+        load_limit=7,
+        seed_load_limit=99,
     )
     assert await link(tmp_path, manager).read() == expected
     kept = tmp_path / "scheduler-manager.json"

@@ -11,12 +11,9 @@ import yaml
 from pantala.errors import ConfigError
 from pantala.model.cluster import (
     Application,
-    BlockRules,
     ClusterWishes,
-    HostWishes,
     UrlPriority,
 )
-from pantala.model.task import Kind
 from pantala.scheduler.wishes import read_wishes
 
 FILE = """
@@ -86,16 +83,8 @@ WANTED = ClusterWishes(
     candidate_parent_limit=4,
     filter_parent_limit=20,
     job_rate_limit=10,
-    hosts=HostWishes(
-        50,
-        {
-            (Kind.STANDARD, "download"): BlockRules(("a",), ("u",), ("t",), (1, 2)),
-            (Kind.CACHE, "download"): BlockRules(tags=("c",)),
-            (Kind.PERSISTENT, "upload"): BlockRules(urls=("p",)),
-            (Kind.PERSISTENT_CACHE, "upload"): BlockRules(tags=("q",)),
-        },
-    ),
-    seeds=HostWishes(300),
+    load_limit=50,
+    seed_load_limit=300,
 )
 
 
@@ -121,7 +110,7 @@ def test_unknown_keys_are_told_and_left_out() -> None:
         "seedPeerClusterConfig": {"loadLimit": 5, "new": 1},
     }
     wanted, unknown = read_wishes(tree, "here")
-    assert wanted.seeds.load_limit == 5
+    assert wanted.seed_load_limit == 5
     assert wanted.applications == (Application("a", priority=2, urls=(UrlPriority("x", 0),)),)
     assert unknown == (
         "scheduler",
@@ -161,7 +150,7 @@ def test_unknown_keys_are_told_and_left_out() -> None:
         ),
         (
             "seedPeerClusterConfig: {blockList: {task: {download: {priorities: [7]}}}}",
-            "seedPeerClusterConfig.blockList.task.download.priorities[0] = 7: expected less",
+            "block_list.task.download.priorities: expected 0 to 6, not 7",
         ),
     ],
 )

@@ -16,22 +16,16 @@ may be used anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, TypeGuard, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeGuard, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from pantala.core.blocking import read as read_block_lists
 from pantala.errors import ConfigError
-from pantala.model.cluster import (
-    Application,
-    BlockRules,
-    ClusterWishes,
-    HostWishes,
-    UrlPriority,
-    Use,
-)
-from pantala.model.task import PRIORITIES, Kind
+from pantala.model.cluster import Application, ClusterWishes, UrlPriority
+from pantala.model.task import PRIORITIES
 from pantala.settings import Count, Settings
 
 
@@ -70,29 +64,13 @@ class _Application(Settings):
     priority: _Priorities = Field(default_factory=_Priorities)
 
 
-class _Upload(Settings):
-    applications: tuple[str, ...] = ()
-    urls: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+def _checked(block_list: object) -> object:
+    """It is for daemons, which read it themselves; that it makes sense is found out here, too."""
+    read_block_lists({"block_list": block_list})
+    return block_list
 
 
-class _Download(_Upload):
-    priorities: tuple[_Priority, ...] = ()
-
-
-class _Fetched(Settings):
-    download: _Download = Field(default_factory=_Download)
-
-
-class _Imported(_Fetched):
-    upload: _Upload = Field(default_factory=_Upload)
-
-
-class _BlockList(Settings):
-    task: _Fetched = Field(default_factory=_Fetched)
-    cache_task: _Fetched = Field(default_factory=_Fetched)
-    persistent_task: _Imported = Field(default_factory=_Imported)
-    persistent_cache_task: _Imported = Field(default_factory=_Imported)
+_BlockLists = Annotated[object, AfterValidator(_checked)]
 
 
 class _Scheduling(Settings):
@@ -109,14 +87,14 @@ class _Clients(Settings):
     load_limit: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=2000)] | None, BeforeValidator(_unset)
     ] = None
-    block_list: _BlockList = Field(default_factory=_BlockList)
+    block_list: _BlockLists = None
 
 
 class _Seeds(Settings):
     load_limit: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=50000)] | None, BeforeValidator(_unset)
     ] = None
-    block_list: _BlockList = Field(default_factory=_BlockList)
+    block_list: _BlockLists = None
 
 
 class _Tree(Settings):
@@ -124,16 +102,6 @@ class _Tree(Settings):
     scheduler_cluster_config: _Scheduling = Field(default_factory=_Scheduling)
     scheduler_cluster_client_config: _Clients = Field(default_factory=_Clients)
     seed_peer_cluster_config: _Seeds = Field(default_factory=_Seeds)
-
-
-#: Of which kind of task the parts of a block list speak.
-_KINDS: Final[Mapping[str, Kind]] = {
-    "task": Kind.STANDARD,
-    "cache_task": Kind.CACHE,
-    "persistent_task": Kind.PERSISTENT,
-    "persistent_cache_task": Kind.PERSISTENT_CACHE,
-}
-_USES: Final[tuple[Use, ...]] = get_args(Use)
 
 
 def read_wishes(tree: Mapping[Any, Any], source: str) -> tuple[ClusterWishes, tuple[str, ...]]:
@@ -159,8 +127,8 @@ def read_wishes(tree: Mapping[Any, Any], source: str) -> tuple[ClusterWishes, tu
         candidate_parent_limit=scheduling.candidate_parent_limit,
         filter_parent_limit=scheduling.filter_parent_limit,
         job_rate_limit=scheduling.job_rate_limit,
-        hosts=_host_wishes(read.scheduler_cluster_client_config),
-        seeds=_host_wishes(read.seed_peer_cluster_config),
+        load_limit=read.scheduler_cluster_client_config.load_limit,
+        seed_load_limit=read.seed_peer_cluster_config.load_limit,
     )
     return wishes, tuple(unknown)
 
@@ -168,20 +136,6 @@ def read_wishes(tree: Mapping[Any, Any], source: str) -> tuple[ClusterWishes, tu
 def _application(read: _Application) -> Application:
     urls = tuple(UrlPriority(each.regex, each.value) for each in read.priority.urls)
     return Application(read.name, read.id, read.url, read.bio, read.priority.value, urls)
-
-
-def _host_wishes(read: _Clients | _Seeds) -> HostWishes:
-    return HostWishes(read.load_limit, dict(_blocked(read.block_list)))
-
-
-def _blocked(read: _BlockList) -> Iterator[tuple[tuple[Kind, Use], BlockRules]]:
-    """What is blocked; what has no rules is not."""
-    for name, kind in _KINDS.items():
-        for use in _USES:
-            said = getattr(getattr(read, name), use, None)
-            rules = BlockRules() if said is None else BlockRules(**dict(said))
-            if rules != BlockRules():
-                yield (kind, use), rules
 
 
 def _spelt(

@@ -157,8 +157,8 @@ class Limits:
             self,
             candidates=wishes.candidate_parent_limit or self.candidates,
             sample=wishes.filter_parent_limit or self.sample,
-            uploads=wishes.hosts.load_limit or self.uploads,
-            seed_uploads=wishes.seeds.load_limit or self.seed_uploads,
+            uploads=wishes.load_limit or self.uploads,
+            seed_uploads=wishes.seed_load_limit or self.seed_uploads,
         )
 
     def uploads_of(self, *, is_seed: bool) -> int:

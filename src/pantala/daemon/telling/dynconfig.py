@@ -25,6 +25,7 @@ from pantala.core.blocking import BlockLists, read
 from pantala.daemon.config import DaemonConfig
 from pantala.errors import ConfigError, DragonflyError
 from pantala.model.addresses import host_port, split_address, spread
+from pantala.paths import DYNCONFIG
 from pantala.settings import (
     Addresses,
     Catalogue,
@@ -37,7 +38,7 @@ from pantala.settings import (
 from .manager import ManagerSource
 
 #: Where the file lies unless ``dynconfig.path`` says otherwise. It need not exist.
-DEFAULT_PATH: Final = Path("/etc/dragonfly/dynconfig.yaml")
+DEFAULT_PATH: Final = Path(DYNCONFIG)
 
 #: Seconds for looking up one name.
 _LOOKUP_TIMEOUT: Final = 10.0
