@@ -16,7 +16,7 @@ from pantala import background
 from pantala.core.sched.states import PeerState
 from pantala.daemon.app import Daemon
 from pantala.daemon.telling import announcer
-from pantala.daemon.telling.teller import Words
+from pantala.daemon.telling.teller import Teller, Words
 from pantala.errors import Busy
 from pantala.model.announce import Registration
 from pantala.model.task import DownloadRequest, Kind
@@ -101,6 +101,33 @@ async def fetch(daemon: Daemon, url: str) -> str:
 def holders(scheduler: Scheduler) -> set[str]:
     """Tasks that somebody is believed to hold."""
     return {p.task.id for p in scheduler._world.peers.values() if p.state is PeerState.SUCCEEDED}
+
+
+async def test_who_has_nothing_to_tell_rests(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once he has told all: nobody looks for more until there is something."""
+    looks = 0
+    begin = Teller.begin
+
+    def look(teller: Teller) -> None:
+        nonlocal looks
+        looks += 1
+        begin(teller)
+
+    monkeypatch.setattr(Teller, "begin", look)
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    origin.put("/f", Pattern(1000))
+    held = await fetch(daemon, origin.url("/f"))
+    holding = daemon.stores[Kind.CACHE].get(Kind.CACHE, held)
+    assert holding is not None
+    daemon.announcer.announce(holding)
+    await until(lambda: holders(scheduler) == {held})
+    await asyncio.sleep(0.1)
+    before = looks
+    await asyncio.sleep(0.3)
+    assert looks - before < 3
 
 
 async def test_what_left_while_a_scheduler_was_out_of_reach(

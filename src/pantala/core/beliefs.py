@@ -329,6 +329,13 @@ class Beliefs:
 
     # -- what must be said ---------------------------------------------------------------------
 
+    def has_news(self, address: str, limit: int) -> bool:
+        """Whether :meth:`take` may find something."""
+        scheduler = self._all.get(address)
+        if scheduler is None or not scheduler.available:
+            return False
+        return bool(scheduler.pending) and len(scheduler.underway) < limit
+
     def take(self, address: str, limit: int, only: TaskKey | None = None) -> list[TaskAnnouncement]:
         """What is to be said now, each to be answered by :meth:`told` or :meth:`untold`.
 

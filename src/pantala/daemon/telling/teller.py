@@ -150,7 +150,7 @@ class Teller:
             scheduler = self._schedulers.get(address)
             if scheduler is None or not scheduler.holdings.understood:
                 self._begin_each(self._beliefs.take(address, _AT_ONCE))
-            elif address not in self._streams:
+            elif address not in self._streams and self._beliefs.has_news(address, _BATCH):
                 self._streams.add(address)
                 self._tasks.start(self._stream(scheduler), "tell a scheduler")
 
@@ -240,6 +240,7 @@ class Teller:
                 outcome(tell)
         if not told.over.done():
             told.over.set_result(None)
+        self._wake()  # there may have been no room for more
 
     def _failed(self, address: str, error: Exception) -> None:
         if not isinstance(error, DragonflyError):
