@@ -36,6 +36,7 @@ DAEMON = [
     "watch a scheduler",
 ]
 SCHEDULER = [
+    "jobs that are written down",
     "keep room for callers",
     "replicas",
     "sweep of hosts",

@@ -186,6 +186,7 @@ scheduler:
   maxScheduleCount: 6
 seedPeer: {enable: true, type: normal}
 dynconfig: {path: /d.yaml, refreshInterval: 19us}
+manager: {addr: "http://m:65003"}
 storage:
   server: {ip: "fd00::1", tcpPort: 7}
   dir: /data
