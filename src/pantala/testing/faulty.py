@@ -47,8 +47,8 @@ FAULTS: Final[tuple[Callable[[], BaseException], ...]] = (
 #: What the announcing asks of the system.
 _PSUTIL: Final = ("cpu_percent", "cpu_count", "virtual_memory", "net_io_counters", "net_if_stats")
 
-#: What the announcing does for one task.
-_TELLING: Final = "_tell_part"
+#: What the announcing does for one task, or a part of it.
+_TELLING: Final = "_of_part"
 
 
 class Faults:
@@ -100,9 +100,9 @@ class Faults:
             setattr(psutil, name, self.flaky(getattr(psutil, name), f"psutil.{name}"))
         shutil.disk_usage = self.flaky(shutil.disk_usage, "disk_usage")
         # Late, so that a scheduler need not load a daemon before it starts to count.
-        from pantala.daemon.telling.announcer import Announcer  # noqa: PLC0415  see above
+        from pantala.daemon.telling.teller import Words  # noqa: PLC0415  late, for that reason
 
-        setattr(Announcer, _TELLING, self.flaky(getattr(Announcer, _TELLING), "tell a part"))
+        setattr(Words, _TELLING, self.flaky(getattr(Words, _TELLING), "tell a part"))
 
     def around(self, turn: Callable[[], object], name: str) -> Callable[[], Awaitable[None]]:
         """*turn*, failed before it begins or after all of it was done."""

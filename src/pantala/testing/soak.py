@@ -128,7 +128,8 @@ class Soak:
         names = ("peerGCInterval", "hostGCInterval", "taskGCInterval", "replicaInterval")
         quick = dict.fromkeys(names, "1s")
         config = self._cluster.directory / "scheduler.yaml"
-        config.write_text(json.dumps({"scheduler": {"gc": quick}}))
+        learning = {"refreshInterval": "1s"}
+        config.write_text(json.dumps({"scheduler": {"gc": quick}, "dynConfig": learning}))
         self.scheduler = self._cluster.scheduler("--config", str(config))
         self._name_schedulers(0)
         self.nodes = self._cluster.daemons(

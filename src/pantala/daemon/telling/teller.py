@@ -96,7 +96,7 @@ class Words:
 class _Batch:
     """What is being told at once, and whose each word is."""
 
-    tells: list[TaskAnnouncement] = field(default_factory=list)
+    tells: list[TaskAnnouncement]
     words: list[Registration] = field(default_factory=list)
     of: list[TaskAnnouncement] = field(default_factory=list)
     #: Done when it was heard, or could not be told.
@@ -190,7 +190,8 @@ class Teller:
             tells = self._beliefs.take(scheduler.address, _BATCH, only)
             if not tells:
                 return None
-            under_way.append(self._batch(tells))
+            under_way.append(_Batch(tells))
+            self._fill(under_way[0])
             return under_way[0].message(self._words.host_id)
 
         def heard(refused: Mapping[int, str]) -> None:
@@ -207,21 +208,21 @@ class Teller:
             for told in under_way:
                 self._end(told, self._beliefs.untold)
 
-    def _batch(self, tells: Sequence[TaskAnnouncement]) -> _Batch:
-        made = _Batch()
-        for tell in tells:
+    def _fill(self, made: _Batch) -> None:
+        """Find words for all that is to be told in a batch."""
+        for tell in tuple(made.tells):
+            self._telling[tell] = made.over
             holding = self._stores.get(*tell.key) if tell.version is not None else None
             try:  # no words of one that is held: it has just left, and that is told next
                 words = [] if holding is None else list(self._words.of(holding))
             except Exception as error:  # noqa: BLE001  it keeps no other untold; the loop raises it
                 self._wrong.append(error)
+                made.tells.remove(tell)
+                self._telling.pop(tell)
                 self._beliefs.untold(tell)
                 continue
-            self._telling[tell] = made.over
-            made.tells.append(tell)
             made.words += words
             made.of += [tell] * len(words)
-        return made
 
     def _heard(self, told: _Batch, refused: Mapping[int, str]) -> None:
         if refused:
