@@ -218,6 +218,10 @@ class Play:
         """All have been tried."""
         self.beliefs.settle()
 
+    def shares(self, _address: str) -> None:
+        """One task is shared out."""
+        self.beliefs.share(1)
+
     def goes_well(self, _address: str = "") -> int:
         """A round in which nothing goes wrong that need not; how much was said in it."""
         for tell, what in self.tells:
@@ -228,6 +232,8 @@ class Play:
         while self.greetings:
             self.is_greeted("")
         self.beliefs.settle()
+        while self.beliefs.share(2):
+            pass
         return self._says_all()
 
     # -- what happens to schedulers
@@ -299,7 +305,7 @@ STEPS = [
     *_steps("holds drops opens arrives ends", KEYS),
     *_steps("says says is_heard is_heard is_heard_unanswered is_unheard", KEYS[:1]),
     *_steps("greets settles is_slow is_cut_off_or_back is_restarted is_listed_or_not", ADDRESSES),
-    *_steps("is_greeted is_greeted_in_vain goes_well time_passes", ADDRESSES[:1]),
+    *_steps("is_greeted is_greeted_in_vain shares goes_well time_passes", ADDRESSES[:1]),
 ]
 
 
@@ -345,6 +351,64 @@ def test_orders_that_are_rare(story: str, monkeypatch: pytest.MonkeyPatch) -> No
     for name, _, subject in (step.partition(":") for step in story.split()):
         getattr(play, name)(subjects.get(subject, KEYS[1]))  # a task of a's
     play.check()
+
+
+def test_tasks_are_shared_out_a_few_at_a_time() -> None:
+    """The newest first; what was told, or has left, is told no more."""
+    play = Play()
+    for key in KEYS[::2]:
+        play.holds(key)
+    play.goes_well()
+    play.is_restarted(ADDRESSES[0])
+    play.is_restarted(ADDRESSES[1])
+    for address in ADDRESSES:
+        play.greets(address)
+        play.is_greeted(address)
+    play.settles("")
+    assert play._take() == []
+    assert play.beliefs.share(1)
+    (first,) = play._take()
+    assert first.key == KEYS[2]
+    play.drops(KEYS[0])
+    assert not play.beliefs.share(2)
+    assert [tell.version for tell in play._take()] == [None]
+
+
+def test_many_tasks_keep_nobody_waiting() -> None:
+    """Neither as all are shared out, nor when all have been told."""
+    beliefs = Beliefs(INTERVAL)
+    beliefs.listed(ADDRESSES)
+    keys = [(Kind.CACHE, f"{n:064x}"[::-1]) for n in range(20_000)]
+    for key in keys:
+        beliefs.holds(key)
+    for address in ADDRESSES:
+        greeting = beliefs.greeting(address)
+        assert greeting is not None
+        beliefs.announced(greeting, "e", 1.0)
+    picked = 0
+    pick = module.owner
+
+    def counted(task_id: str, addresses: frozenset[str]) -> str | None:
+        nonlocal picked
+        picked += 1
+        return pick(task_id, addresses)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "owner", counted)
+        beliefs.settle()
+        assert picked == 0
+        assert beliefs.share(512)
+        assert picked == 512
+        while beliefs.share(512):
+            pass
+    told = 0
+    for address in ADDRESSES:
+        while tells := beliefs.take(address, 64):
+            for tell in tells:
+                beliefs.told(tell)
+            told += len(tells)
+            assert len(tells) == 64 or not beliefs.has_news(address, 64)
+    assert told == len(keys)
 
 
 def test_what_a_scheduler_missed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,10 @@ _RETRY: Final = (0.5, 15.0)
 _TAKE_OVER: Final = TAKE_OVER - _RETRY[0]
 
 
+#: Tasks that are shared out before others have their turn: some ten milliseconds.
+_SHARED: Final = 512
+
+
 class Announcer:
     """Carries out what :class:`~pantala.core.beliefs.Beliefs` decides.
 
@@ -241,5 +245,8 @@ class Announcer:
         """
         await self._has_news.wait()
         self._has_news.clear()
+        if self._beliefs.share(_SHARED):
+            self._has_news.set()
         self._teller.begin()
         self._teller.complain()
+        await asyncio.sleep(0)  # there may be more to share out
