@@ -15,9 +15,9 @@ import pytest
 from pantala import background
 from pantala.core.sched.states import PeerState
 from pantala.daemon.app import Daemon
-from pantala.daemon.telling import announcer
+from pantala.daemon.telling import announcer, teller
 from pantala.daemon.telling.teller import Teller, Words
-from pantala.errors import Busy
+from pantala.errors import Busy, InvalidRequest
 from pantala.model.announce import Registration
 from pantala.model.task import DownloadRequest, Kind
 from pantala.pb import common_pb2
@@ -110,10 +110,10 @@ async def test_who_has_nothing_to_tell_rests(
     looks = 0
     begin = Teller.begin
 
-    def look(teller: Teller) -> None:
+    def look(self: Teller) -> None:
         nonlocal looks
         looks += 1
-        begin(teller)
+        begin(self)
 
     monkeypatch.setattr(Teller, "begin", look)
     scheduler = await stack.enter_async_context(inside.scheduler())
@@ -228,6 +228,7 @@ async def test_a_scheduler_that_refuses(
             await refuse()
         return True
 
+    monkeypatch.setattr(teller, "UNARY_LIMIT", 0.0)
     tell_batches = link.holdings.tell
     if link.holdings.understood:
         monkeypatch.setattr(link.holdings, "tell", refuse_batches)
@@ -244,6 +245,88 @@ async def test_a_scheduler_that_refuses(
     monkeypatch.setattr(link.holdings, "tell", tell_batches)
     await daemon.announcer.announce_host()
     await until(lambda: holders(scheduler) == set())
+
+
+class Refusing:
+    """Has schedulers that are started from now on refuse streams of batches.
+
+    Args:
+        error: With this.
+
+    Attributes:
+        times: So often; then they are let in.
+        refused: How often they were.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.times = self.refused = 0
+        tell = HoldingService.Tell
+
+        async def refuse(*args: Any) -> AsyncGenerator[Any, None]:
+            if self.refused < self.times:
+                self.refused += 1
+                raise error
+            async for answer in tell(*args):
+                yield answer
+
+        monkeypatch.setattr(HoldingService, "Tell", refuse)
+
+
+async def some_held(daemon: Daemon, scheduler: Scheduler, origin: Origin, count: int) -> set[str]:
+    """Tasks that a daemon holds, and that its scheduler has lost sight of."""
+    for number in range(count):
+        origin.put(f"/{number}", Pattern(1000))
+    held = {await fetch(daemon, origin.url(f"/{number}")) for number in range(count)}
+    await until(lambda: holders(scheduler) == held)
+    for peer in list(scheduler._world.peers.values()):
+        scheduler._world.remove_peer(peer)
+    return held
+
+
+async def test_batches_that_are_refused_for_load(
+    tmp_path: Path,
+    origin: Origin,
+    stack: AsyncExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """They are told again soon, and not with the next announcement, five minutes later."""
+    if "each" in request.node.name:
+        pytest.skip("there are no batches")
+    refusing = Refusing(monkeypatch, Busy("too many requests"))
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    held = await some_held(daemon, scheduler, origin, 3)
+    refusing.times = 3
+    for holding in daemon.stores[Kind.CACHE]:
+        daemon.announcer.announce(holding)
+    await until(lambda: holders(scheduler) == held)
+    assert refusing.refused == 3
+
+
+async def test_batches_that_come_to_nothing(
+    tmp_path: Path,
+    origin: Origin,
+    stack: AsyncExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A scheduler that takes none is not asked to take one after the other at once."""
+    if "each" in request.node.name:
+        pytest.skip("there are no batches")
+    monkeypatch.setattr(teller, "_BATCH", 1)
+    refusing = Refusing(monkeypatch, InvalidRequest("no"))
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    held = await some_held(daemon, scheduler, origin, 8)
+    refusing.times = 1000
+    for holding in daemon.stores[Kind.CACHE]:
+        daemon.announcer.announce(holding)
+    await asyncio.sleep(1.0)
+    assert 1 <= refusing.refused <= 3
+    refusing.times = 0
+    await daemon.announcer.announce_host()
+    await until(lambda: holders(scheduler) == held)
 
 
 async def test_a_task_that_cannot_be_told_keeps_no_other_untold(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,7 +29,8 @@ from pantala.model.task import DownloadRequest
 from pantala.pb import holdings_pb2
 from pantala.ports import AnnounceStream
 from pantala.rpc.holdings import batch
-from pantala.rpc.scheduler import Scheduler
+from pantala.rpc.patience import while_busy
+from pantala.rpc.scheduler import UNARY_LIMIT, Scheduler
 from pantala.rpc.scheduler_link import Schedulers
 from pantala.storage.holding import Holding
 from pantala.storage.stores import Stores
@@ -44,6 +46,11 @@ _AT_ONCE: Final = 16
 #: Tasks in a batch. A scheduler takes some ten milliseconds for so many; with all their parts they
 #: are as many as :data:`pantala.rpc.holdings.MOST_TOLD` allows.
 _BATCH: Final = 64
+
+
+#: Seconds until the next batch when one has come to nothing at a scheduler that is there, the first
+#: time and at most.
+_PAUSE: Final = (0.5, 15.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,8 @@ class Teller:
         self._telling: dict[TaskAnnouncement, asyncio.Future[None]] = {}
         #: Schedulers that are being told in batches.
         self._streams: set[str] = set()
+        #: Seconds to wait when the next stream comes to nothing, where the last one has.
+        self._pauses: dict[str, float] = {}
         #: What a bug, or this machine's trouble, has just kept from being told.
         self._wrong: list[Exception] = []
 
@@ -176,17 +185,25 @@ class Teller:
     # -- in batches ----------------------------------------------------------------------------
 
     async def _stream(self, scheduler: Scheduler) -> None:
+        address = scheduler.address
         try:
-            await self._batches(scheduler)
+            if await self._batches(scheduler):
+                self._pauses.pop(address, None)
+            elif address in self._beliefs.available:  # else it is told nothing until it is back
+                pause = self._pauses.get(address, _PAUSE[0])
+                self._pauses[address] = min(2 * pause, _PAUSE[1])
+                await asyncio.sleep(pause)
         finally:
-            self._streams.discard(scheduler.address)
+            self._streams.discard(address)
             self._wake()
 
-    async def _batches(self, scheduler: Scheduler, only: TaskKey | None = None) -> None:
-        """Tell one scheduler all that there is, or all of one task."""
+    async def _batches(self, scheduler: Scheduler, only: TaskKey | None = None) -> bool:
+        """Tell one scheduler all that there is, or all of one task; whether that went well."""
         under_way: list[_Batch] = []
 
         def take() -> holdings_pb2.TellRequest | None:
+            if under_way:  # it was refused for load
+                return under_way[0].message(self._words.host_id)
             tells = self._beliefs.take(scheduler.address, _BATCH, only)
             if not tells:
                 return None
@@ -198,15 +215,19 @@ class Teller:
             self._heard(under_way.pop(), refused)
 
         try:
-            if not await scheduler.holdings.tell(take, heard):
+            tell = functools.partial(scheduler.holdings.tell, take, heard)
+            # All hosts tell at one moment when a scheduler was started anew.
+            if not await while_busy(tell, limit=UNARY_LIMIT):
                 told = under_way.pop()
                 self._end(told)
                 self._begin_each(told.tells)
         except Exception as error:  # noqa: BLE001  the loop that began it raises what is a bug
             self._failed(scheduler.address, error)
+            return False
         finally:
             for told in under_way:
                 self._end(told, self._beliefs.untold)
+        return True
 
     def _fill(self, made: _Batch) -> None:
         """Find words for all that is to be told in a batch."""
