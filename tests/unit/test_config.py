@@ -352,6 +352,13 @@ def test_a_list_is_called_one(tmp_path: Path) -> None:
         ("host: {}\nhost: {}", "not YAML at line 2: key host appears twice"),
         ("storage: {keep: true, keep: false}", "key keep appears twice"),
         ("a: " + "[" * 5000, "not YAML: nested too deeply"),
+        ("a: &a {b: *a}", "an alias stands for what it is a part of"),
+        ("#" * ((4 << 20) + 1), "larger than 4194304 bytes"),
+        (
+            "a0: &a0 {x: 1, y: 2}\n"
+            + "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 40)),
+            "more than 1000000 values, with those that aliases stand for",
+        ),
         ("? {a: b}\n: c", "not YAML at line 1"),
         ("host: !!python/object:os.system {}", "not YAML at line 1"),
         ("host: \x00", "not YAML"),

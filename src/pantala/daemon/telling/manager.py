@@ -96,11 +96,12 @@ class ManagerSource:
             DragonflyError: It does not answer, or names no scheduler that serves.
         """
         answer = await self._manager.ask("ListSchedulers", self._question)
+        count = len(answer.schedulers)
+        if count > MOST:
+            raise RemoteProtocolError(f"{self.name} names {count} schedulers, at most {MOST}")
         listed = {at: each for each in answer.schedulers if (at := _address(each))}
         if not listed:
             raise Unavailable(f"{self.name} names no scheduler for this host")
-        if len(listed) > MOST:
-            raise RemoteProtocolError(f"{self.name} names {len(listed)} schedulers, at most {MOST}")
         addresses = list(listed)
         healthy = dict(zip(addresses, await serving(addresses), strict=True))
         first = next((at for at in addresses if healthy[at]), None)
