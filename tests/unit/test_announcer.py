@@ -304,6 +304,36 @@ async def test_batches_that_are_refused_for_load(
     assert refusing.refused == 3
 
 
+async def test_an_answer_to_what_was_not_told(
+    tmp_path: Path,
+    origin: Origin,
+    stack: AsyncExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A scheduler that refuses the eighth of one: it is told all the same, and again."""
+    if "each" in request.node.name:
+        pytest.skip("there are no batches")
+    tell = HoldingService.Tell
+
+    async def confused(*args: Any) -> AsyncGenerator[Any, None]:
+        async for answer in tell(*args):
+            answer.refused.add(index=7, description="what?")
+            yield answer
+
+    monkeypatch.setattr(HoldingService, "Tell", confused)
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    held = await some_held(daemon, scheduler, origin, 1)
+    (holding,) = daemon.stores[Kind.CACHE]
+    for _ in range(2):
+        for peer in list(scheduler._world.peers.values()):
+            scheduler._world.remove_peer(peer)
+        async with asyncio.timeout(10):
+            await daemon.announcer.announce_now(holding)
+        assert holders(scheduler) == held
+
+
 async def test_batches_that_come_to_nothing(
     tmp_path: Path,
     origin: Origin,

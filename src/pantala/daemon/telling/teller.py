@@ -53,6 +53,10 @@ _BATCH: Final = 64
 _PAUSE: Final = (0.5, 15.0)
 
 
+#: Characters that are logged of why something was refused.
+_MOST_SAID: Final = 300
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """How this host speaks of what it holds.
@@ -246,11 +250,11 @@ class Teller:
             made.of += [tell] * len(words)
 
     def _heard(self, told: _Batch, refused: Mapping[int, str]) -> None:
-        if refused:
-            index, why = next(iter(refused.items()))
-            task = told.words[index].task_id
-            logger.warning("not taken as held", count=len(refused), task=task, why=why)
-        lacking = {told.of[index] for index in refused}
+        lacking = {told.of[index] for index in refused if index < len(told.of)}
+        if lacking:
+            index = min(refused)
+            task, why = told.words[index].task_id, refused[index][:_MOST_SAID]
+            logger.warning("not taken as held", count=len(lacking), task=task, why=why)
         for tell in told.tells:
             (self._beliefs.untold if tell in lacking else self._beliefs.told)(tell)
         self._end(told)
