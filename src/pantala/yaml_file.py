@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +27,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: It is missing, unreadable, too large, no YAML, no mapping, or says a key twice.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open) as file:
             text = file.read(_LARGEST + 1)
+            if not text and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: a pipe, and nobody writes into it")
         if len(text) > _LARGEST:
             raise ConfigError(f"{path}: larger than {byte_count(_LARGEST)}")
         tree = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
@@ -39,6 +43,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values at the top")
     return tree
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file, and wait for nobody who might write into it: that could be for ever."""
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+    return fd
 
 
 class _TooMuch(ValueError):

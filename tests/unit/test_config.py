@@ -372,9 +372,11 @@ def test_no_settings_at_all(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    """A missing file, a directory and bytes that are no text are each one line."""
+    """A missing file, a directory, a pipe and bytes that are no text are each one line."""
     assert problems(tmp_path / "none.yaml") == ["cannot be read: No such file or directory"]
     assert problems(tmp_path) == ["cannot be read: Is a directory"]
+    os.mkfifo(tmp_path / "pipe")
+    assert problems(tmp_path / "pipe") == ["a pipe, and nobody writes into it"]
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(os.urandom(16) + b"\xff\xfe\x80")
     assert len(problems(binary)) == 1

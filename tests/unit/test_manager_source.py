@@ -13,9 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from pantala import BUILD_VERSION
-from pantala.core.blocking import BlockLists, Deed
+from pantala.core.blocking import BlockLists, Deed, read
 from pantala.daemon.app import Daemon
 from pantala.daemon.config import DaemonConfig, load
+from pantala.daemon.telling import manager as manager_module
 from pantala.daemon.telling.dynconfig import Dynconfig
 from pantala.errors import Forbidden
 from pantala.model.task import Kind
@@ -147,6 +148,33 @@ async def test_the_cluster_of_the_first_that_serves(
     del manager.schedulers[1]
     assert await watched.refresh() == (at(scheduler),)
     assert set(watched.lists[-1].lists) == {(Kind.STANDARD, Deed.DOWNLOAD)}
+
+
+async def test_what_costs_time_is_done_once(
+    tmp_path: Path, manager: ManagerServer, scheduler: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patterns are made ready when they change, and no addresses of a list that is too long."""
+    made: list[object] = []
+
+    def counted(tree: object) -> BlockLists:
+        made.append(tree)
+        return read(tree)
+
+    monkeypatch.setattr(manager_module, "read", counted)
+    manager.add(scheduler)
+    manager.cluster(1, client_config=TAGS)
+    watched = Watched(config(tmp_path, manager))
+    await watched.start()
+    await watched.refresh()
+    assert made == [TAGS]
+    manager.cluster(1, client_config={})
+    await watched.refresh()
+    assert made == [TAGS, {}]
+    monkeypatch.setattr(manager_module, "_address", pytest.fail)
+    for _ in range(256):
+        manager.add(scheduler)
+    assert await watched.refresh() == (at(scheduler),)
+    assert watched.warnings == ["schedulers could not be refreshed"]
 
 
 async def test_one_that_is_away_for_a_moment_stays(

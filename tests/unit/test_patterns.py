@@ -107,3 +107,9 @@ def test_no_text_takes_long(pattern: str) -> None:
     began = time.process_time()
     assert not Pattern(pattern).found_in(text)
     assert time.process_time() - began < 2.0
+
+
+def test_in_what_is_no_text() -> None:
+    """A program of this machine may send anything: no pattern fails of it."""
+    assert Pattern("b+$").found_in("a\ud800b")
+    assert not Pattern("^b").found_in("a\ud800b")

@@ -41,4 +41,5 @@ class Pattern:
 
     def found_in(self, text: str) -> bool:
         """Whether it fits some part of *text*."""
-        return self._pattern.search(text) is not None
+        # What a program of this machine sends may be no text, which is found out elsewhere.
+        return self._pattern.search(text.encode(errors="replace")) is not None

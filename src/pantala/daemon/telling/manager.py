@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 from typing import Any, Final, NamedTuple
@@ -71,6 +72,9 @@ class ManagerSource:
         self._last = LastAnswer(config.storage.dir / _FILE, whose)
         self._schedulers: tuple[str, ...] = ()
         self._config: object = None
+        #: What it said last of what is blocked, and what that means.
+        self._text: bytes | None = None
+        self._lists: BlockLists | None = None
         #: What was wrong with the configuration, so that it is told of once.
         self._problem = ""
 
@@ -114,7 +118,10 @@ class ManagerSource:
             if listed[at].scheduler_cluster_id == cluster
             and (healthy[at] or self._is_about(at, listed[at].state))
         )
-        return Found(self._schedulers, self._read_lists(listed[first].scheduler_cluster))
+        text = bytes(getattr(listed[first].scheduler_cluster, self.part))
+        if text != self._text:  # patterns may take a second, of which nobody shall notice anything
+            self._text, self._lists = text, await asyncio.to_thread(self._read_lists, text)
+        return Found(self._schedulers, self._lists)
 
     def keep(self) -> None:
         """Write down what it answered. It may block."""
@@ -128,10 +135,10 @@ class ManagerSource:
         """
         return address in self._schedulers and state == _ACTIVE
 
-    def _read_lists(self, cluster: Any) -> BlockLists | None:
+    def _read_lists(self, text: bytes) -> BlockLists | None:
         """What is blocked for this host; None if that makes no sense."""
         try:
-            config = _json(getattr(cluster, self.part))
+            config = _json(text)
             lists = read(config)
         except (ValueError, RecursionError) as error:
             if str(error) != self._problem:
