@@ -122,6 +122,19 @@ class TestContract:
         assert await jobs.plan("j1") == PLAN
         assert await jobs.outcomes("j1") == many
 
+    async def test_what_is_over_stays_over(self, make: Callable[[], RecordStore]) -> None:
+        """Whoever was stopped in the middle of saying how far it is says nothing any more."""
+        jobs = make().jobs
+        await jobs.put(ROW, PLAN, ORDER)
+        over = replace(ROW, done=3, failed=1, ended_at=NOW + 5.25)
+        many = [replace(DONE, number=number) for number in range(2500)]
+        for _ in range(2):  # who has heard no answer says it again
+            assert await jobs.save(over, many)
+        assert not await jobs.save(replace(ROW, done=1), [replace(FAILED, number=0)])
+        assert not await jobs.save(replace(over, failed=2, ended_at=NOW + 7), [FAILED])
+        assert await jobs.rows() == [over]
+        assert await jobs.outcomes("j1") == many
+
     async def test_it_is_removed(self, make: Callable[[], RecordStore]) -> None:
         """And no other; it does not come back."""
         jobs = make().jobs
@@ -164,6 +177,19 @@ async def test_nothing_secret_stays_in_the_file(tmp_path: Path) -> None:
     assert {mode & 0o077 for mode in modes} == {0}
     await store.jobs.save(replace(ROW, ended_at=NOW), [DONE])
     assert HIDDEN.encode() not in in_files(tmp_path)[0]
+    await store.close()
+
+
+async def test_a_plan_is_written_once(tmp_path: Path) -> None:
+    """Not with each word on how far its job is: it may be megabytes, and is said every second."""
+    store = SqliteRecords(tmp_path / "records.db")
+    await store.jobs.put(ROW, replace(PLAN, pairs=((0, 0),) * 100_000), ORDER)
+    await store._file.checkpoint()
+    log = tmp_path / "records.db-wal"
+    before = log.stat().st_size
+    for number in range(5):
+        await store.jobs.save(replace(ROW, done=number), [replace(DONE, number=number)])
+    assert log.stat().st_size < before + 200_000
     await store.close()
 
 

@@ -13,8 +13,8 @@ All keys of a job end a while after it by themselves, should nobody remove them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from pantala.core.sched.jobs import KEPT, JobOrder, JobPlan, JobRow, Outcome
@@ -29,17 +29,21 @@ _LATE: Final = 3600.0
 #: Outcomes in one call: a script's arguments lie on a stack.
 _BATCH: Final = 1000
 
-# job, its pairs, its order -> whether it is over, how many strings describe it, field, value, ...,
-#    number, outcome, ...
+# job, its pairs, its order -> when it was over or nothing, how many strings describe it, which are
+#    there in the last call, field, value, ..., number, outcome, ...
+# What is over stays so, whoever comes late; it may be said again.
 _SAVE: Final = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local ended = redis.call('HGET', KEYS[1], 'ended_at')
+if not ended or (ended ~= '' and ended ~= ARGV[1]) then return 0 end
 local last = 2 + ARGV[2]
-redis.call('HSET', KEYS[1], unpack(ARGV, 3, last))
 if #ARGV > last then
   redis.call('HSET', KEYS[2], unpack(ARGV, last + 1))
   redis.call('EXPIRE', KEYS[2], redis.call('TTL', KEYS[1]))
 end
-if ARGV[1] == '1' then redis.call('DEL', KEYS[3]) end
+if last > 2 then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 3, last))
+  if ARGV[1] ~= '' then redis.call('DEL', KEYS[3]) end
+end
 return 1
 """
 
@@ -66,7 +70,8 @@ class RedisJobs:
         async with self._link.pipeline(transaction=True) as pipeline:
             pipeline.hset(key, mapping=_fields(row))
             pipeline.expire(key, round(left + KEPT))
-            pipeline.set(f"{key}:plan", plan_text(plan), ex=round(left + KEPT))
+            text = await asyncio.to_thread(plan_text, plan)  # megabytes, perhaps, as below
+            pipeline.set(f"{key}:plan", text, ex=round(left + KEPT))
             pipeline.set(f"{key}:order", order_text(order), ex=round(left))
             pipeline.sadd(self._all, row.id)
             await self._link.ask(pipeline.execute)
@@ -84,7 +89,7 @@ class RedisJobs:
     async def plan(self, job_id: str) -> JobPlan | None:
         """See :class:`.store.JobStore`."""
         text = await self._link.ask(self._link.redis.get, f"{self._key(job_id)}:plan")
-        return None if text is None else plan_from(text)
+        return None if text is None else await asyncio.to_thread(plan_from, text)
 
     async def order(self, job_id: str) -> JobOrder | None:
         """See :class:`.store.JobStore`."""
@@ -94,24 +99,21 @@ class RedisJobs:
     async def outcomes(self, job_id: str) -> list[Outcome]:
         """See :class:`.store.JobStore`."""
         pairs = await self._link.ask(self._link.redis.hgetall, f"{self._key(job_id)}:pairs")
-        found = (outcome_from(int(number), text) for number, text in pairs.items())
-        return sorted(found, key=lambda outcome: outcome.number)
+        return await asyncio.to_thread(_outcomes, pairs)
 
     async def save(self, row: JobRow, outcomes: Sequence[Outcome]) -> bool:
         """See :class:`.store.JobStore`. Many outcomes take several calls; the last ends it."""
-        key = self._key(row.id)
-        there = True
+        key, fields, there = self._key(row.id), _fields(row), True
+        told = [part for pair in fields.items() for part in pair]
         for at in range(0, max(len(outcomes), 1), _BATCH):
             some = outcomes[at : at + _BATCH]
-            is_last = at + _BATCH >= len(outcomes)
-            now = row if is_last else replace(row, ended_at=None)
-            fields = [part for pair in _fields(now).items() for part in pair]
+            now = told if at + _BATCH >= len(outcomes) else []
             pairs = [part for each in some for part in (str(each.number), outcome_text(each))]
             there = bool(
                 await self._link.ask(
                     self._save,
                     keys=[key, f"{key}:pairs", f"{key}:order"],
-                    args=[int(now.ended_at is not None), len(fields), *fields, *pairs],
+                    args=[fields["ended_at"], len(now), *now, *pairs],
                 )
             )
         return there
@@ -127,6 +129,11 @@ class RedisJobs:
 
     def _key(self, job_id: str) -> str:
         return f"{self._all}:{job_id}"
+
+
+def _outcomes(pairs: Mapping[bytes, bytes]) -> list[Outcome]:
+    found = (outcome_from(int(number), text) for number, text in pairs.items())
+    return sorted(found, key=lambda outcome: outcome.number)
 
 
 def _fields(row: JobRow) -> dict[str, str]:

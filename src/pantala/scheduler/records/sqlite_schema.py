@@ -47,7 +47,11 @@ SCHEMAS: Final = (
         id TEXT PRIMARY KEY, kind INTEGER NOT NULL, scope TEXT NOT NULL,
         created_at REAL NOT NULL, ends_at REAL NOT NULL, ended_at REAL,
         pairs INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL,
-        received INTEGER NOT NULL,
+        received INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    -- Megabytes, which would be written again with each change of the row.
+    CREATE TABLE job_text (
+        job_id TEXT PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
         plan TEXT NOT NULL, secret TEXT
     ) WITHOUT ROWID;
     CREATE TABLE job_pair (
@@ -60,7 +64,7 @@ SCHEMAS: Final = (
 _VERSION: Final = len(SCHEMAS)
 
 #: All tables, in an order in which each row's parent is there before it.
-_TABLES: Final = ("task", "peer", "store", "lease", "job", "job_pair")
+_TABLES: Final = ("task", "peer", "store", "lease", "job", "job_text", "job_pair")
 
 #: Seconds to wait for the transactions of others, which take milliseconds.
 BUSY: Final = 5.0

@@ -45,7 +45,8 @@ class JobStore(Protocol):
         If *row* says that it is over, its order is wiped, for good.
 
         Returns:
-            Whether the job is there.
+            Whether the job is there and was not over, or was so at that very time. If not, nothing
+            is changed.
         """
 
     async def remove(self, job_ids: Iterable[str]) -> None:
