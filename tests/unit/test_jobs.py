@@ -15,7 +15,7 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from pantala.core.sched.preheat import Summary
+from pantala.core.sched.preheat import Pair, Summary
 from pantala.daemon.app import Daemon
 from pantala.errors import Unavailable
 from pantala.model.announce import HostFacts
@@ -27,7 +27,7 @@ from pantala.rpc.daemon_dialects import STORED_AS_KEY
 from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
 from pantala.rpc.transport import bind, channel_options
-from pantala.scheduler import jobs
+from pantala.scheduler import job_lists, jobs
 from pantala.scheduler.app import Scheduler
 from pantala.scheduler.hosts import ask
 from pantala.scheduler.job import Job
@@ -283,6 +283,42 @@ async def test_a_host_without_power_is_asked_once(cluster: Swarm) -> None:
         found, _ = await outcome(preheat(cluster, *urls, **terms))
         assert {state for state, _ in found.values()} == {"DONE"}
         assert len(back.asked) == 3
+
+
+async def test_a_caller_who_leaves_a_large_job(cluster: Swarm, stack: AsyncExitStack) -> None:
+    """A line for each pair that nobody waits for would keep the scheduler busy for seconds."""
+    slow = await stack.enter_async_context(host(cluster, "slow"))
+    slow.release.clear()
+    with capture_logs() as logs:
+        stream = preheat(cluster, *(f"{URL}{n}" for n in range(200)), scope="all_peers")
+        await stream.read()
+        stream.cancel()
+        await until(lambda: _true(any(log["event"] == "job ended" for log in logs)))
+    assert sum(log["event"] == "not preheated" for log in logs) == 20
+    (rest,) = [log for log in logs if log["event"] == "not preheated either"]
+    assert rest["pairs"] == 180
+    assert "its caller left" in rest["why"]
+
+
+async def test_a_large_job_is_shown_bit_by_bit(
+    cluster: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pairs become messages as they are sent, for others are waiting, too."""
+    made: list[int] = []
+
+    def message(pair: Pair) -> jobs_pb2.PreheatPair:
+        made.append(pair.number)
+        return jobs_pb2.PreheatPair(number=pair.number)
+
+    monkeypatch.setattr(job_lists, "pair_message", message)
+    ours = cluster.scheduler._jobs
+    pairs = [Pair(number, 0, HostFacts("h", "h", "127.0.0.1", 0)) for number in range(5000)]
+    job = Job(file_order(scheduler_pb2.PreheatFileRequest(url=URL)), (), pairs)
+    ours._preheating.jobs[job.id] = job
+    said = ours._lists.one(job.id)
+    for expected in (0, 0, 2000, 4000, 5000):
+        await anext(said)
+        assert len(made) == expected
 
 
 async def test_limits_on_what_goes_on_at_once(cluster: Swarm, stack: AsyncExitStack) -> None:

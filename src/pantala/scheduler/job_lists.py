@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from pantala.core.sched.jobs import JobPlan, JobRow, Outcome, PlannedHost
@@ -51,16 +52,16 @@ class JobLists:
         job = self._here(row.id)
         if job is not None:
             yield jobs_pb2.ShowJobResponse(plan=plan_message(job))
-            pairs = list(map(pair_message, job.ledger.pairs))
+            pairs: Iterator[jobs_pb2.PreheatPair] = map(pair_message, job.ledger.pairs)
         else:
             plan, outcomes = await self._kept.shown(row.id)
             if plan is None:
                 raise NotFound(f"job {row.id} was removed just now")
             yield jobs_pb2.ShowJobResponse(plan=_plan_message(row.id, plan.tasks, len(plan.pairs)))
             pairs = _kept_pairs(plan, outcomes)
-        for at in range(0, len(pairs), PAIRS):
-            news = jobs_pb2.PreheatNews(pairs=pairs[at : at + PAIRS])
-            yield jobs_pb2.ShowJobResponse(news=news)
+        # Made as they are sent: of all of them, the scheduler would do nothing else for seconds.
+        while some := list(islice(pairs, PAIRS)):
+            yield jobs_pb2.ShowJobResponse(news=jobs_pb2.PreheatNews(pairs=some))
 
     def _here(self, job_id: str) -> Job | None:
         """The job, if this scheduler knows best how far it is."""
@@ -140,28 +141,23 @@ def _plan_message(
     )
 
 
-def _kept_pairs(plan: JobPlan, outcomes: Sequence[Outcome]) -> list[jobs_pb2.PreheatPair]:
+def _kept_pairs(plan: JobPlan, outcomes: Sequence[Outcome]) -> Iterator[jobs_pb2.PreheatPair]:
     """All pairs of a job that is written down; of those that are not over no more is known."""
     over = {outcome.number: outcome for outcome in outcomes}
-    found: list[jobs_pb2.PreheatPair] = []
     for number, (task, host) in enumerate(plan.pairs):
         outcome = over.get(number)
         if outcome is None:
-            target = _target(plan.hosts[host])
-            found.append(jobs_pb2.PreheatPair(number=number, task=task, target=target))
+            yield jobs_pb2.PreheatPair(number=number, task=task, target=_target(plan.hosts[host]))
             continue
-        found.append(
-            jobs_pb2.PreheatPair(
-                number=number,
-                task=task,
-                target=_target(outcome.host),
-                state=jobs_pb2.PairState.ValueType(outcome.state),
-                received=outcome.received,
-                content_length=outcome.content_length,
-                reason=outcome.reason,
-            )
+        yield jobs_pb2.PreheatPair(
+            number=number,
+            task=task,
+            target=_target(outcome.host),
+            state=jobs_pb2.PairState.ValueType(outcome.state),
+            received=outcome.received,
+            content_length=outcome.content_length,
+            reason=outcome.reason,
         )
-    return found
 
 
 def _target(host: HostFacts | PlannedHost) -> jobs_pb2.PreheatTarget:

@@ -65,6 +65,9 @@ _LOOK: Final = 0.5
 #: Jobs that are over of which is remembered what came of them.
 _REMEMBERED: Final = 32
 
+#: Lines in the log for pairs that are given up all at once.
+_LINES: Final = 20
+
 
 class Preheating:
     """All jobs.
@@ -161,10 +164,7 @@ class Preheating:
             async with asyncio.timeout(job.left):
                 await in_turns(by_task, job.order.tasks_at_once, partial(self._task, job))
         except TimeoutError:
-            for pair in job.ledger.give_up(
-                f"not done when the job's {job.order.timeout:g} s were over"
-            ):
-                self._log_failure(job, pair)
+            self._give_up(job, f"not done when the job's {job.order.timeout:g} s were over")
 
     def _end(self, job: Job, work: asyncio.Task[None]) -> None:
         """Nothing more comes of a job."""
@@ -174,8 +174,7 @@ class Preheating:
             if job.durable:
                 job.interrupted = job.interrupted or "the scheduler ends"
         if not job.interrupted:
-            for pair in job.ledger.give_up(reason):
-                self._log_failure(job, pair)
+            self._give_up(job, reason)
         job.end()
         self._running -= 1
         self._metrics.jobs(self._running)
@@ -290,6 +289,14 @@ class Preheating:
         if known.heard_at <= at:
             raise Unavailable(why)
         return known.facts
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        """All that is not over has failed. Of many the log has some: they are told of at once."""
+        left = job.ledger.give_up(reason)
+        for pair in left[:_LINES]:
+            self._log_failure(job, pair)
+        if len(left) > _LINES:
+            logger.info("not preheated either", job=job.id, pairs=len(left) - _LINES, why=reason)
 
     def _log_failure(self, job: Job, pair: Pair) -> None:
         url = job.tasks[pair.task].url
