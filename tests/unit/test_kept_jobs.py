@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from redis import Redis
 from structlog.testing import capture_logs
 
 from pantala.core.sched.jobs import JobOrder, JobRow
+from pantala.errors import Unavailable
 from pantala.pb import common_pb2, dfdaemon_pb2, jobs_pb2, jobs_pb2_grpc, scheduler_pb2
 from pantala.rpc.server import new_server
 from pantala.rpc.service import add_service
@@ -296,6 +300,93 @@ async def test_no_place(tmp_path: Path, host: Host) -> None:
     assert "database.sqlite.path" in warnings[0]["why"]
 
 
+@pytest.mark.parametrize("where", ["none", "file/rows.db"])
+async def test_nothing_is_written_where_there_is_no_place(
+    where: str, tmp_path: Path, host: Host
+) -> None:
+    """To find nothing there does not mean that jobs are written down again."""
+    (tmp_path / "file").touch()
+    path = where if where == "none" else str(tmp_path / where)
+    with capture_logs() as logs:
+        async with life({"database__sqlite__path": path}, host) as one:
+            for url in URLS[:2]:
+                request = scheduler_pb2.PreheatFileRequest(url=url, scope="all_peers")
+                await one.stub.PreheatFile(request)
+                await asyncio.sleep(2.5)
+    told = [line["event"] for line in logs if "written down" in line["event"]]
+    assert told == ["jobs cannot be written down; those under way end with this scheduler"]
+
+
+async def test_it_is_written_down_and_nobody_said_so(
+    place: Place, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was lost: it is not carried on beside itself, and outlives its scheduler."""
+    host.blocked = set(URLS)
+    async with life(place, host) as one:
+        jobs = one.scheduler._records.jobs
+        put = jobs.put
+
+        async def lost(*what: Any) -> None:
+            await put(*what)
+            raise Unavailable("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "put", lost)
+            request = scheduler_pb2.PreheatFileRequest(url=URLS[0], scope="all_peers")
+            await one.stub.PreheatFile(request)
+
+        async def durable() -> bool:
+            return [job.durable for job in (await listed(one)).values()] == [True]
+
+        await until(durable)
+        assert len(host.asked) == 1
+    host.blocked = set()
+    async with life(place, host) as other:
+        (job_id,) = await listed(other)
+        await until(over(other, job_id))
+    assert len(host.asked) == 2
+
+
+async def test_redis_comes_back_empty(redis: RedisServer, host: Host) -> None:
+    """A job is done all the same, and does not pretend to outlive its scheduler any more."""
+    host.blocked = set(URLS[2:])
+    with capture_logs() as logs:
+        async with life({"database__redis__addrs": [redis.address]}, host) as one:
+            job_id = await begin(one, *URLS)
+            await until(lambda: _true(len(host.asked) == 4))
+            with closing(Redis(port=redis.port)) as client:
+                client.flushall()
+            host.blocked = {URLS[5]}
+
+            async def known() -> bool:
+                job = (await listed(one))[job_id]
+                return bool(job.done == 5 and not job.durable)
+
+            await until(known)
+    told = {line["event"]: line for line in logs}
+    gone = told["what was written down of a job is gone; it ends with this scheduler"]
+    assert gone["job"] == job_id
+    assert "interrupted" not in told["job ended"]
+    assert told["job ended"]["failed"] == 1
+
+
+async def test_who_was_away_for_long_does_not_undo_an_end(
+    place: Place, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between its look at the lease and its word, it finds that another has ended it."""
+    host.blocked = set(URLS[1:])
+    async with life(place, host) as one, life(place, host) as other:
+        job_id = await begin(one, *URLS)
+        kept = one.scheduler._jobs.kept
+        (mine,) = kept._mine.values()
+        monkeypatch.setattr(mine, "renewed", math.inf)  # it believes so
+        await other.scheduler._records.jobs.save(replace(mine.job.row, ended_at=5.0), [])
+        host.blocked = set(URLS[2:])
+        await until(lambda: _true(mine.job.over))
+        assert mine.job.interrupted
+        assert (await listed(one))[job_id].ended_at.seconds == 5
+
+
 async def test_redis_gone_and_back(redis: RedisServer, host: Host) -> None:
     """A job goes on meanwhile, and is written down to its end when Redis is back."""
     place = {"database__redis__addrs": [redis.address]}
@@ -336,9 +427,9 @@ async def test_rows_that_make_no_sense(tmp_path: Path, host: Host) -> None:
         ids = [await begin(first, url) for url in URLS[:4]]
         await until(lambda: _true(len(host.asked) == 4))
     with closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE job SET plan = 'nonsense' WHERE id = ?", (ids[0],))
-        db.execute("UPDATE job SET plan = '{}' WHERE id = ?", (ids[1],))
-        db.execute("UPDATE job SET secret = NULL WHERE id = ?", (ids[2],))
+        db.execute("UPDATE job_text SET plan = 'nonsense' WHERE job_id = ?", (ids[0],))
+        db.execute("UPDATE job_text SET plan = '{}' WHERE job_id = ?", (ids[1],))
+        db.execute("UPDATE job_text SET secret = NULL WHERE job_id = ?", (ids[2],))
         db.commit()
     host.blocked = set()
     with capture_logs() as logs:

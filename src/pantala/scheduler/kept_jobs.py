@@ -97,8 +97,12 @@ class KeptJobs:
         self._check = check
         self._renew = renew
         self._mine: dict[str, _Kept] = {}
+        #: Those that are just being written down, and may be there before we hear of it.
+        self._coming: set[str] = set()
         self._looked = -math.inf
         self._trouble = ""
+        #: The trouble is with writing: that something can be read is no end of it.
+        self._unwritten = False
 
     async def rest(self) -> None:
         """Return when a turn is due."""
@@ -117,15 +121,21 @@ class KeptJobs:
             for task in job.tasks
         )
         order = JobOrder(form_of(request), request.SerializeToString(), requests)
-        plan = plan_of(((task.url, task.task_id) for task in job.tasks), job.ledger.pairs)
+        tasks = [(task.url, task.task_id) for task in job.tasks]
+        self._coming.add(job.id)
         try:
+            # Of many pairs it takes a while, and nothing changes them yet.
+            plan = await asyncio.to_thread(plan_of, tasks, job.ledger.pairs)
             await self._store.lease(_lease(job.id), _LEASE)
             await self._store.jobs.put(job.row, plan, order)
         except (Unavailable, FeatureOff) as error:
+            self._unwritten = True
             self._away(error)
             return
-        job.durable = True
-        self._mine[job.id] = _Kept(job, time.monotonic())
+        finally:
+            self._coming.discard(job.id)
+        self._written()
+        self._have(job, time.monotonic())
 
     async def rows(self) -> list[JobRow]:
         """All that are written down. Raises Unavailable, FeatureOff."""
@@ -146,9 +156,8 @@ class KeptJobs:
         except (Unavailable, FeatureOff) as error:
             self._away(error)
         else:
-            if self._trouble:
-                logger.info("jobs are written down again")
-            self._trouble = ""
+            if not self._unwritten:
+                self._written()
 
     async def close(self) -> None:
         """Write the last, and let others carry on what is not over."""
@@ -159,27 +168,60 @@ class KeptJobs:
     # -- writing
 
     async def _save(self, kept: _Kept) -> None:
-        job, now = kept.job, time.monotonic()
-        if now >= kept.renewed + _RENEW or job.over:
-            if not await self._store.lease(_lease(job.id), _LEASE):
-                self._mine.pop(job.id, None)
-                job.interrupt("another scheduler carries it on: this one could not say in time")
-                return
-            kept.renewed = now
+        job = kept.job
         more = True
         while more:
             kept.unsaved += map(outcome_of, job.ledger.take_over(_BATCH - len(kept.unsaved)))
             more = len(kept.unsaved) == _BATCH
             is_last = job.over and not more
+            if not await self._hold(kept, anew=is_last):
+                return
             if not kept.unsaved and not is_last:
                 return
             row = job.row if is_last else replace(job.row, ended_at=None)
-            await self._store.jobs.save(row, kept.unsaved)
+            if not await self._store.jobs.save(row, kept.unsaved):
+                await self._miss(job)
+                return
             kept.unsaved = []
+            self._written()
         if not is_last:
             return
         self._mine.pop(job.id, None)
         await self._store.release(_lease(job.id))
+
+    async def _hold(self, kept: _Kept, *, anew: bool) -> bool:
+        """Whether the job is still ours. If not, it ends here."""
+        now = time.monotonic()
+        if now < kept.renewed + _RENEW and not anew:
+            return True
+        if await self._store.lease(_lease(kept.job.id), _LEASE):
+            kept.renewed = now
+            return True
+        self._mine.pop(kept.job.id, None)
+        kept.job.interrupt("another scheduler carries it on: this one could not say in time")
+        return False
+
+    async def _miss(self, job: Job) -> None:
+        """What is written down of a job of ours is over, or gone."""
+        rows = await self._store.jobs.rows()
+        self._mine.pop(job.id, None)
+        if any(row.id == job.id for row in rows):
+            job.interrupt("another scheduler has ended it: this one could not say in time")
+            return
+        job.durable = False
+        logger.warning(
+            "what was written down of a job is gone; it ends with this scheduler", job=job.id
+        )
+
+    def _have(self, job: Job, renewed: float) -> None:
+        """From now on a job is ours, and written down."""
+        job.durable = True
+        self._mine[job.id] = _Kept(job, renewed)
+
+    def _written(self) -> None:
+        if self._trouble:
+            logger.info("jobs are written down again")
+        self._trouble, self._unwritten = "", False
 
     def _away(self, error: DragonflyError) -> None:
         if not self._trouble:
@@ -196,7 +238,11 @@ class KeptJobs:
         if gone := outdated(rows, time.time()):
             await self._store.jobs.remove(gone)
         for row in rows:
-            if row.ended_at is not None or row.id in self._mine:
+            if row.ended_at is not None or row.id in self._mine or row.id in self._coming:
+                continue
+            here = self._preheating.jobs.get(row.id)
+            if here is not None and not here.interrupted:
+                await self._adopt(here)
                 continue
             try:
                 self._preheating.check_room(0)
@@ -206,6 +252,13 @@ class KeptJobs:
                 await self._carry_on(row)
                 self._looked = -math.inf  # for more of them, when what is under way has its leases
                 return
+
+    async def _adopt(self, job: Job) -> None:
+        """A job that was begun here is written down, though the answer to that was lost."""
+        if await self._store.lease(_lease(job.id), _LEASE):
+            self._have(job, time.monotonic())
+        else:
+            job.interrupt("another scheduler has found it, and carries it on")
 
     async def _carry_on(self, row: JobRow) -> None:
         """Begin where somebody else has stopped. Raises Unavailable, FeatureOff."""
@@ -221,7 +274,7 @@ class KeptJobs:
             return
         if job is not None:
             logger.info("job carried on", job=job.id, pending=len(job.pending))
-            self._mine[job.id] = _Kept(job, -math.inf)  # its lease is from before all this
+            self._have(job, -math.inf)  # its lease is from before all this
             self._preheating.begin(job)
 
     async def _read(self, row: JobRow) -> Job | None:
@@ -236,7 +289,7 @@ class KeptJobs:
         if plan is None or order is None:
             raise LookupError("a part of it is gone")
         outcomes = await jobs.outcomes(row.id)
-        pairs = _pairs(plan, outcomes)
+        pairs = await asyncio.to_thread(_pairs, plan, outcomes)  # of many it takes a while
         try:
             asked = kept_order(order.form, order.asked)
             tasks = await self._tasks(asked, plan, order)
