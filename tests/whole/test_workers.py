@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import time
 from contextlib import suppress
@@ -74,6 +75,50 @@ def test_one_is_killed(cluster: Cluster, origin: Origin) -> None:
         (number, first + number) for number in range(COUNT)
     }
     assert not program.errors
+
+
+def test_a_signal_without_a_name(cluster: Cluster) -> None:
+    """It is a signal as any other."""
+    program = cluster.scheduler(workers=2)
+    number = signal.SIGRTMIN + 6
+    before = pids(program)
+    psutil.Process(before[1]).send_signal(number)
+    gone = program.wait_for("worker ended; it is started anew")
+    assert (gone["worker"], gone["signal"]) == (1, number)
+    until(lambda: pids(program)[1] != before[1], "another process")
+
+
+def test_one_cannot_be_started_for_a_while(cluster: Cluster) -> None:
+    """The others go on, and it is there when it can be."""
+    program = cluster.scheduler(workers=2)
+    before = pids(program)
+    few = (1, resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE)[1])
+    allowed = resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, few)
+    psutil.Process(before[1]).kill()
+    told = program.wait_for("worker cannot be started; tried again")
+    assert (told["worker"], told["why"]) == (1, "Too many open files")
+    assert healthy(cluster.scheduler_port)
+    resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, allowed)
+    until(lambda: pids(program)[1] != before[1], "another process")
+    until(lambda: healthy(cluster.scheduler_port + 1), "the worker again at its port")
+
+
+def test_the_end_before_the_beginning(cluster: Cluster) -> None:
+    """One ends that does not listen yet: the parent waits for the last, and does nothing else."""
+    program = cluster.scheduler(workers=2)
+    first = pids(program)
+    psutil.Process(first[0]).suspend()
+    psutil.Process(first[1]).kill()
+    until(lambda: pids(program)[1] != first[1], "another process")
+    parent = psutil.Process(program.process.pid)
+    before = sum(parent.cpu_times()[:2])
+    program.signal(signal.SIGTERM)
+    until(lambda: not runs(pids(program)[1]), "the end of one")
+    time.sleep(2.0)
+    assert program.alive
+    assert sum(parent.cpu_times()[:2]) < before + 0.5
+    psutil.Process(first[0]).resume()
+    assert program.process.wait(PATIENCE) == 0
 
 
 def test_all_know_all_hosts(cluster: Cluster) -> None:

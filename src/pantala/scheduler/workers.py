@@ -137,7 +137,7 @@ class _Parent:
             while not self._told:
                 for worker in self._workers:
                     if not worker.pid and worker.due <= time.monotonic():
-                        place = self._fork(worker)
+                        place = self._begin(worker)
                         if place is not None:
                             return place
                 self._wait()
@@ -168,14 +168,43 @@ class _Parent:
                 self._kill(signal.SIGKILL)
             self._told = number
 
+    def _begin(self, worker: _Worker) -> Place | None:
+        """Start it, now or soon; in the new process, its place."""
+        worker.began = time.monotonic()
+        try:
+            return self._fork(worker)
+        except OSError as error:
+            # No memory, process or descriptor is left. The others are no worse for it.
+            wait = worker.restarts.ended(0.0) if worker.ready else None
+            if wait is None:
+                self._end_all()
+                raise Unavailable(
+                    f"worker {worker.number} cannot be started: {error.strerror}; see what the "
+                    "limits of this service are, and what the machine has left"
+                ) from error
+            logger.warning(
+                "worker cannot be started; tried again",
+                worker=worker.number,
+                after=wait,
+                why=error.strerror,
+            )
+            worker.due = time.monotonic() + wait
+            return None
+
     def _fork(self, worker: _Worker) -> Place | None:
-        """Start it; in the new process, its place."""
+        """Start it; in the new process, its place. Raises OSError."""
         word, says = os.pipe()
         sys.stdout.flush()  # or both would write what is in the buffers
         sys.stderr.flush()
         # A signal between fork and the end of _signals would be taken for one to the parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            os.close(word)
+            os.close(says)
+            raise
         if not pid:
             os.close(word)
             for other in self._workers:
@@ -185,7 +214,7 @@ class _Parent:
             return Place(worker.number, config, self._life, says)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(says)
-        worker.pid, worker.began, worker.word = pid, time.monotonic(), word
+        worker.pid, worker.word = pid, word
         logger.info("worker started", worker=worker.number, pid=pid)
         return None
 
@@ -218,7 +247,7 @@ class _Parent:
                 worker.ready = True
             os.close(worker.word)
             worker.word = -1
-        if not self._said and all(worker.ready for worker in self._workers):
+        if not self._said and not self._told and all(worker.ready for worker in self._workers):
             self._said = True
             logger.info("all workers listen", workers=len(self._workers), schedulers=self._range())
 
@@ -246,18 +275,16 @@ class _Parent:
             if self._told:
                 continue
             if code > 0 and not worker.ready:
-                self._told = signal.SIGTERM
-                self._stop()
+                self._end_all()
                 raise SystemExit(code)
             self._start_again(worker, code)
 
     def _start_again(self, worker: _Worker, code: int) -> None:
-        how = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+        how = _how(code)
         wait = worker.restarts.ended(time.monotonic() - worker.began)
         if wait is None:
             ends = worker.restarts.ends
-            self._told = signal.SIGTERM
-            self._stop()
+            self._end_all()
             (word, value), *_ = how.items()
             raise Unavailable(
                 f"worker {worker.number} has ended {ends} times, one start after the other, the "
@@ -266,12 +293,18 @@ class _Parent:
         logger.warning("worker ended; it is started anew", worker=worker.number, after=wait, **how)
         worker.due = time.monotonic() + wait
 
+    def _end_all(self) -> None:
+        """They cannot go on without one of them."""
+        self._told = signal.SIGTERM
+        self._stop()
+
     def _stop(self) -> None:
         """Have all workers end, and return when they have."""
         self._kill(signal.SIGTERM)
         deadline = time.monotonic() + _GRACE
         while any(worker.pid for worker in self._workers):
             self._wait(deadline)
+            self._hear()  # or what is not heard would be a reason not to wait
             self._bury()
             if time.monotonic() >= deadline and (late := [w for w in self._workers if w.pid]):
                 logger.warning("workers do not stop; killed", workers=[w.number for w in late])
@@ -282,3 +315,13 @@ class _Parent:
         for worker in self._workers:
             if worker.pid:  # not waited for yet, so it is nobody else's
                 os.kill(worker.pid, number)
+
+
+def _how(code: int) -> dict[str, object]:
+    """How a process ended, for a line in the log."""
+    if code >= 0:
+        return {"exit_code": code}
+    try:
+        return {"signal": signal.Signals(-code).name}
+    except ValueError:  # most real-time signals have no names
+        return {"signal": -code}
