@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -19,6 +20,9 @@ from ._preheat_report import Report
 
 #: Seconds for one scheduler to say something of a job; one of many pairs takes a while.
 _LIMIT: Final = 30.0
+
+#: Likewise to list them, which takes a moment.
+_LIST: Final = 10.0
 
 #: Seconds for which a job is looked for that no scheduler knows anything of: one that was killed
 #: starts anew, waits for the end of its own lease, and is perhaps on another machine.
@@ -114,13 +118,13 @@ class Schedulers:
         found: dict[str, tuple[Any, str]] = {}
         troubles: dict[str, str] = {}
         failures: list[DragonflyError] = []
-        for target in self._targets:
-            try:
-                with _stub(target) as stub:
-                    answer = stub.List(jobs_pb2.ListJobsRequest(), timeout=_LIMIT)
-            except DragonflyError as error:
-                failures.append(error)
-                troubles[target] = str(error)
+        # All at once: one that hangs takes its whole time.
+        with ThreadPoolExecutor(max(1, len(self._targets))) as pool:
+            answers = list(pool.map(_list, self._targets))
+        for target, answer in zip(self._targets, answers, strict=True):
+            if isinstance(answer, DragonflyError):
+                failures.append(answer)
+                troubles[target] = str(answer)
                 continue
             if answer.trouble:
                 troubles[target] = answer.trouble
@@ -212,6 +216,15 @@ def job_of(job: Any) -> dict[str, Any]:
         "received": job.received,
         "durable": job.durable,
     }
+
+
+def _list(target: str) -> Any:
+    """All jobs that a scheduler knows of; or why it does not say, a DragonflyError."""
+    try:
+        with _stub(target) as stub:
+            return stub.List(jobs_pb2.ListJobsRequest(), timeout=_LIST)
+    except DragonflyError as error:
+        return error
 
 
 @contextmanager

@@ -79,6 +79,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def _show(schedulers: Schedulers, job_id: str, *, as_json: bool) -> int:
     from ._job_watch import job_of, row_of  # noqa: PLC0415  gRPC, which the caller has
 
+    if not job_id:
+        raise InvalidRequest("ID: want that of a job, or enough of its beginning")
     found, troubles = schedulers.jobs()
     names = [job_id] if job_id in found else [name for name in found if name.startswith(job_id)]
     if len(names) > 1:
