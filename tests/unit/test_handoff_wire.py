@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pantala.errors import LocalProtocolError, RemoteProtocolError
-from pantala.wire.handoff import MAX_CONTENT, MAX_JSON, HandoffDecoder, encode
+from pantala.wire.handoff import MAX_CONTENT, MAX_JSON, HandoffDecoder, encode, parse
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
@@ -99,6 +100,28 @@ def test_what_is_no_object(data: bytes) -> None:
     decoder.feed(frame(data))
     with pytest.raises(RemoteProtocolError):
         decoder.next_object()
+
+
+@given(
+    st.integers(0, 2**53),
+    st.text(string.hexdigits, max_size=64),
+    st.integers(0, MAX_CONTENT),
+    st.sampled_from(["{}", "0{}", "-{}", "+{}", " {}", "{}.0", "{}e2", '"{}"', "\u0663"]),
+    st.sampled_from(["{}", "0{}", "-{}", "{}}}", "{} ", '{},"a":1', "{}.0", "1_{}", ""]),
+)
+def test_the_answer_for_small_content_is_read_as_any_json(
+    number: int, task_id: str, size: int, one: str, other: str
+) -> None:
+    """There is a shorter way to read it, and that takes nothing else for it."""
+    text = f'{{"id":{one.format(number)},"event":"whole","task_id":"{task_id}","inline":'
+    data = f"{text}{other.format(size)}}}".encode()
+    try:
+        want = json.loads(data)
+    except ValueError:
+        with pytest.raises(RemoteProtocolError):
+            parse(data)
+    else:
+        assert parse(data) == want
 
 
 def test_a_whole_surrogate_pair_is_a_character() -> None:

@@ -123,6 +123,9 @@ class DiskContent:
     def extent(self, offset: int, length: int) -> FileExtent:
         return _Extent(self._file(), offset, length, name=self._name)
 
+    def lying(self) -> None:
+        """On a disk, where nothing can be sent from without waiting."""
+
     def punch(self, offset: int, length: int) -> bool:
         try:
             _allocate(self._file().fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length)

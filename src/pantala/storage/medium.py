@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pantala.core.ledger import Needs, Place
 from pantala.model.task import PieceRecord, TaskRecord
 from pantala.ports import Extent, Sink
+
+#: What the kernel sends from without a view of it having been made.
+Lying: TypeAlias = bytearray | mmap.mmap
 
 
 class Room(Protocol):
@@ -43,6 +47,9 @@ class Content(Room, Protocol):
 
     def extent(self, offset: int, length: int) -> Extent:
         """Where bytes are read from. What is there before a piece is published has no meaning."""
+
+    def lying(self) -> Lying | None:
+        """All of it where it lies in memory, to be sent before anything else is done; else None."""
 
     def punch(self, offset: int, length: int) -> bool:
         """Give the room of a range back, but for what is too little to count.

@@ -33,7 +33,7 @@ from pantala.ports import Extent, MemoryExtent, MemorySink, Sink
 from . import pages
 from .cleaning import Cleaning
 from .files import Descriptor, FileExtent, FileSink
-from .medium import Content
+from .medium import Content, Lying
 
 #: Content up to this many bytes lies in the heap.
 SMALL: Final = 256 * 1024
@@ -62,7 +62,7 @@ def needs_of(length: int, *, abundant: bool) -> Needs:
 class _InMemory:
     """What lies at an address of this process, however it came there."""
 
-    _bytes: bytearray | mmap.mmap
+    _bytes: Lying
 
     def writable(self, offset: int, length: int) -> memoryview:
         """A view to receive into."""
@@ -77,6 +77,9 @@ class _InMemory:
 
     def extent(self, offset: int, length: int) -> MemoryExtent:
         return MemoryExtent(self.readable(offset, length))
+
+    def lying(self) -> Lying:
+        return self._bytes
 
     def rest(self) -> None:
         pass

@@ -14,8 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from pantala.wire.handoff import parse
+
 _LENGTH: Final = struct.Struct("!I")
 _INT: Final = struct.Struct("i")
+_ANCILLARY: Final = socket.CMSG_SPACE(_INT.size)
 #: More would be memory that is fresh from the system each time, at 30 µs.
 _READ: Final = 64 << 10
 
@@ -89,14 +92,17 @@ class KeptClient:
             ConnectionError: The daemon has closed.
             TimeoutError: There is none.
         """
-        self._want(4)
-        end = 4 + _LENGTH.unpack_from(self._data)[0]
-        self._want(end)
-        told: dict[str, Any] = json.loads(self._data[4:end].decode())
-        size = told.get("inline", 0)
-        self._want(end + size)
-        content = self._data[end : end + size]
-        self._data = self._data[end + size :]
+        if len(self._data) < _LENGTH.size:
+            self._want(_LENGTH.size)
+        end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0]
+        if len(self._data) < end:
+            self._want(end)
+        told = parse(self._data[_LENGTH.size : end])
+        after = end + told.get("inline", 0)
+        if len(self._data) < after:
+            self._want(after)
+        content = self._data[end:after]
+        self._data = self._data[after:]
         return Event(told, content)
 
     def events(self) -> list[dict[str, Any]]:
@@ -155,7 +161,7 @@ class KeptClient:
     def _want(self, size: int) -> None:
         while len(self._data) < size:
             room = max(_READ, size - len(self._data))
-            data, words, _, _ = self.sock.recvmsg(room, socket.CMSG_SPACE(_INT.size))
+            data, words, _, _ = self.sock.recvmsg(room, _ANCILLARY)
             if not data:
                 raise ConnectionError("the daemon has closed")
             for level, kind, payload in words:

@@ -91,6 +91,12 @@ class ContentContract:
             assert bytes(seen) == (b"cde\0\0" if self.in_place else bytes(5))
         assert self.peek(content, 7, 7) == b"\0abcde\0"
 
+    def test_what_lies_in_memory_is_all_of_it(self, content: Content, data: bytes) -> None:
+        """No byte more: it is sent as it lies. What is not in memory does not say that it is."""
+        lying = content.lying()
+        assert (lying is not None) == self.in_place
+        assert lying is None or lying[:] == data
+
     def test_neighbours_are_left_alone(self, content: Content, data: bytes) -> None:
         """A part is a part."""
         put(content, 20, bytes(10))

@@ -60,10 +60,20 @@ class HandoffDecoder:
     """Cuts a byte stream into objects, and the content that follows some of them."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        #: As a rule what has come last, as it came; put together only where a frame is cut.
+        self._buffer: bytes | bytearray = b""
+        #: So much of it is taken; never all.
+        self._at = 0
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take bytes as they came off the socket."""
+        if not self._buffer:
+            self._buffer = bytes(data)
+            return
+        if not isinstance(self._buffer, bytearray):
+            self._buffer = bytearray(self._buffer)
+        del self._buffer[: self._at]
+        self._at = 0
         self._buffer += data
 
     @property
@@ -86,17 +96,15 @@ class HandoffDecoder:
         Raises:
             RemoteProtocolError: Its length is out of bounds, which is known before it is here.
         """
-        if len(self._buffer) < _LENGTH.size:
+        start = self._at + _LENGTH.size
+        if len(self._buffer) < start:
             return None
-        (length,) = _LENGTH.unpack_from(self._buffer)
+        (length,) = _LENGTH.unpack_from(self._buffer, self._at)
         if not 1 <= length <= MAX_JSON:
             raise RemoteProtocolError(f"a frame of {length} bytes, want 1 to {MAX_JSON}")
-        end = _LENGTH.size + length
-        if len(self._buffer) < end:
+        if len(self._buffer) < start + length:
             return None
-        text = bytes(self._buffer[_LENGTH.size : end])
-        del self._buffer[:end]
-        return text
+        return self._take(start, start + length)
 
     def take_content(self, length: int) -> bytes | None:
         """The *length* bytes that follow the last object, or None until more are fed.
@@ -106,18 +114,29 @@ class HandoffDecoder:
         """
         if not 0 <= length <= MAX_CONTENT:
             raise RemoteProtocolError(f"content of {length} bytes, want 0 to {MAX_CONTENT}")
-        if len(self._buffer) < length:
+        if len(self._buffer) - self._at < length:
             return None
-        content = bytes(self._buffer[:length])
-        del self._buffer[:length]
-        return content
+        return self._take(self._at, self._at + length)
 
     def take_into(self, buffer: memoryview) -> int:
         """Move what is here of the content that follows the last object; how many bytes it is."""
-        size = min(len(self._buffer), len(buffer))
-        buffer[:size] = memoryview(self._buffer)[:size]
-        del self._buffer[:size]
+        start, size = self._at, min(len(self._buffer) - self._at, len(buffer))
+        with memoryview(self._buffer) as here, here[start : start + size] as part:
+            buffer[:size] = part
+        self._taken(start + size)
         return size
+
+    def _take(self, start: int, end: int) -> bytes:
+        """The bytes from *start* to before *end*; what is before them is passed over."""
+        data = bytes(self._buffer[start:end])
+        self._taken(end)
+        return data
+
+    def _taken(self, end: int) -> None:
+        if end < len(self._buffer):
+            self._at = end
+        else:
+            self._buffer, self._at = b"", 0
 
 
 def split(text: bytes) -> tuple[int, bytes, bytes] | None:
@@ -137,6 +156,8 @@ def split(text: bytes) -> tuple[int, bytes, bytes] | None:
 
 def parse(data: bytes) -> dict[str, Any]:
     """The object. Raises RemoteProtocolError: it is no JSON object in UTF-8."""
+    if (whole := _whole(data)) is not None:
+        return whole
     try:
         obj = json.loads(data.decode())
         if b"\\ud" in data.lower():
@@ -147,3 +168,19 @@ def parse(data: bytes) -> dict[str, Any]:
     if not isinstance(obj, dict):
         raise RemoteProtocolError(f"want a JSON object, not {type(obj).__name__}")
     return obj
+
+
+def _whole(data: bytes) -> dict[str, Any] | None:
+    """The object, if it is what a daemon writes before small content; in two thirds of JSON's time.
+
+    A regular expression would do as well, but ``dfget`` would wait until it is made.
+    """
+    head, _, tail = data.partition(b',"event":"whole","task_id":"')
+    task_id, _, size = tail.partition(b'","inline":')
+    number, size, end = head[6:], size[:-1], size[-1:]
+    if not (number.isdigit() and task_id.isalnum() and size.isdigit()):
+        return None
+    # JSON has no number that begins with a zero, but for zero itself.
+    if head[:6] != b'{"id":' or end != b"}" or number[0] == 48 or size[0] == 48:
+        return None
+    return {"id": int(number), "event": "whole", "task_id": task_id.decode(), "inline": int(size)}

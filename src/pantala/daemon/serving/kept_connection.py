@@ -17,6 +17,7 @@ import structlog
 
 from pantala.errors import Busy, DragonflyError, InvalidRequest, RemoteProtocolError, TimedOut
 from pantala.net.sockets import hang_up
+from pantala.storage.medium import Lying
 from pantala.wire.handoff import MAX_ID, encode, frame, parse, split
 
 from .handoff_client import (
@@ -117,7 +118,7 @@ class KeptConnection:
         #: Held by whoever sends a frame; it lets go of it when all of the frame is out.
         self._turn = asyncio.Lock()
         #: What is to be sent at the end of this turn, and its bytes.
-        self._out: list[bytes | memoryview] = []
+        self._out: list[bytes | Lying] = []
         self._due = 0
         #: What of it the client has not taken yet; it comes before anything else.
         self._rest = memoryview(b"")
@@ -269,7 +270,7 @@ class KeptConnection:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def _put(self, data: bytes, content: memoryview | None = None) -> None:
+    def _put(self, data: bytes, content: Lying | None = None) -> None:
         """Send it at the end of this turn."""
         self._out.append(data)
         self._due += len(data)

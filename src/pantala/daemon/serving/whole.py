@@ -20,6 +20,7 @@ from pantala.daemon.node import Node
 from pantala.errors import DragonflyError
 from pantala.model.task import Delivery, DownloadRequest
 from pantala.storage.holding import Holding
+from pantala.storage.medium import Lying
 from pantala.wire.handoff import MAX_CONTENT, parse
 
 from .handoff_request import parse_download
@@ -73,7 +74,7 @@ class Whole:
         #: On none of these is what is known.
         self._lists = node.gate.lists
 
-    def find(self, text: bytes) -> tuple[bytes, memoryview] | None:
+    def find(self, text: bytes) -> tuple[bytes, Lying] | None:
         """The answer's object, from the word after its id on, and the content.
 
         None where there is more to it: it is not here, or not all of it is wanted, or it is large,
@@ -96,7 +97,8 @@ class Whole:
         if (now := self._node.stores.now()) - known.touched > _STALE:
             known.touched = now
             holding.touch()
-        return known.answer, holding.content.extent(0, known.total).read(0, known.total)
+        lying = holding.content.lying()
+        return None if lying is None else (known.answer, lying)
 
     def at_hand(self, wanted: DownloadRequest, delivery: Delivery) -> Holding | None:
         """All that is wanted, if it is in memory, and there is no more to it.
