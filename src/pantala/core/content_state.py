@@ -15,12 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from pantala.errors import InvalidRequest, PieceNotFound
 from pantala.model.digest import pieces_digest
 from pantala.model.pieces import ByteRange, Piece, piece_at, pieces_for
 from pantala.model.task import PieceRecord, TaskRecord
+
+#: No pieces. One of it for all tasks, of most of which all is here: an empty set takes 216 bytes.
+NOTHING: Final[frozenset[int]] = frozenset()
+_NONE: Final[set[int]] = set()
 
 
 class ContentState:
@@ -36,10 +40,10 @@ class ContentState:
         self._pieces = {piece.number: piece for piece in pieces}
         #: The verified pieces by number, as they are now.
         self.pieces: Mapping[int, PieceRecord] = MappingProxyType(self._pieces)
-        self._reserved = set(self._pieces)
-        self._claimed: set[int] = set()
+        #: Those that have room, and are neither here nor being fetched; and those being fetched.
+        self._vacant = self._claimed = _NONE
         #: Pieces that a flight on this node means to bring.
-        self.coming: frozenset[int] = frozenset()
+        self.coming = NOTHING
         #: That flight reads the origin.
         self.at_source = False
         #: What changes with each piece that is sent; put into the record when somebody looks.
@@ -246,7 +250,8 @@ class ContentState:
 
     def unreserved(self, numbers: Iterable[int]) -> set[int]:
         """Those of *numbers* that are not reserved."""
-        return set(numbers) - self._reserved
+        missing = set(numbers) - self._vacant - self._claimed
+        return {number for number in missing if number not in self._pieces}
 
     def lacks(self, numbers: Iterable[int]) -> int:
         """Bytes of those of *numbers* that are not reserved.
@@ -259,22 +264,27 @@ class ContentState:
 
     def reserve(self, numbers: Iterable[int]) -> None:
         """There is room for these pieces now."""
-        self._reserved.update(numbers)
+        new = self.unreserved(numbers)
+        if self._vacant is _NONE:
+            self._vacant = new or _NONE
+        else:
+            self._vacant |= new
 
     def unreserve(self, number: int) -> None:
         """The room for a piece was given back. It must be :meth:`idle`."""
-        if number not in self._reserved or number in self._pieces or number in self._claimed:
+        if number not in self._vacant:
             raise ValueError(f"piece {number} of {self!r} keeps its room")
-        self._reserved.discard(number)
+        self._vacant = _without(self._vacant, number)
 
     @property
     def fully_reserved(self) -> bool:
         """There is room for every piece, so that a reader of it all can make it no larger."""
-        return len(self._reserved) == self._record.piece_count
+        have_room = len(self._vacant) + len(self._claimed) + len(self._pieces)
+        return have_room == self._record.piece_count
 
     def idle(self) -> list[int]:
         """Pieces that have room, and are neither here nor being fetched, in order."""
-        return sorted(self._reserved - self._pieces.keys() - self._claimed)
+        return sorted(self._vacant)
 
     def is_claimed(self, number: int) -> bool:
         """Somebody fetches the piece."""
@@ -282,17 +292,19 @@ class ContentState:
 
     def claim(self, number: int) -> None:
         """Somebody fetches a piece. Raises ValueError when it has no room, or somebody does."""
-        if number in self._claimed or number in self._pieces or number not in self._reserved:
+        if number not in self._vacant:
             raise ValueError(f"piece {number} of {self!r} cannot be claimed")
-        self._claimed.add(number)
+        self._vacant = _without(self._vacant, number)
+        self._claimed = _with(self._claimed, number)
 
     def abandon(self, number: int) -> None:
         """Whoever fetched a piece does so no more."""
-        self._claimed.remove(number)
+        self._claimed = _without(self._claimed, number)
+        self._vacant = _with(self._vacant, number)
 
     def publish(self, piece: PieceRecord, now: float) -> bool:
         """A claimed piece is here, verified; whether every piece is, now."""
-        self._claimed.remove(piece.number)
+        self._claimed = _without(self._claimed, piece.number)
         self._pieces[piece.number] = piece
         self._look_finished(now)
         return self.complete
@@ -303,5 +315,20 @@ class ContentState:
         Its room stays reserved. What was finished is not any longer, and is no replica.
         """
         del self._pieces[number]
+        self._vacant = _with(self._vacant, number)
         self._digests = ""
         self._record = replace(self.record, finished_at=None, persistent=False, peer_id="")
+
+
+def _with(numbers: set[int], number: int) -> set[int]:
+    """*numbers*, and *number* among them."""
+    if numbers is _NONE:
+        return {number}
+    numbers.add(number)
+    return numbers
+
+
+def _without(numbers: set[int], number: int) -> set[int]:
+    """*numbers* without *number*, which is among them."""
+    numbers.remove(number)
+    return numbers or _NONE

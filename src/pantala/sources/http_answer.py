@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -224,5 +225,5 @@ def _kept(headers: HTTPHeaderDict) -> dict[str, str]:
         room -= len(name) + len(value)
         if room < 0 or len(kept) == _MAX_HEADERS - 1:  # one is left for Content-Length
             break
-        kept[name] = value
+        kept[sys.intern(name)] = sys.intern(value)  # they are kept with each task, mostly the same
     return kept

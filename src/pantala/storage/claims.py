@@ -94,7 +94,7 @@ class Claims:
         self._state = state
         self._account = account
         self._claims: dict[int, Claim] = {}
-        self._watchers: set[asyncio.Queue[int | None]] = set()
+        self._watchers: list[asyncio.Queue[int | None]] = []  # which takes less than a set
 
     def now(self) -> float:
         """Unix time in seconds, by the store's clock."""
@@ -107,7 +107,7 @@ class Claims:
 
     def abandon(self, claim: Claim) -> None:
         """It does not bring its piece."""
-        del self._claims[claim.piece.number]
+        self._forget(claim.piece.number)
         self._state.abandon(claim.piece.number)
         claim.end()
 
@@ -117,7 +117,7 @@ class Claims:
         def written(failure: DragonflyError | None) -> None:
             if self._account.doomed:
                 failure = TaskDeleted(f"task {self._state.record.id} was deleted")
-            del self._claims[piece.number]
+            self._forget(piece.number)
             if failure is not None:
                 self._state.abandon(piece.number)
                 claim.end(failure)
@@ -132,6 +132,11 @@ class Claims:
             written(None)
         else:
             self._home.journal.piece(self._state.record, piece, written)
+
+    def _forget(self, number: int) -> None:
+        del self._claims[number]
+        if not self._claims:  # of most tasks all is here, and the table would stay as it is
+            self._claims.clear()
 
     def received(self, wanted: Container[int]) -> int:
         """Bytes that are here of those pieces of *wanted* that are being received."""
@@ -165,11 +170,11 @@ class Claims:
     def watch(self) -> Iterator[asyncio.Queue[int | None]]:
         """A queue of what happens: the number of each piece published; None for other news."""
         queue: asyncio.Queue[int | None] = asyncio.Queue()
-        self._watchers.add(queue)
+        self._watchers.append(queue)
         try:
             yield queue
         finally:
-            self._watchers.discard(queue)
+            self._watchers.remove(queue)
 
     def notify(self, news: int | None) -> None:
         """Tell all who watch: the number of a piece that came, or None: look at everything anew."""

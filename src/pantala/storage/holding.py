@@ -13,8 +13,9 @@ from asyncio import Queue
 from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from typing import Final
 
-from pantala.core.content_state import ContentState
+from pantala.core.content_state import NOTHING, ContentState
 from pantala.core.ledger import Account, Needs
 from pantala.errors import NoRoom, PieceNotFound, TaskDeleted
 from pantala.model.pieces import ByteRange, piece_count
@@ -27,6 +28,9 @@ from .home import Home, Reason
 from .known import Known
 from .leases import NOBODY, Lease
 from .medium import Content, Room
+
+#: One of it for all tasks.
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Holding(Known):
@@ -50,7 +54,7 @@ class Holding(Known):
         #: insists on that; on the loop's clock.
         self.compared_at: float | None = None
         #: Hosts that pieces came from.
-        self.givers: set[str] = set()
+        self.givers = _NONE
         #: Called once when the task is deleted under somebody's feet.
         self.on_gone: Callable[[], None] | None = None
         #: Hears what each that follows it here lacks, and has or fetches: by its own name, and the
@@ -403,8 +407,13 @@ class Holding(Known):
 
     @coming.setter
     def coming(self, numbers: frozenset[int]) -> None:
-        self.state.coming = numbers
+        self.state.coming = numbers or NOTHING
         self._claims.notify(None)
+
+    def given_by(self, host: str) -> None:
+        """A piece came from *host*."""
+        if host not in self.givers:
+            self.givers |= {host}
 
     def watch(self) -> AbstractContextManager[Queue[int | None]]:
         """A queue of what happens: the number of each piece published; None for other news."""

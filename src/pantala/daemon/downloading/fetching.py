@@ -226,7 +226,7 @@ class Fetcher:
         except TaskDeleted:
             return None  # the flight is told by the holding itself
         if parent is not None:
-            self._owner.holding.givers.add(self.following.candidates[parent].host.id)
+            self._owner.holding.given_by(self.following.candidates[parent].host.id)
         if slower is not None:
             self._node.metrics.received_in_vain(slower.received or 0)
         self._node.metrics.piece_traffic(traffic, piece.length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,7 +45,9 @@ class Suspects:
         if len(self._cases) > _MAX_TASKS:
             self._cases.popitem(last=False)
 
-    def suspect(self, key: tuple[Kind, str], hosts: set[str], peers: set[str], now: float) -> None:
+    def suspect(
+        self, key: tuple[Kind, str], hosts: Iterable[str], peers: set[str], now: float
+    ) -> None:
         """What *hosts* gave, as *peers*, was not what it should be. Nor is it of those before."""
         case = self._case(key, now)
         before = frozenset() if case is None else case.hosts

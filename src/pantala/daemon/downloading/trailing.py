@@ -405,7 +405,7 @@ class Trail:
         self._close_sink()
         self._failures.pop(leader.host_id, None)
         self._parents.append(leader.host_id)
-        holding.givers.add(leader.host_id)
+        holding.given_by(leader.host_id)
         holding.grown(crc, parent_id=leader.host_id, traffic=Traffic.REMOTE_PEER)
         self._node.metrics.piece_traffic(Traffic.REMOTE_PEER, GROWTH_STEP)
         for download in self._callers.active():
