@@ -14,6 +14,10 @@ Any other program takes part if FANOUT_OTHER names a command. It is called with 
 the size in bytes, and a directory for its output files ("none": they are not wanted), and prints a
 JSON list: for each host, the seconds from the start of all until it had the file.
 
+Memory that is free in a virtual machine may be its host's again, and is slow to come back then. So
+as much as a run may need is touched, and freed, before each: all find it in the same state,
+whatever the run before has freed.
+
 All take turns in each round; what is printed are medians, and medians of ratios to the CacheTask.
 """
 
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import random
 import shlex
@@ -223,12 +228,23 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, list[Run]
                         ways["other"] = partial(other, command, hosts, options.size, wanted)
                     # In another order each time: who comes first touches memory for the others.
                     order = random.sample(sorted(ways), len(ways))
-                    found = {who: ways[who]() for who in order}
+                    found = {}
+                    for who in order:
+                        touch(2 * hosts * options.size)  # the outputs, and fresh stores
+                        found[who] = ways[who]()
                     for who in ways:
                         runs.setdefault(f"{name}/{hosts}/{who}", []).append(found[who])
                     for output in outputs if place else ():
                         output.unlink(missing_ok=True)
     return runs
+
+
+def touch(size: int) -> None:
+    """Have the system find so much memory, page by page, and free it."""
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        for at in range(0, size, mmap.PAGESIZE):
+            memory[at] = 1
 
 
 def names(text: str) -> list[str]:
