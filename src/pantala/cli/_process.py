@@ -36,22 +36,6 @@ class OutputLost(Unavailable):
 
 
 @contextmanager
-def without_rich() -> Iterator[None]:
-    """Import inside what runs for long, and prints nothing in colours.
-
-    structlog would import rich for its tracebacks, of which there are none: 80 modules, and 4 MiB.
-    """
-    if "rich" in sys.modules:
-        yield
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment]  # the way to have an import fail
-    try:
-        yield
-    finally:
-        del sys.modules["rich"]
-
-
-@contextmanager
 def program(name: str) -> Iterator[None]:
     """Run a program inside: it may print what it likes, wherever its streams lead.
 

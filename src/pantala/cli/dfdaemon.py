@@ -15,7 +15,7 @@ from pantala.paths import DAEMON_SETTINGS
 
 from . import _flags as flags
 from . import _options
-from ._process import program, without_rich
+from ._process import program
 
 TYPE_CHECKING = False  # as for dfget: --help needs no typing
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = make_parser(environ)
     options = parser.parse_args(argv, namespace=Options())
     flags.read_variables(parser, options)
-    with without_rich():
-        from . import _daemon_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
+    from . import _daemon_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
 
     try:
         return _daemon_run.run(options)

@@ -15,7 +15,7 @@ from pantala.paths import DYNCONFIG, SCHEDULER_SETTINGS
 
 from . import _flags as flags
 from . import _options
-from ._process import program, without_rich
+from ._process import program
 
 TYPE_CHECKING = False  # as for dfget: --help needs no typing
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = make_parser(environ)
     options = parser.parse_args(argv, namespace=Options())
     flags.read_variables(parser, options)
-    with without_rich():
-        from . import _scheduler_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
+    from . import _scheduler_run  # noqa: PLC0415  slow, and wrong usage need not wait for it
 
     try:
         return _scheduler_run.run(options)
