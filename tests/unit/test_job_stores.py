@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -190,6 +192,22 @@ async def test_a_plan_is_written_once(tmp_path: Path) -> None:
     for number in range(5):
         await store.jobs.save(replace(ROW, done=number), [replace(DONE, number=number)])
     assert log.stat().st_size < before + 200_000
+    await store.close()
+
+
+async def test_somebody_copies_the_file(tmp_path: Path) -> None:
+    """The end of a job does not wait for that, or leases of others would end meanwhile."""
+    store = SqliteRecords(tmp_path / "records.db")
+    await store.jobs.put(ROW, PLAN, ORDER)
+    with closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM job").fetchone() == (1,)
+        began = time.monotonic()
+        assert await store.jobs.save(replace(ROW, ended_at=NOW), [DONE])
+        assert time.monotonic() < began + 4.0
+    # Others' writes are waited for, as before.
+    (patience,) = await store._file.read(lambda db: db.execute("PRAGMA busy_timeout").fetchone())
+    assert patience == 5000
     await store.close()
 
 

@@ -119,6 +119,28 @@ def test_another_worker_takes_over(cluster: Cluster, slow: Origin) -> None:
     assert len(carried) == 1
 
 
+def test_one_that_hangs_and_comes_back(cluster: Cluster, slow: Origin) -> None:
+    """Another has taken over by then: it stops, and neither undoes nor doubles what was done."""
+    program = cluster.scheduler(workers=2)
+    nodes = cluster.daemons(*HOSTS)
+    urls = [slow.url(f"/{number}") for number in range(FILES)]
+    begun = cluster.begin_preheat(*urls, "--scope", "all_peers", "--durable")
+    until(lambda: job(cluster)["done"] >= 6, "two files on each host")
+    (began,) = [line for line in program.events if line.get("event") == "job"]
+    pids = [line["pid"] for line in program.events if line.get("event") == "worker started"]
+    owner = psutil.Process(pids[began["worker"]])
+    owner.suspend()
+    carried = program.wait_for("job carried on")
+    assert carried["worker"] != began["worker"]
+    owner.resume()
+    check(cluster, nodes, urls, cluster.finish(*begun, patience=90))
+    ends = [line for line in program.events if line.get("event") == "job ended"]
+    how = {line["worker"]: line.get("interrupted", "") for line in ends}
+    assert "another scheduler carries it on" in how[began["worker"]]
+    assert how[carried["worker"]] == ""
+    assert not program.errors
+
+
 def test_by_redis_and_another_scheduler(cluster: Cluster, slow: Origin, tmp_path: Path) -> None:
     """Schedulers of other machines, as far as they know: one goes on with what one began."""
     with RedisServer(tmp_path) as redis:

@@ -31,6 +31,9 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 #: Seconds to wait for others' work on the file itself.
 _LOCKED: Final = 10.0
 
+#: Seconds to wait for those who read what was there before, as who makes a copy of the file does.
+_READERS: Final = 0.5
+
 #: Times that the file may be another one when its turn comes.
 _ATTEMPTS: Final = 3
 
@@ -105,12 +108,16 @@ class SqliteFile:
     async def checkpoint(self) -> None:
         """Have all that was written in the file itself, and nothing of what it replaced beside it.
 
-        As far as others do not read what was there before. Raises Unavailable, FeatureOff.
+        As far as others do not read what was there before: they are waited for, but not for so long
+        that leases end. Raises Unavailable, FeatureOff.
         """
 
         def run() -> None:
             try:
-                self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                connection = self._connected()
+                connection.execute(f"PRAGMA busy_timeout = {_READERS * 1000:.0f}").fetchall()
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                connection.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}").fetchall()
             except sqlite3.Error as error:
                 self._disconnect()
                 raise Unavailable(f"records of imported tasks in {self.path}: {error}") from error
