@@ -304,6 +304,21 @@ async def test_batches_that_are_refused_for_load(
     assert refusing.refused == 3
 
 
+async def test_a_scheduler_that_has_forgotten_this_host(
+    tmp_path: Path, origin: Origin, stack: AsyncExitStack, request: pytest.FixtureRequest
+) -> None:
+    """It is told who this is, and what is held here, as soon as it says so."""
+    if "each" in request.node.name:
+        pytest.skip("a stock one does not say so")
+    scheduler = await stack.enter_async_context(inside.scheduler())
+    daemon = await stack.enter_async_context(inside.daemon(tmp_path, port=scheduler.port))
+    held = await some_held(daemon, scheduler, origin, 3)
+    (host,) = scheduler._world.hosts.values()
+    scheduler._world.remove_host(host)
+    daemon.announcer.announce(next(iter(daemon.stores[Kind.CACHE])))
+    await until(lambda: holders(scheduler) == held)
+
+
 async def test_an_answer_to_what_was_not_told(
     tmp_path: Path,
     origin: Origin,

@@ -197,6 +197,8 @@ class Teller:
                 pause = self._pauses.get(address, _PAUSE[0])
                 self._pauses[address] = min(2 * pause, _PAUSE[1])
                 await asyncio.sleep(pause)
+                if self._beliefs.is_stranger_to(address):  # it is told who we are, and then all
+                    self._schedulers.on_trouble()
         finally:
             self._streams.discard(address)
             self._wake()
