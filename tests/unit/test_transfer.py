@@ -788,6 +788,18 @@ def test_a_parent_speaks_again() -> None:
     assert [c for c in stage.handle(stored(first)) if isinstance(c, Fetch)]
 
 
+def test_those_who_fall_silent_at_once_do_so_in_one_order() -> None:
+    """What is asked for next follows from the events alone, in whatever process they happen."""
+    stage = Stage(max_in_flight=1)
+    names = tuple(f"p{number}" for number in range(9))
+    stage.handle(wanted(*range(9)))
+    stage.handle(scheduled(*names))
+    for number, name in enumerate(names):
+        stage.handle(Offered(name, number))
+    stage.handle(look(quiet=names))
+    assert list(stage.tr.unoffered) == [n for n in range(9) if n not in stage.tr.in_flight]
+
+
 def test_silence_is_no_reason_to_refuse() -> None:
     """Who must not ask the origin waits for a parent that hangs, to the end of its stream."""
     stage = Stage()

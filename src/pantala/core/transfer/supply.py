@@ -215,7 +215,7 @@ class Supply:
         """Of these parents nothing is heard, of all others something."""
         quiet = {name for name in names if self._may_be_quiet(name)}
         changed, self.quiet = quiet ^ self.quiet, quiet
-        for name in changed:
+        for name in sorted(changed):  # a replay takes them in the same order
             self._requeue(name)
 
     def _may_be_quiet(self, name: str) -> bool:
