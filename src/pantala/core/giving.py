@@ -105,7 +105,9 @@ class _Child:
 
     def rank(self, dice: float) -> tuple[int, int, int, float]:
         """Who has the least comes first. A stranger is not believed to have much room."""
-        room = self.room if self.known else min(self.room, _ROOM_OF_STRANGERS)
+        room = self.room
+        if room > _ROOM_OF_STRANGERS and not self.known:
+            room = _ROOM_OF_STRANGERS
         return self.busy, self.lapsed, -room, dice
 
 
@@ -288,27 +290,29 @@ class Giving:
     def _rarest(self, now: float) -> tuple[str, int] | None:
         """A piece that the most children lack, and one of them: who has least to do here."""
         here = self._to_give(now)
-        children = self._children
+        children, random = self._children, self.rng.random
         everybody = [
-            name
+            (who.rank(random()), name, who)
             for name, who in children.items()
             if who.room > 0 and who.lacks & here & ~who.offered
         ]
-        everybody.sort(key=lambda name: children[name].rank(self.rng.random()))
+        if not everybody:
+            return None
+        everybody.sort()
         waiting = sum(1 for g in self._grants if not g.asked and not children[g.child].known)
         if waiting and waiting >= self.slots.limit - 1:
-            found = self._rarest_of(here, [name for name in everybody if children[name].known])
+            known = [(name, who) for _, name, who in everybody if who.known]
+            found = self._rarest_of(here, known)
             if found is not None:
                 return found
-        return self._rarest_of(here, everybody)
+        return self._rarest_of(here, [(name, who) for _, name, who in everybody])
 
-    def _rarest_of(self, here: int, names: list[str]) -> tuple[str, int] | None:
-        wanted = {name: self._children[name] for name in names}
+    def _rarest_of(self, here: int, wanted: list[tuple[str, _Child]]) -> tuple[str, int] | None:
         some = 0
-        for who in wanted.values():
+        for _, who in wanted:
             some |= who.lacks & ~who.offered
         rarest = self._most_lacked(some & here)
-        for name, who in wanted.items():
+        for name, who in wanted:
             pieces = who.lacks & rarest & ~who.offered
             if pieces:
                 return name, self._any_of(pieces)
@@ -323,13 +327,13 @@ class Giving:
         """
         digits: list[int] = []
         for who in self._children.values():
-            carry = who.lacks & pieces
-            for at, digit in enumerate(digits):
-                if not carry:
+            carry, at = who.lacks & pieces, 0
+            while carry:
+                if at == len(digits):
+                    digits.append(carry)
                     break
-                digits[at], carry = digit ^ carry, digit & carry
-            if carry:
-                digits.append(carry)
+                digit = digits[at]
+                digits[at], carry, at = digit ^ carry, digit & carry, at + 1
         for digit in reversed(digits):
             pieces = pieces & digit or pieces
         return pieces

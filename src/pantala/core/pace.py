@@ -124,7 +124,9 @@ class Pace:
         for parent in judged - self._judged:
             self._heard[parent] = now  # until now nothing was expected of it
         self._judged = judged
-        quiet = [p for p in judged if self._is_quiet(p, now, owes=p in owing)]
+        heard = self._heard
+        silent = (parent for parent in judged if now - heard[parent] >= _QUIET)  # few, as a rule
+        quiet = [parent for parent in silent if self._is_quiet(parent, now, owes=parent in owing)]
         late = {number: seconds for number, seconds in left.items() if seconds > _SOON}
         return Look(late, self._rates, frozenset(quiet))
 

@@ -64,6 +64,8 @@ class Window:
     _fills: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=_MEMORY))
     #: Seconds a byte of the quickest; 0 while there was none.
     _quickest: float = field(init=False, default=0.0)
+    #: Bytes of the shortest ever.
+    _shortest: int = field(init=False, default=0)
     #: So many at once fill the link.
     limit: int = field(init=False)
 
@@ -83,6 +85,9 @@ class Window:
         if busy < limit:
             return True
         patience = _SLOW * limit * self._quickest
+        oldest, _, _ = next(iter(self._under_way.values()), (now, 0.0, 0))
+        if now - oldest <= (patience * self._shortest or _LOST_LEAST):
+            return False  # as a rule: not even the oldest is slow
         slow = 0
         for at, _, length in self._under_way.values():
             age, enough = now - at, patience * length
@@ -100,6 +105,8 @@ class Window:
         """A transfer of *length* bytes begins. It is known by *key* until it ends."""
         self._add_up(now)
         self._under_way[key] = now, self._sum, length
+        if length < self._shortest or not self._shortest:
+            self._shortest = length
 
     def ended(self, key: Hashable, now: float, *, arrived: bool) -> None:
         """It has ended, and all of it *arrived*, or not."""

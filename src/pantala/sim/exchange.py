@@ -120,7 +120,8 @@ class Exchanging:
         if name is None:
             return
         # Much of what is told changes nothing for anybody else. A turn for that would find nothing.
-        giving, before = self.giving, len(self._exchange.slots)
+        giving, slots = self.giving, self._exchange.slots
+        before = len(slots)
         if has:
             giving.has(name, has, self._exchange.swarm.clock.now)
         if lacks:
@@ -132,11 +133,10 @@ class Exchanging:
         has_more = room > self._rooms[name]
         self._rooms[name] = room
         giving.has_room(name, room)
-        frees = len(self._exchange.slots) < before
         flight = self._holding.flight
         if (flight is None or flight.over) and giving.is_through_with(name, 0):
             self._close(child, name)
-        if (lacks or has_more or frees or giving.at_source) and self._may_give():
+        if (lacks or has_more or giving.at_source or len(slots) < before) and self._may_give():
             self._exchange.turn()
 
     def _tell_flight(self, child: Follower, lacks: int, has: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from pantala.core import transfer as t
 from pantala.core.giving import pause
@@ -14,14 +14,8 @@ if TYPE_CHECKING:
     from .flight import Flight
 
 
-class Wish(NamedTuple):
-    """What a child tells a parent; pieces are bits."""
-
-    following: Following
-    lacks: int
-    has: int
-    spares: int
-    room: int
+#: What a child tells a parent beside its room: what it lacks, what it has, and what it spares.
+_Wish: TypeAlias = "tuple[Following, int, int, int]"
 
 
 class Wishes:
@@ -88,8 +82,8 @@ class Wishes:
             swarm.clock.after(pause(swarm.clock.now, self._told_at, leisure=leisure), self._send)
 
     def _send(self) -> None:
-        room, by_delay = self._flight.transfer.room, dict[float, list[Wish]]()
-        self._some_full = False
+        room, by_delay = self._flight.transfer.room, dict[float, list[_Wish]]()
+        some_full = False
         self._told_at = self._flight.swarm.clock.now
         transfer, before = self._flight.transfer, self.spared
         self.spared = transfer.spared
@@ -101,22 +95,22 @@ class Wishes:
                 lacks, spares = (lacks | again) & ~self.spared, self.spared & ~before
             if has or lacks or spares or room > 0 >= following.told:
                 following.told = room
-                wish = Wish(following, lacks, has, spares, room)
-                by_delay.setdefault(following.delay, []).append(wish)
-            self.was_told(following.told)
+                by_delay.setdefault(following.delay, []).append((following, lacks, has, spares))
+            some_full = some_full or following.told <= 0
+        self._some_full = some_full
         self._lacks = self._has = 0
         self._not_told.clear()
         self._pending = False
         for delay, wishes in by_delay.items():
             self.told += len(wishes)
-            self._flight.swarm.clock.after(delay, _hear, wishes)
+            self._flight.swarm.clock.after(delay, _hear, wishes, room)
 
 
-def _hear(wishes: list[Wish]) -> None:
-    for following, lacks, has, spares, room in wishes:
-        if not following.over and following.giver.host.alive:
-            uploads = following.giver.uploads
-            uploads.hear(following, lacks=lacks, has=has, spares=spares, room=room)
+def _hear(wishes: list[_Wish], room: int) -> None:
+    for following, lacks, has, spares in wishes:
+        giver = following.giver
+        if not following.over and giver.host.alive:
+            giver.uploads.hear(following, lacks=lacks, has=has, spares=spares, room=room)
 
 
 class Following:

@@ -161,7 +161,10 @@ class Network:
             return
         for link in self._spread(dirty, fresh):
             for flow in link.flows:
-                rate = min([link.level for link in flow.links])
+                links = flow.links
+                rate = links[0].level
+                for each in links[1:]:
+                    rate = min(rate, each.level)
                 if abs(rate - flow.rate) > _TOLERANCE * flow.rate:
                     self._set(flow, rate)
 
