@@ -86,7 +86,7 @@ class Wire:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that has no event."""
     async with asyncio.timeout(30):
-        while not true():  # noqa: ASYNC110  see above
+        while not true():  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.01)
 
 

@@ -269,7 +269,7 @@ def test_who_can_speak_of_it(
 ) -> None:
     """Otherwise it has changed since."""
     state = filled(*here, record=replace(RECORD, **old))  # type: ignore[arg-type]  # names are checked by replace
-    assert state.agrees_with(replace(RECORD, **new)) == agrees  # type: ignore[arg-type]  # as above
+    assert state.agrees_with(replace(RECORD, **new)) == agrees  # type: ignore[arg-type]  # the fields are named by the test
 
 
 def test_versions() -> None:

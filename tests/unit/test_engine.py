@@ -80,7 +80,7 @@ def held(daemon: Daemon) -> Holding:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that has no event."""
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  see above
+        while not true():  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.005)
 
 
@@ -622,7 +622,7 @@ async def test_stopping(lone: Daemon, origin: Origin, url: str) -> None:
 async def known_to(daemon: Daemon, task: str, *, known: bool) -> None:
     """Wait until the swarm has heard of a task, or has heard that it is gone."""
     async with asyncio.timeout(20):
-        while (await daemon.schedulers.stat(Kind.CACHE, task) is not None) != known:  # noqa: ASYNC110  as above
+        while (await daemon.schedulers.stat(Kind.CACHE, task) is not None) != known:  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.005)
 
 

@@ -64,7 +64,7 @@ def large(origin: Origin) -> str:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that has no event."""
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  see above
+        while not true():  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.005)
 
 
@@ -301,7 +301,7 @@ async def test_small_ones_leave_nothing_behind(daemon: Daemon, small: str, large
         await asyncio.to_thread(ask)
         assert daemon.stores[Kind.CACHE].ledger.leased == 0
         await until(lambda: len(asyncio.all_tasks()) <= before[1])
-        assert len(os.listdir("/proc/self/fd")) <= before[0]  # noqa: PTH208  likewise
+        assert len(os.listdir("/proc/self/fd")) <= before[0]  # noqa: PTH208  pathlib would open one more
 
 
 async def test_too_many_at_once(daemon: Daemon, origin: Origin, small: str) -> None:
@@ -406,7 +406,7 @@ async def test_descriptors_that_wait(daemon: Daemon, origin: Origin, large: str)
         client.sock.sendall(b"".join(map(framed, asked)))
         await until(lambda: daemon.handoff._open.total() == count)
         await until(lambda: any(len(k._turn._waiters or ()) >= count for k in _kept()))
-        assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208  likewise
+        assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208  pathlib would open one more
         told = [(await event(client)).told for _ in wanted]
         assert {each["event"] for each in told} == {"whole"}
         assert len(client.fds) == count

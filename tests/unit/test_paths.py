@@ -58,7 +58,7 @@ def test_without_a_runtime_directory_of_ones_own(
         assert runtime_dir() == fallback
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    assert runtime_dir() == f"/tmp/pantala-{tmp_path.stat().st_uid + 1}"  # noqa: S108  as above
+    assert runtime_dir() == f"/tmp/pantala-{tmp_path.stat().st_uid + 1}"  # noqa: S108  the name is what is tested
 
 
 def test_a_symlink_is_refused(runtime: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def row(host_id: str, state: PeerState = HELD, **fields: object) -> PeerRow:
     """A peer of the task."""
     given: dict[str, object] = {"persistent": True, "created_at": 0.0, "updated_at": 0.0} | fields
     name = f"{host_id}-{state}-{given['persistent']}"
-    return PeerRow(KIND, name, "t", host_id, state=state, **given)  # type: ignore[arg-type]  # likewise
+    return PeerRow(KIND, name, "t", host_id, state=state, **given)  # type: ignore[arg-type]  # tests name fields that are there
 
 
 def look(rows: Iterable[PeerRow], hosts: Iterable[HostFacts], now: float = 0.0) -> Presence:

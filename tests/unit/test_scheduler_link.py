@@ -191,7 +191,7 @@ async def schedulers(address: str, stack: AsyncExitStack) -> Schedulers:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that has no event."""
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  see above
+        while not true():  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.005)
 
 

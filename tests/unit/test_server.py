@@ -19,7 +19,8 @@ from pantala.errors import CannotListen, Unavailable
 from pantala.rpc import server as module
 from pantala.rpc.server import Supervised, _Steadfast, asking_at, new_server
 from pantala.rpc.transport import bind, channel_options, server_options
-from pantala.scheduler import app
+from pantala.scheduler import process
+from pantala.scheduler.app import Scheduler
 from pantala.scheduler.config import load
 from pantala.testing import inside
 from pantala.testing import raw_http2 as raw
@@ -308,13 +309,13 @@ async def test_a_daemons_servers_come_back(tmp_path: Path) -> None:
 async def test_a_scheduler_that_cannot_serve_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the reason, so that its supervisor starts it again."""
 
-    class Lost(app.Scheduler):
+    class Lost(Scheduler):
         async def start(self) -> None:
             await super().start()
             self._server._on_lost("its server has ended")
 
-    monkeypatch.setattr(app, "Scheduler", Lost)
+    monkeypatch.setattr(process, "Scheduler", Lost)
     keys = {"server.port": 0, "server.listenIP": "127.0.0.1", "metrics.enable": False}
     with pytest.raises(Unavailable, match="its server has ended"):
         async with asyncio.timeout(30):
-            await app._run(load(None, keys), None, None)
+            await process._run(load(None, keys), None, None)

@@ -43,7 +43,7 @@ class Hosts:
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that has no event."""
     async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  see above
+        while not true():  # noqa: ASYNC110  there is no event
             await asyncio.sleep(0.005)
 
 

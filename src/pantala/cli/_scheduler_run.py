@@ -58,9 +58,9 @@ def run(options: Options) -> int:
         always = {"worker": place.number}
         setup_logging(config.server.log_level, json=options.json_logs, always=always)
     # gRPC: --check need not wait for it, and workers are forked before it is there.
-    from pantala.scheduler import app  # noqa: PLC0415
+    from pantala.scheduler import process  # noqa: PLC0415  it imports gRPC
 
-    app.run(config, source, place)
+    process.run(config, source, place)
     return 0
 
 

@@ -86,7 +86,7 @@ def new_server(connections: int | None = None) -> grpc.aio.Server:
     server = grpc.aio.server(options=options)
     if all(hasattr(cygrpc.AioServer, name) for name in _WANTED):
         loop = asyncio.get_running_loop()
-        server._server = _Steadfast(loop, None, (), None, options, None)  # type: ignore[attr-defined]  # noqa: SLF001  see above
+        server._server = _Steadfast(loop, None, (), None, options, None)  # type: ignore[attr-defined]  # noqa: SLF001  there is no other way in
     return server
 
 

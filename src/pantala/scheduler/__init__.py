@@ -1,5 +1,6 @@
 """The scheduler: a shell of gRPC around :mod:`pantala.core.sched`.
 
+- :mod:`.process`: its process, and the signals that end it
 - :mod:`.app`: a running scheduler
 - :mod:`.workers`: several of them, and the parent that keeps them running
 - :mod:`.config`: its settings

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import resource
 import secrets
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +21,9 @@ from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
 from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.world import World
-from pantala.errors import Busy, Unavailable
+from pantala.errors import Busy
 from pantala.model.addresses import host_port
 from pantala.net.endpoints import metrics_endpoint
-from pantala.net.sockets import raise_limit
 from pantala.ports import ClusterSource
 from pantala.rpc.crowd import Crowd
 from pantala.rpc.server import Supervised, asking_at, new_server
@@ -49,7 +46,6 @@ from .replication import Replication
 from .seeds import SeedCaller
 from .service import SERVICE, Service
 from .waiters import Waiters
-from .workers import Place
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -327,7 +323,7 @@ def _records(config: SchedulerConfig) -> RecordStore:
     if not redis.addrs:
         return SqliteRecords(config.database.sqlite.path)
     from .records.redis import RedisRecords  # noqa: PLC0415  slow, and few need it
-    from .records.redis_link import Server  # noqa: PLC0415  likewise slow
+    from .records.redis_link import Server  # noqa: PLC0415  it imports redis, which is slow
 
     host, _, port = redis.addrs[0].rpartition(":")
     server = Server(
@@ -346,59 +342,3 @@ def _connections() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = soft if soft >= 0 else _MAX_CONNECTIONS  # below 0: there is none
     return max(1, min(_MAX_CONNECTIONS, limit - max(_RESERVE, limit // 8)))
-
-
-def run(
-    config: SchedulerConfig, source: ClusterSource | None = None, place: Place | None = None
-) -> None:
-    """Run a scheduler until SIGTERM or SIGINT; a second signal ends it the hard way.
-
-    Args:
-        config: From :func:`.config.load`.
-        source: Says what is wanted of its cluster. None: nothing is.
-        place: That of a worker. Its parent, and whoever speaks to all processes of a service, may
-            both ask it to stop: only its parent ends it the hard way.
-
-    Raises:
-        ConfigError: The port is taken; or what is wanted of the cluster makes no sense.
-        Unavailable: It can serve no longer.
-    """
-    raise_limit()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(config, source, place))
-
-
-async def _run(config: SchedulerConfig, source: ClusterSource | None, place: Place | None) -> None:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    told = asyncio.Event()
-    lost: list[str] = []
-
-    def on_lost(why: str) -> None:
-        lost.append(why)
-        told.set()
-
-    for number in signals:
-        loop.add_signal_handler(number, told.set)
-    scheduler = Scheduler(config, source=source, on_lost=on_lost)
-    await scheduler.start()
-    if place is not None:
-        place.ready(scheduler.port, scheduler.metrics_port)
-    try:
-        await told.wait()
-    finally:
-        for number in signals if place is None else ():
-            loop.remove_signal_handler(number)
-        await scheduler.stop()
-    if lost:
-        raise Unavailable(lost[0])
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The faster event loop, where there is one."""
-    try:
-        import uvloop  # noqa: PLC0415  not on every platform
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

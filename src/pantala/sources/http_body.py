@@ -168,5 +168,5 @@ def _finish(raw: http.client.HTTPResponse) -> None:
 def _raw(response: urllib3.BaseHTTPResponse) -> http.client.HTTPResponse:
     # urllib3 has no public name for it, and its own readinto() copies. Requests relies on this
     # attribute too.
-    raw: http.client.HTTPResponse = response._original_response  # type: ignore[attr-defined]  # noqa: SLF001  see above
+    raw: http.client.HTTPResponse = response._original_response  # type: ignore[attr-defined]  # noqa: SLF001  it has no public name
     return raw

@@ -67,7 +67,7 @@ _PUT_TASK: Final = (
     f"VALUES ({', '.join('?' * len(_TASK))})"
 )
 _PUT_PIECE: Final = (
-    f"INSERT OR REPLACE INTO piece (kind, task_id, {', '.join(_PIECE)}) "  # noqa: S608  as above
+    f"INSERT OR REPLACE INTO piece (kind, task_id, {', '.join(_PIECE)}) "  # noqa: S608  names of our own fields
     f"VALUES (?, ?, {', '.join('?' * len(_PIECE))})"
 )
 
@@ -142,9 +142,9 @@ class SqliteJournal:
     def _read(self) -> list[tuple[TaskRecord, list[PieceRecord]]]:
         pieces: dict[tuple[int, str], list[PieceRecord]] = {}
         names = f"kind, task_id, {', '.join(_PIECE)}"
-        for kind, task_id, *row in self._db.execute(f"SELECT {names} FROM piece"):  # noqa: S608  as above
+        for kind, task_id, *row in self._db.execute(f"SELECT {names} FROM piece"):  # noqa: S608  names of our own fields
             pieces.setdefault((kind, task_id), []).append(_piece(row))
-        rows = self._db.execute(f"SELECT {', '.join(_TASK)} FROM task")  # noqa: S608  as above
+        rows = self._db.execute(f"SELECT {', '.join(_TASK)} FROM task")  # noqa: S608  names of our own fields
         records = [_task(row) for row in rows]
         return [(record, pieces.get((record.kind, record.id), [])) for record in records]
 

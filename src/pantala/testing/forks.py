@@ -33,7 +33,7 @@ from typing import IO, Any, Final
 _PROGRAMS: Final = ("pantala.cli.dfget", "pantala.cli.dfdaemon", "pantala.cli.dfscheduler")
 _MODULES: Final = (
     *("pantala.cli._daemon_run", "pantala.cli._scheduler_run"),
-    *("pantala.daemon.process", "pantala.scheduler.app"),
+    *("pantala.daemon.process", "pantala.scheduler.process"),
 )
 
 #: What is run, not imported; and the package that puts something into the environment.
