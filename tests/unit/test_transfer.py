@@ -900,6 +900,16 @@ def test_a_scheduler_that_has_refused_is_not_asked_anew() -> None:
     )
 
 
+def test_one_that_is_near_after_all() -> None:
+    """What it offers counts at once, although others on this side are about to have it."""
+    stage = Stage()
+    stage.handle(Told("b", 0, 1))
+    stage.handle(Wanted({0: False}))
+    stage.handle(Scheduled({"a": 1.0, "b": 1.0}, frozenset({"a"})))
+    assert Fetch(0, "a") not in stage.handle(Offered("a", 0))
+    assert Fetch(0, "a") in stage.handle(Scheduled({"a": 1.0}))
+
+
 ANSWERS = [ToldBackToSource(), ToldEmpty(), SchedulerLost(), SchedulerLost(again=True)]
 
 

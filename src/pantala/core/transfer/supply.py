@@ -161,8 +161,10 @@ class Supply:
                 continue
             else:
                 known.open, known.weight = True, weight
-            self.parents[name].far = name in far
             self.has_far = self.has_far or name in far
+            if self.parents[name].far != (name in far):
+                self.parents[name].far = name in far
+                self._requeue(name)
             commands.append(Follow(name))
         return commands
 
