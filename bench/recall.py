@@ -102,7 +102,7 @@ class Hosts:
         return time.monotonic() - began
 
     async def _one(self, number: int) -> None:
-        await asyncio.sleep(random.random())  # noqa: S311  as daemons that call again
+        await asyncio.sleep(random.random())  # noqa: S311  it spreads calls; there is nothing to guess
         channel = self._channels[number % len(self._channels)]
         name, metadata = f"host-{number}", (("pantala-secret", f"secret-{number}"),)
         host = common_pb2.Host(id=name, hostname=name, ip="127.0.0.1", port=4000)

@@ -82,6 +82,7 @@ class Callers:
 
     def _one(self, number: int) -> None:
         client, file = self._pairs[number]
+        # Each has its moment, whatever the others take: those that wait are to pile up.
         time.sleep(max(0.0, self._began + number / self._rate - time.monotonic()))
         began, failed = time.monotonic(), ""
         try:
@@ -105,12 +106,12 @@ def disturb(
     total = options.files * options.daemons
     for turn in range(turns):
         while to.done < total * (turn + 1) // (turns + 1):
-            time.sleep(0.01)
+            time.sleep(0.01)  # a kill need not be more exact
         victim = running[0] if turn < options.restart else running.pop()
         to.score.kills.append(time.monotonic())
         victim.kill()
         if turn < options.restart:
-            time.sleep(options.away)
+            time.sleep(options.away)  # what it takes to be started anew is what is measured
             running[0] = cluster.scheduler(port=int(victim.ready["port"]))
 
 

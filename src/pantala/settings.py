@@ -127,10 +127,10 @@ Switch = Annotated[bool, Field(strict=True)]
 Ip = Annotated[str, AfterValidator(_ip)]
 #: ``host:port``; the host is a name, an IPv4 address or a bracketed IPv6 address.
 Address = Annotated[str, AfterValidator(_address)]
-#: ``host:port`` of Dragonfly's manager; in YAML also as a URL, ``http://manager:65003``.
-ManagerAddress = Annotated[str, AfterValidator(manager_address)]
 #: The same, or ``host:first-last``: one for each of these ports (:func:`.model.addresses.spread`).
 Addresses = Annotated[str, AfterValidator(_addresses)]
+#: ``host:port`` of Dragonfly's manager; in YAML also as a URL, ``http://manager:65003``.
+ManagerAddress = Annotated[str, AfterValidator(manager_address)]
 
 ModelT = TypeVar("ModelT", bound=Root)
 

@@ -65,13 +65,11 @@ class Play:
 
     def __init__(self, source: Manager | WishesFile, limits: Limits | None = None) -> None:
         self.stage = Stage(limits)
-        self.priorities: list[Priorities] = []
         self.rates: list[int | None] = []
         self.learning = Learning(
             source,
             self.stage.world,
             0.02,
-            on_priorities=self.priorities.append,
             on_job_rate=self.rates.append,
         )
 
@@ -87,6 +85,7 @@ async def test_limits_change_and_change_back() -> None:
     stage.child("b")
     manager.says = FORBIDDEN
     await play.learning.refresh()
+    priorities = [world.priorities]
     assert (world.limits.candidates, world.limits.sample) == (1, 20)
     assert (world.hosts["a"].upload_limit, world.hosts["seed"].upload_limit) == (1, 3)
     assert stage.host("new").upload_limit == 1
@@ -95,10 +94,11 @@ async def test_limits_change_and_change_back() -> None:
     assert holder.host.uploads == 1
     manager.says = ClusterWishes()
     await play.learning.refresh()
+    priorities.append(world.priorities)
     assert world.limits == Limits(uploads=2, partners=0)
     assert {host.upload_limit for host in world.hosts.values() if not host.is_seed} == {2}
     assert play.rates == [1, None]
-    assert [len(each.skipped) for each in play.priorities] == [1, 0]
+    assert [len(each.skipped) for each in priorities] == [1, 0]
     stage.check()
 
 

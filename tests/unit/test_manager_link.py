@@ -160,6 +160,20 @@ async def test_what_is_wanted(tmp_path: Path, manager: ManagerServer) -> None:
     assert await link(tmp_path, manager).read() == ClusterWishes()
 
 
+async def test_each_worker_remembers(tmp_path: Path, manager: ManagerServer) -> None:
+    """To a manager each is a scheduler of its own; none writes over what another was told."""
+    wants(manager, candidate_parent_limit=4)
+    given = settings(tmp_path, manager, server__port=8002, server__workers=2)
+    config = load(None, {key.replace("__", "."): value for key, value in given.items()})
+    workers = [config.of_worker(number, 0, 0) for number in range(2)]
+    links = [ManagerLink(manager.address, each, Random(1)) for each in workers]
+    wanted = [await each.read() for each in links]
+    assert [each.candidate_parent_limit for each in wanted] == [4, 4]
+    manager.stop()
+    again = [ManagerLink(manager.address, each, Random(1)) for each in workers]
+    assert [await each.read() for each in again] == wanted
+
+
 @pytest.mark.parametrize("old", [False, True])
 async def test_without_applications(tmp_path: Path, manager: ManagerServer, old: bool) -> None:  # noqa: FBT001  a parameter of the test
     """A manager that has none says that it has not found any; an old one knows no such method."""

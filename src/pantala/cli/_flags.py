@@ -237,7 +237,7 @@ def endpoint(text: str) -> str:
 
 def _schedulers(text: str) -> tuple[str, ...]:
     """The addresses of schedulers, as gRPC wants them."""
-    from pantala.model.addresses import spread  # noqa: PLC0415  dfget gives none
+    from pantala.model.addresses import spread  # noqa: PLC0415  dfget has no such flag, and shall not wait
 
     found: list[str] = []
     for each in text.split(","):
@@ -256,7 +256,7 @@ def task_id(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: Not exactly 64 lower-case hexadecimal digits.
     """
-    from pantala.model.notation import check_task_id  # noqa: PLC0415  dfget gives none
+    from pantala.model.notation import check_task_id  # noqa: PLC0415  dfget has no such flag, and shall not wait
 
     try:
         return check_task_id(text)

@@ -169,13 +169,14 @@ class Schedulers:
                 job, _, pairs = self.show(watch.job_id, found[watch.job_id][1])
             except DragonflyError as error:
                 why = str(error)
-                time.sleep(_INTERVAL)
+                time.sleep(_INTERVAL)  # nobody tells when a scheduler is back
                 continue
             heard = time.monotonic()
             watch.news(pairs)
             if job.HasField("ended_at"):
                 watch.over()
                 return
+            # All pairs are read at each look: the more there are, the rarer.
             time.sleep(_INTERVAL + len(pairs) / _PAIRS_A_SECOND)
         raise Unavailable(
             f"job {watch.job_id} was looked for in vain: {why or 'its time is over'}; "

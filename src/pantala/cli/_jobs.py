@@ -97,7 +97,7 @@ def _show(schedulers: Schedulers, job_id: str, *, as_json: bool) -> int:
         return 0
     from pantala.model.units import format_size  # noqa: PLC0415  it compiles patterns
 
-    from ._preheat_report import Report  # noqa: PLC0415  it imports typing, as the next does
+    from ._preheat_report import Report  # noqa: PLC0415  slow, and --json needs none
 
     report = Report(sys.stdout, sys.stderr, as_json=False, shown=False)
     for row in rows:

@@ -60,9 +60,9 @@ class SampleSet(Generic[T]):
         """All members, each order as likely as any other. Do not change the set meanwhile."""
         # Fisher and Yates, except that swaps are noted beside the list: only what is drawn costs.
         swapped: dict[int, int] = {}
-        members, random = self._members, chance.random
-        for left in range(len(members), 0, -1):
-            at = int(random() * left)  # a third of the time that randrange takes
-            drawn = swapped[at] if at in swapped else at  # noqa: SIM401  half the time of get
-            swapped[at] = swapped[left - 1] if left - 1 in swapped else left - 1
+        members, random, get = self._members, chance.random, swapped.get
+        for last in range(len(members) - 1, -1, -1):
+            at = int(random() * (last + 1))  # a third of the time that randrange takes
+            drawn = get(at, at)
+            swapped[at] = get(last, last)
             yield members[drawn]

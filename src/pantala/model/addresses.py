@@ -21,11 +21,9 @@ def split_address(text: str) -> tuple[str, int]:
     Raises:
         ValueError: It is neither.
     """
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    host = host[1:-1] if bracketed else host
-    if not colon or not host or not 0 < number < 65536 or (":" in host) is not bracketed:
+    host, port = _parts(text)
+    number = _port(port)
+    if not host or not number:
         raise ValueError("expected host:port, such as scheduler.example:8002 or [::1]:8002")
     return host, number
 
@@ -60,11 +58,10 @@ def spread(text: str) -> tuple[str, ...]:
         ValueError: It is neither, the ports are not in order, or there are more than
             :data:`MAX_RANGE`.
     """
-    host, colon, ports = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    host, ports = _parts(text)
     first, dash, last = ports.partition("-")
     low, high = _port(first), _port(last if dash else first)
-    if not (colon and bare and low and high) or (":" in bare) is not (bare != host):
+    if not (host and low and high):
         raise ValueError(
             "expected host:port, such as scheduler.example:8002 or [::1]:8002, or a range of "
             "ports, such as scheduler.example:8002-8005"
@@ -73,7 +70,15 @@ def spread(text: str) -> tuple[str, ...]:
         raise ValueError(f"the ports {low}-{high} are not in order")
     if high - low >= MAX_RANGE:
         raise ValueError(f"{high - low + 1} ports: want at most {MAX_RANGE} in a range")
-    return tuple(f"{host}:{port}" for port in range(low, high + 1))
+    return tuple(host_port(host, port) for port in range(low, high + 1))
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Host, without brackets, and what is behind the last colon; ``""`` twice: it is no address."""
+    written, colon, port = text.rpartition(":")
+    bracketed = written.startswith("[") and written.endswith("]")
+    host = written[1:-1] if bracketed else written
+    return (host, port) if colon and host and (":" in host) is bracketed else ("", "")
 
 
 def _port(text: str) -> int:

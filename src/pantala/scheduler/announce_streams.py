@@ -28,7 +28,6 @@ from pantala.core.sched.choose import (
 )
 from pantala.core.sched.entities import OVER, Caller, Peer
 from pantala.core.sched.owners import owned
-from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.seeds import for_seed
 from pantala.core.sched.states import PeerState
 from pantala.core.sched.world import World
@@ -78,8 +77,6 @@ class AnnounceStreams:
         chance: Random,
         imports: Imports | None = None,
     ) -> None:
-        #: What is wanted of applications; another one, when that changes.
-        self.priorities = Priorities()
         self.world = world
         self.waiters = waiters
         self.news = news
@@ -223,7 +220,7 @@ class AnnounceStream:
         return peer
 
     async def _register(self, said: Registration) -> Answer:
-        said = replace(said, request=self._all.priorities.judge(said.request))
+        said = replace(said, request=self._world.priorities.judge(said.request))
         check_priority(said.request, said.task_id)
         if self._peer is not None:
             raise InvalidRequest("a stream is one download: its peer has registered already")

@@ -19,7 +19,6 @@ from pantala import BUILD_VERSION
 from pantala.background import Loops, Tasks
 from pantala.core.bucket import Bucket
 from pantala.core.sched.expire import sweep_hosts, sweep_peers, sweep_tasks
-from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.world import World
 from pantala.errors import Busy
 from pantala.model.addresses import host_port
@@ -125,9 +124,8 @@ class Scheduler:
             own_ip=config.server.advertise_ip,
         )
         self._jobs = jobs.Jobs(self._world, preheating, self._records, config.job)
-        self._streams = self._make_streams()
         self._service = Service(
-            self._world, self._streams, self._imports, self._jobs, secrets.token_hex(8)
+            self._world, self._make_streams(), self._imports, self._jobs, secrets.token_hex(8)
         )
         self._descriptions = descriptions.DescriptionService(
             self._world, self._waiters, self._seeds
@@ -235,15 +233,10 @@ class Scheduler:
             self._loops.keep(manager.keep_alive, "tell the manager", rest=manager.rest)
 
     def _make_learning(self, source: ClusterSource) -> Learning:
-        def judge_by(priorities: Priorities) -> None:
-            for who in (self._streams, self._descriptions, self._jobs):
-                who.priorities = priorities
-
         return Learning(
             source,
             self._world,
             self._config.dyn_config.refresh_interval,
-            on_priorities=judge_by,
             on_job_rate=self._jobs.limit_rate,
         )
 

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    PrivateAttr,
     SecretStr,
     model_validator,
 )
@@ -277,6 +278,14 @@ class SchedulerConfig(Root):
         path = self.manager.addr is not None and self.dyn_config.path is not None
         return (*self.ignored, "dynConfig.path") if path else self.ignored
 
+    #: Which of several workers these are the settings of; 0: of the first, or the only one.
+    _worker: int = PrivateAttr(0)
+
+    @property
+    def worker(self) -> int:
+        """Which of several workers has these settings, from 0."""
+        return self._worker
+
     @model_validator(mode="after")
     def _room_for_workers(self) -> Self:
         """Each worker has ports of its own."""
@@ -305,12 +314,14 @@ class SchedulerConfig(Root):
         # To a manager each is a scheduler of its own.
         name = f"{self.server.host}-{number}" if number else self.server.host
         server = {"port": port, "advertise_port": advertised, "host": name}
-        return self.model_copy(
+        own = self.model_copy(
             update={
                 "server": self.server.model_copy(update=server),
                 "metrics": self.metrics.model_copy(update={"addr": f"{host}:{metrics_port}"}),
             }
         )
+        own._worker = number  # noqa: SLF001  it is of this class
+        return own
 
     def limits(self) -> Limits:
         """As the core wants them."""

@@ -22,7 +22,6 @@ from pantala.core.sched.describing import Descriptions
 from pantala.core.sched.entities import TaskKey
 from pantala.core.sched.growth import Growth
 from pantala.core.sched.owners import owned
-from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.questions import Asker, AskSeed, Told, Wait, YourTurn
 from pantala.core.sched.rules import RULES
 from pantala.core.sched.seeds import for_seed
@@ -84,8 +83,6 @@ class DescriptionService:
     """
 
     def __init__(self, world: World, waiters: Waiters, seeds: SeedCaller) -> None:
-        #: What is wanted of applications; another one, when that changes.
-        self.priorities = Priorities()
         self._world = world
         self._waiters = waiters
         self._seeds = seeds
@@ -138,7 +135,7 @@ class DescriptionService:
         if rules is None or not rules.from_source:
             raise InvalidRequest(f"{wanted.kind.name} tasks have no origin that describes them")
         check_question(question, wanted)
-        wanted = self.priorities.judge(wanted)
+        wanted = self._world.priorities.judge(wanted)
         check_priority(wanted, question.task_id)
         host = owned(self._world, question.host_id, caller_of(context))
         return self.known.ask(

@@ -19,7 +19,6 @@ from google.protobuf.message import Message
 
 from pantala.core.bucket import Bucket
 from pantala.core.sched.choose import check_priority
-from pantala.core.sched.priorities import Priorities
 from pantala.core.sched.world import World
 from pantala.errors import Busy, DragonflyError, FeatureOff, NotFound, TimedOut, Unavailable
 from pantala.model.announce import HostFacts
@@ -86,8 +85,6 @@ class Jobs:
         )
         self._lists = JobLists(preheating, self.kept)
         self._enabled = config.enable
-        #: What is wanted of applications; another one, when that changes.
-        self.priorities = Priorities()
         #: Calls that are about to begin a job, or need none.
         self._busy = 0
         #: Jobs that may begin in a second; None: any number.
@@ -211,7 +208,7 @@ class Jobs:
             tasks = await self._plan(order)
             for task in tasks:
                 # The hosts would be told so, each for each task.
-                check_priority(self.priorities.judge(task.request), task.task_id)
+                check_priority(self._world.priorities.judge(task.request), task.task_id)
             job = self._preheating.prepare(order, tasks)
             if durable:
                 await self.kept.keep(job, request)

@@ -30,10 +30,11 @@ class Learning:
 
     Args:
         source: Where it is from.
-        world: Its limits are those of its settings, but for what is wanted.
+        world: Its limits are those of its settings, but for what is wanted. It is told what is
+            wanted of applications, too.
         interval: Seconds between two readings.
-        on_priorities: Called with what is wanted of applications, whenever it may have changed.
-        on_job_rate: Called with the jobs that may begin in a second, None for any number; likewise.
+        on_job_rate: Called with the jobs that may begin in a second, None for any number, whenever
+            that may have changed.
     """
 
     def __init__(
@@ -42,13 +43,11 @@ class Learning:
         world: World,
         interval: float,
         *,
-        on_priorities: Callable[[Priorities], object],
         on_job_rate: Callable[[int | None], object],
     ) -> None:
         self._source = source
         self._world = world
         self._interval = interval
-        self._on_priorities = on_priorities
         self._on_job_rate = on_job_rate
         self._limits = world.limits
         #: What holds now.
@@ -111,4 +110,4 @@ class Learning:
         priorities = Priorities(wishes.applications)
         if priorities.skipped:
             logger.warning("URL patterns are skipped", patterns=list(priorities.skipped))
-        self._on_priorities(priorities)
+        self._world.priorities = priorities

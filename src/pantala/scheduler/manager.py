@@ -30,8 +30,8 @@ from .wishes import read_wishes
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-#: Beside the SQLite file: what the manager said last.
-_FILE: Final = "scheduler-manager.json"
+#: Beside the SQLite file, for each worker its own: what the manager said last.
+_FILE: Final = "scheduler-manager{}.json"
 
 #: Seconds until a manager that is away is called again, the first time and at most; each is varied
 #: by a half, so that not all schedulers call at once when it is back.
@@ -87,7 +87,8 @@ class ManagerLink:
             "scheduler_cluster_id": self._cluster,
             "hostname": self._config.server.host,
         }
-        return LastAnswer(Path(sqlite).with_name(_FILE), whose)
+        worker = self._config.worker
+        return LastAnswer(Path(sqlite).with_name(_FILE.format(f"-{worker}" * bool(worker))), whose)
 
     @property
     def _cluster(self) -> int:

@@ -30,6 +30,7 @@ from .edges import connect, disconnect_parents
 from .entities import OVER, Caller, Host, Peer, PeerKey, Task, TaskKey
 from .holders import Holders, sharing
 from .partners import Partners
+from .priorities import Priorities
 from .room import Room
 from .roster import Roster
 from .rules import RULES, Limits, Rules
@@ -67,6 +68,8 @@ class World:
         on_partner: Callable[[Peer], None] = _ignore,
     ) -> None:
         self.limits = limits
+        #: What is wanted of applications; another one, when that changes.
+        self.priorities = Priorities()
         self.hosts: dict[str, Host] = {}
         #: What these say of themselves.
         self.roster = Roster()

@@ -311,8 +311,9 @@ class Transfer(Picker):
 
         It may know others who have what is missing, and the origin is to be read once.
         """
-        missing = bool(self.unoffered) or any(True for _ in self._stranded())
-        if not (self.may_rejoin and missing and self.rejoins < MOST_REJOINS):
+        if not self.may_rejoin or self.rejoins >= MOST_REJOINS:
+            return False
+        if not self.unoffered and not self._stranded():
             return False
         self.may_rejoin, self.rejoins = False, self.rejoins + 1
         self.phase, self.schedules, self.out_of_turn = Phase.ASKING, 0, False

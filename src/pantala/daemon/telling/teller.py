@@ -303,7 +303,7 @@ class Teller:
             if holding is not None:  # else it has just left, and that is told next
                 for words in self._words.of(holding):
                     stream = self._schedulers.open_stream(words, tell.address)
-                    await stream.run(lambda answer, s=stream: _say_we_have_it(s, answer))  # type: ignore[misc]  # mypy infers no default's type
+                    await stream.run(functools.partial(_say_we_have_it, stream))
         elif (scheduler := self._schedulers.get(tell.address)) is None:
             raise SchedulerLost(f"scheduler {tell.address} is not ours any longer")
         else:
