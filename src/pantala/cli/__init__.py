@@ -13,6 +13,7 @@ What all of them share:
 - :mod:`._export`: an imported task becomes an output
 - :mod:`._flags`: command lines: types of flags, and the environment behind them
 - :mod:`._hosts`: the hosts of a scheduler, as ``dfctl`` lists them
+- :mod:`._at_once`: asking several schedulers
 - :mod:`._jobs`: ``dfctl job``; :mod:`._job_watch` asks schedulers of jobs, wherever they are
 - :mod:`._identity`: URLs, and the flags that are part of their content's identity
 - :mod:`._names`: what a user calls a task

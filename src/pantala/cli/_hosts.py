@@ -35,16 +35,15 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     flags.read_variables(parser, options)
     found: dict[str, dict[str, Any]] = {}
     left_out, silent = 0, dict[str, DragonflyError]()
-    for target in options.scheduler_endpoint:
-        try:
-            known, more = _ask(target)
-        except DragonflyError as error:
-            silent[target] = error
+    from ._at_once import ask_all  # noqa: PLC0415  it imports typing, which --help need not wait for
+
+    for target, answer in ask_all(options.scheduler_endpoint, _ask).items():
+        if isinstance(answer, DragonflyError):
+            silent[target] = answer
         else:
+            known, more = answer
             found.update((row["id"], row) for row in known)
             left_out = max(left_out, more)
-    if len(silent) == len(options.scheduler_endpoint):
-        raise next(iter(silent.values()))
     for why in silent.values():
         sys.stderr.write(f"dfctl: {one_line(str(why))}\n")
     rows = sorted(found.values(), key=lambda row: str(row["id"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -16,6 +15,7 @@ from pantala.pb import common_pb2, jobs_pb2, jobs_pb2_grpc
 from pantala.rpc.status import from_rpc_error
 from pantala.rpc.transport import channel_options
 
+from ._at_once import ask_all
 from ._preheat_report import Report
 
 #: Seconds for one scheduler to say something of a job; one of many pairs takes a while.
@@ -117,13 +117,8 @@ class Schedulers:
         """
         found: dict[str, tuple[Any, str]] = {}
         troubles: dict[str, str] = {}
-        failures: list[DragonflyError] = []
-        # All at once: one that hangs takes its whole time.
-        with ThreadPoolExecutor(max(1, len(self._targets))) as pool:
-            answers = list(pool.map(_list, self._targets))
-        for target, answer in zip(self._targets, answers, strict=True):
+        for target, answer in ask_all(self._targets, _list).items():
             if isinstance(answer, DragonflyError):
-                failures.append(answer)
                 troubles[target] = str(answer)
                 continue
             if answer.trouble:
@@ -131,8 +126,6 @@ class Schedulers:
             for job in answer.jobs:
                 if job.id not in found or _progress(job) > _progress(found[job.id][0]):
                     found[job.id] = job, target
-        if len(failures) == len(self._targets):
-            raise failures[0]
         return found, troubles
 
     def show(self, job_id: str, target: str) -> tuple[Any, Any, list[Any]]:
@@ -220,12 +213,9 @@ def job_of(job: Any) -> dict[str, Any]:
 
 
 def _list(target: str) -> Any:
-    """All jobs that a scheduler knows of; or why it does not say, a DragonflyError."""
-    try:
-        with _stub(target) as stub:
-            return stub.List(jobs_pb2.ListJobsRequest(), timeout=_LIST)
-    except DragonflyError as error:
-        return error
+    """All jobs that a scheduler knows of. Raises DragonflyError."""
+    with _stub(target) as stub:
+        return stub.List(jobs_pb2.ListJobsRequest(), timeout=_LIST)
 
 
 @contextmanager
