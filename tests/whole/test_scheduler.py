@@ -600,21 +600,6 @@ async def test_the_same_host_is_never_offered() -> None:
         await again.to_source()
 
 
-async def test_a_descendant_is_never_offered() -> None:
-    """A child that lost its parent is not sent to its own children."""
-    async with swarm() as s:
-        await s.hosts("a", "b", "c")
-        top = await s.source("a")
-        child = await s.child("b")
-        below = s.peer("c")
-        await below.register()
-        assert await below.parents() == {top.id, child.id}
-        await below.started()
-        await s.until_state(below, "Running")
-        await child.reschedule(top.id)
-        await child.to_source()
-
-
 async def test_a_failed_peer_is_no_parent() -> None:
     """It gave up; the next is sent to the origin."""
     async with swarm() as s:

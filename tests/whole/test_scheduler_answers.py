@@ -248,18 +248,6 @@ async def test_an_unknown_host_is_told_to_announce() -> None:
         assert "announce" in details
 
 
-async def test_a_peer_id_is_used_once() -> None:
-    """The second is refused; the first goes on."""
-    async with swarm() as s:
-        await s.hosts("a", "b")
-        first = await s.source("a")
-        second = s.peer("b")
-        second.ids["peer_id"] = first.id
-        await second.register()
-        await second.ends(grpc.StatusCode.INTERNAL)
-        await first.source_finished()
-
-
 async def test_messages_out_of_order() -> None:
     """Before registering NOT_FOUND; what the state does not allow INTERNAL."""
     async with swarm() as s:
